@@ -1,0 +1,136 @@
+"""Run money flows on a Formance Orchestration server: the shared hook, its models, its errors.
+
+Nothing heavy is imported here: the names below load when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api.errors import (
+        AmbiguousRunError,
+        AmbiguousSubmitError,
+        AuthenticationError,
+        ConfigurationError,
+        EventNotDeliveredError,
+        InstanceCancelledError,
+        InstanceFailedError,
+        InstanceStuckError,
+        NotFoundError,
+        OrchestrationError,
+        RateLimitedError,
+        ServerError,
+        StateUnknownError,
+        TransportError,
+        ValidationError,
+        WaitTimeoutError,
+    )
+    from .api.models import (
+        ActivityRun,
+        CancelOutcome,
+        EnsuredWorkflow,
+        Instance,
+        Moved,
+        Occurrence,
+        RunResult,
+        ServerInfo,
+        StageEvent,
+        StageRun,
+        StageStatus,
+        Transaction,
+        Trigger,
+        Workflow,
+    )
+    from .http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+    from .settings import Settings
+
+_HOMES = {
+    "api.errors": (
+        "AmbiguousRunError",
+        "AmbiguousSubmitError",
+        "AuthenticationError",
+        "ConfigurationError",
+        "EventNotDeliveredError",
+        "InstanceCancelledError",
+        "InstanceFailedError",
+        "InstanceStuckError",
+        "NotFoundError",
+        "OrchestrationError",
+        "RateLimitedError",
+        "ServerError",
+        "StateUnknownError",
+        "TransportError",
+        "ValidationError",
+        "WaitTimeoutError",
+    ),
+    "api.models": (
+        "ActivityRun",
+        "CancelOutcome",
+        "EnsuredWorkflow",
+        "Instance",
+        "Moved",
+        "Occurrence",
+        "RunResult",
+        "ServerInfo",
+        "StageEvent",
+        "StageRun",
+        "StageStatus",
+        "Transaction",
+        "Trigger",
+        "Workflow",
+    ),
+    "http_hook": ("AsyncOrchestrationHttpHook", "OrchestrationHttpHook"),
+    "settings": ("Settings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ActivityRun",
+    "AmbiguousRunError",
+    "AmbiguousSubmitError",
+    "AsyncOrchestrationHttpHook",
+    "AuthenticationError",
+    "CancelOutcome",
+    "ConfigurationError",
+    "EnsuredWorkflow",
+    "EventNotDeliveredError",
+    "Instance",
+    "InstanceCancelledError",
+    "InstanceFailedError",
+    "InstanceStuckError",
+    "Moved",
+    "NotFoundError",
+    "Occurrence",
+    "OrchestrationError",
+    "OrchestrationHttpHook",
+    "RateLimitedError",
+    "RunResult",
+    "ServerError",
+    "ServerInfo",
+    "Settings",
+    "StageEvent",
+    "StageRun",
+    "StageStatus",
+    "StateUnknownError",
+    "Transaction",
+    "TransportError",
+    "Trigger",
+    "ValidationError",
+    "WaitTimeoutError",
+    "Workflow",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value

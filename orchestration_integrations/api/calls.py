@@ -1,0 +1,291 @@
+"""Each operation of the API as one function that says what to send and how to read the answer.
+
+Nothing is sent here: a ``Call`` is data that a driver performs. Ids are percent-encoded whole, so
+that no id reaches another path than its own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from . import models
+from .errors import ValidationError
+from .models import ActivityRun, Instance, Page, ServerInfo, StageRun, Trigger, Workflow
+
+T = TypeVar("T")
+Version = Literal["v1", "v2"]
+
+PAGE_SIZE = 100
+"""Rows asked for at once: the most that any generation gives."""
+
+
+class RetryClass(enum.Enum):
+    """When a call may be sent again. A property of the call, never of its caller.
+
+    READ has no effect, or one that repeating does not add to. SUBMIT starts something: it is
+    repeated only where the first surely did nothing.
+    """
+
+    READ = "read"
+    SUBMIT = "submit"
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True):
+    """One HTTP exchange, not yet sent.
+
+    Attributes:
+        operation: short name, ``get_instance``; the API's own name stands in the function's docstring.
+        what: the operation and its subject, for messages.
+        path: percent-encoded, below the base path.
+        query: encoded, without ``?``.
+        body: JSON, None for none. Always sent with a Content-Length: the server ignores chunked bodies.
+        decode: reads a successful body; raises ServerError where it says nothing usable.
+        holds: the server may keep the request open for as long as a run takes.
+    """
+
+    operation: str
+    what: str
+    method: str
+    path: str
+    retry: RetryClass
+    decode: Callable[[bytes, str], T]
+    query: str = ""
+    body: bytes | None = None
+    holds: bool = False
+
+
+def _segment(value: object, field: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValidationError(f"{field} must be a non-empty string, not {value!r}", path=field)
+    encoded = quote(value, safe="")
+    # Dot segments would be resolved on the way even though quote() finds nothing to encode in them.
+    return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
+
+
+def _base(version: Version) -> str:
+    return "/v2" if version == "v2" else ""
+
+
+def _workflow_path(workflow_id: str, version: Version) -> str:
+    return f"{_base(version)}/workflows/{_segment(workflow_id, 'workflow_id')}"
+
+
+def _instance_path(instance_id: str, version: Version) -> str:
+    return f"{_base(version)}/instances/{_segment(instance_id, 'instance_id')}"
+
+
+def _trigger_path(trigger_id: str, version: Version) -> str:
+    return f"{_base(version)}/triggers/{_segment(trigger_id, 'trigger_id')}"
+
+
+def get_server_info() -> Call[ServerInfo]:
+    """OrchestrationgetServerInfo: ``GET /_info``; v2 documents it but does not route it."""
+    return Call("info", "server info", "GET", "/_info", RetryClass.READ, models.decode_info)
+
+
+def list_workflows(version: Version = "v1", cursor: str | None = None) -> Call[Page]:
+    """ListWorkflows: ``GET /workflows``, one page of it."""
+    return _listing("list_workflows", "workflow", f"{_base(version)}/workflows", cursor, {})
+
+
+def create_workflow(definition: Mapping[str, Any], version: Version = "v1") -> Call[Workflow]:
+    """CreateWorkflow: ``POST /workflows``. The definition is sent as it is: validate it before."""
+    return Call(
+        "create_workflow",
+        f"create workflow {definition.get('name') or '(unnamed)'}",
+        "POST",
+        f"{_base(version)}/workflows",
+        RetryClass.SUBMIT,
+        models.decode_workflow,
+        body=msgspec.json.encode(definition),
+    )
+
+
+def get_workflow(workflow_id: str, version: Version = "v1") -> Call[Workflow]:
+    """GetWorkflow: ``GET /workflows/{id}``."""
+    path = _workflow_path(workflow_id, version)
+    return Call("get_workflow", f"workflow {workflow_id}", "GET", path, RetryClass.READ, models.decode_workflow)
+
+
+def delete_workflow(workflow_id: str, version: Version = "v1") -> Call[None]:
+    """DeleteWorkflow: ``DELETE /workflows/{id}``."""
+    path = _workflow_path(workflow_id, version)
+    what = f"delete workflow {workflow_id}"
+    return Call("delete_workflow", what, "DELETE", path, RetryClass.SUBMIT, models.decode_nothing)
+
+
+def run_workflow(
+    workflow_id: str, variables: Mapping[str, str], *, wait: bool = False, version: Version = "v1"
+) -> Call[Instance]:
+    """RunWorkflow: ``POST /workflows/{id}/instances``. Values must be strings by now."""
+    return Call(
+        "run_workflow",
+        f"run of workflow {workflow_id}",
+        "POST",
+        f"{_workflow_path(workflow_id, version)}/instances",
+        RetryClass.SUBMIT,
+        models.decode_instance,
+        query="wait=true" if wait else "",
+        body=msgspec.json.encode(variables),
+        holds=wait,
+    )
+
+
+def list_instances(
+    version: Version = "v1", cursor: str | None = None, *, workflow_id: str | None = None, running: bool = False
+) -> Call[Page]:
+    """ListInstances: ``GET /instances``, one page of it. A cursor replaces all filters."""
+    filters: dict[str, str] = {}
+    if workflow_id is not None:
+        _segment(workflow_id, "workflow_id")  # an empty one would filter nothing
+        filters["workflowID"] = workflow_id
+    if running:
+        filters["running"] = "true"  # generation 1 knows no other spelling
+    return _listing("list_instances", "instance", f"{_base(version)}/instances", cursor, filters)
+
+
+def get_instance(instance_id: str, version: Version = "v1") -> Call[Instance]:
+    """GetInstance: ``GET /instances/{id}``."""
+    path = _instance_path(instance_id, version)
+    return Call("get_instance", f"instance {instance_id}", "GET", path, RetryClass.READ, models.decode_instance)
+
+
+def get_instance_history(instance_id: str, version: Version = "v1") -> Call[Sequence[StageRun]]:
+    """GetInstanceHistory: ``GET /instances/{id}/history``."""
+    return Call(
+        "get_instance_history",
+        f"history of instance {instance_id}",
+        "GET",
+        f"{_instance_path(instance_id, version)}/history",
+        RetryClass.READ,
+        models.decode_stage_runs,
+    )
+
+
+def get_stage_history(instance_id: str, number: int, version: Version = "v1") -> Call[Sequence[ActivityRun]]:
+    """GetInstanceStageHistory: ``GET /instances/{id}/stages/{number}/history``; stages count from 0."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValidationError(f"number must be an integer from 0, not {number!r}", path="number")
+    return Call(
+        "get_stage_history",
+        f"history of stage {number} of instance {instance_id}",
+        "GET",
+        f"{_instance_path(instance_id, version)}/stages/{number}/history",
+        RetryClass.READ,
+        models.decode_activity_runs,
+    )
+
+
+def send_event(instance_id: str, name: str, version: Version = "v1") -> Call[None]:
+    """SendEvent: ``POST /instances/{id}/events``."""
+    if not isinstance(name, str) or not name:
+        raise ValidationError(f"name must be a non-empty string, not {name!r}", path="name")
+    return Call(
+        "send_event",
+        f"event to instance {instance_id}",
+        "POST",
+        f"{_instance_path(instance_id, version)}/events",
+        RetryClass.SUBMIT,
+        models.decode_nothing,
+        body=msgspec.json.encode({"name": name}),
+    )
+
+
+def abort_instance(instance_id: str, version: Version = "v1") -> Call[None]:
+    """CancelEvent: ``PUT /instances/{id}/abort``. A request, no result: 204 comes before any effect, or without one."""
+    path = f"{_instance_path(instance_id, version)}/abort"
+    what = f"abort of instance {instance_id}"
+    return Call("abort_instance", what, "PUT", path, RetryClass.READ, models.decode_nothing)
+
+
+def list_triggers(version: Version = "v1", cursor: str | None = None) -> Call[Page]:
+    """ListTriggers: ``GET /triggers``, one page of it. Not on generation 1."""
+    return _listing("list_triggers", "trigger", f"{_base(version)}/triggers", cursor, {})
+
+
+def create_trigger(
+    event: str,
+    workflow_id: str,
+    *,
+    filter: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    version: Version = "v1",
+) -> Call[Trigger]:
+    """CreateTrigger: ``POST /triggers``."""
+    if not isinstance(event, str) or not event:
+        raise ValidationError(f"event must be a non-empty string, not {event!r}", path="event")
+    _segment(workflow_id, "workflow_id")
+    body: dict[str, Any] = {"event": event, "workflowID": workflow_id}
+    if filter is not None:
+        body["filter"] = filter
+    if variables:
+        for name, expression in variables.items():
+            if not isinstance(name, str) or not isinstance(expression, str):
+                raise ValidationError(
+                    f"variables: {name!r} must map a string to an expression", path=f"variables.{name}"
+                )
+        body["vars"] = dict(variables)
+    return Call(
+        "create_trigger",
+        f"create trigger on {event}",
+        "POST",
+        f"{_base(version)}/triggers",
+        RetryClass.SUBMIT,
+        models.decode_trigger,
+        body=msgspec.json.encode(body),
+    )
+
+
+def get_trigger(trigger_id: str, version: Version = "v1") -> Call[Trigger]:
+    """ReadTrigger: ``GET /triggers/{id}``."""
+    path = _trigger_path(trigger_id, version)
+    return Call("get_trigger", f"trigger {trigger_id}", "GET", path, RetryClass.READ, models.decode_trigger)
+
+
+def delete_trigger(trigger_id: str, version: Version = "v1") -> Call[None]:
+    """DeleteTrigger: ``DELETE /triggers/{id}``."""
+    path = _trigger_path(trigger_id, version)
+    what = f"delete trigger {trigger_id}"
+    return Call("delete_trigger", what, "DELETE", path, RetryClass.SUBMIT, models.decode_nothing)
+
+
+def list_trigger_occurrences(trigger_id: str, version: Version = "v1", cursor: str | None = None) -> Call[Page]:
+    """ListTriggersOccurrences: ``GET /triggers/{id}/occurrences``, one page of it; empty for an unknown trigger."""
+    path = f"{_trigger_path(trigger_id, version)}/occurrences"
+    return _listing("list_trigger_occurrences", "occurrence", path, cursor, {})
+
+
+def test_trigger(trigger_id: str, event: Mapping[str, Any]) -> Call[Mapping[str, Any]]:
+    """TestTrigger: ``POST /v2/triggers/{id}/test``: evaluates filter and variables; starts nothing. Only v2 has it."""
+    if not isinstance(event, Mapping):
+        raise ValidationError(f"event must be a mapping, not {type(event).__name__}", path="event")
+    return Call(
+        "test_trigger",
+        f"test of trigger {trigger_id}",
+        "POST",
+        f"{_trigger_path(trigger_id, 'v2')}/test",
+        RetryClass.SUBMIT,
+        models.decode_object,
+        body=msgspec.json.encode(event),
+    )
+
+
+def _listing(
+    operation: str, kind: models.Listed, path: str, cursor: str | None, filters: Mapping[str, str]
+) -> Call[Page]:
+    query = {"cursor": cursor} if cursor is not None else {"pageSize": str(PAGE_SIZE), **filters}
+    return Call(
+        operation,
+        f"list of {kind}s",
+        "GET",
+        path,
+        RetryClass.READ,
+        partial(models.decode_page, kind),
+        query=urlencode(query),
+    )

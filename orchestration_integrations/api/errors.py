@@ -1,0 +1,333 @@
+"""Everything that can go wrong, and how an HTTP answer becomes one of these errors.
+
+The server answers 500 for nearly everything (an unknown id, a bad definition, a database that is
+away), so the class of an error is decided here, once, by error code and message before status.
+Messages never contain headers, query strings or credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .models import Instance, Moved
+
+BODY_LIMIT = 500
+"""Characters of a response body that an error message may quote."""
+
+
+class OrchestrationError(Exception):
+    """Base of all errors of this package."""
+
+    retry_after: float | None = None
+    """Seconds after which the server asked to try again, where it did."""
+    before_send: bool = False
+    """True where the call itself surely never left, since getting a token for it failed."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Attributes are keyword-only; frameworks pickle exceptions between processes.
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(kind: type[OrchestrationError], args: tuple[Any, ...], state: Mapping[str, Any]) -> OrchestrationError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(OrchestrationError):
+    """A setting is wrong. ``field`` names it. Nothing was sent."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _HttpError(OrchestrationError):
+    """What is known of the HTTP answer behind an error."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        error_code: str | None = None,
+        server_message: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.error_code = error_code
+        self.message = server_message if server_message is not None else message
+        self.retry_after = retry_after
+
+
+class AuthenticationError(_HttpError):
+    """401, 403, or the token endpoint refused the credentials."""
+
+
+class NotFoundError(_HttpError):
+    """The server knows no such workflow, instance, stage or trigger."""
+
+
+class ValidationError(_HttpError):
+    """Input was refused, locally (nothing was sent) or by the server. ``path`` names the field where known."""
+
+    def __init__(self, message: str, *, path: str | None = None, **http: Any) -> None:
+        super().__init__(message, **http)
+        self.path = path
+
+
+class RateLimitedError(_HttpError):
+    """429. ``retry_after`` is in seconds, None where the server gave none."""
+
+
+class ServerError(_HttpError):
+    """Any other answer that is no success: ``status_code``, ``error_code``, ``message``."""
+
+
+class TransportError(OrchestrationError):
+    """No usable answer arrived. ``sent`` is False only where the request surely never left."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class AmbiguousSubmitError(OrchestrationError):
+    """A create, an event or a delete may have been carried out: its answer was lost. It was not repeated."""
+
+
+class AmbiguousRunError(AmbiguousSubmitError):
+    """A run may have been started, and nothing proves that it was or was not.
+
+    Attributes:
+        workflow_id: the workflow that was to run.
+        run_key: the key of the run, None where there was none.
+        window: (from, to), aware datetimes of this machine's clock, between which a run may have started.
+        candidates: ids of instances that may be it; more may appear later.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        workflow_id: str,
+        run_key: str | None,
+        window: tuple[datetime, datetime],
+        candidates: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+        self.run_key = run_key
+        self.window = window
+        self.candidates = tuple(candidates)
+
+
+class _EndOfWait(OrchestrationError):
+    def __init__(self, message: str, *, instance_id: str, instance: Instance | None, moved: Moved) -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+        self.instance = instance
+        self.moved = moved
+
+
+class InstanceFailedError(_EndOfWait):
+    """The instance ended with an error. ``instance``, and in ``moved`` what had moved by then."""
+
+
+class InstanceCancelledError(_EndOfWait):
+    """The instance ended because it was cancelled. ``instance``, and in ``moved`` what had moved by then."""
+
+
+class InstanceStuckError(_EndOfWait):
+    """The instance does not go on by itself. ``reason``: ``never_started`` or ``attempts``. It was not cancelled."""
+
+    def __init__(self, message: str, *, reason: Literal["never_started", "attempts"], **end: Any) -> None:
+        super().__init__(message, **end)
+        self.reason = reason
+
+
+class WaitTimeoutError(_EndOfWait):
+    """The deadline passed and the last look did not see the end. The instance goes on; it was not cancelled."""
+
+
+class StateUnknownError(_EndOfWait):
+    """The instance could not be read for so long that the wait gave up. It may run, and may have ended either way."""
+
+
+NotDelivered = Literal["no_such_stage", "stage_over", "instance_ended", "repeated_name", "not_ready", "unknown"]
+
+
+class EventNotDeliveredError(OrchestrationError):
+    """The event did not reach the stage that was meant, or it is unknown whether it did (``reason="unknown"``)."""
+
+    def __init__(
+        self, message: str, *, reason: NotDelivered, instance_id: str, instance: Instance | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.instance_id = instance_id
+        self.instance = instance
+
+
+# ---- from an HTTP answer ---------------------------------------------------------------------------
+
+# Endings, not beginnings: a database that is away answers with the same prefixes.
+_NOT_FOUND_ENDINGS = ("Instance not found", "sql: no rows in result set", "resource not found")
+_NOT_FOUND_PARTS = ("workflow not found for ID",)
+_COMPLETED = "workflow execution already completed"
+# What the server says of a definition that it refuses, after "creating workflow: ".
+_BAD_DEFINITION = (
+    "unable to resolve",
+    "resolving field",
+    "only one name",
+    "empty specification",
+    "on the 'required' tag",
+)
+
+
+def _error_fields(body: bytes) -> tuple[str | None, str | None]:
+    """(errorCode, errorMessage) of a body; None for what is not there. Never raises."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, None
+    if not isinstance(decoded, dict):
+        return None, None
+    code, message = decoded.get("errorCode"), decoded.get("errorMessage")
+    return (
+        str(code) if code not in (None, "") else None,
+        message if isinstance(message, str) else None if message is None else msgspec.json.encode(message).decode(),
+    )
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait by a Retry-After header (seconds or an HTTP date), at least 0; None where it says nothing."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        when = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, when.timestamp() - now)
+
+
+def error_from_response(
+    what: str, status: int, body: bytes, *, retry_after: str | None = None, now: float = 0.0
+) -> OrchestrationError:
+    """The error that an unsuccessful answer means.
+
+    Args:
+        what: the operation and its subject, for the message.
+        status: HTTP status code.
+        body: of the response; need not be JSON.
+        retry_after: the Retry-After header as received.
+        now: epoch seconds, for a Retry-After that is a date.
+    """
+    code, said = _error_fields(body)
+    text = said if said is not None else body[: 4 * BODY_LIMIT].decode("utf-8", "replace").strip()
+    if len(text) > BODY_LIMIT:
+        text = text[:BODY_LIMIT] + "…"
+    wait = parse_retry_after(retry_after, now)
+    known = f" {code}" if code else ""
+    message = f"{what}: {status}{known}: {text}" if text else f"{what}: {status}{known}, without a message"
+    http: dict[str, Any] = {
+        "status_code": status,
+        "error_code": code,
+        "server_message": text,
+        "retry_after": wait,
+    }
+    if status in (401, 403):
+        return AuthenticationError(message, **http)
+    if status == 429:
+        return RateLimitedError(message, **http)
+    if code == "NOT_FOUND" or (status >= 500 and says_not_found(text)):
+        return NotFoundError(message, **http)
+    if code == "VALIDATION" or status in (400, 422):
+        return ValidationError(message, **http)
+    if status == 404:
+        hint = "" if code else " (no such path: check the base path of base_url)"
+        return NotFoundError(message + hint, **http)
+    if status == 500 and _refused_definition(text):
+        return ValidationError(message, **http)
+    if 300 <= status < 400:
+        return ServerError(f"{what}: {status}, a redirect, which is not followed: check base_url", **http)
+    return ServerError(message, **http)
+
+
+def says_not_found(text: str) -> bool:
+    """Whether a server message says that a row or a run does not exist."""
+    return text.rstrip().endswith(_NOT_FOUND_ENDINGS) or any(part in text for part in _NOT_FOUND_PARTS)
+
+
+def _refused_definition(text: str) -> bool:
+    prefix, _, rest = text.partition("creating workflow: ")
+    return not prefix and any(mark in rest for mark in _BAD_DEFINITION)
+
+
+def says_completed(error: OrchestrationError) -> bool:
+    """Whether the engine said that what was addressed has already ended."""
+    return isinstance(error, _HttpError) and _COMPLETED in error.message
+
+
+# What the server says while its database or engine is away.
+_AWAY = (
+    "connection refused",
+    "connection reset",
+    "dial tcp",
+    "SQLSTATE",
+    "deadline exceeded",
+    "i/o timeout",
+    "broken pipe",
+    "bad connection",
+    "unexpected EOF",
+)
+
+
+def is_passing(error: OrchestrationError) -> bool:
+    """A fault that time may mend: no answer, too many requests, a gateway or a part of the server that is away."""
+    if isinstance(error, TransportError | RateLimitedError):
+        return True
+    return isinstance(error, ServerError) and (
+        error.status_code in (408, 502, 503, 504) or any(mark in error.message for mark in _AWAY)
+    )
+
+
+def is_unexplained(error: OrchestrationError) -> bool:
+    """A plain 500 or an unreadable answer: passing or permanent, the server does not say which."""
+    return isinstance(error, ServerError) and not is_passing(error) and error.status_code in (200, 201, 500)
+
+
+def is_ambiguous(error: OrchestrationError) -> bool:
+    """Whether a submit that ended with ``error`` may have been carried out.
+
+    Definite are only: nothing was sent; the caller was refused (4xx other than a time-out, a
+    redirect); the server said that what was addressed does not exist, is malformed, or has ended.
+    """
+    if error.before_send:
+        return False
+    if isinstance(error, TransportError):
+        return error.sent
+    if isinstance(error, ServerError):
+        status = error.status_code or 0
+        return not (300 <= status < 500 and status not in (408, 499)) and not says_completed(error)
+    return False
+
+
+def summary(error: BaseException) -> str:
+    """One line for a log or an outcome: ``500 <message>`` or the class and what it says."""
+    if isinstance(error, _HttpError) and error.status_code is not None:
+        return f"{error.status_code} {error.message}".rstrip()
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,58 @@
+"""RFC 3339 instants and Go durations, as the server writes and reads them.
+
+``datetime.fromisoformat`` of Python 3.10 takes neither ``Z`` nor nine fraction digits.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
+)
+_GO_DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
+_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+UNKNOWN_INSTANT = datetime.min.replace(tzinfo=timezone.utc)
+"""Stands where the server sent no readable instant; the text as received is in ``raw``."""
+
+
+def parse_instant(text: object) -> datetime | None:
+    """The aware datetime of an RFC 3339 text with 0 to 9 fraction digits, cut to microseconds; None if it is none."""
+    match = _RFC3339.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, sign, off_h, off_m = match.groups()
+    try:
+        if sign is None:
+            zone = timezone.utc
+        else:
+            offset = timedelta(hours=int(off_h), minutes=int(off_m))
+            zone = timezone(-offset if sign == "-" else offset)
+        micro = int(fraction[:6].ljust(6, "0")) if fraction else 0
+        whole, leap = (59, 1) if second == "60" else (int(second), 0)
+        instant = datetime(int(year), int(month), int(day), int(hour), int(minute), whole, micro, zone)
+        return instant + timedelta(seconds=1) if leap else instant
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_instant(instant: datetime) -> str:
+    """RFC 3339 text of an aware datetime, ``Z`` for UTC."""
+    text = instant.isoformat()
+    return text[:-6] + "Z" if text.endswith("+00:00") else text
+
+
+def is_go_duration(text: str) -> bool:
+    """Whether Go's ``time.ParseDuration`` takes the text: ``1h30m``, ``5s``, ``0``."""
+    return _GO_DURATION.fullmatch(text) is not None
+
+
+def go_duration_seconds(text: str) -> float:
+    """Seconds of a Go duration. Raises ValueError if the text is none."""
+    if not is_go_duration(text):
+        raise ValueError(f"not a duration: {text!r}")
+    total = sum(float(number) * _SECONDS[unit] for number, unit in _GO_PART.findall(text))
+    return -total if text.startswith("-") else total

@@ -1,0 +1,1108 @@
+"""The shared hook: every operation of the API and every procedure, retried safely, blocking or not.
+
+``OrchestrationHttpHook`` may be used by many threads at once; ``AsyncOrchestrationHttpHook`` by many tasks,
+on several event loops one after the other. Both perform the same calls and the same procedures; what
+differs is only how they wait.
+
+Submits go over fresh connections: a keep-alive connection that the server had closed meanwhile
+would make a routine submit ambiguous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from . import telemetry
+from .api import calls
+from .api.calls import Call, RetryClass
+from .api.definitions import validated_definition, variable_texts
+from .api.errors import (
+    AmbiguousRunError,
+    AmbiguousSubmitError,
+    ConfigurationError,
+    OrchestrationError,
+    StateUnknownError,
+    ValidationError,
+    is_ambiguous,
+    summary,
+)
+from .api.models import (
+    ActivityRun,
+    CancelOutcome,
+    EnsuredWorkflow,
+    Instance,
+    Occurrence,
+    RunResult,
+    ServerInfo,
+    StageEvent,
+    StageRun,
+    Trigger,
+    Workflow,
+)
+from .auth import auth_for
+from .clock import SYSTEM_CLOCK, Clock
+from .exchange import Deadline, Exchange, aread_body, read_body, ssl_context
+from .procedures import events, waiting
+from .procedures.cancel import cancel
+from .procedures.define import KEY_VARIABLE, ensure_workflow
+from .procedures.effects import Do, Effect, Pause, Procedure
+from .procedures.listing import PageCall, Versions, list_all
+from .procedures.moved import NOTHING_READ
+from .procedures.start import StartRequest, start
+from .retrying import async_retrying, may_repeat, retrying
+from .settings import Settings
+
+T = TypeVar("T")
+logger = logging.getLogger("orchestration_integrations.hook")
+
+_KNOWN_IDS = 10_000
+"""Ids given by the server that a hook remembers."""
+
+
+class _Hook:
+    """What both hooks are made of: settings, requests, procedures. No I/O."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        base_url: str | None = None,
+        token: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        token_url: str | None = None,
+        api_version: str = "auto",
+        verify: bool | str = True,
+        timeout: float = 10.0,
+        face: str | None = None,
+        on_token: Callable[[str], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        transport: Any = None,
+    ) -> None:
+        given: dict[str, Any] = {
+            "base_url": base_url,
+            "token": token,
+            "client_id": client_id,
+            "client_secret": client_secret,
+            "token_url": token_url,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        plain: dict[str, Any] = {"api_version": api_version, "verify": verify, "timeout": timeout}
+        changed = {name: value for name, value in plain.items() if value != _DEFAULTS[name]}
+        if settings is not None:
+            if given or changed:
+                name = next(iter({**given, **changed}))
+                raise ConfigurationError(f"{name}: is given beside settings; put it into the settings", field=name)
+        elif base_url is None:
+            settings = Settings.from_env().with_changes(**given, **changed)
+        else:
+            settings = Settings(**given, **changed)
+        self.settings: Settings = settings
+        self._clock = clock
+        self._transport = transport
+        self._exchange = Exchange(settings, clock, face)
+        self._auth = auth_for(settings, clock, on_token)
+        self._versions = Versions(settings.api_version)
+        self._ssl: Any = None
+        self._given_ids: dict[str, None] = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings!r})"
+
+    # The clocks of procedures
+
+    def monotonic(self) -> float:
+        """Seconds for deadlines inside this process."""
+        return self._clock.monotonic()
+
+    def time(self) -> float:
+        """Epoch seconds on this machine's clock."""
+        return self._clock.time()
+
+    def server_time(self) -> float:
+        """Epoch seconds on the server's clock, by the Date of its latest answer; ours until it gave one."""
+        return self._exchange.server_time()
+
+    def jitter(self) -> float:
+        """A random number from 0 to 1, for pauses."""
+        return random.random()  # noqa: S311
+
+    # Shared parts
+
+    def _client_arguments(self, retry: RetryClass) -> dict[str, Any]:
+        if self._ssl is None:
+            self._ssl = ssl_context(self.settings)
+        submit = retry is RetryClass.SUBMIT
+        limits = httpx.Limits(
+            max_connections=self.settings.max_connections,
+            max_keepalive_connections=0 if submit else self.settings.max_connections,
+            keepalive_expiry=0.0 if submit else 30.0,
+        )
+        return {
+            "auth": self._auth,
+            "verify": self._ssl,
+            "limits": limits,
+            "transport": self._transport,
+            "follow_redirects": False,
+        }
+
+    def _deadline(self, call: Call[Any], until: float | None) -> Deadline:
+        allowed = self.settings.timeout
+        if call.holds:
+            allowed = max(allowed, self.settings.retry_budget)
+        at = self._clock.monotonic() + allowed
+        return Deadline(self._clock, at if until is None else min(at, until))
+
+    def _budget(self, call: Call[Any]) -> float:
+        return self._clock.monotonic() + max(
+            self.settings.retry_budget, self.settings.timeout if call.retry is RetryClass.SUBMIT else 0.0
+        )
+
+    def _retry_told(self, call: Call[Any]) -> Callable[[float], None]:
+        def told(pause: float) -> None:
+            telemetry.count("retries", operation=call.operation)
+            logger.info("%s failed, next try in %.2f s", call.what, pause, extra={"operation": call.operation})
+
+        return told
+
+    def _submitted(self, call: Call[Any], error: OrchestrationError) -> OrchestrationError:
+        """What a plain submit raises: an ambiguous answer by its name."""
+        if call.retry is not RetryClass.SUBMIT or not is_ambiguous(error):
+            return error
+        telemetry.count("ambiguous_submits", operation=call.operation)
+        message = f"{call.what} may have been carried out: {summary(error)}; it was not repeated"
+        logger.warning("%s", message, extra={"operation": call.operation})
+        return AmbiguousSubmitError(message)
+
+    def _give(self, instance: Instance) -> Instance:
+        """Remember an id that the server itself gave: its row may be late, but a run stands behind it."""
+        self._given_ids[instance.id] = None
+        while len(self._given_ids) > _KNOWN_IDS:
+            self._given_ids.pop(next(iter(self._given_ids)))
+        return instance
+
+    def _row_grace(self, instance_id: str, short: float, long: float) -> float:
+        return long if instance_id in self._given_ids else short
+
+    # Procedures, as both hooks perform them
+
+    def _listing(self, page: PageCall) -> Procedure[tuple[Any, ...]]:
+        return list_all(page, self._versions)
+
+    def _list_instances(self, workflow_id: str | None, running: bool | None) -> Procedure[tuple[Instance, ...]]:
+        def page(version: calls.Version, cursor: str | None) -> Call[Any]:
+            return calls.list_instances(version, cursor, workflow_id=workflow_id, running=running is True)
+
+        page("v1", None)  # refuses a bad id before anything is sent
+        rows = yield from self._listing(page)
+        return tuple(row for row in rows if running is None or row.terminated is not running)
+
+    def _run(self, workflow_id: str, variables: Mapping[str, Any] | None, wait: bool) -> Procedure[Instance]:
+        call = calls.run_workflow(workflow_id, variable_texts(variables), wait=wait, version=self._versions.plain)
+        begun = self._clock.time()
+        try:
+            instance: Instance = yield Do(call, retried=True)
+        except OrchestrationError as error:
+            if not is_ambiguous(error):
+                raise
+            telemetry.count("ambiguous_submits", operation=call.operation)
+            candidates = yield from self._started_since(workflow_id, begun)
+            window = tuple(datetime.fromtimestamp(at, timezone.utc) for at in (begun, self._clock.time()))
+            raise AmbiguousRunError(
+                f"a run of workflow {workflow_id} may have started: {summary(error)}; it was not repeated",
+                workflow_id=workflow_id,
+                run_key=None,
+                window=cast("tuple[datetime, datetime]", window),
+                candidates=candidates,
+            ) from error
+        self._give(instance)
+        if not wait:
+            return instance
+        # The answer of a waiting run can come early and can hide a failure: only a GET by id decides.
+        try:
+            read: Instance = yield Do(calls.get_instance(instance.id, self._versions.plain), retried=True)
+        except OrchestrationError as error:
+            raise StateUnknownError(
+                f"instance {instance.id} was started, and could not be read afterwards: {summary(error)}",
+                instance_id=instance.id,
+                instance=None,
+                moved=NOTHING_READ,
+            ) from error
+        return read
+
+    def _started_since(self, workflow_id: str, begun: float) -> Procedure[tuple[str, ...]]:
+        """Best effort, one read: runs that may be the one whose answer was lost."""
+        earliest = datetime.fromtimestamp(begun + (self.server_time() - self._clock.time()) - 5.0, timezone.utc)
+        try:
+            page = yield Do(calls.list_instances(workflow_id=workflow_id))
+        except OrchestrationError:
+            return ()
+        return tuple(row.id for row in page.rows if row.created_at >= earliest)
+
+    def _start(
+        self,
+        workflow_id: str,
+        variables: Mapping[str, Any] | None,
+        run_key: str | None,
+        first_attempt: bool,
+        since: datetime | None,
+        chosen: str | None,
+        on_chosen: Callable[[str], object] | None,
+        key_variable: str,
+        allow_unbound: bool,
+        timeout: float,
+    ) -> Procedure[Instance]:
+        calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
+        request = StartRequest(
+            workflow_id=workflow_id,
+            variables=variables,
+            run_key=run_key,
+            first_attempt=first_attempt,
+            since=since,
+            chosen=chosen,
+            on_chosen=on_chosen,
+            key_variable=key_variable,
+            allow_unbound=allow_unbound,
+            timeout=_at_least_zero(timeout, "timeout"),
+        )
+        return self._give((yield from start(request, self._versions, self)))
+
+    def _wait(
+        self,
+        instance_id: str,
+        timeout: float | None,
+        poll_interval: float,
+        on_stage: Callable[[StageEvent], object] | None,
+        fail_after_attempts: int | None,
+        deadline: float | None,
+        row_grace: float | None,
+    ) -> Procedure[RunResult]:
+        state = self.waiting(
+            instance_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            detail=on_stage is not None or fail_after_attempts is not None,
+            fail_after_attempts=fail_after_attempts,
+            deadline=deadline,
+            row_grace=row_grace,
+        )
+        outcome = "error"
+        try:
+            result = yield from waiting.wait(state, self._versions, self, on_stage)
+            outcome = "succeeded"
+        except OrchestrationError as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            telemetry.count("waits", outcome=outcome)
+        for transaction in result.moved.transactions:
+            if transaction.maybe_repeated:
+                logger.warning(
+                    "instance %s: transaction %s of stage %d may have been made twice: check the ledger",
+                    instance_id,
+                    transaction.id,
+                    transaction.stage,
+                    extra={"instance_id": instance_id, "stage": transaction.stage},
+                )
+        return result
+
+    def waiting(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        detail: bool = True,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> waiting.Waiting:
+        """The state of a wait, checked, for whoever feeds it. Sends nothing. Arguments as for ``wait``."""
+        calls.get_instance(instance_id)  # refuses a bad id
+        if timeout is not None:
+            timeout = _at_least_zero(timeout, "timeout")
+            if deadline is not None:
+                raise ValidationError("timeout: give either timeout or deadline", path="timeout")
+            deadline = self._clock.time() + timeout
+        if _at_least_zero(poll_interval, "poll_interval") == 0:
+            raise ValidationError("poll_interval must be above 0 seconds", path="poll_interval")
+        if fail_after_attempts is not None and (
+            not isinstance(fail_after_attempts, int) or isinstance(fail_after_attempts, bool) or fail_after_attempts < 1
+        ):
+            raise ValidationError("fail_after_attempts must be a whole number from 1", path="fail_after_attempts")
+        if row_grace is None:
+            row_grace = self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE)
+        return waiting.Waiting(
+            instance_id,
+            deadline=deadline,
+            poll_interval=poll_interval,
+            detail=detail,
+            fail_after_attempts=fail_after_attempts,
+            row_grace=row_grace,
+        )
+
+    def _send_when_ready(
+        self, instance_id: str, name: str, stage: int | None, timeout: float | None
+    ) -> Procedure[Instance]:
+        calls.send_event(instance_id, name)  # refuses bad input before anything is sent
+        if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
+            raise ValidationError(f"stage must be a whole number from 0, not {stage!r}", path="stage")
+        return events.send_event_when_ready(
+            instance_id,
+            name,
+            stage=stage,
+            timeout=None if timeout is None else _at_least_zero(timeout, "timeout"),
+            versions=self._versions,
+            now=self,
+            row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+        )
+
+    def _cancel(self, instance_id: str, timeout: float) -> Procedure[CancelOutcome]:
+        return cancel(
+            instance_id,
+            timeout=_at_least_zero(timeout, "timeout"),
+            versions=self._versions,
+            now=self,
+            row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+        )
+
+    def _ensure(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
+        return ensure_workflow(definition, gate=gate, versions=self._versions, now=self)
+
+
+_DEFAULTS: Mapping[str, Any] = {"api_version": "auto", "verify": True, "timeout": 10.0}
+
+
+def _at_least_zero(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
+        raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}", path=name)
+    return float(value)
+
+
+class OrchestrationHttpHook(_Hook):
+    """Talks to an orchestration server, blocking. Safe to share between threads; a context manager.
+
+    Args:
+        settings: where the server is; or give the fields one by one, or nothing and set ``ORCHESTRATION_URL``.
+        base_url, token, client_id, client_secret, token_url, api_version, verify, timeout: as in ``Settings``.
+        face: what calls this hook, for the User-Agent: ``airflow/3.3.2``.
+        on_token: told each access token that is fetched, so that it can be masked in logs.
+        clock, transport: time and httpx transport, for tests.
+
+    Raises:
+        ConfigurationError: a setting is wrong or missing.
+
+    All methods raise AuthenticationError, RateLimitedError, ServerError or TransportError where the
+    server refuses or does not answer within the retry budget.
+    """
+
+    def _prepare(self) -> None:
+        self._clients: dict[RetryClass, httpx.Client] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> OrchestrationHttpHook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. May be called twice; a later call opens new ones."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    # The driver
+
+    def _client(self, retry: RetryClass) -> httpx.Client:
+        client = self._clients.get(retry)
+        if client is None:
+            with self._lock:
+                client = self._clients.get(retry)
+                if client is None:
+                    client = self._clients[retry] = httpx.Client(**self._client_arguments(retry))
+        return client
+
+    def _attempt(self, call: Call[T], until: float | None) -> T:
+        """One exchange. Raises only this package's errors (and whatever interrupts it)."""
+        deadline = self._deadline(call, until)
+        request = self._exchange.request(call, deadline)
+        try:
+            response = self._client(call.retry).send(request, stream=True)
+            try:
+                body = read_body(response.iter_bytes(), deadline)
+            finally:
+                response.close()
+            result = self._exchange.result(call, response, body)
+        except OrchestrationError as error:
+            telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
+            raise
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
+            raise self._exchange.failure(call, error) from error
+        telemetry.count("calls", operation=call.operation, outcome="ok")
+        return result
+
+    def _retried(self, call: Call[T]) -> T:
+        deadline = self._budget(call)
+        try:
+            return self._attempt(call, deadline)
+        except OrchestrationError as error:
+            if not may_repeat(call.retry, error, 1):
+                raise
+            first: OrchestrationError | None = error
+
+        def again() -> T:
+            # The first try is made outside: where all goes well, no policy needs to be built.
+            nonlocal first
+            if first is not None:
+                error, first = first, None
+                raise error
+            return self._attempt(call, deadline)
+
+        return retrying(call.retry, self._clock, deadline, self._retry_told(call))(again)
+
+    def _call(self, call: Call[T]) -> T:
+        try:
+            return self._retried(call)
+        except OrchestrationError as error:
+            raised = self._submitted(call, error)
+            if raised is error:
+                raise
+            raise raised from error
+
+    def perform(self, procedure: Procedure[T]) -> T:
+        """Perform a procedure to its end. What interrupts it goes through at once; nothing is performed after it."""
+        try:
+            effect: Effect = next(procedure)
+            while True:
+                try:
+                    result = self._effect(effect)
+                except OrchestrationError as error:
+                    effect = procedure.throw(error)
+                else:
+                    effect = procedure.send(result)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            procedure.close()
+
+    def _effect(self, effect: Effect) -> Any:
+        if isinstance(effect, Do):
+            return self._retried(effect.call) if effect.retried else self._attempt(effect.call, effect.until)
+        if isinstance(effect, Pause):
+            return self._clock.sleep(effect.seconds)
+        return effect.function(effect.what)
+
+    # The API's operations
+
+    def get_server_info(self) -> ServerInfo:
+        """Operation OrchestrationgetServerInfo: the version of the server."""
+        return self._call(calls.get_server_info())
+
+    def list_workflows(self) -> Sequence[Workflow]:
+        """Operation ListWorkflows: all of them, each once.
+
+        Raises:
+            ServerError: also where the list repeats its cursor and would never end.
+        """
+        return self.perform(self._listing(calls.list_workflows))
+
+    def create_workflow(self, definition: Mapping[str, Any]) -> Workflow:
+        """Operation CreateWorkflow. See ``ensure_workflow`` for one that does not add a copy at each call.
+
+        Args:
+            definition: ``{"name": …, "stages": [{<kind>: {…}}, …]}``; checked first. Integers from 2**53 go as text.
+
+        Raises:
+            ValidationError: ``path`` names the place; nothing was sent.
+            AmbiguousSubmitError: the answer was lost; it may have been created.
+        """
+        return self._call(calls.create_workflow(validated_definition(definition), self._versions.plain))
+
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """Operation GetWorkflow. A deleted one may still be answered, with ``deleted_at``.
+
+        Raises:
+            NotFoundError: there is no such workflow.
+        """
+        return self._call(calls.get_workflow(workflow_id, self._versions.plain))
+
+    def delete_workflow(self, workflow_id: str) -> None:
+        """Operation DeleteWorkflow. Its instances go on.
+
+        Raises:
+            NotFoundError: there is no such workflow.
+            ValidationError: the id is no UUID.
+            AmbiguousSubmitError: the answer was lost; it may have been deleted.
+        """
+        self._call(calls.delete_workflow(workflow_id, self._versions.plain))
+
+    def run_workflow(
+        self, workflow_id: str, variables: Mapping[str, Any] | None = None, *, wait: bool = False
+    ) -> Instance:
+        """Operation RunWorkflow: one plain submit, without a key. See ``start`` for one that survives a lost answer.
+
+        Args:
+            workflow_id: what to run.
+            variables: by name; str, bool, int, Decimal, date and aware datetime become the strings that the API takes.
+            wait: ask the server to hold the request until the run ends. It may answer early all the same: look at
+                ``state`` of the instance, which is read again after the answer.
+
+        Raises:
+            ValidationError: a value has no unambiguous text; ``path`` names it; nothing was sent.
+            NotFoundError: there is no such workflow.
+            AmbiguousRunError: the answer was lost; a run may have started. It was not repeated.
+            StateUnknownError: with ``wait``: it was started, and could not be read afterwards.
+        """
+        return self.perform(self._run(workflow_id, variables, wait))
+
+    def list_instances(self, workflow_id: str | None = None, running: bool | None = None) -> Sequence[Instance]:
+        """Operation ListInstances: all of them, each once, in no order; those of deleted workflows are hidden.
+
+        Args:
+            workflow_id: only of this workflow.
+            running: True for running ones only, False for ended ones only, None for both.
+        """
+        return self.perform(self._list_instances(workflow_id, running))
+
+    def get_instance(self, instance_id: str) -> Instance:
+        """Operation GetInstance. Only this decides whether an instance exists and how it ended.
+
+        Raises:
+            NotFoundError: there is no such instance, or its row is not there yet.
+        """
+        return self._call(calls.get_instance(instance_id, self._versions.plain))
+
+    def get_instance_history(self, instance_id: str) -> Sequence[StageRun]:
+        """Operation GetInstanceHistory: the stages whose work was launched. About ten times as dear as ``get_instance``.
+
+        Raises:
+            NotFoundError: the engine knows no such run, or no longer.
+        """
+        return self._call(calls.get_instance_history(instance_id, self._versions.plain))
+
+    def get_stage_history(self, instance_id: str, number: int) -> Sequence[ActivityRun]:
+        """Operation GetInstanceStageHistory: what a stage did; empty for a ``delay`` or ``wait_event``.
+
+        Args:
+            instance_id: the instance.
+            number: of the stage, from 0.
+
+        Raises:
+            NotFoundError: no such instance or stage, or the stage failed before its work.
+        """
+        return self._call(calls.get_stage_history(instance_id, number, self._versions.plain))
+
+    def send_event(self, instance_id: str, name: str) -> None:
+        """Operation SendEvent: one plain submit. That it was taken does not mean that a stage heard it: see
+        ``send_event_when_ready``.
+
+        Raises:
+            NotFoundError: no such instance, or no stage of it can take an event now.
+            ServerError: the stage begun last has ended.
+            AmbiguousSubmitError: the answer was lost; it may have been delivered. It was not repeated.
+        """
+        self._call(calls.send_event(instance_id, name, self._versions.plain))
+
+    def abort_instance(self, instance_id: str) -> None:
+        """Operation CancelEvent: a request, not a result. See ``cancel``, which says what came of it.
+
+        Raises:
+            NotFoundError: no such instance, or it has ended (on some servers), or it never started.
+            ServerError: on some servers, also where the instance goes on.
+        """
+        self._call(calls.abort_instance(instance_id, self._versions.plain))
+
+    def list_triggers(self) -> Sequence[Trigger]:
+        """Operation ListTriggers: all of them, each once."""
+        return self.perform(self._listing(calls.list_triggers))
+
+    def create_trigger(
+        self, event: str, workflow_id: str, *, filter: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> Trigger:
+        """Operation CreateTrigger.
+
+        Args:
+            event: type of the broker event, ``SAVED_PAYMENT``.
+            workflow_id: what to run on it.
+            filter: expression over ``event``; None for all.
+            variables: expression by variable name.
+
+        Raises:
+            ValidationError: an expression or a name is bad.
+            NotFoundError: there is no such workflow.
+            AmbiguousSubmitError: the answer was lost; it may have been created.
+        """
+        return self._call(
+            calls.create_trigger(event, workflow_id, filter=filter, variables=variables, version=self._versions.plain)
+        )
+
+    def get_trigger(self, trigger_id: str) -> Trigger:
+        """Operation ReadTrigger.
+
+        Raises:
+            NotFoundError: there is no such trigger.
+        """
+        return self._call(calls.get_trigger(trigger_id, self._versions.plain))
+
+    def delete_trigger(self, trigger_id: str) -> None:
+        """Operation DeleteTrigger.
+
+        Raises:
+            NotFoundError: there is no such trigger.
+            AmbiguousSubmitError: the answer was lost; it may have been deleted.
+        """
+        self._call(calls.delete_trigger(trigger_id, self._versions.plain))
+
+    def list_trigger_occurrences(self, trigger_id: str) -> Sequence[Occurrence]:
+        """Operation ListTriggersOccurrences: each firing of a trigger; empty for an unknown one."""
+
+        def page(version: calls.Version, cursor: str | None) -> Call[Any]:
+            return calls.list_trigger_occurrences(trigger_id, version, cursor)
+
+        page("v1", None)  # refuses a bad id before anything is sent
+        return self.perform(self._listing(page))
+
+    def test_trigger(self, trigger_id: str, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Operation TestTrigger (v2 only): what filter and variables evaluate to for an event; starts nothing.
+
+        Raises:
+            NotFoundError: there is no such trigger, or the server has no v2.
+        """
+        return self._call(calls.test_trigger(trigger_id, event))
+
+    # Procedures
+
+    def start(
+        self,
+        workflow_id: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str | None = None,
+        first_attempt: bool = False,
+        since: datetime | None = None,
+        chosen: str | None = None,
+        on_chosen: Callable[[str], object] | None = None,
+        key_variable: str = KEY_VARIABLE,
+        allow_unbound: bool = False,
+        timeout: float = 60.0,
+    ) -> Instance:
+        """Start the one run of a key, or go on with it: operations GetWorkflow, ListInstances, RunWorkflow, SendEvent.
+
+        On a gated definition (``ensure_workflow(gate=True)``) never two released runs for one key, for callers one
+        after another; on any other never two submits.
+
+        Args:
+            workflow_id: what to run.
+            variables: as for ``run_workflow``.
+            run_key: names the run; the same key again finds the same run. None: a fresh one.
+            first_attempt: the caller knows that this key was never used before: nothing earlier is looked for.
+            since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through.
+            chosen: the instance that an earlier attempt had chosen: that one is released and no other.
+            on_chosen: told the instance's id before it is released; it should store the id where it outlives this process.
+            key_variable: the variable that carries the key.
+            allow_unbound: let placeholders without a value pass; the server fills in nothing or a default.
+            timeout: seconds, default 60.
+
+        Returns:
+            The released instance; it may have ended already.
+
+        Raises:
+            NotFoundError: no such workflow, or it is deleted; nothing was sent.
+            ValidationError: bad input, or a placeholder without a value; nothing was sent.
+            AmbiguousRunError: a run may exist; its attributes say what is known. Do not use a new key.
+        """
+        with telemetry.span("start", workflow_id=workflow_id):
+            return self.perform(
+                self._start(
+                    workflow_id,
+                    variables,
+                    run_key,
+                    first_attempt,
+                    since,
+                    chosen,
+                    on_chosen,
+                    key_variable,
+                    allow_unbound,
+                    timeout,
+                )
+            )
+
+    def wait(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> RunResult:
+        """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
+
+        Args:
+            instance_id: whom to wait for.
+            timeout: seconds, None for no limit. One last look of at most 5 s follows and decides.
+            poll_interval: seconds between polls, once they have slowed down to it; default 5.
+            on_stage: told begin and end of each stage once and in order, what it listens for, why it fails.
+            fail_after_attempts: give up once a payment has failed so often; the instance goes on until it is cancelled.
+            deadline: epoch seconds, instead of ``timeout``.
+            row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
+                for an id that this hook was given by the server.
+
+        Returns:
+            The instance, which succeeded, and what it moved.
+
+        Raises:
+            InstanceFailedError, InstanceCancelledError: how it ended.
+            InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
+            WaitTimeoutError: it was still running at the deadline, or could not be read then.
+            StateUnknownError: it could not be read for two minutes.
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("wait", instance_id=instance_id):
+            return self.perform(
+                self._wait(instance_id, timeout, poll_interval, on_stage, fail_after_attempts, deadline, row_grace)
+            )
+
+    def send_event_when_ready(
+        self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
+    ) -> Instance:
+        """Wait until a stage listens for the event, send it, and see that this stage ended: operations GetInstance,
+        GetWorkflow, GetInstanceHistory, SendEvent.
+
+        Other senders can't be kept out: two of them may release two stages of the same event.
+
+        Args:
+            instance_id: the instance.
+            name: of the event.
+            stage: which stage is meant, from 0; needed where several stages wait for the name.
+            timeout: seconds, None for no limit.
+
+        Returns:
+            The instance, that stage behind it.
+
+        Raises:
+            EventNotDeliveredError: ``reason`` says why; ``unknown`` where it was sent and the stage still waits.
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("send_event", instance_id=instance_id):
+            return self.perform(self._send_when_ready(instance_id, name, stage, timeout))
+
+    def cancel(self, instance_id: str, *, timeout: float = 15.0) -> CancelOutcome:
+        """Abort an instance and read it until it has ended: operations CancelEvent, GetInstance, and both histories.
+        Harmless to repeat.
+
+        Args:
+            instance_id: the instance.
+            timeout: seconds until the outcome is ``not_confirmed``, default 15.
+
+        Returns:
+            What is true: ``cancelled`` (by this or an earlier cancel), ``already_ended`` by itself, ``never_started``
+            (a row without a run), or ``not_confirmed``: it was not seen to end and may run on. ``in_flight`` holds
+            payments that were under way: their money may arrive all the same.
+
+        Raises:
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("cancel", instance_id=instance_id):
+            return self.perform(self._cancel(instance_id, timeout))
+
+    def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
+        """Find the oldest workflow with this name and an equal config, or create it.
+
+        Operations ListWorkflows, CreateWorkflow.
+
+        Args:
+            definition: as for ``create_workflow``.
+            gate: have runs wait for their release before their first stage, so that ``start`` never runs a key twice.
+
+        Raises:
+            ValidationError: ``path`` names the place; nothing was sent.
+            AmbiguousSubmitError: it may have been created, and no list shows it.
+        """
+        with telemetry.span("ensure"):
+            return self.perform(self._ensure(definition, gate))
+
+
+class AsyncOrchestrationHttpHook(_Hook):
+    """Talks to an orchestration server without blocking. Same methods as OrchestrationHttpHook, each awaitable.
+
+    One hook may be used from several event loops in turn: each loop gets connections of its own.
+    Callbacks (``on_stage``, ``on_chosen``) may be plain or asynchronous functions.
+    """
+
+    def _prepare(self) -> None:
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RetryClass, httpx.AsyncClient]] = (
+            WeakKeyDictionary()
+        )
+
+    async def __aenter__(self) -> AsyncOrchestrationHttpHook:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections of the running loop. May be called twice; a later call opens new ones."""
+        for client in self._loops.pop(asyncio.get_running_loop(), {}).values():
+            await client.aclose()
+
+    # The driver
+
+    def _client(self, retry: RetryClass) -> httpx.AsyncClient:
+        clients = self._loops.setdefault(asyncio.get_running_loop(), {})
+        client = clients.get(retry)
+        if client is None:
+            client = clients[retry] = httpx.AsyncClient(**self._client_arguments(retry))
+        return client
+
+    async def _attempt(self, call: Call[T], until: float | None) -> T:
+        """One exchange. Raises only this package's errors (and whatever interrupts it)."""
+        if self._ssl is None:
+            # Reading CA bundles takes tens of milliseconds: not on the loop.
+            self._ssl = await asyncio.get_running_loop().run_in_executor(None, ssl_context, self.settings)
+        deadline = self._deadline(call, until)
+        request = self._exchange.request(call, deadline)
+        try:
+            response = await self._client(call.retry).send(request, stream=True)
+            try:
+                body = await aread_body(response.aiter_bytes(), deadline)
+            finally:
+                await response.aclose()
+            result = self._exchange.result(call, response, body)
+        except OrchestrationError as error:
+            telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
+            raise
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
+            raise self._exchange.failure(call, error) from error
+        telemetry.count("calls", operation=call.operation, outcome="ok")
+        return result
+
+    async def _retried(self, call: Call[T]) -> T:
+        deadline = self._budget(call)
+        try:
+            return await self._attempt(call, deadline)
+        except OrchestrationError as error:
+            if not may_repeat(call.retry, error, 1):
+                raise
+            first: OrchestrationError | None = error
+
+        async def again() -> T:
+            nonlocal first
+            if first is not None:
+                error, first = first, None
+                raise error
+            return await self._attempt(call, deadline)
+
+        return await async_retrying(call.retry, self._clock, deadline, self._retry_told(call))(again)
+
+    async def _call(self, call: Call[T]) -> T:
+        try:
+            return await self._retried(call)
+        except OrchestrationError as error:
+            raised = self._submitted(call, error)
+            if raised is error:
+                raise
+            raise raised from error
+
+    async def perform(self, procedure: Procedure[T]) -> T:
+        """Perform a procedure to its end. What interrupts it goes through at once; nothing is performed after it."""
+        try:
+            effect: Effect = next(procedure)
+            while True:
+                try:
+                    result = await self._effect(effect)
+                except OrchestrationError as error:
+                    effect = procedure.throw(error)
+                else:
+                    effect = procedure.send(result)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            procedure.close()
+
+    async def _effect(self, effect: Effect) -> Any:
+        if isinstance(effect, Do):
+            if effect.retried:
+                return await self._retried(effect.call)
+            return await self._attempt(effect.call, effect.until)
+        if isinstance(effect, Pause):
+            return await self._clock.asleep(effect.seconds)
+        answer = effect.function(effect.what)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    # The API's operations
+
+    async def get_server_info(self) -> ServerInfo:
+        """As ``OrchestrationHttpHook.get_server_info``."""
+        return await self._call(calls.get_server_info())
+
+    async def list_workflows(self) -> Sequence[Workflow]:
+        """As ``OrchestrationHttpHook.list_workflows``."""
+        return await self.perform(self._listing(calls.list_workflows))
+
+    async def create_workflow(self, definition: Mapping[str, Any]) -> Workflow:
+        """As ``OrchestrationHttpHook.create_workflow``."""
+        return await self._call(calls.create_workflow(validated_definition(definition), self._versions.plain))
+
+    async def get_workflow(self, workflow_id: str) -> Workflow:
+        """As ``OrchestrationHttpHook.get_workflow``."""
+        return await self._call(calls.get_workflow(workflow_id, self._versions.plain))
+
+    async def delete_workflow(self, workflow_id: str) -> None:
+        """As ``OrchestrationHttpHook.delete_workflow``."""
+        await self._call(calls.delete_workflow(workflow_id, self._versions.plain))
+
+    async def run_workflow(
+        self, workflow_id: str, variables: Mapping[str, Any] | None = None, *, wait: bool = False
+    ) -> Instance:
+        """As ``OrchestrationHttpHook.run_workflow``."""
+        return await self.perform(self._run(workflow_id, variables, wait))
+
+    async def list_instances(self, workflow_id: str | None = None, running: bool | None = None) -> Sequence[Instance]:
+        """As ``OrchestrationHttpHook.list_instances``."""
+        return await self.perform(self._list_instances(workflow_id, running))
+
+    async def get_instance(self, instance_id: str) -> Instance:
+        """As ``OrchestrationHttpHook.get_instance``."""
+        return await self._call(calls.get_instance(instance_id, self._versions.plain))
+
+    async def get_instance_history(self, instance_id: str) -> Sequence[StageRun]:
+        """As ``OrchestrationHttpHook.get_instance_history``."""
+        return await self._call(calls.get_instance_history(instance_id, self._versions.plain))
+
+    async def get_stage_history(self, instance_id: str, number: int) -> Sequence[ActivityRun]:
+        """As ``OrchestrationHttpHook.get_stage_history``."""
+        return await self._call(calls.get_stage_history(instance_id, number, self._versions.plain))
+
+    async def send_event(self, instance_id: str, name: str) -> None:
+        """As ``OrchestrationHttpHook.send_event``."""
+        await self._call(calls.send_event(instance_id, name, self._versions.plain))
+
+    async def abort_instance(self, instance_id: str) -> None:
+        """As ``OrchestrationHttpHook.abort_instance``."""
+        await self._call(calls.abort_instance(instance_id, self._versions.plain))
+
+    async def list_triggers(self) -> Sequence[Trigger]:
+        """As ``OrchestrationHttpHook.list_triggers``."""
+        return await self.perform(self._listing(calls.list_triggers))
+
+    async def create_trigger(
+        self, event: str, workflow_id: str, *, filter: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> Trigger:
+        """As ``OrchestrationHttpHook.create_trigger``."""
+        return await self._call(
+            calls.create_trigger(event, workflow_id, filter=filter, variables=variables, version=self._versions.plain)
+        )
+
+    async def get_trigger(self, trigger_id: str) -> Trigger:
+        """As ``OrchestrationHttpHook.get_trigger``."""
+        return await self._call(calls.get_trigger(trigger_id, self._versions.plain))
+
+    async def delete_trigger(self, trigger_id: str) -> None:
+        """As ``OrchestrationHttpHook.delete_trigger``."""
+        await self._call(calls.delete_trigger(trigger_id, self._versions.plain))
+
+    async def list_trigger_occurrences(self, trigger_id: str) -> Sequence[Occurrence]:
+        """As ``OrchestrationHttpHook.list_trigger_occurrences``."""
+
+        def page(version: calls.Version, cursor: str | None) -> Call[Any]:
+            return calls.list_trigger_occurrences(trigger_id, version, cursor)
+
+        page("v1", None)  # refuses a bad id before anything is sent
+        return await self.perform(self._listing(page))
+
+    async def test_trigger(self, trigger_id: str, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As ``OrchestrationHttpHook.test_trigger``."""
+        return await self._call(calls.test_trigger(trigger_id, event))
+
+    # Procedures
+
+    async def start(
+        self,
+        workflow_id: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str | None = None,
+        first_attempt: bool = False,
+        since: datetime | None = None,
+        chosen: str | None = None,
+        on_chosen: Callable[[str], object] | None = None,
+        key_variable: str = KEY_VARIABLE,
+        allow_unbound: bool = False,
+        timeout: float = 60.0,
+    ) -> Instance:
+        """As ``OrchestrationHttpHook.start``."""
+        with telemetry.span("start", workflow_id=workflow_id):
+            return await self.perform(
+                self._start(
+                    workflow_id,
+                    variables,
+                    run_key,
+                    first_attempt,
+                    since,
+                    chosen,
+                    on_chosen,
+                    key_variable,
+                    allow_unbound,
+                    timeout,
+                )
+            )
+
+    async def wait(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> RunResult:
+        """As ``OrchestrationHttpHook.wait``."""
+        with telemetry.span("wait", instance_id=instance_id):
+            return await self.perform(
+                self._wait(instance_id, timeout, poll_interval, on_stage, fail_after_attempts, deadline, row_grace)
+            )
+
+    async def send_event_when_ready(
+        self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
+    ) -> Instance:
+        """As ``OrchestrationHttpHook.send_event_when_ready``."""
+        with telemetry.span("send_event", instance_id=instance_id):
+            return await self.perform(self._send_when_ready(instance_id, name, stage, timeout))
+
+    async def cancel(self, instance_id: str, *, timeout: float = 15.0) -> CancelOutcome:
+        """As ``OrchestrationHttpHook.cancel``."""
+        with telemetry.span("cancel", instance_id=instance_id):
+            return await self.perform(self._cancel(instance_id, timeout))
+
+    async def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
+        """As ``OrchestrationHttpHook.ensure_workflow``."""
+        with telemetry.span("ensure"):
+            return await self.perform(self._ensure(definition, gate))

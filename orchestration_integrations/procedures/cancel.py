@@ -1,0 +1,119 @@
+"""Cancelling an instance, and saying what is true afterwards.
+
+An abort is a request: 204 comes before any effect, and on one generation of the server without
+any. Only reading the instance until it has ended says that it was cancelled; everything else that is
+not seen to end is ``not_confirmed``. Repeating a cancel is harmless, so an abort whose answer was
+lost or refused by a passing fault is sent again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..api.calls import abort_instance, get_instance, get_instance_history
+from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, says_completed, summary
+from ..api.models import ActivityRun, CancelOutcome, Instance
+from .effects import Backoff, Now, Procedure, do, pause
+from .listing import Versions
+from .moved import NOTHING_READ, read_moved
+from .waiting import GHOST_AGE, ROW_GRACE
+
+MOVED_SECONDS = 3.0
+"""Seconds for reading what had moved, after the limit."""
+LEAST = 1.0
+"""Seconds that an abort and a read get even where the limit is shorter."""
+REPEAT_AFTER = 3.0
+"""Seconds after which an accepted abort that shows no effect is sent again."""
+
+
+def cancel(
+    instance_id: str, *, timeout: float, versions: Versions, now: Now, row_grace: float = ROW_GRACE
+) -> Procedure[CancelOutcome]:
+    """Abort, then read until the instance has ended or ``timeout`` seconds have passed.
+
+    Raises:
+        NotFoundError: the server answers, and knows no such instance.
+        AuthenticationError: reading it is not allowed.
+    """
+    begun = now.monotonic()
+    until = begun + timeout
+    call = abort_instance(instance_id, versions.plain)
+    answer = ""
+    instance: Instance | None = None
+    abort_at = begun
+    not_found_since: float | None = None
+    asked_engine = 0
+    backoff = Backoff(now, first=0.05, longest=1.0)
+    while True:
+        if now.monotonic() >= abort_at:
+            try:
+                yield from do(call, max(until, now.monotonic() + LEAST))
+                said, again = "204", REPEAT_AFTER
+            except OrchestrationError as error:
+                said = summary(error)
+                hopeless = not (is_passing(error) or is_unexplained(error)) or says_completed(error)
+                again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
+            answer = answer or said
+            abort_at = now.monotonic() + again
+        looked_at = now.monotonic()
+        try:
+            instance = yield from do(get_instance(instance_id, versions.plain), max(until, looked_at + LEAST))
+            not_found_since = None
+        except NotFoundError as error:
+            if not_found_since is None:
+                not_found_since = looked_at
+            if instance is not None or looked_at - not_found_since >= row_grace:
+                raise NotFoundError(
+                    f"instance {instance_id} is unknown to the server ({summary(error)})", status_code=error.status_code
+                ) from error
+        except OrchestrationError as error:
+            if not (is_passing(error) or is_unexplained(error)):
+                raise
+        if instance is not None and instance.terminated:
+            status: Literal["cancelled", "already_ended"] = (
+                "cancelled" if instance.state == "cancelled" else "already_ended"
+            )
+            return (yield from _outcome(status, instance, answer, versions, now))
+        if instance is not None and not instance.status and _older(instance, now):
+            asked_engine += yield from _unknown_to_engine(instance_id, versions, until)
+            if asked_engine >= 2:
+                return (yield from _outcome("never_started", instance, answer, versions, now))
+        wait = backoff.seconds()
+        if now.monotonic() + wait > until:
+            return (yield from _outcome("not_confirmed", instance, answer, versions, now))
+        yield from pause(wait)
+
+
+def _older(instance: Instance, now: Now) -> bool:
+    return now.server_time() - instance.created_at.timestamp() > GHOST_AGE
+
+
+def _unknown_to_engine(instance_id: str, versions: Versions, until: float) -> Procedure[int]:
+    try:
+        yield from do(get_instance_history(instance_id, versions.plain), until)
+    except NotFoundError:
+        return 1
+    except OrchestrationError:
+        return 0
+    return -2
+
+
+def _outcome(
+    status: Literal["cancelled", "already_ended", "never_started", "not_confirmed"],
+    instance: Instance | None,
+    answer: str,
+    versions: Versions,
+    now: Now,
+) -> Procedure[CancelOutcome]:
+    moved = NOTHING_READ
+    in_flight: tuple[ActivityRun, ...] = ()
+    if instance is not None:
+        moved, in_flight = yield from read_moved(instance, versions, now, now.monotonic() + MOVED_SECONDS)
+    ended = status in ("cancelled", "already_ended")
+    return CancelOutcome(
+        status=status,
+        instance=instance,
+        abort_answer=answer,
+        moved=moved,
+        in_flight=in_flight if ended else (),
+    )

@@ -1,0 +1,109 @@
+"""Making sure that a definition is on the server, without adding another copy at each deployment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..api.calls import create_workflow, list_workflows
+from ..api.definitions import awaited_event, canonical, validated_definition
+from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous
+from ..api.models import EnsuredWorkflow, Workflow
+from .effects import Backoff, Now, Procedure, do, pause
+from .listing import Versions, list_all
+
+logger = logging.getLogger("orchestration_integrations.procedures")
+
+KEY_VARIABLE = "runKey"
+"""The variable that carries a run's key, unless the caller names another."""
+LOOKS = 4
+"""Readings of the list after a create whose answer was lost, before it is sent again."""
+CREATES = 3
+
+
+def gate_event(key_variable: str = KEY_VARIABLE) -> str:
+    """The event that a gate waits for, its placeholder unfilled."""
+    return f"go:${{{key_variable}}}"
+
+
+def gated(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition with the gate before its stages, added once."""
+    stages = list(definition["stages"])
+    if not stages or awaited_event(stages[0]) != gate_event():
+        stages.insert(0, {"wait_event": {"event": gate_event()}})
+    return {**definition, "stages": stages}
+
+
+def ensure_workflow(
+    definition: Mapping[str, Any], *, gate: bool, versions: Versions, now: Now
+) -> Procedure[EnsuredWorkflow]:
+    """Reuse the oldest workflow with this name and an equal config, else create one.
+
+    A definition moves nothing by itself and the oldest equal one is used from then on, so a create
+    whose answer was lost may be sent again once the list does not show it.
+
+    Raises:
+        ValidationError: the definition is wrong; nothing was sent.
+        AmbiguousSubmitError: it may have been created, and no list says so.
+    """
+    wanted = validated_definition(definition)
+    if gate:
+        wanted = gated(wanted)
+    _warn_repeated(wanted)
+    target = canonical(wanted)
+    lost: OrchestrationError | None = None
+    for _ in range(CREATES):
+        backoff = Backoff(now, first=0.2)
+        for look in range(LOOKS if lost else 1):
+            if look:
+                yield from pause(backoff.seconds())
+            found = yield from _find(target, versions)
+            if found is not None:
+                return EnsuredWorkflow(workflow=found, created=lost is not None)
+        try:
+            created = yield from do(create_workflow(wanted, versions.plain), retried=True)
+        except OrchestrationError as error:
+            if not is_ambiguous(error):
+                raise
+            lost = error
+            continue
+        _warn_dropped(wanted, created)
+        return EnsuredWorkflow(workflow=created, created=True)
+    name = wanted.get("name") or "(unnamed)"
+    raise AmbiguousSubmitError(f"workflow {name} may have been created, but no list shows it: {lost}") from lost
+
+
+def _find(target: Any, versions: Versions) -> Procedure[Workflow | None]:
+    rows = yield from list_all(list_workflows, versions)
+    equal = [
+        row
+        for row in rows
+        if row.id and row.deleted_at is None and canonical({"name": row.name, "stages": row.stages}) == target
+    ]
+    return min(equal, key=lambda row: (row.created_at, row.id), default=None)
+
+
+def _warn_repeated(definition: Mapping[str, Any]) -> None:
+    seen: dict[str, int] = {}
+    for number, stage in enumerate(definition["stages"]):
+        event = awaited_event(stage) if isinstance(stage, Mapping) else None
+        if event is None:
+            continue
+        if event in seen:
+            logger.warning(
+                "stages %d and %d wait for the same event %r: a repeated event can release the later one",
+                seen[event],
+                number,
+                event,
+            )
+        seen[event] = number
+
+
+def _warn_dropped(sent: Mapping[str, Any], created: Workflow) -> None:
+    if created.stages and canonical({"name": created.name, "stages": created.stages}) != canonical(sent):
+        logger.warning(
+            "workflow %s was not stored as it was sent: the server drops fields that it does not know; "
+            "compare its stages before running it",
+            created.id,
+        )

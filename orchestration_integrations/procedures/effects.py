@@ -1,0 +1,121 @@
+"""What a procedure asks of its driver, and the small steps that procedures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..api.calls import Call
+from ..api.errors import OrchestrationError, is_passing, is_unexplained
+
+T = TypeVar("T")
+
+
+class Now(Protocol):
+    """The clocks that a procedure reads. Reading them is all it does with the outside."""
+
+    def monotonic(self) -> float:
+        """Seconds for deadlines inside this process."""
+        ...
+
+    def time(self) -> float:
+        """Epoch seconds, ours."""
+        ...
+
+    def server_time(self) -> float:
+        """Epoch seconds, the server's, as far as its answers told."""
+        ...
+
+    def jitter(self) -> float:
+        """A random number from 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Do(Generic[T]):
+    """Perform a call: a single attempt, over by ``until`` (monotonic seconds), unless ``retried``.
+
+    Inside a procedure or a wait the procedure itself is the retry; a retried call in there would
+    multiply two budgets. The driver sends back the result or throws the OrchestrationError in.
+    """
+
+    call: Call[T]
+    until: float | None = None
+    retried: bool = False
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Let ``seconds`` pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Call a function of the caller's; an asynchronous driver awaits what it returns."""
+
+    function: Callable[[Any], object]
+    what: object
+
+
+Effect = Do[Any] | Pause | Tell
+Procedure = Generator[Effect, Any, T]
+
+
+def do(call: Call[T], until: float | None = None, *, retried: bool = False) -> Procedure[T]:
+    """Perform a call."""
+    result: T = yield Do(call, until, retried)
+    return result
+
+
+def pause(seconds: float) -> Procedure[None]:
+    """Let time pass."""
+    if seconds > 0:
+        yield Pause(seconds)
+
+
+def tell(function: Callable[[Any], object] | None, what: object) -> Procedure[None]:
+    """Tell the caller, if it wants to be told."""
+    if function is not None:
+        yield Tell(function, what)
+
+
+class Backoff:
+    """Growing pauses with some jitter: 0.1 s to ``longest`` seconds."""
+
+    def __init__(self, now: Now, first: float = 0.1, longest: float = 2.0) -> None:
+        self._now = now
+        self._next = first
+        self._longest = longest
+
+    def seconds(self, error: OrchestrationError | None = None) -> float:
+        """The next pause; at least what the server asked for."""
+        seconds = self._next * (0.75 + 0.5 * self._now.jitter())
+        self._next = min(self._next * 1.7, self._longest)
+        return max(seconds, (error.retry_after or 0.0) if error is not None else 0.0)
+
+
+def insist(call: Call[T], now: Now, until: float, *, unexplained: int = 4) -> Procedure[T]:
+    """A read repeated until it answers, at most ``unexplained`` times on a 500 that explains nothing.
+
+    Raises:
+        OrchestrationError: the first that time cannot mend, or the last before ``until``.
+    """
+    backoff = Backoff(now)
+    tries = 0
+    while True:
+        try:
+            return (yield from do(call, until))
+        except OrchestrationError as error:
+            if is_unexplained(error):
+                tries += 1
+                if tries >= unexplained:
+                    raise
+            elif not is_passing(error):
+                raise
+            wait = backoff.seconds(error)
+            if now.monotonic() + wait >= until:
+                raise
+        yield from pause(wait)

@@ -1,0 +1,255 @@
+"""Sending an event so that the stage that is meant takes it, and no other ever does.
+
+The server delivers an event to whatever stage began last, swallows it where that stage does not
+wait for the name, and answers 204 all the same. So: wait until the stage begun last is the launched
+``wait_event`` for that name, send, and see that this stage ended.
+
+A 204 after which the stage still waits may mean that the event lies in its queue (one is taken out
+per wake-up, and only an arriving event wakes it). A *nudge*, an event of a random name that nobody
+waits for, takes it out; a second event of the right name could outlive the stage and release a later
+one. An ambiguous answer is looked into before anything is repeated, and where a later stage waits
+for the same name nothing is ever repeated.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from ..api.calls import get_instance, get_instance_history, get_workflow, send_event
+from ..api.definitions import awaited_event, may_become
+from ..api.errors import (
+    EventNotDeliveredError,
+    NotDelivered,
+    NotFoundError,
+    OrchestrationError,
+    is_ambiguous,
+    summary,
+)
+from ..api.models import Instance, StageStatus
+from .effects import Backoff, Now, Procedure, do, insist, pause
+from .listing import Versions
+from .waiting import FAILURE_SECONDS, ROW_GRACE
+
+NUDGE_SECONDS = 0.7
+"""Seconds that a stage gets to end by itself before the first nudge; each further nudge waits longer."""
+LONGEST_NUDGE_SECONDS = 15.0
+NUDGES_BEFORE_RESEND = 2
+"""Nudges after an answer that was lost, before the event itself may be sent again."""
+LAST_LOOK_SECONDS = 5.0
+LEAST = 1.0
+"""Seconds that a read gets even where the caller's limit is shorter."""
+
+
+def send_event_when_ready(
+    instance_id: str,
+    name: str,
+    *,
+    stage: int | None,
+    timeout: float | None,
+    versions: Versions,
+    now: Now,
+    row_grace: float = ROW_GRACE,
+) -> Procedure[Instance]:
+    """Deliver an event to the stage that waits for it.
+
+    Raises:
+        EventNotDeliveredError: with the reason.
+        NotFoundError: the server knows no such instance.
+    """
+    started = now.monotonic()
+    until = float("inf") if timeout is None else started + timeout
+    delivery = _Delivery(instance_id, name, versions, now, until)
+    instance = yield from delivery.read(row_grace)
+    waiting_stages = yield from delivery.stages_for(instance)
+    target = _target(delivery, waiting_stages, stage, instance)
+    resend = waiting_stages is not None and len(waiting_stages) == 1
+    return (yield from _deliver(delivery, target, instance, resend=resend))
+
+
+class _Delivery:
+    """What the steps of one delivery share."""
+
+    def __init__(self, instance_id: str, name: str, versions: Versions, now: Now, until: float) -> None:
+        self.instance_id = instance_id
+        self.name = name
+        self.versions = versions
+        self.now = now
+        self.until = until
+        self.event_call = send_event(instance_id, name, versions.plain)
+
+    def failed(self, reason: NotDelivered, why: str, instance: Instance | None) -> EventNotDeliveredError:
+        message = f"event {self.name!r} to instance {self.instance_id} was not delivered: {why}"
+        if reason == "unknown":
+            message = f"event {self.name!r} to instance {self.instance_id} may not have been delivered: {why}"
+        return EventNotDeliveredError(message, reason=reason, instance_id=self.instance_id, instance=instance)
+
+    def limit(self) -> float:
+        """Monotonic seconds by which a read that fails again and again is given up."""
+        at = self.now.monotonic()
+        return max(min(self.until, at + FAILURE_SECONDS), at + LEAST)
+
+    def read(self, row_grace: float) -> Procedure[Instance]:
+        """The instance, waiting for a row that is late."""
+        begun = self.now.monotonic()
+        backoff = Backoff(self.now)
+        while True:
+            try:
+                return (yield from insist(get_instance(self.instance_id, self.versions.plain), self.now, self.limit()))
+            except NotFoundError:
+                if self.now.monotonic() - begun >= min(row_grace, self.until - begun):
+                    raise
+            yield from pause(backoff.seconds())
+
+    def stages_for(self, instance: Instance) -> Procedure[list[int] | None]:
+        """The stages of the definition that may wait for the name; None where the definition can't be read."""
+        call = get_workflow(instance.workflow_id, self.versions.plain)
+        try:
+            workflow = yield from insist(call, self.now, self.limit())
+        except NotFoundError:
+            return None  # deleted, on a server that then hides it
+        found = []
+        for number, one in enumerate(workflow.stages):
+            event = awaited_event(one)
+            if event is not None and may_become(event, self.name):
+                found.append(number)
+        return found
+
+
+def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | None, instance: Instance) -> int:
+    if waiting is None:
+        if stage is None:
+            why = "its definition cannot be read, so no one knows which stages wait for it; say which with stage="
+            raise delivery.failed("repeated_name", why, instance)
+        return stage
+    if stage is not None:
+        if stage not in waiting:
+            raise delivery.failed("no_such_stage", f"stage {stage} does not wait for it", instance)
+        return stage
+    if not waiting:
+        raise delivery.failed("no_such_stage", "no stage waits for it", instance)
+    if len(waiting) > 1:
+        stages = ", ".join(map(str, waiting))
+        why = f"several stages ({stages}) may wait for it; say with stage= which one is meant"
+        raise delivery.failed("repeated_name", why, instance)
+    return waiting[0]
+
+
+def _row(instance: Instance, stage: int) -> StageStatus | None:
+    """The row of the stage, the last where a number stands twice."""
+    return next((row for row in reversed(instance.status) if row.stage == stage), None)
+
+
+def _ended(instance: Instance, stage: int) -> bool:
+    """Whether the stage ended well: its own row says so, or a later stage has begun."""
+    row = _row(instance, stage)
+    if row is not None and row.terminated_at is not None:
+        return row.error is None
+    return any(other.stage > stage for other in instance.status)
+
+
+def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: bool) -> Procedure[Instance]:
+    now, until = delivery.now, delivery.until
+    sent = lost = seen = False
+    nudges = 0
+    nudge_at = 0.0
+    pace = Backoff(now, longest=5.0)
+    while True:
+        if sent and _ended(instance, stage):
+            return instance
+        if instance.terminated:
+            raise delivery.failed("instance_ended", f"the instance has ended ({instance.state})", instance)
+        if _ended(instance, stage):
+            raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
+        begun = _row(instance, stage) is not None
+        if begun and not seen:
+            seen = True
+            pace = Backoff(now, first=0.05, longest=1.0)
+        if begun and (not sent or (lost and resend and nudges >= NUDGES_BEFORE_RESEND)):
+            if (yield from _listens(delivery, stage)):
+                outcome = yield from _send(delivery)
+                if outcome != "refused":
+                    sent, lost = True, outcome == "lost"
+                    pace = Backoff(now, first=0.05, longest=1.0)
+                    nudges, nudge_at = 0, now.monotonic() + NUDGE_SECONDS
+        elif sent and now.monotonic() >= nudge_at:
+            nudges += 1
+            nudge_at = now.monotonic() + min(NUDGE_SECONDS * (nudges + 1), LONGEST_NUDGE_SECONDS)
+            yield from _nudge(delivery)
+        wait = pace.seconds()
+        if now.monotonic() + wait >= until:
+            return (yield from _last_look(delivery, stage, sent))
+        yield from pause(wait)
+        instance = yield from _read_again(delivery, sent, instance)
+
+
+def _listens(delivery: _Delivery, stage: int) -> Procedure[bool]:
+    """Whether the stage's work is launched and waits for this very name: the row alone comes too early."""
+    try:
+        history = yield from do(get_instance_history(delivery.instance_id, delivery.versions.plain), _capped(delivery))
+    except OrchestrationError:
+        return False
+    if len(history) <= stage:
+        return False
+    run = history[stage]
+    return (
+        len(history) == stage + 1
+        and run.name == "RunWaitEvent"
+        and not run.terminated
+        and run.input.get("event") == delivery.name
+    )
+
+
+def _capped(delivery: _Delivery) -> float | None:
+    return None if delivery.until == float("inf") else delivery.until
+
+
+def _send(delivery: _Delivery) -> Procedure[str]:
+    """``taken`` (204), ``lost`` (may have been taken) or ``refused`` (surely was not)."""
+    try:
+        yield from do(delivery.event_call, _capped(delivery))
+    except OrchestrationError as error:
+        if is_ambiguous(error):
+            return "lost"
+        if error.retry_after:
+            yield from pause(min(error.retry_after, max(0.0, delivery.until - delivery.now.monotonic())))
+        return "refused"
+    return "taken"
+
+
+def _nudge(delivery: _Delivery) -> Procedure[None]:
+    call = send_event(delivery.instance_id, f"nudge-{uuid.uuid4()}", delivery.versions.plain)
+    try:
+        yield from do(call, _capped(delivery))
+    except OrchestrationError:
+        return  # it is harmless whether it arrived or not
+
+
+def _read_again(delivery: _Delivery, sent: bool, instance: Instance) -> Procedure[Instance]:
+    call = get_instance(delivery.instance_id, delivery.versions.plain)
+    try:
+        return (yield from insist(call, delivery.now, delivery.limit()))
+    except NotFoundError:
+        raise
+    except OrchestrationError as error:
+        reason: NotDelivered = "unknown" if sent else "not_ready"
+        raise delivery.failed(reason, f"the instance could not be read ({summary(error)})", instance) from error
+
+
+def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instance]:
+    instance: Instance | None = None
+    try:
+        call = get_instance(delivery.instance_id, delivery.versions.plain)
+        instance = yield from do(call, delivery.now.monotonic() + LAST_LOOK_SECONDS)
+    except OrchestrationError as error:
+        reason: NotDelivered = "unknown" if sent else "not_ready"
+        raise delivery.failed(reason, f"the instance could not be read ({summary(error)})", None) from error
+    if sent and _ended(instance, stage):
+        return instance
+    if instance.terminated:
+        raise delivery.failed("instance_ended", f"the instance has ended ({instance.state})", instance)
+    if sent:
+        raise delivery.failed("unknown", f"it was sent, but stage {stage} still waits", instance)
+    if _ended(instance, stage):
+        raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
+    raise delivery.failed("not_ready", f"stage {stage} did not wait for it in time", instance)

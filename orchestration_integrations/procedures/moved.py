@@ -1,0 +1,128 @@
+"""What a run had moved, and what may still move, read from its histories.
+
+Best effort, bounded by the caller: a history that cannot be read makes ``complete`` False and
+fails nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from ..api.calls import get_instance_history, get_stage_history
+from ..api.errors import OrchestrationError
+from ..api.instants import UNKNOWN_INSTANT
+from ..api.models import ActivityRun, Instance, Moved, StageRun, StageStatus, Transaction
+from .effects import Now, Procedure, do
+from .listing import Versions
+
+STILL = frozenset({"RunDelay", "RunWaitEvent"})
+"""Stages that call nobody."""
+READS = frozenset({"GetAccount", "AddAccountMetadata", "GetPayment", "GetWallet", "ListWallets"})
+"""Activities that move no money. Any other, also one never heard of, is taken to move some."""
+SUSPICIOUS = timedelta(seconds=10)
+"""Generation 1 gives an attempt up so long after its start, and repeats it without an idempotency key."""
+
+NOTHING_READ = Moved(stages_completed=0, transactions=(), complete=False)
+
+
+def completed(instance: Instance) -> int:
+    """How many stages ended without an error."""
+    ended: dict[int, bool] = {}
+    for row in instance.status:
+        ended[row.stage] = row.terminated_at is not None and row.error is None
+    return sum(ended.values())
+
+
+def read_moved(
+    instance: Instance, versions: Versions, now: Now, until: float, retried: frozenset[int] = frozenset()
+) -> Procedure[tuple[Moved, tuple[ActivityRun, ...]]]:
+    """(what had moved, money-moving activities that had not ended).
+
+    Args:
+        instance: as last read.
+        until: monotonic seconds by which this is over.
+        retried: stages whose activity was seen under retry while it ran.
+    """
+    transactions: list[Transaction] = []
+    in_flight: list[ActivityRun] = []
+    complete = True
+    stages: Sequence[StageRun] = ()
+    if instance.status:
+        try:
+            stages = yield from do(get_instance_history(instance.id, versions.plain), until)
+        except OrchestrationError:
+            complete = False
+    rows = {row.stage: row for row in instance.status}
+    for number, stage in enumerate(stages):
+        if stage.name in STILL:
+            continue
+        try:
+            if now.monotonic() >= until:
+                raise OrchestrationError("no time is left")
+            activities = yield from do(get_stage_history(instance.id, number, versions.plain), until)
+        except OrchestrationError:
+            complete = False
+            continue
+        for activity in activities:
+            if activity.name in READS:
+                continue
+            if not activity.terminated:
+                in_flight.append(activity)
+            elif activity.error is None:
+                twice = may_be_repeated(activity, rows.get(number), number in retried)
+                transactions.extend(_transactions(number, activity, twice))
+    if len(stages) < completed(instance):
+        complete = False
+    moved = Moved(stages_completed=completed(instance), transactions=tuple(transactions), complete=complete)
+    return moved, tuple(in_flight)
+
+
+def may_be_repeated(activity: ActivityRun, row: StageStatus | None, was_retried: bool) -> bool:
+    """Whether a payment may have been made twice.
+
+    Only generation 1 can: its activities carry no idempotency key, and an attempt that was given up
+    may have arrived all the same. It is known by the empty ``error`` that it puts in every row. An
+    ended activity says attempt 1 whatever happened; what remains is how long it took, or that it
+    was seen under retry.
+    """
+    if row is not None and row.raw.get("error") != "":
+        return False
+    if was_retried or activity.attempt > 1:
+        return True
+    start, end = activity.started_at, activity.terminated_at
+    if end is None or UNKNOWN_INSTANT in (start, end):
+        return True
+    return end - start >= SUSPICIOUS
+
+
+def _transactions(stage: int, activity: ActivityRun, twice: bool) -> list[Transaction]:
+    asked = _only_value(activity.input, activity.name)
+    answered = _only_value(activity.output or {}, activity.name)
+    data = answered.get("data", answered)
+    found = data if isinstance(data, list) else [data]
+    ledger = next((asked[key] for key in ("Ledger", "ledger") if isinstance(asked.get(key), str)), None)
+    result = []
+    for one in found:
+        one = one if isinstance(one, Mapping) else {}
+        number = one.get("id", one.get("txid"))
+        postings = one.get("postings")
+        if not isinstance(postings, list):
+            request = asked.get("Data", asked.get("data"))
+            postings = request.get("postings") if isinstance(request, Mapping) else None
+        result.append(
+            Transaction(
+                stage=stage,
+                id=str(number) if number is not None else None,
+                ledger=ledger,
+                postings=tuple(p for p in postings if isinstance(p, Mapping)) if isinstance(postings, list) else (),
+                maybe_repeated=twice,
+            )
+        )
+    return result
+
+
+def _only_value(wrapped: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = wrapped.get(name)
+    return inner if isinstance(inner, Mapping) else wrapped

@@ -1,0 +1,509 @@
+"""Waiting for an instance to end: a reducer that is fed observations and says what to do next.
+
+It holds no connection and no monotonic time, only the instance's id and an epoch deadline, so it can
+be rebuilt on another host after a restart. Every wait, blocking or not, alone or on a shared poll,
+feeds this one reducer:
+
+    step = waiting.begin(now)
+    while the step is not the end:
+        tell ``step.tell``; perform ``step.next``; step = waiting.feed(what was seen, now)
+
+Rules that live here and nowhere else: success is what ``Instance.state`` says and nothing weaker;
+being absent from a list of running instances means nothing until a GET says so; a read that only
+informs never fails a wait; reads may fail for a while, in number *and* time, before the wait gives
+up; the deadline ends in exactly one last look, which decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..api.calls import get_instance, get_instance_history, get_stage_history
+from ..api.errors import (
+    AuthenticationError,
+    InstanceCancelledError,
+    InstanceFailedError,
+    InstanceStuckError,
+    NotFoundError,
+    OrchestrationError,
+    StateUnknownError,
+    ValidationError,
+    WaitTimeoutError,
+    summary,
+)
+from ..api.instants import UNKNOWN_INSTANT, format_instant
+from ..api.models import ActivityRun, Instance, Moved, RunResult, StageEvent, StageRun
+from .effects import Now, Procedure, do, pause, tell
+from .listing import Versions
+from .moved import STILL, read_moved
+
+FIRST_INTERVAL = 0.2
+"""Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
+LAST_LOOK = 5.0
+"""Seconds that the last look, with the reading of what had moved, may take after the deadline."""
+GHOST_AGE = 60.0
+"""Seconds after which a row without a stage, which the engine does not know, will never start."""
+ROW_GRACE = 10.0
+"""Seconds for which an id that was never seen may be unknown: rows can be late."""
+ROW_PATIENCE = 3600.0
+"""The same for an id that the server itself gave: a run stands behind it, however late its row is."""
+FAILURES = 10
+"""Reads in a row that may fail …"""
+FAILURE_SECONDS = 120.0
+"""… and seconds since the last that did not: a wait gives up once both are exceeded."""
+MOVED_SECONDS = 5.0
+"""Seconds for reading what had moved, where no deadline is near."""
+LONGEST_DETAIL_PAUSE = 30.0
+
+
+# ---- what is observed ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The instance, as a GET by its id gave it. ``server_time``: epoch seconds by the server's clock."""
+
+    instance: Instance
+    server_time: float
+
+
+@dataclass(frozen=True)
+class InSnapshot:
+    """The id stood in a list of running instances: it runs."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The id stood not in a list of running instances. By itself this means nothing."""
+
+
+@dataclass(frozen=True)
+class ReadFailed:
+    """A GET of the instance, or of the list, failed."""
+
+    error: OrchestrationError
+
+
+@dataclass(frozen=True)
+class HistoryRead:
+    """The stages whose work was launched."""
+
+    stages: Sequence[StageRun]
+
+
+@dataclass(frozen=True)
+class StageRead:
+    """The activities of a stage."""
+
+    stage: int
+    activities: Sequence[ActivityRun]
+
+
+@dataclass(frozen=True)
+class DetailFailed:
+    """A history could not be read."""
+
+    error: OrchestrationError
+
+
+Observation = Seen | InSnapshot | Absent | ReadFailed | HistoryRead | StageRead | DetailFailed
+
+
+# ---- what to do next -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LookAt:
+    """Do nothing until ``at`` (epoch seconds), then observe: by a GET, or a list that others share."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Read:
+    """GET the instance now, over by ``by`` (epoch seconds). ``last``: this look decides."""
+
+    by: float | None
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class ReadHistory:
+    """Read the history of the instance: it only informs."""
+
+
+@dataclass(frozen=True)
+class ReadStage:
+    """Read the history of a stage: it only informs."""
+
+    stage: int
+
+
+EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
+
+
+@dataclass(frozen=True)
+class End:
+    """The wait is over. ``unknown``: reads failed for too long; ``error``: ``error`` itself is the answer."""
+
+    kind: EndKind
+    instance: Instance | None
+    detail: str = ""
+    error: OrchestrationError | None = None
+
+
+Next = LookAt | Read | ReadHistory | ReadStage | End
+
+
+@dataclass(frozen=True)
+class Step:
+    """Tell these, then do this."""
+
+    next: Next
+    tell: tuple[StageEvent, ...] = ()
+
+
+@dataclass
+class _Told:
+    begun: bool = False
+    ended: bool = False
+    name: str | None = None
+    listening: bool = False
+    attempt: int = 1
+    detail_at: float = 0.0
+    detail_pause: float = 0.0
+
+
+@dataclass
+class Waiting:
+    """The state of one wait.
+
+    Args:
+        instance_id: whom to wait for.
+        deadline: epoch seconds, None for none.
+        poll_interval: seconds between polls once they have slowed down.
+        detail: whether stages are told by name and failing payments are told; costs history calls.
+        fail_after_attempts: end the wait once a payment failed so often; None for never.
+        row_grace: seconds for which an id never seen may be unknown to the server.
+    """
+
+    instance_id: str
+    deadline: float | None = None
+    poll_interval: float = 5.0
+    detail: bool = True
+    fail_after_attempts: int | None = None
+    row_grace: float = ROW_GRACE
+    instance: Instance | None = None
+    retried: set[int] = field(default_factory=set)
+    last_failure: str = ""
+    _begun: float = 0.0
+    _interval: float = FIRST_INTERVAL
+    _stages: dict[int, _Told] = field(default_factory=dict)
+    _failures: int = 0
+    _good_at: float = 0.0
+    _last_error: OrchestrationError | None = None
+    _last_look: bool = False
+    _asked_engine: int = 0
+    _history_for: int = -1
+
+    def begin(self, now: float) -> Step:
+        """The first step."""
+        self._begun = self._good_at = now
+        return Step(self._read(now))
+
+    def feed(self, seen: Observation, now: float) -> Step:
+        """What an observation leads to. ``now``: epoch seconds."""
+        if isinstance(seen, Seen):
+            return self._on_instance(seen, now)
+        if isinstance(seen, ReadFailed):
+            return Step(self._on_failure(seen.error, now))
+        if isinstance(seen, InSnapshot):
+            self._on_success(now)
+            return Step(self._later(now))
+        if isinstance(seen, Absent):
+            return Step(self._read(now))
+        if isinstance(seen, HistoryRead):
+            return self._on_history(seen.stages, now)
+        if isinstance(seen, StageRead):
+            return self._on_stage(seen, now)
+        return self._on_no_detail(seen.error, now)
+
+    # Observations
+
+    def _on_instance(self, seen: Seen, now: float) -> Step:
+        instance = self.instance = seen.instance
+        self._on_success(now)
+        events = self._stage_events(instance)
+        state = instance.state
+        if state != "running":
+            return Step(End(state, instance, instance.failure or ""), events)
+        if self._last_look:
+            return Step(self._timeout(), events)
+        if not instance.status:
+            if self._is_old(instance, seen.server_time, now):
+                return Step(ReadHistory(), events)
+        elif self.detail:
+            wanted = self._detail_wanted(instance, now)
+            if wanted is not None:
+                return Step(wanted, events)
+        return Step(self._later(now), events)
+
+    def _on_failure(self, error: OrchestrationError, now: float) -> Next:
+        if isinstance(error, AuthenticationError | ValidationError):
+            return End("error", self.instance, error=error)
+        if isinstance(error, NotFoundError):
+            grace_over = now - self._begun >= self.row_grace
+            if self.instance is not None or grace_over:
+                return End("error", self.instance, error=error)
+        self._last_error = error
+        self._failures += 1
+        if self._last_look:
+            return self._timeout()
+        missing = isinstance(error, NotFoundError)
+        if self._failures > FAILURES and now - self._good_at > FAILURE_SECONDS and not missing:
+            return End("unknown", self.instance, summary(error), error)
+        return self._later(now, error.retry_after or 0.0)
+
+    def _on_success(self, now: float) -> None:
+        self._failures, self._good_at, self._last_error = 0, now, None
+
+    def _on_history(self, stages: Sequence[StageRun], now: float) -> Step:
+        self._asked_engine = 0
+        events: list[StageEvent] = []
+        for number, stage in enumerate(stages):
+            told = self._stages.setdefault(number, _Told())
+            told.name = stage.name
+            self._history_for = max(self._history_for, number)
+            open_wait = stage.name == "RunWaitEvent" and not stage.terminated
+            if open_wait and told.begun and not told.ended and not told.listening:
+                told.listening = True
+                event = stage.input.get("event")
+                events.append(self._event(number, "listening", event if isinstance(event, str) else None))
+        wanted = self._detail_wanted(self.instance, now) if self.instance is not None else None
+        return Step(wanted if isinstance(wanted, ReadStage) else self._later(now), tuple(events))
+
+    def _on_stage(self, seen: StageRead, now: float) -> Step:
+        told = self._stages.setdefault(seen.stage, _Told())
+        events: list[StageEvent] = []
+        failed = 0
+        for activity in seen.activities:
+            if activity.terminated or (activity.attempt <= 1 and activity.last_failure is None):
+                continue
+            self.retried.add(seen.stage)
+            failed = max(failed, activity.attempt - 1)
+            self.last_failure = describe_failing(activity)
+            if activity.attempt > told.attempt:
+                told.attempt = activity.attempt
+                events.append(self._event(seen.stage, "failing", self.last_failure))
+        if self.fail_after_attempts is not None and failed >= self.fail_after_attempts:
+            return Step(End("attempts", self.instance, self.last_failure), tuple(events))
+        return Step(self._later(now), tuple(events))
+
+    def _on_no_detail(self, error: OrchestrationError, now: float) -> Step:
+        instance = self.instance
+        if instance is not None and not instance.status and isinstance(error, NotFoundError):
+            self._asked_engine += 1
+            if self._asked_engine >= 2:
+                return Step(End("never_started", instance, summary(error)))
+        return Step(self._later(now))
+
+    # Decisions
+
+    def _read(self, now: float) -> Next:
+        if self.deadline is not None and now >= self.deadline:
+            self._last_look = True
+            return Read(self.deadline + LAST_LOOK, last=True)
+        return Read(self.deadline)
+
+    def _later(self, now: float, at_least: float = 0.0) -> Next:
+        if self.deadline is not None and now >= self.deadline:
+            return self._read(now)
+        interval = max(min(self._interval, self.poll_interval), at_least)
+        self._interval = min(self._interval * 1.5, self.poll_interval)
+        at = now + interval
+        return LookAt(at if self.deadline is None else min(at, self.deadline))
+
+    def _timeout(self) -> End:
+        error = self._last_error
+        return End("timeout", self.instance, summary(error) if error is not None else self.last_failure, error)
+
+    def _is_old(self, instance: Instance, server_time: float, now: float) -> bool:
+        if instance.created_at == UNKNOWN_INSTANT:
+            return now - self._begun > GHOST_AGE
+        return server_time - instance.created_at.timestamp() > GHOST_AGE
+
+    def _detail_wanted(self, instance: Instance, now: float) -> ReadHistory | ReadStage | None:
+        last = instance.status[-1]
+        if last.terminated_at is not None or last.stage < 0:
+            return None
+        told = self._stages.setdefault(last.stage, _Told())
+        if told.name is None or (told.name == "RunWaitEvent" and not told.listening):
+            return ReadHistory() if self._due(told, now) else None
+        if told.name not in STILL and self._due(told, now):
+            return ReadStage(last.stage)
+        return None
+
+    def _due(self, told: _Told, now: float) -> bool:
+        """Details of one stage are asked for ever more rarely: they cost the engine."""
+        if now < told.detail_at:
+            return False
+        told.detail_pause = min(max(told.detail_pause * 1.5, 0.5), LONGEST_DETAIL_PAUSE)
+        told.detail_at = now + told.detail_pause
+        return True
+
+    # Stage events
+
+    def _event(
+        self, stage: int, kind: Literal["begun", "ended", "failing", "listening"], detail: str | None
+    ) -> StageEvent:
+        name = self._stages[stage].name
+        return StageEvent(instance_id=self.instance_id, stage=stage, kind=kind, name=name, detail=detail)
+
+    def _stage_events(self, instance: Instance) -> tuple[StageEvent, ...]:
+        """Begin and end of each stage, once and in order, also of those that came and went unseen."""
+        if not instance.status:
+            return ()
+        events: list[StageEvent] = []
+        latest = {row.stage: row for row in instance.status}
+        for number in sorted(latest):
+            row, told = latest[number], self._stages.setdefault(number, _Told())
+            if not told.begun:
+                told.begun = True
+                events.append(self._event(number, "begun", None))
+            over = row.terminated_at is not None or instance.terminated
+            if over and not told.ended:
+                told.ended = True
+                events.append(self._event(number, "ended", row.error))
+        return tuple(events)
+
+
+def describe_failing(activity: ActivityRun) -> str:
+    """``CreateTransaction failed (attempt 4, next try …): account had insufficient funds``."""
+    following = f", next try {format_instant(activity.next_execution)}" if activity.next_execution is not None else ""
+    reason = activity.last_failure or "no reason is given"
+    return f"{activity.name} failed (attempt {activity.attempt}{following}): {reason}"
+
+
+# ---- the wait as a procedure -----------------------------------------------------------------------
+
+
+def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None) -> Procedure[RunResult]:
+    """Perform a wait.
+
+    Args:
+        on_stage: called with each StageEvent, or None.
+
+    Raises:
+        InstanceFailedError, InstanceCancelledError, InstanceStuckError, WaitTimeoutError,
+        StateUnknownError, NotFoundError, AuthenticationError.
+    """
+    start = now.monotonic()
+    epoch = now.time()
+
+    def at() -> float:
+        # Epoch seconds that no adjustment of the wall clock can move.
+        return epoch + (now.monotonic() - start)
+
+    def until(moment: float | None) -> float | None:
+        return None if moment is None else start + (moment - epoch)
+
+    listener = on_stage if callable(on_stage) else None
+    step = waiting.begin(at())
+    while True:
+        for event in step.tell:
+            yield from tell(listener, event)
+        following = step.next
+        if isinstance(following, End):
+            return (yield from conclude(following, waiting, versions, now, until(waiting.deadline)))
+        seen: Observation
+        if isinstance(following, LookAt):
+            yield from pause(following.at - at())
+            step = waiting.feed(Absent(), at())
+            continue
+        try:
+            if isinstance(following, Read):
+                instance = yield from do(get_instance(waiting.instance_id, versions.plain), until(following.by))
+                seen = Seen(instance, now.server_time())
+            elif isinstance(following, ReadHistory):
+                call = get_instance_history(waiting.instance_id, versions.plain)
+                seen = HistoryRead((yield from do(call, until(waiting.deadline))))
+            else:
+                stage_call = get_stage_history(waiting.instance_id, following.stage, versions.plain)
+                seen = StageRead(following.stage, (yield from do(stage_call, until(waiting.deadline))))
+        except OrchestrationError as error:
+            seen = ReadFailed(error) if isinstance(following, Read) else DetailFailed(error)
+        step = waiting.feed(seen, at())
+
+
+def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, deadline: float | None) -> Procedure[RunResult]:
+    """Read what had moved, then return the result or raise what the end means.
+
+    Args:
+        deadline: monotonic seconds, None for none.
+    """
+    instance = end.instance
+    moved = Moved(stages_completed=0, transactions=(), complete=False)
+    if instance is not None and end.kind not in ("error", "never_started"):
+        over = now.monotonic() + MOVED_SECONDS
+        if deadline is not None:
+            over = min(over, deadline + LAST_LOOK)
+        moved, _ = yield from read_moved(instance, versions, now, over, frozenset(waiting.retried))
+    elif end.kind == "never_started":
+        moved = Moved(stages_completed=0, transactions=(), complete=True)
+    if end.kind == "succeeded" and instance is not None:
+        return RunResult(instance=instance, moved=moved)
+    raise error_of(end, waiting.instance_id, moved)
+
+
+def error_of(end: End, instance_id: str, moved: Moved) -> OrchestrationError:
+    """The error that an end of a wait, other than success, means. Its message names the instance."""
+    instance = end.instance
+    about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
+    tail = f" after {_moved_text(moved)}"
+    if end.kind == "error" and end.error is not None:
+        if isinstance(end.error, NotFoundError):
+            known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
+            return NotFoundError(
+                f"instance {instance_id} {known} ({summary(end.error)})", status_code=end.error.status_code
+            )
+        return end.error
+    if end.kind == "failed":
+        return InstanceFailedError(f"instance {instance_id} failed{_where(instance)}: {end.detail}{tail}", **about)
+    if end.kind == "cancelled":
+        message = f"instance {instance_id} was cancelled{tail}; to run anew, use another run key"
+        return InstanceCancelledError(message, **about)
+    if end.kind == "never_started":
+        return InstanceStuckError(
+            f"instance {instance_id} has a row but no run behind it: it never started and never will",
+            reason="never_started",
+            **about,
+        )
+    if end.kind == "attempts":
+        return InstanceStuckError(
+            f"instance {instance_id} is stuck: {end.detail}; it goes on trying until it is cancelled{tail}",
+            reason="attempts",
+            **about,
+        )
+    if end.kind == "timeout":
+        why = f" ({end.detail})" if end.detail else ""
+        state = "could not be read" if end.error is not None else "was still running"
+        return WaitTimeoutError(
+            f"instance {instance_id} {state} at the deadline{why}{tail}; it was not cancelled", **about
+        )
+    return StateUnknownError(
+        f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
+    )
+
+
+def _where(instance: Instance | None) -> str:
+    failed = next((row.stage for row in instance.status if row.error), None) if instance is not None else None
+    return f" in stage {failed}" if failed is not None else ""
+
+
+def _moved_text(moved: Moved) -> str:
+    stages = f"{moved.stages_completed} completed stage{'' if moved.stages_completed == 1 else 's'}"
+    made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
+    more = "" if moved.complete else ", perhaps more (not all histories could be read)"
+    return f"{stages} and {made}{more}"

@@ -1,0 +1,268 @@
+"""Where the server is and how to talk to it: one normaliser for code, environment and connection forms.
+
+Every way in ends in ``Settings(...)``, which coerces strictly (``"false"`` is false, ``"maybe"`` an
+error that names the field), so that a form that only knows text means the same as code.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from .api.errors import ConfigurationError
+
+_ENVIRONMENT = {
+    "base_url": "ORCHESTRATION_URL",
+    "token": "ORCHESTRATION_TOKEN",
+    "client_id": "ORCHESTRATION_CLIENT_ID",
+    "client_secret": "ORCHESTRATION_CLIENT_SECRET",
+    "token_url": "ORCHESTRATION_TOKEN_URL",
+    "scope": "ORCHESTRATION_SCOPE",
+    "api_version": "ORCHESTRATION_API_VERSION",
+    "verify": "ORCHESTRATION_VERIFY",
+    "cert": "ORCHESTRATION_CERT",
+    "timeout": "ORCHESTRATION_TIMEOUT",
+    "retry_budget": "ORCHESTRATION_RETRY_BUDGET",
+}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+MASK = "**********"
+"""What a secret field reads where a framework has masked it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach an orchestration server. Values are normalised; a wrong one raises ConfigurationError.
+
+    Attributes:
+        base_url: with or without scheme (``https``, on loopback ``http``), port and base path
+            (``/api/orchestration`` behind a gateway, none on a bare server).
+        token: ready-made bearer token. Not together with client_id.
+        client_id: for OAuth2 client credentials; needs client_secret.
+        client_secret: secret.
+        token_url: default ``{scheme and host of base_url}/api/auth/oauth/token``.
+        scope: asked for with the token; default: none is named.
+        api_version: ``auto`` (lists by v2 where the server has it, all else by v1), ``v1`` or ``v2``.
+        verify: True, False or the path of a CA bundle.
+        cert: path of a client certificate, or (certificate, key).
+        timeout: seconds of one HTTP exchange, default 10.
+        retry_budget: seconds of one call with all its retries, default 60.
+        max_connections: at most so many at once, default 20.
+    """
+
+    base_url: str
+    token: str | None = field(default=None, repr=False)
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    token_url: str | None = None
+    scope: str | None = None
+    api_version: Literal["auto", "v1", "v2"] = "auto"
+    verify: bool | str = True
+    cert: str | tuple[str, str] | None = None
+    timeout: float = 10.0
+    retry_budget: float = 60.0
+    max_connections: int = 20
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("base_url", normalised_url(self.base_url, "base_url"))
+        for name in ("token", "client_id", "client_secret", "scope"):
+            put(name, _text_or_none(getattr(self, name), name))
+        if self.token is not None and (self.client_id is not None or self.client_secret is not None):
+            raise ConfigurationError("token: give either token or client_id and client_secret, not both", field="token")
+        if self.client_id is not None and self.client_secret is None:
+            raise ConfigurationError("client_secret: is missing beside client_id", field="client_secret")
+        if self.client_secret is not None and self.client_id is None:
+            raise ConfigurationError("client_id: is missing beside client_secret", field="client_id")
+        token_url = _text_or_none(self.token_url, "token_url")
+        if token_url is None:
+            scheme, host = urlsplit(self.base_url)[:2]
+            token_url = f"{scheme}://{host}/api/auth/oauth/token"
+        put("token_url", normalised_url(token_url, "token_url"))
+        version = _text_or_none(self.api_version, "api_version") or "auto"
+        if version not in ("auto", "v1", "v2"):
+            raise ConfigurationError(f"api_version: must be auto, v1 or v2, not {version!r}", field="api_version")
+        put("api_version", version)
+        put("verify", _verify(self.verify))
+        put("cert", _cert(self.cert))
+        put("timeout", seconds(self.timeout, "timeout"))
+        put("retry_budget", seconds(self.retry_budget, "retry_budget"))
+        put("max_connections", _count(self.max_connections, "max_connections"))
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Settings from ``ORCHESTRATION_URL``, ``_TOKEN``, ``_CLIENT_ID``, ``_CLIENT_SECRET``, ``_TOKEN_URL``, …
+
+        Raises:
+            ConfigurationError: ``ORCHESTRATION_URL`` is not set, or a value is wrong.
+        """
+        given = {name: os.environ[var] for name, var in _ENVIRONMENT.items() if os.environ.get(var, "").strip()}
+        if "base_url" not in given:
+            raise ConfigurationError("base_url: give it, or set ORCHESTRATION_URL", field="base_url")
+        return cls(**given)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_fields(cls, given: Mapping[str, Any]) -> Settings:
+        """Settings from the fields of a form: absent, None and empty texts mean the default.
+
+        Raises:
+            ConfigurationError: a field is unknown or wrong.
+        """
+        known = {one.name for one in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise ConfigurationError(f"{name}: unknown setting", field=str(name))
+        kept = {name: value for name, value in given.items() if value is not None and value != ""}
+        if "base_url" not in kept:
+            raise ConfigurationError("base_url: is missing", field="base_url")
+        return cls(**kept)
+
+    def with_changes(self, **changes: Any) -> Settings:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that no log, repr or exception may contain."""
+        return tuple(value for value in (self.token, self.client_secret) if value)
+
+
+def normalised_url(url: object, name: str) -> str:
+    """Scheme, lower-case host, port and path without trailing slashes. Raises ConfigurationError."""
+    if not isinstance(url, str) or not url.strip():
+        raise ConfigurationError(f"{name}: must be a non-empty text", field=name)
+    text = url.strip()
+    if any(char.isspace() or ord(char) < 32 for char in text):
+        raise ConfigurationError(f"{name}: contains white space", field=name)
+    scheme, sep, rest = text.partition("://")
+    if not sep:
+        scheme, rest = "", text
+    scheme = scheme.lower()
+    if scheme not in ("", "http", "https"):
+        raise ConfigurationError(f"{name}: the scheme must be http or https", field=name)
+    bare, slash, path = rest.partition("/")
+    if bare.count(":") > 1 and not bare.startswith("["):
+        bare = f"[{bare}]"  # an IPv6 address without its brackets
+    try:
+        parts = urlsplit(f"//{bare}{slash}{path}")
+        host, port = parts.hostname, parts.port
+        if bare.startswith("["):
+            ipaddress.IPv6Address((host or "").partition("%")[0])
+    except ValueError:
+        raise ConfigurationError(f"{name}: no valid host and port", field=name) from None
+    if "@" in bare:
+        raise ConfigurationError(
+            f"{name}: must not contain a user or password; use client_id and client_secret", field=name
+        )
+    if not host:
+        raise ConfigurationError(f"{name}: has no host", field=name)
+    if parts.query or parts.fragment or "?" in rest or "#" in rest:
+        raise ConfigurationError(f"{name}: must not contain a query or a fragment", field=name)
+    scheme = scheme or ("http" if _is_loopback(host) else "https")
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = f":{port}" if port is not None and port != {"http": 80, "https": 443}[scheme] else ""
+    segments = [segment for segment in parts.path.split("/") if segment]
+    if any(segment in (".", "..") for segment in segments):
+        raise ConfigurationError(f"{name}: the path must not contain . or ..", field=name)
+    if name == "base_url" and segments and segments[-1] == "v2":
+        raise ConfigurationError(f"{name}: leave out the trailing /v2; api_version chooses it", field=name)
+    return f"{scheme}://{shown_host}{shown_port}" + "".join(f"/{segment}" for segment in segments)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def boolean(value: object, name: str) -> bool:
+    """A bool, or the text of one. Raises ConfigurationError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
+        return _BOOLEANS[value.strip().lower()]
+    raise ConfigurationError(f"{name}: must be true or false, not {_shown(value)}", field=name)
+
+
+def seconds(value: object, name: str, *, zero: bool = False) -> float:
+    """A number of seconds above 0 (or from 0, where ``zero``), or the text of one. Raises ConfigurationError."""
+    number: float | None = None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = None
+    if number is None or not (0 <= number < 1e10) or (number == 0 and not zero):
+        least = "from 0" if zero else "above 0"
+        raise ConfigurationError(f"{name}: must be a number of seconds {least}, not {_shown(value)}", field=name)
+    return number
+
+
+def _count(value: object, name: str) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not isinstance(value, int | str) or not text.isdecimal() or not 0 < int(text) < 10**6:
+        raise ConfigurationError(f"{name}: must be a whole number from 1, not {_shown(value)}", field=name)
+    return int(text)
+
+
+def _text_or_none(value: object, name: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}: must be a text, not a {type(value).__name__}", field=name)
+    if not value.strip():
+        return None
+    text = value.strip()
+    if name in ("token", "client_id", "client_secret"):
+        if set(text) == {"*"}:
+            raise ConfigurationError(
+                f"{name}: is masked ({MASK}); give the value itself or load it from where it is stored", field=name
+            )
+        if not text.isascii() or not text.isprintable():
+            raise ConfigurationError(f"{name}: contains characters that no HTTP header can carry", field=name)
+    return text
+
+
+def _verify(value: object) -> bool | str:
+    if isinstance(value, str) and value.strip().lower() not in _BOOLEANS:
+        path = os.path.expanduser(value.strip())
+        if not os.path.exists(path):
+            raise ConfigurationError(
+                f"verify: must be true, false or the path of a CA bundle; {_shown(value)} is none of these",
+                field="verify",
+            )
+        return path
+    return boolean(value, "verify")
+
+
+def _cert(value: object) -> str | tuple[str, str] | None:
+    if value is None or value == "":
+        return None
+    paths = (value,) if isinstance(value, str) else value
+    if (
+        not isinstance(paths, list | tuple)
+        or len(paths) not in (1, 2)
+        or not all(isinstance(p, str) and p for p in paths)
+    ):
+        raise ConfigurationError("cert: must be a path or a pair of paths (certificate, key)", field="cert")
+    expanded = tuple(os.path.expanduser(path) for path in paths)
+    for path in expanded:
+        if not os.path.exists(path):
+            raise ConfigurationError(f"cert: there is no file {path!r}", field="cert")
+    return (expanded[0], expanded[1]) if len(expanded) == 2 else expanded[0]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
