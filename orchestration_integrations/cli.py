@@ -1,0 +1,65 @@
+"""The command `orchestration-integrations`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Annotated, Literal, cast
+
+import typer
+
+app = typer.Typer(
+    name="orchestration-integrations",
+    help="Run money flows on a Formance Orchestration server.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _options() -> None:
+    """Run money flows on a Formance Orchestration server."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    generation: Annotated[int, typer.Option(min=1, max=3, help="Which generation of the server to imitate.")] = 2,
+    db: Annotated[str | None, typer.Option(help="SQLite file to keep everything in; without, in memory.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Demand this bearer token, or one issued for it as a client secret (any client id)."),
+    ] = None,
+    faults: Annotated[bool, typer.Option("--faults", help="Serve the control calls under /_control/.")] = False,
+) -> None:
+    """Start the embedded server; prints its URL on a line of its own and serves until SIGINT or SIGTERM."""
+    from .server.embedded import EmbeddedServer
+
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    server = EmbeddedServer(
+        cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
+    )
+    try:
+        server.start()
+    except OSError as error:
+        typer.echo(f"cannot listen on {host}:{port}: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
+    try:
+        told.wait()
+    finally:
+        server.stop()
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

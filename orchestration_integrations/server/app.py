@@ -1,0 +1,185 @@
+"""The server as an ASGI app: reads a request, asks the core, waits, answers, or breaks the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from .clock import SECOND
+from .core import Core
+from .dates import http_date
+from .exchange import Exchange, Reply, Request
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_LONGEST_LOOK = 30.0
+
+
+class Connections:
+    """The open connections by their client's address, so that a fault can cut one."""
+
+    def __init__(self) -> None:
+        self._open: dict[Any, asyncio.Transport] = {}
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        self._open[transport.get_extra_info("peername")[:2]] = transport
+
+    def closed(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("peername")
+        if peer is not None:
+            self._open.pop(peer[:2], None)
+
+    def cut(self, client: Any) -> bool:
+        """Close a client's connection after what was written to it. False: it isn't known."""
+        transport = self._open.get(tuple(client or ()))
+        if transport is None:
+            return False
+        transport.close()
+        return True
+
+
+class CutConnection(Exception):
+    """Raised out of the app where the connection has to break and only the HTTP server can do it."""
+
+
+class Shell:
+    """The ASGI side of a core."""
+
+    def __init__(self, core: Core, connections: Connections) -> None:
+        self.core = core
+        self.connections = connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        body, complete = b"", False
+        while not complete:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            complete = not message.get("more_body", False)
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        raw = scope.get("raw_path") or scope["path"].encode()
+        request = Request(
+            scope["method"],
+            raw.split(b"?", 1)[0].decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            headers,
+            body,
+        )
+        exchange = self.core.handle(request)
+        try:
+            if not await self._wait(exchange, receive):
+                return self._cut(scope)
+            reply = exchange.reply
+            if reply is None or exchange.lost or self._cut_now(exchange):
+                return self._cut(scope)
+            return await self._answer(scope, send, exchange, reply)
+        finally:
+            self.core.forget(exchange)
+
+    def _cut_now(self, exchange: Exchange) -> bool:
+        return exchange.cut_ns is not None and self.core.clock.now_ns() >= exchange.cut_ns
+
+    def _ready(self, exchange: Exchange) -> bool:
+        if self._cut_now(exchange):
+            return True
+        return exchange.reply is not None and self.core.clock.now_ns() >= exchange.ready_ns
+
+    async def _wait(self, exchange: Exchange, receive: Receive) -> bool:
+        """Until the answer can go out. False: the client left first."""
+        if self._ready(exchange):
+            return True
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(woken.set)
+
+        with self.core.lock:
+            exchange.notify = notify
+            self.core.held.add(exchange)
+        left = asyncio.ensure_future(receive())
+        try:
+            while not self._ready(exchange):
+                woken.clear()
+                wake = asyncio.ensure_future(woken.wait())
+                await asyncio.wait({left, wake}, timeout=self._pause(exchange), return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
+                if left.done():
+                    return False
+                self.core.pump()
+        finally:
+            left.cancel()
+        return True
+
+    def _pause(self, exchange: Exchange) -> float:
+        """Seconds until something can have changed by itself."""
+        dues = [exchange.due_ns()]
+        if exchange.reply is None:
+            dues.append(self.core.engine.next_due())
+        known = [due for due in dues if due is not None]
+        if not known:
+            return _LONGEST_LOOK
+        return min(_LONGEST_LOOK, max(0.0, (min(known) - self.core.clock.now_ns()) / SECOND))
+
+    def _cut(self, scope: Scope) -> None:
+        if not self.connections.cut(scope.get("client")):
+            raise CutConnection
+
+    async def _answer(self, scope: Scope, send: Send, exchange: Exchange, reply: Reply) -> None:
+        headers = [
+            (b"date", http_date(self.core.clock.now_ns()).encode()),
+            (b"content-type", reply.content_type.encode()),
+            *((k.lower().encode(), v.encode()) for k, v in reply.headers),
+        ]
+        if reply.status != 204:
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        body = reply.body if scope["method"] != "HEAD" else b""
+        if exchange.truncate and body:
+            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+            return self._cut(scope)
+        if exchange.rate:
+            size = max(1, int(exchange.rate / 10))
+            for at in range(0, len(body), size):
+                chunk = body[at : at + size]
+                await asyncio.sleep(len(chunk) / exchange.rate)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            body = b""
+        return await send({"type": "http.response.body", "body": body})
+
+
+def create_app(
+    generation: Literal[1, 2, 3] = 2,
+    *,
+    db: str | None = None,
+    token: str | None = None,
+    faults: bool = True,
+    seed: int | None = None,
+    core: Core | None = None,
+    connections: Connections | None = None,
+) -> Starlette:
+    """The server as an ASGI app. Its core is `app.state.core`: `world`, `fault`, `advance`, `record`, `balance`.
+
+    Args:
+        generation: which generation of the real server it imitates.
+        db: an SQLite file; None keeps everything in memory.
+        token: demand this bearer token, or one issued for it as a client secret.
+        faults: whether the control calls under `/_control/` exist.
+        seed: makes ids and moments repeatable.
+        core: a core of your own; the arguments before then don't count.
+        connections: the HTTP server's connections, where it tells of them; without, a cut appears as an
+            exception in the HTTP server.
+    """
+    if core is None:
+        core = Core(generation, db=db, token=token, faults=faults, seed=seed)
+    app = Starlette(routes=[Mount("/", app=Shell(core, connections or Connections()))])
+    app.state.core = core
+    return app

@@ -1,0 +1,117 @@
+"""The server's clocks: one that follows the wall and can be moved ahead, one that stands still until it is moved.
+
+All instants inside the server are integers: nanoseconds since 1970. Nothing in the server reads the
+time in any other way, so moving the clock moves everything: delays, retries, token lifetimes, `Date` headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+
+
+class Clock(Protocol):
+    """What the engine needs of a clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970; never goes back."""
+        ...
+
+    def move_ns(self, nanoseconds: int) -> None:
+        """Move the clock ahead by so much."""
+        ...
+
+
+class RealClock:
+    """The wall's time plus an offset. It can be moved ahead, never back, and a step of the wall clock doesn't move it.
+
+    Args:
+        offset_ns: how far ahead of the wall it starts; 0 by default.
+    """
+
+    def __init__(self, offset_ns: int = 0) -> None:
+        self.offset_ns = offset_ns
+        self._base = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self._base + time.monotonic_ns() + self.offset_ns
+
+    def move_ns(self, nanoseconds: int) -> None:
+        self.offset_ns += max(0, nanoseconds)
+
+
+class VirtualClock:
+    """A clock for simulations: it stands still but for `sleep`, `asleep` and `move_ns`, and costs no real time.
+
+    Several servers and clients may share one. Asynchronous sleepers are served in the order of their
+    due times: the clock moves to the earliest one only, so tasks that sleep for different times
+    interleave as they would in real time. Not for use from several threads.
+
+    Args:
+        start: seconds since 1970 that the clock shows at first.
+    """
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._now = int(start * SECOND)
+        self._movers: list[Callable[[int], None]] = []
+        self._sleepers: list[tuple[int, int]] = []
+        self._tickets = 0
+
+    def on_move(self, pump: Callable[[int], None]) -> None:
+        """Have `pump(now_ns)` called after every move."""
+        self._movers.append(pump)
+
+    def now_ns(self) -> int:
+        return self._now
+
+    def move_ns(self, nanoseconds: int) -> None:
+        self.move_to(self._now + max(0, nanoseconds))
+
+    def move_to(self, instant_ns: int) -> None:
+        """Move ahead to an instant (no move if it has passed) and let the servers do what was due."""
+        self._now = max(self._now, instant_ns)
+        for pump in self._movers:
+            pump(self._now)
+
+    def time(self) -> float:
+        """Seconds since 1970, as `time.time`."""
+        return self._now / SECOND
+
+    def monotonic(self) -> float:
+        """Seconds from a fixed point, as `time.monotonic`."""
+        return self._now / SECOND
+
+    def sleep(self, seconds: float) -> None:
+        """As `time.sleep`, without the waiting."""
+        self.move_ns(int(seconds * SECOND))
+
+    async def asleep(self, seconds: float) -> None:
+        """As `asyncio.sleep`, without the waiting."""
+        await self.until(self._now + int(max(0.0, seconds) * SECOND))
+
+    async def until(self, instant_ns: int) -> None:
+        """Return when the clock shows the instant: moved there by others, or by us if nobody sleeps less long."""
+        self._tickets += 1
+        mine = (instant_ns, self._tickets)
+        heapq.heappush(self._sleepers, mine)
+        try:
+            while True:
+                # Let every runnable task reach its own sleep first: only then is the earliest sleeper known.
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                if self._now >= instant_ns:
+                    return
+                if self._sleepers[0] == mine:
+                    self.move_to(instant_ns)
+                    return
+        finally:
+            self._sleepers.remove(mine)
+            heapq.heapify(self._sleepers)

@@ -1,0 +1,236 @@
+"""The server without a network: a request in, an exchange out; plus what tests may do to it.
+
+Two shells carry exchanges over a network or pretend to: `app` (ASGI) and `inprocess` (httpx, virtual time).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .api import Api
+from .clock import SECOND, Clock, RealClock, VirtualClock
+from .engine import PARTS, Engine
+from .exchange import Exchange, Reply, Request
+from .faults import Faults
+from .ledger import Ledger
+from .record import Record
+from .store import SqliteStore, Store
+from .timing import Timing
+from .tokens import Tokens
+from .triggers import Triggers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Core:
+    """One imitated server.
+
+    Args:
+        generation: 1, 2 (default) or 3.
+        clock: a `RealClock` of its own by default.
+        db: an SQLite file; None keeps everything in memory.
+        token: demand this bearer token, or one issued for this client secret; None demands nothing.
+        faults: whether the control calls under `/_control/` exist.
+        seed: makes ids, jitter and moments repeatable; None: random.
+        timing: the server's latencies.
+    """
+
+    def __init__(
+        self,
+        generation: int = 2,
+        *,
+        clock: Clock | None = None,
+        db: str | None = None,
+        token: str | None = None,
+        faults: bool = True,
+        seed: int | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        if generation not in (1, 2, 3):
+            raise ValueError(f"generation must be 1, 2 or 3, not {generation!r}")
+        self.generation = generation
+        self.clock: Clock = clock if clock is not None else RealClock()
+        self.lock = threading.RLock()
+        self.rng = random.Random(seed)  # noqa: S311
+        self.controlled = faults
+        self.faults = Faults()
+        self.store = SqliteStore(db) if db is not None else Store()
+        self._record = Record()
+        loaded = self.store.load()
+        if loaded is not None and isinstance(self.clock, RealClock):
+            self.clock.offset_ns = max(self.clock.offset_ns, loaded[4].get("offset_ns", 0))
+        self.engine = Engine(generation, self.clock, timing or Timing(), self.store, self._record, self.rng)
+        self.triggers = Triggers(self.engine)
+        self.tokens = Tokens(token, self.clock, self._record, self.rng)
+        self.api = Api(self)
+        self.held: set[Exchange] = set()
+        if loaded is not None:
+            self._restore(loaded)
+        if isinstance(self.clock, VirtualClock):
+            self.clock.on_move(self._moved)
+
+    # ---- requests ----------------------------------------------------------------------------
+
+    def handle(self, request: Request) -> Exchange:
+        """Take a request in. The exchange has its reply already, or will have it (see `Exchange`)."""
+        with self.lock:
+            now = self.clock.now_ns()
+            self.engine.pump(now)
+            exchange = self.api.handle(request)
+            if exchange.reply is None:
+                self.held.add(exchange)
+            self.store.flush(self._meta)
+            if self.held:
+                self._wake_held()
+            return exchange
+
+    def pump(self) -> None:
+        """Let everything happen that is due by now."""
+        with self.lock:
+            if self.engine.pump(self.clock.now_ns()):
+                self.store.flush(self._meta)
+                self._wake_held()
+
+    def forget(self, exchange: Exchange) -> None:
+        """The exchange is over: answered, cut or left by the client."""
+        with self.lock:
+            exchange.gone = True
+            exchange.notify = None
+            self.held.discard(exchange)
+
+    def cut_all(self) -> None:
+        """Cut every exchange whose answer is still held."""
+        with self.lock:
+            for exchange in self.held:
+                exchange.cut_ns = 0
+            self._wake_held()
+
+    def _wake_held(self) -> None:
+        for exchange in list(self.held):
+            if exchange.notify is not None:
+                exchange.notify()
+
+    def _moved(self, now_ns: int) -> None:
+        if self.engine.pump(now_ns):
+            self.store.flush(self._meta)
+
+    def close(self) -> None:
+        """Let go of the database file."""
+        with self.lock:
+            self.store.flush(self._meta)
+            self.store.close()
+
+    # ---- what tests may do ---------------------------------------------------------------------
+
+    def world(self, what: str) -> None:
+        """Take a part away or bring it back: `workers stopped`, `engine started`, `database …`, `ledger …`;
+        or let an event message arrive on the broker: `publish {json}`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        words = what.split()
+        with self.lock:
+            self.engine.pump(self.clock.now_ns())
+            if words and words[0] == "publish":
+                try:
+                    message = msgspec.json.decode(what.split("publish", 1)[1].encode())
+                except msgspec.DecodeError as error:
+                    raise ValueError(f"no event message: {error}") from None
+                self.publish(message)
+                return
+            if len(words) != 2 or words[0] not in PARTS or words[1] not in ("stopped", "started"):
+                raise ValueError(f"{what!r} is not '<part> stopped' or '<part> started'; parts: {', '.join(PARTS)}")
+            if words[1] == "stopped":
+                self.engine.stop_part(words[0])
+            else:
+                self.engine.start_part(words[0])
+            self.store.flush(self._meta)
+            self._wake_held()
+
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+        """Let the next `count` requests for an operation go wrong; see `faults` for kinds and options.
+
+        Raises:
+            ValueError: no such operation, kind or option.
+        """
+        with self.lock:
+            self.faults.add(operation, kind, count, **options)
+
+    def clear_faults(self) -> None:
+        """Take all faults back that have not happened yet."""
+        with self.lock:
+            self.faults.clear()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock ahead; everything that falls into that time happens, in order and at its instant."""
+        with self.lock:
+            self.clock.move_ns(int(seconds * SECOND))
+            self.store.touch_meta()
+            self.engine.pump(self.clock.now_ns())
+            self.store.flush(self._meta)
+            self._wake_held()
+
+    def record(self) -> Record:
+        """What really happened by now: a copy."""
+        with self.lock:
+            self.pump()
+            return self._record.copy()
+
+    def balance(self, account: str, asset: str, ledger: str = "default") -> int:
+        """What an account holds by now; 0 for an account that nothing was ever sent to."""
+        with self.lock:
+            self.pump()
+            return self.engine.ledger.balance(ledger, account, asset)
+
+    def publish(self, message: Mapping[str, Any]) -> None:
+        """Let an event message arrive on the broker that triggers listen to.
+
+        Raises:
+            ValueError: it isn't an object.
+        """
+        if not isinstance(message, dict):
+            raise ValueError("an event message is an object")
+        with self.lock:
+            self.engine.pump(self.clock.now_ns())
+            self.triggers.publish(message)
+            self.store.flush(self._meta)
+            self._wake_held()
+
+    # ---- storage ---------------------------------------------------------------------------------
+
+    def _meta(self) -> dict[str, Any]:
+        engine, ledger = self.engine, self.engine.ledger
+        return {
+            "offset_ns": self.clock.offset_ns if isinstance(self.clock, RealClock) else 0,
+            "ledger": {name: getattr(ledger, name) for name in Ledger.__slots__},  # type: ignore[attr-defined]
+            "up": engine.up,
+            "parked": engine.parked,
+            "stalled": engine.stalled,
+            "seen": sorted(self.triggers.seen),
+        }
+
+    def _restore(self, loaded: Any) -> None:
+        workflows, instances, triggers, entries, meta = loaded
+        engine = self.engine
+        engine.workflows = {w.id: w for w in workflows}
+        engine.instances = {i.id: i for i in instances}
+        self.triggers.by_id = {t.id: t for t in triggers}
+        engine.restore(entries)
+        if meta:
+            for name, value in meta["ledger"].items():
+                setattr(engine.ledger, name, value)
+            engine.up.update(meta["up"])
+            engine.parked = [(kind, args) for kind, args in meta["parked"]]
+            engine.stalled = meta["stalled"]
+            self.triggers.seen = set(meta["seen"])
+
+
+__all__ = ["Core", "Exchange", "Reply", "Request"]
+
+

@@ -1,0 +1,189 @@
+"""The server on a socket of this process, for tests and for `orchestration-integrations serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .app import Connections, create_app
+from .core import Core
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .record import Record
+    from .timing import Timing
+
+
+class EmbeddedServer:
+    """An Orchestration server that runs in a thread of this process; a context manager.
+
+        with EmbeddedServer(generation=2) as server:
+            client = httpx.Client(base_url=server.url)
+
+    Args:
+        generation: which generation of the real server it imitates; 2.
+        port: 0 (default) takes a free one.
+        db: an SQLite file; None keeps everything in memory. A server started on the file of an earlier one goes
+            on where that stopped, delays and retries included.
+        token: demand this bearer token, or one issued by the token endpoint for any client id with the
+            token as its client secret; None demands nothing.
+        faults: whether the control calls under `/_control/` exist; True.
+        host: the address to listen on; 127.0.0.1.
+        seed: makes ids, jitter and moments repeatable; None: random.
+        timing: the server's latencies.
+
+    Attributes:
+        url: its address, known once it is started.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(
+        self,
+        generation: Literal[1, 2, 3] = 2,
+        *,
+        port: int = 0,
+        db: str | None = None,
+        token: str | None = None,
+        faults: bool = True,
+        host: str = "127.0.0.1",
+        seed: int | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing)
+        self.url = ""
+        self._address = (host, port)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> EmbeddedServer:
+        """Listen and serve; again is harmless. Returns itself."""
+        if self._thread is not None:
+            return self
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(256)
+        except BaseException:
+            listener.close()
+            raise
+        port = listener.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}"
+        connections = Connections()
+        config = uvicorn.Config(
+            create_app(core=self.core, connections=connections),
+            http=_protocol(connections),
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        started = threading.Event()
+        server = _Server(config, started)
+        self._socket, self._server = listener, server
+        self._thread = threading.Thread(target=self._run, name="orchestration-server", daemon=True)
+        self._thread.start()
+        if not started.wait(10) or not server.started:
+            self.stop()
+            raise RuntimeError("the embedded server did not start")
+        return self
+
+    def _run(self) -> None:
+        server, listener = self._server, self._socket
+        if server is not None and listener is not None:
+            asyncio.run(server.serve(sockets=[listener]))
+
+    def stop(self) -> None:
+        """Cut what is under way, close everything; again is harmless."""
+        if self._server is not None:
+            self._server.should_exit = True
+            self.core.cut_all()
+        if self._thread is not None:
+            self._thread.join(5)
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._thread = self._socket = None
+        self.core.close()
+
+    def __enter__(self) -> EmbeddedServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def world(self, what: str) -> None:
+        """Take a part of the server away or bring it back: `workers stopped`, `engine started`, `database …`,
+        `ledger …`; or `publish {json}`, an event message for triggers. ValueError: anything else."""
+        self.core.world(what)
+
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+        """Let the next `count` requests for an operation go wrong. Operations, kinds and options: module `faults`.
+        ValueError: there is no such thing."""
+        self.core.fault(operation, kind, count, **options)
+
+    def clear_faults(self) -> None:
+        """Take all faults back that have not happened yet."""
+        self.core.clear_faults()
+
+    def advance(self, seconds: float) -> None:
+        """Move the server's clock ahead: everything that falls into that time happens at once, in order."""
+        self.core.advance(seconds)
+
+    def record(self) -> Record:
+        """What really happened."""
+        return self.core.record()
+
+    def balance(self, account: str, asset: str, ledger: str = "default") -> int:
+        """What an account holds now."""
+        return self.core.balance(account, asset, ledger)
+
+
+class _Server(uvicorn.Server):
+    """Tells when it serves, and doesn't wait for idle connections at its end."""
+
+    def __init__(self, config: uvicorn.Config, told: threading.Event) -> None:
+        super().__init__(config)
+        self._told = told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await asyncio.sleep(0.02)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.force_exit = False
+        await super().shutdown(sockets)
+
+
+def _protocol(connections: Connections) -> type[H11Protocol]:
+    class Protocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            connections.opened(transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connections.closed(self.transport)
+            super().connection_lost(exc)
+
+    return Protocol

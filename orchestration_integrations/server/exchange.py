@@ -1,0 +1,97 @@
+"""One HTTP exchange without a socket: what came, what goes back and when, and what becomes of the connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Request:
+    """A request as it came. Header names are in lower case; the path is as sent, escapes and all."""
+
+    __slots__ = ("body", "headers", "method", "path", "query")
+
+    def __init__(
+        self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers if headers is not None else {}
+        self.body = body
+
+
+class Reply:
+    """A status, a body, and headers beyond `Content-Type`, `Content-Length` and `Date`."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Exchange:
+    """A request under way. The shell that owns the connection looks at it; the server's core fills it in.
+
+    - `reply` is None while the answer is held; it goes out at `ready_ns`, not before.
+    - `cut_ns`: at that instant the connection is cut, answered or not (the shell then sets `gone`).
+    - `refused`: no connection comes about at all.
+    - `lost`: the connection is cut where the answer would have gone out.
+    - `truncate`: half of the body goes out, then the connection is cut.
+    - `rate`: bytes a second at which the body drips.
+    - `gone`: the client isn't there any more; set by the shell.
+    - `override`: what goes out in place of the answer, once the work is done.
+    - `content`: faults that change what an answer says.
+    """
+
+    __slots__ = (
+        "content",
+        "cut_ns",
+        "gone",
+        "lost",
+        "notify",
+        "on_error",
+        "on_instance",
+        "operation",
+        "override",
+        "rate",
+        "ready_ns",
+        "refused",
+        "reply",
+        "stall_ns",
+        "truncate",
+    )
+
+    def __init__(self, operation: str = "") -> None:
+        self.operation = operation
+        self.reply: Reply | None = None
+        self.override: Reply | None = None
+        self.ready_ns = 0
+        self.stall_ns = 0
+        self.cut_ns: int | None = None
+        self.refused = False
+        self.lost = False
+        self.truncate = False
+        self.rate: float | None = None
+        self.gone = False
+        self.content: tuple[str, ...] = ()
+        self.notify: Callable[[], None] | None = None
+        self.on_instance: Callable[[Any, bool], None] | None = None
+        self.on_error: Callable[[str], None] | None = None
+
+    def due_ns(self) -> int | None:
+        """When the shell has something to do with it; None: not before something happens on the server."""
+        if self.reply is None:
+            return self.cut_ns
+        return self.ready_ns if self.cut_ns is None else min(self.cut_ns, self.ready_ns)

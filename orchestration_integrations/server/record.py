@@ -1,0 +1,65 @@
+"""What really happened on the server: the judge of tests, not a part of the imitated API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything that happened since the server's start, in order. `at` is in seconds since 1970, on the server's clock.
+
+    Each entry is a plain dict with JSON values:
+
+    - `started`: runs that really started (a ghost isn't one): `instance_id`, `workflow_id`, `variables`, `at`.
+    - `released`: a `wait_event` that an event ended: `instance_id`, `stage`, `event`, `at`.
+    - `money`: a posting that took effect: `instance_id`, `stage`, `ledger`, `posting` (source, destination, amount,
+      asset), `attempt`, `at`.
+    - `events`: an event that a stage took from its queue: `instance_id`, `stage`, `event`, `released`, `at`.
+    - `ended`: runs that ended: `instance_id`, `workflow_id`, `error` (None: succeeded), `at`.
+    - `aborts`: aborts that reached a run: `instance_id`, `at`.
+    - `requests`: how many requests came, by operation; faulty ones count too.
+    - `tokens`: access tokens issued.
+    """
+
+    started: list[dict[str, Any]] = field(default_factory=list)
+    released: list[dict[str, Any]] = field(default_factory=list)
+    money: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    ended: list[dict[str, Any]] = field(default_factory=list)
+    aborts: list[dict[str, Any]] = field(default_factory=list)
+    requests: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+
+    @property
+    def history_calls(self) -> int:
+        """Requests for an instance's or a stage's history."""
+        return self.requests.get("get_instance_history", 0) + self.requests.get("get_stage_history", 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "started": self.started,
+            "released": self.released,
+            "money": self.money,
+            "events": self.events,
+            "ended": self.ended,
+            "aborts": self.aborts,
+            "requests": self.requests,
+            "history_calls": self.history_calls,
+            "tokens": self.tokens,
+        }
+
+    def copy(self) -> Record:
+        """A copy that later events leave alone."""
+        return Record(
+            list(self.started),
+            list(self.released),
+            list(self.money),
+            list(self.events),
+            list(self.ended),
+            list(self.aborts),
+            dict(self.requests),
+            self.tokens,
+        )
