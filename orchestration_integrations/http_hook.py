@@ -563,7 +563,7 @@ class OrchestrationHttpHook(_Hook):
 
         Args:
             workflow_id: what to run.
-            variables: by name; str, bool, int, Decimal, date and aware datetime become the strings that the API takes.
+            variables: by name; str, bool, int, Decimal, date, aware datetime become the strings that the API takes.
             wait: ask the server to hold the request until the run ends. It may answer early all the same: look at
                 ``state`` of the instance, which is read again after the answer.
 
@@ -593,7 +593,7 @@ class OrchestrationHttpHook(_Hook):
         return self._call(calls.get_instance(instance_id, self._versions.plain))
 
     def get_instance_history(self, instance_id: str) -> Sequence[StageRun]:
-        """Operation GetInstanceHistory: the stages whose work was launched. About ten times as dear as ``get_instance``.
+        """Operation GetInstanceHistory: the stages whose work was launched. Ten times as dear as ``get_instance``.
 
         Raises:
             NotFoundError: the engine knows no such run, or no longer.
@@ -718,7 +718,7 @@ class OrchestrationHttpHook(_Hook):
             first_attempt: the caller knows that this key was never used before: nothing earlier is looked for.
             since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through.
             chosen: the instance that an earlier attempt had chosen: that one is released and no other.
-            on_chosen: told the instance's id before it is released; it should store the id where it outlives this process.
+            on_chosen: told the instance's id before its release; it should store it where it outlives this process.
             key_variable: the variable that carries the key.
             allow_unbound: let placeholders without a value pass; the server fills in nothing or a default.
             timeout: seconds, default 60.

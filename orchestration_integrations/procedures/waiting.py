@@ -16,11 +16,11 @@ up; the deadline ends in exactly one last look, which decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..api.calls import get_instance, get_instance_history, get_stage_history
+from ..api.calls import get_instance, get_instance_history, get_stage_history, get_workflow
 from ..api.errors import (
     AuthenticationError,
     InstanceCancelledError,
@@ -56,6 +56,8 @@ FAILURE_SECONDS = 120.0
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
 LONGEST_DETAIL_PAUSE = 30.0
+_RUNS = {"send": "RunSend", "delay": "RunDelay", "wait_event": "RunWaitEvent", "update": "RunUpdate"}
+"""How the history names the kinds of stage."""
 
 
 # ---- what is observed ------------------------------------------------------------------------------
@@ -87,6 +89,13 @@ class ReadFailed:
 
 
 @dataclass(frozen=True)
+class DefinitionRead:
+    """The stages of the workflow: it names the stages of its instances."""
+
+    stages: Sequence[Mapping[str, object]]
+
+
+@dataclass(frozen=True)
 class HistoryRead:
     """The stages whose work was launched."""
 
@@ -108,7 +117,7 @@ class DetailFailed:
     error: OrchestrationError
 
 
-Observation = Seen | InSnapshot | Absent | ReadFailed | HistoryRead | StageRead | DetailFailed
+Observation = Seen | InSnapshot | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed
 
 
 # ---- what to do next -------------------------------------------------------------------------------
@@ -127,6 +136,13 @@ class Read:
 
     by: float | None
     last: bool = False
+
+
+@dataclass(frozen=True)
+class ReadDefinition:
+    """GET the workflow, once: it only informs."""
+
+    workflow_id: str
 
 
 @dataclass(frozen=True)
@@ -154,7 +170,7 @@ class End:
     error: OrchestrationError | None = None
 
 
-Next = LookAt | Read | ReadHistory | ReadStage | End
+Next = LookAt | Read | ReadDefinition | ReadHistory | ReadStage | End
 
 
 @dataclass(frozen=True)
@@ -196,6 +212,7 @@ class Waiting:
     fail_after_attempts: int | None = None
     row_grace: float = ROW_GRACE
     instance: Instance | None = None
+    stage_count: int | None = None
     retried: set[int] = field(default_factory=set)
     last_failure: str = ""
     _begun: float = 0.0
@@ -206,7 +223,8 @@ class Waiting:
     _last_error: OrchestrationError | None = None
     _last_look: bool = False
     _asked_engine: int = 0
-    _history_for: int = -1
+    _held: Seen | None = None
+    _asked_definition: bool = False
 
     def begin(self, now: float) -> Step:
         """The first step."""
@@ -224,17 +242,29 @@ class Waiting:
             return Step(self._later(now))
         if isinstance(seen, Absent):
             return Step(self._read(now))
+        if isinstance(seen, DefinitionRead):
+            return self._on_definition(seen.stages, now)
         if isinstance(seen, HistoryRead):
             return self._on_history(seen.stages, now)
         if isinstance(seen, StageRead):
             return self._on_stage(seen, now)
         return self._on_no_detail(seen.error, now)
 
+    def detail_by(self, now: float) -> float | None:
+        """Epoch seconds by which a read that only informs must be over; None for no limit."""
+        if self.deadline is None:
+            return None
+        return self.deadline + LAST_LOOK if self._last_look else max(self.deadline, now)
+
     # Observations
 
     def _on_instance(self, seen: Seen, now: float) -> Step:
         instance = self.instance = seen.instance
         self._on_success(now)
+        if self.detail and not self._asked_definition:
+            self._asked_definition = True
+            self._held = seen
+            return Step(ReadDefinition(instance.workflow_id))
         events = self._stage_events(instance)
         state = instance.state
         if state != "running":
@@ -269,13 +299,23 @@ class Waiting:
     def _on_success(self, now: float) -> None:
         self._failures, self._good_at, self._last_error = 0, now, None
 
+    def _on_definition(self, stages: Sequence[Mapping[str, object]], now: float) -> Step:
+        self.stage_count = len(stages)
+        for number, stage in enumerate(stages):
+            self._stages.setdefault(number, _Told()).name = _RUNS.get(next(iter(stage), ""))
+        return self._resume(now)
+
+    def _resume(self, now: float) -> Step:
+        """Go on with what was seen before the definition was asked for."""
+        held, self._held = self._held, None
+        return self._on_instance(held, now) if held is not None else Step(self._later(now))
+
     def _on_history(self, stages: Sequence[StageRun], now: float) -> Step:
         self._asked_engine = 0
         events: list[StageEvent] = []
         for number, stage in enumerate(stages):
             told = self._stages.setdefault(number, _Told())
             told.name = stage.name
-            self._history_for = max(self._history_for, number)
             open_wait = stage.name == "RunWaitEvent" and not stage.terminated
             if open_wait and told.begun and not told.ended and not told.listening:
                 told.listening = True
@@ -302,6 +342,8 @@ class Waiting:
         return Step(self._later(now), tuple(events))
 
     def _on_no_detail(self, error: OrchestrationError, now: float) -> Step:
+        if self._held is not None:
+            return self._resume(now)
         instance = self.instance
         if instance is not None and not instance.status and isinstance(error, NotFoundError):
             self._asked_engine += 1
@@ -426,12 +468,15 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
             if isinstance(following, Read):
                 instance = yield from do(get_instance(waiting.instance_id, versions.plain), until(following.by))
                 seen = Seen(instance, now.server_time())
+            elif isinstance(following, ReadDefinition):
+                workflow_call = get_workflow(following.workflow_id, versions.plain)
+                seen = DefinitionRead((yield from do(workflow_call, until(waiting.detail_by(at())))).stages)
             elif isinstance(following, ReadHistory):
                 call = get_instance_history(waiting.instance_id, versions.plain)
-                seen = HistoryRead((yield from do(call, until(waiting.deadline))))
+                seen = HistoryRead((yield from do(call, until(waiting.detail_by(at())))))
             else:
                 stage_call = get_stage_history(waiting.instance_id, following.stage, versions.plain)
-                seen = StageRead(following.stage, (yield from do(stage_call, until(waiting.deadline))))
+                seen = StageRead(following.stage, (yield from do(stage_call, until(waiting.detail_by(at())))))
         except OrchestrationError as error:
             seen = ReadFailed(error) if isinstance(following, Read) else DetailFailed(error)
         step = waiting.feed(seen, at())

@@ -1,0 +1,255 @@
+"""Bad input gets an error that names the place, before anything is sent."""
+
+import logging
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration_integrations import ValidationError
+from orchestration_integrations.api.definitions import (
+    canonical,
+    has_crowded_string,
+    may_become,
+    placeholders,
+    validated_definition,
+    variable_texts,
+)
+from orchestration_integrations.api.yaml_text import parse_definition
+
+SEND = {
+    "source": {"account": {"id": "world"}},
+    "destination": {"account": {"id": "bank"}},
+    "amount": {"amount": 100, "asset": "USD/2"},
+}
+
+
+def send(**changes):
+    return {"stages": [{"send": {**SEND, **changes}}]}
+
+
+GOOD = [
+    {"stages": []},
+    {"name": "x", "stages": [{"delay": {"duration": "1h30m"}}]},
+    {"stages": [{"delay": {"until": "2030-01-01T00:00:00Z"}}]},
+    {"stages": [{"delay": {"duration": "${d}"}}]},
+    {"stages": [{"wait_event": {"event": "go:${runKey}"}}]},
+    {"stages": [{"update": {"account": {"id": "a", "ledger": "main", "metadata": {"k": "v"}}}}]},
+    send(),
+    send(amount={"amount": "${n}", "asset": "${a}"}),
+    send(source={"wallet": {"name": "w"}}),
+    send(destination={"payment": {"psp": "stripe"}}),
+    send(source={"account": {"id": "x", "allowOverdraft": True}}),
+    send(metadata={"k": "${v}"}, timestamp="2024-01-01T00:00:00Z"),
+]
+
+
+@pytest.mark.parametrize("definition", GOOD)
+def test_good_definitions_pass_unchanged(definition):
+    assert validated_definition(definition) == definition
+
+
+@pytest.mark.parametrize(
+    ("definition", "path"),
+    [
+        (None, "definition"),
+        ([], "definition"),
+        ({}, "stages"),
+        ({"stages": None}, "stages"),
+        ({"stages": {}}, "stages"),
+        ({"name": 5, "stages": []}, "name"),
+        ({"stages": ["x"]}, "stages[0]"),
+        ({"stages": [{}]}, "stages[0]"),
+        ({"stages": [{"delay": {"duration": "1s"}, "wait_event": {"event": "x"}}]}, "stages[0]"),
+        ({"stages": [{"delay": None}]}, "stages[0].delay"),
+        ({"stages": [{"delay": {}}]}, "stages[0].delay"),
+        ({"stages": [{"delay": {"duration": "1s", "until": "2030-01-01T00:00:00Z"}}]}, "stages[0].delay"),
+        ({"stages": [{"delay": {"duration": "abc"}}]}, "stages[0].delay.duration"),
+        ({"stages": [{"delay": {"duration": "-5s"}}]}, "stages[0].delay.duration"),
+        ({"stages": [{"delay": {"duration": 5}}]}, "stages[0].delay.duration"),
+        ({"stages": [{"delay": {"until": "yesterday"}}]}, "stages[0].delay.until"),
+        ({"stages": [{"wait_event": {}}]}, "stages[0].wait_event.event"),
+        ({"stages": [{"wait_event": {"event": ""}}]}, "stages[0].wait_event.event"),
+        ({"stages": [{"send": {}}]}, "stages[0].send.source"),
+        (send(source={}), "stages[0].send.source"),
+        (send(source={"account": {"id": "a"}, "wallet": {"id": "w"}}), "stages[0].send.source"),
+        (send(source={"account": {}}), "stages[0].send.source.account.id"),
+        (send(source={"account": {"id": "a", "ledger": 5}}), "stages[0].send.source.account.ledger"),
+        (
+            send(source={"account": {"id": "a", "allowOverdraft": "${yes}"}}),
+            "stages[0].send.source.account.allowOverdraft",
+        ),
+        (send(destination={"wallet": {"balance": "main"}}), "stages[0].send.destination.wallet"),
+        (send(amount={"asset": "USD/2"}), "stages[0].send.amount.amount"),
+        (send(amount={"amount": True, "asset": "USD/2"}), "stages[0].send.amount.amount"),
+        (send(amount={"amount": 1.5, "asset": "USD/2"}), "stages[0].send.amount.amount"),
+        (send(amount={"amount": -5, "asset": "USD/2"}), "stages[0].send.amount.amount"),
+        (send(amount={"amount": "12x", "asset": "USD/2"}), "stages[0].send.amount.amount"),
+        (send(amount={"amount": 1}), "stages[0].send.amount.asset"),
+        (send(metadata={"k": 5}), "stages[0].send.metadata.k"),
+        (send(timestamp="then"), "stages[0].send.timestamp"),
+        ({"stages": [{"update": {"account": {"id": "a"}}}]}, "stages[0].update.account.metadata"),
+        ({"stages": [{"new_kind": {"x": 1.5}}]}, "stages[0].new_kind.x"),
+        ({"stages": [{"new_kind": {5: "x"}}]}, "stages[0].new_kind"),
+    ],
+)
+def test_bad_definitions_name_the_place(definition, path):
+    with pytest.raises(ValidationError) as caught:
+        validated_definition(definition)
+    assert caught.value.path == path
+    assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("amount", [2**53 - 1, 2**53, 9007199254740993, 10**24, 10**40])
+def test_big_amounts_go_as_text(amount):
+    sent = validated_definition(send(amount={"amount": amount, "asset": "USD/2"}))["stages"][0]["send"]["amount"][
+        "amount"
+    ]
+    assert int(sent) == amount
+    assert isinstance(sent, str) == (amount >= 2**53)
+
+
+def test_unknown_kinds_and_fields_pass_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        validated_definition({"stages": [{"teleport": {"to": "x"}}, {"wait_event": {"event": "x", "surprise": 1}}]})
+    assert "stages[0].teleport" in caplog.text
+    assert "stages[1].wait_event.surprise" in caplog.text
+
+
+def test_a_stage_that_is_null_is_no_stage():
+    with pytest.raises(ValidationError):
+        validated_definition({"stages": [None]})
+
+
+def test_equal_definitions_are_equal():
+    ours = {"name": "", "stages": [{"send": {**SEND, "metadata": None}}]}
+    theirs = {
+        "stages": [
+            {"send": {"amount": {"asset": "USD/2", "amount": "100"}, **{k: SEND[k] for k in ("destination", "source")}}}
+        ]
+    }
+    assert canonical(ours) == canonical(theirs)
+    assert canonical(ours) != canonical({**theirs, "name": "other"})
+    assert canonical({"stages": [{"x": True}]}) != canonical({"stages": [{"x": "True"}]})
+
+
+def test_placeholders_are_found_with_their_place():
+    stages = [{"wait_event": {"event": "go:${runKey}"}}, {"send": {"amount": {"amount": "${n}"}, "x": ["${a}:${b}"]}}]
+    assert list(placeholders(stages)) == [
+        ("stages[0].wait_event.event", "runKey"),
+        ("stages[1].send.amount.amount", "n"),
+        ("stages[1].send.x[0]", "a"),
+        ("stages[1].send.x[0]", "b"),
+    ]
+    assert has_crowded_string(stages) == "stages[1].send.x[0]"
+    assert has_crowded_string(stages[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "may"),
+    [
+        ("go", "go", True),
+        ("go", "gone", False),
+        ("go:${k}", "go:x", True),
+        ("go:${k}", "stop:x", False),
+        ("${a}", "anything", True),
+        ("a.${b}", "axb", False),
+    ],
+)
+def test_what_a_template_may_become(template, text, may):
+    assert may_become(template, text) is may
+
+
+def test_variables_become_the_obvious_text():
+    zone = timezone(timedelta(hours=2))
+    assert variable_texts(
+        {
+            "s": "1_000",
+            "i": 10**30,
+            "yes": True,
+            "no": False,
+            "dec": Decimal("1.10"),
+            "exp": Decimal("1E+3"),
+            "day": date(2026, 1, 2),
+            "at": datetime(2026, 1, 2, 3, tzinfo=timezone.utc),
+            "there": datetime(2026, 1, 2, 3, tzinfo=zone),
+        }
+    ) == {
+        "s": "1_000",
+        "i": "1" + "0" * 30,
+        "yes": "true",
+        "no": "false",
+        "dec": "1.10",
+        "exp": "1000",
+        "day": "2026-01-02",
+        "at": "2026-01-02T03:00:00Z",
+        "there": "2026-01-02T03:00:00+02:00",
+    }
+    assert variable_texts(None) == {}
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1.0, 1e3, {}, [], b"x", Decimal("NaN"), Decimal("Infinity"), datetime(2026, 1, 1), Colour.RED, object()],
+)
+def test_whatever_could_be_read_twice_is_refused_by_name(value):
+    with pytest.raises(ValidationError) as caught:
+        variable_texts({"fine": "x", "amount": value})
+    assert caught.value.path == "variables.amount"
+
+
+@pytest.mark.parametrize("variables", [[("a", "b")], "a", {1: "x"}, {"": "x"}])
+def test_variables_must_map_names(variables):
+    with pytest.raises(ValidationError):
+        variable_texts(variables)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text() | st.booleans() | st.integers(), max_size=5))
+def test_all_texts_are_strings(variables):
+    assert all(type(text) is str for text in variable_texts(variables).values())
+
+
+def test_yaml_and_json_texts():
+    text = "name: x\nstages:\n- delay: {duration: 1s}\n- wait_event:\n    event: go\n"
+    expected = {"name": "x", "stages": [{"delay": {"duration": "1s"}}, {"wait_event": {"event": "go"}}]}
+    assert parse_definition(text) == expected
+    assert parse_definition('{"name": "x", "stages": []}') == {"name": "x", "stages": []}
+
+
+def bomb() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, 9):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "name: [",
+        "a: 1\na: 2",
+        "stages: !!python/object/apply:os.system ['true']",
+        "a: &a [*a]",
+        bomb(),
+        "[" * 5000,
+        "x: 2026-99-99",
+        "a: 1\n---\nb: 2",
+    ],
+)
+def test_yaml_that_is_bad_or_hostile(text):
+    with pytest.raises(ValidationError) as caught:
+        parse_definition(text, "flow.yaml")
+    assert "flow.yaml" in str(caught.value)
+
+
+def test_a_yaml_instant_becomes_rfc3339():
+    definition = parse_definition("stages:\n- delay:\n    until: 2030-01-01T00:00:00Z\n")
+    assert validated_definition(definition)["stages"][0]["delay"]["until"] == "2030-01-01T00:00:00Z"
