@@ -83,7 +83,7 @@ class ClientCredentialsAuth(httpx.Auth):
                     token = self._current()
                     if token is None:
                         answer = yield self._token_request(request)
-                        body = await aread_body(answer.aiter_bytes(), _deadline(request))
+                        body = await aread_body(answer, _deadline(request))
                         token = self._keep(answer, body)
                 finally:
                     lock.release()
@@ -103,7 +103,7 @@ class ClientCredentialsAuth(httpx.Auth):
             token = self._current()
             if token is None:
                 answer = yield self._token_request(request)
-                token = self._keep(answer, read_body(answer.iter_bytes(), _deadline(request)))
+                token = self._keep(answer, read_body(answer, _deadline(request)))
             return token
         finally:
             self._lock.release()

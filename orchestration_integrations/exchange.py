@@ -10,7 +10,7 @@ import platform
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -63,36 +63,66 @@ class Deadline(dict[str, float]):
     def __getitem__(self, key: str) -> float:
         return self.left()
 
-    def check(self) -> None:
-        """Raise httpx.ReadTimeout once the moment has passed."""
+    def check(self, size: int) -> None:
+        """Raise httpx.ReadTimeout once the moment has passed, httpx.ReadError for a body without an end."""
+        if size > BODY_LIMIT:
+            raise httpx.ReadError("the answer is too large")
         if self._clock.monotonic() > self.at:
             raise httpx.ReadTimeout("the answer was still arriving at the deadline")
 
 
-def read_body(chunks: Iterator[bytes], deadline: Deadline) -> bytes:
-    """The body, its deadline checked per chunk."""
-    parts: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > BODY_LIMIT:
-            raise httpx.ReadError("the answer is too large")
-        deadline.check()
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+class _Bounded(httpx.SyncByteStream):
+    """A body whose deadline is checked per chunk."""
+
+    def __init__(self, stream: Iterable[bytes], deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            self._deadline.check(size)
+            yield chunk
+
+    def close(self) -> None:
+        """Close what it wraps."""
+        if isinstance(self._stream, httpx.SyncByteStream):
+            self._stream.close()
 
 
-async def aread_body(chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes:
+class _AsyncBounded(httpx.AsyncByteStream):
+    """As ``_Bounded``."""
+
+    def __init__(self, stream: AsyncIterable[bytes], deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            self._deadline.check(size)
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close what it wraps."""
+        if isinstance(self._stream, httpx.AsyncByteStream):
+            await self._stream.aclose()
+
+
+def read_body(response: httpx.Response, deadline: Deadline) -> bytes:
+    """The whole body; raises httpx.ReadTimeout at the deadline however it arrives."""
+    if not response.is_stream_consumed and isinstance(response.stream, httpx.SyncByteStream):
+        response.stream = _Bounded(response.stream, deadline)
+    return response.read()
+
+
+async def aread_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """As ``read_body``."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > BODY_LIMIT:
-            raise httpx.ReadError("the answer is too large")
-        deadline.check()
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    if not response.is_stream_consumed and isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _AsyncBounded(response.stream, deadline)
+    return await response.aread()
 
 
 def user_agent(face: str | None = None) -> str:

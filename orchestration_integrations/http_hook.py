@@ -448,7 +448,7 @@ class OrchestrationHttpHook(_Hook):
         try:
             response = self._client(call.retry).send(request, stream=True)
             try:
-                body = read_body(response.iter_bytes(), deadline)
+                body = read_body(response, deadline)
             finally:
                 response.close()
             result = self._exchange.result(call, response, body)
@@ -889,7 +889,7 @@ class AsyncOrchestrationHttpHook(_Hook):
         try:
             response = await self._client(call.retry).send(request, stream=True)
             try:
-                body = await aread_body(response.aiter_bytes(), deadline)
+                body = await aread_body(response, deadline)
             finally:
                 await response.aclose()
             result = self._exchange.result(call, response, body)
