@@ -193,6 +193,8 @@ class Api:
             reply = _changed(reply, exchange.content)
         exchange.reply = exchange.override or reply
         exchange.ready_ns = self._engine.now + exchange.stall_ns
+        if exchange.cut_ns is not None:
+            exchange.ready_ns = max(exchange.ready_ns, exchange.cut_ns + 1)
         if exchange.notify is not None:
             exchange.notify()
 
@@ -329,7 +331,7 @@ class Api:
             cursor["previous"] = _cursor(max(0, offset - size), size)
         if more:
             cursor["next"] = _cursor(offset + size, size)
-        return shown, cursor
+        return shown, cursor if v2 else None
 
     def listing(self, rows: list[Any], cursor: Any) -> Reply:
         """A list's answer."""

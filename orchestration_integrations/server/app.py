@@ -56,12 +56,12 @@ class Shell:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return
+            return None
         body, complete = b"", False
         while not complete:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return
+                return None
             body += message.get("body", b"")
             complete = not message.get("more_body", False)
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -76,11 +76,12 @@ class Shell:
         exchange = self.core.handle(request)
         try:
             if not await self._wait(exchange, receive):
-                return self._cut(scope)
+                return None
             reply = exchange.reply
             if reply is None or exchange.lost or self._cut_now(exchange):
-                return self._cut(scope)
-            return await self._answer(scope, send, exchange, reply)
+                self.core.forget(exchange)
+                return await self._cut(scope, receive)
+            return await self._answer(scope, receive, send, exchange, reply)
         finally:
             self.core.forget(exchange)
 
@@ -129,11 +130,14 @@ class Shell:
             return _LONGEST_LOOK
         return min(_LONGEST_LOOK, max(0.0, (min(known) - self.core.clock.now_ns()) / SECOND))
 
-    def _cut(self, scope: Scope) -> None:
+    async def _cut(self, scope: Scope, receive: Receive) -> None:
         if not self.connections.cut(scope.get("client")):
             raise CutConnection
+        # Until the HTTP server has seen it too: an app that returns unasked is an error to it.
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
-    async def _answer(self, scope: Scope, send: Send, exchange: Exchange, reply: Reply) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, reply: Reply) -> None:
         headers = [
             (b"date", http_date(self.core.clock.now_ns()).encode()),
             (b"content-type", reply.content_type.encode()),
@@ -145,7 +149,7 @@ class Shell:
         body = reply.body if scope["method"] != "HEAD" else b""
         if exchange.truncate and body:
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-            return self._cut(scope)
+            return await self._cut(scope, receive)
         if exchange.rate:
             size = max(1, int(exchange.rate / 10))
             for at in range(0, len(body), size):

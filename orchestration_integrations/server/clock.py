@@ -61,13 +61,13 @@ class VirtualClock:
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = int(start * SECOND)
-        self._movers: list[Callable[[int], None]] = []
+        self._servers: list[tuple[Callable[[int], None], Callable[[], int | None]]] = []
         self._sleepers: list[tuple[int, int]] = []
         self._tickets = 0
 
-    def on_move(self, pump: Callable[[int], None]) -> None:
-        """Have `pump(now_ns)` called after every move."""
-        self._movers.append(pump)
+    def serve(self, pump: Callable[[int], None], next_due: Callable[[], int | None]) -> None:
+        """Have `pump(now_ns)` called after every move; `next_due()` is the instant of the server's next step."""
+        self._servers.append((pump, next_due))
 
     def now_ns(self) -> int:
         return self._now
@@ -78,7 +78,7 @@ class VirtualClock:
     def move_to(self, instant_ns: int) -> None:
         """Move ahead to an instant (no move if it has passed) and let the servers do what was due."""
         self._now = max(self._now, instant_ns)
-        for pump in self._movers:
+        for pump, _ in self._servers:
             pump(self._now)
 
     def time(self) -> float:
@@ -97,8 +97,12 @@ class VirtualClock:
         """As `asyncio.sleep`, without the waiting."""
         await self.until(self._now + int(max(0.0, seconds) * SECOND))
 
-    async def until(self, instant_ns: int) -> None:
-        """Return when the clock shows the instant: moved there by others, or by us if nobody sleeps less long."""
+    async def until(self, instant_ns: int, early: Callable[[], bool] | None = None) -> None:
+        """Return when the clock shows the instant, or as soon as `early()` holds.
+
+        The clock is moved there by others, or by us if nobody sleeps less long: step by step, so that
+        whoever waits for a step of a server sees it at its instant.
+        """
         self._tickets += 1
         mine = (instant_ns, self._tickets)
         heapq.heappush(self._sleepers, mine)
@@ -107,11 +111,11 @@ class VirtualClock:
                 # Let every runnable task reach its own sleep first: only then is the earliest sleeper known.
                 for _ in range(3):
                     await asyncio.sleep(0)
-                if self._now >= instant_ns:
+                if self._now >= instant_ns or (early is not None and early()):
                     return
                 if self._sleepers[0] == mine:
-                    self.move_to(instant_ns)
-                    return
+                    dues = [due for _, next_due in self._servers if (due := next_due()) is not None]
+                    self.move_to(min([instant_ns, *dues]))
         finally:
             self._sleepers.remove(mine)
             heapq.heapify(self._sleepers)

@@ -72,7 +72,7 @@ class Core:
         if loaded is not None:
             self._restore(loaded)
         if isinstance(self.clock, VirtualClock):
-            self.clock.on_move(self._moved)
+            self.clock.serve(self._moved, self.engine.next_due)
 
     # ---- requests ----------------------------------------------------------------------------
 
@@ -99,6 +99,8 @@ class Core:
     def forget(self, exchange: Exchange) -> None:
         """The exchange is over: answered, cut or left by the client."""
         with self.lock:
+            if exchange.reply is None:
+                self.pump()  # what the client's leaving comes too late for
             exchange.gone = True
             exchange.notify = None
             self.held.discard(exchange)
@@ -208,7 +210,7 @@ class Core:
         engine, ledger = self.engine, self.engine.ledger
         return {
             "offset_ns": self.clock.offset_ns if isinstance(self.clock, RealClock) else 0,
-            "ledger": {name: getattr(ledger, name) for name in Ledger.__slots__},  # type: ignore[attr-defined]
+            "ledger": {name: getattr(ledger, name) for name in Ledger.__slots__},
             "up": engine.up,
             "parked": engine.parked,
             "stalled": engine.stalled,
@@ -232,5 +234,3 @@ class Core:
 
 
 __all__ = ["Core", "Exchange", "Reply", "Request"]
-
-

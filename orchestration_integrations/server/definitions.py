@@ -35,7 +35,7 @@ class Field:
 
 
 def _account(later: bool, ledger: str = "default") -> tuple[Field, ...]:
-    fields = (
+    fields: tuple[Field, ...] = (
         Field("ID", "id", "str", required=True),
         Field("Ledger", "ledger", "str", ledger, required=True),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
@@ -60,7 +61,7 @@ class EmbeddedServer:
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing)
         self.url = ""
         self._address = (host, port)
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
 
@@ -70,7 +71,7 @@ class EmbeddedServer:
             return self
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that asyncio sends at once
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
@@ -112,7 +113,7 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Cut what is under way, close everything; again is harmless."""
         if self._server is not None:
-            self._server.should_exit = True
+            self._server.end()
             self.core.cut_all()
         if self._thread is not None:
             self._thread.join(5)
@@ -157,23 +158,27 @@ class EmbeddedServer:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it serves, and doesn't wait for idle connections at its end."""
+    """Tells when it serves, and ends when it is told to."""
 
     def __init__(self, config: uvicorn.Config, told: threading.Event) -> None:
         super().__init__(config)
         self._told = told
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         await super().startup(sockets)
         self._told.set()
 
     async def main_loop(self) -> None:
-        while not self.should_exit:
-            await asyncio.sleep(0.02)
+        await self._end.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.force_exit = False
-        await super().shutdown(sockets)
+    def end(self) -> None:
+        """Stop serving; from any thread."""
+        self.should_exit = True
+        with suppress(RuntimeError):  # the loop is closed: it has ended
+            self._loop.call_soon_threadsafe(self._end.set)
 
 
 def _protocol(connections: Connections) -> type[H11Protocol]:

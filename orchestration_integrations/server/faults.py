@@ -7,10 +7,10 @@ each sort, the oldest first, so that a late row and a lost answer can meet in on
 |---|---|---|
 | `refuse` | | no connection (in process; over a socket as `cut_before`) |
 | `cut_before` | | the connection is cut, nothing was done |
-| `cut_amid` | `after` seconds (random, up to 0.012) | it is cut while the work is under way: done or not, by the moment |
+| `cut_amid` | `after` seconds (random, below 0.012) | it is cut while work is under way: done or not, by the moment |
 | `cut_after` | | the work is done, the answer is lost |
 | `stall` | `seconds` (30) | the work is done, the answer comes so much later |
-| `status` | `code` (503), `retry_after` (none), `message`, `error_code`, `work` (false) | an error instead of an answer |
+| `status` | `code` (503), `retry_after`, `message`, `error_code`, `work` (false) | an error instead of an answer |
 | `html` | `code` (502), `work` (false) | a gateway's page instead of an answer |
 | `truncated` | | the work is done, the body breaks off in the middle |
 | `slow` | `bytes_per_second` (20) | the work is done, the body drips |

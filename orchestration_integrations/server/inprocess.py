@@ -71,6 +71,10 @@ class _Transport:
             raise Unanswerable("no answer will ever come to this request, and it has no read timeout")
         return due
 
+    def _due(self, exchange: Exchange) -> bool:
+        due = exchange.due_ns()
+        return due is not None and due <= self.clock.now_ns()
+
     def _over(self, request: httpx.Request, exchange: Exchange, deadline: int | None) -> bool:
         """Whether the answer can go out now; raises if the connection is cut or the time is up."""
         now = self.clock.now_ns()
@@ -201,7 +205,7 @@ class AsyncInProcessTransport(_Transport, httpx.AsyncBaseTransport):
             while not self._over(request, exchange, deadline):
                 target = self._next(exchange, deadline)
                 if target is not None:
-                    await clock.until(target)
+                    await clock.until(target, lambda: self._due(exchange))
         finally:
             if not exchange.gone:
                 self.core.forget(exchange)

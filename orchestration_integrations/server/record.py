@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(slots=True)
 class Record:
-    """Everything that happened since the server's start, in order. `at` is in seconds since 1970, on the server's clock.
+    """Everything that happened since the server's start, in order.
 
-    Each entry is a plain dict with JSON values:
+    Instants (`at`) are in seconds since 1970, on the server's clock. Each entry is a plain dict with JSON values:
 
     - `started`: runs that really started (a ghost isn't one): `instance_id`, `workflow_id`, `variables`, `at`.
     - `released`: a `wait_event` that an event ended: `instance_id`, `stage`, `event`, `at`.

@@ -54,7 +54,9 @@ class SqliteStore(Store):
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS things (kind TEXT, id TEXT, data TEXT, PRIMARY KEY (kind, id))")
-        self._db.execute("CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, due INTEGER, kind TEXT, args TEXT)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, due INTEGER, kind TEXT, args TEXT)"
+        )
         self._things: dict[tuple[str, str], Any] = {}
         self._events: dict[int, Entry | None] = {}
         self._meta = False

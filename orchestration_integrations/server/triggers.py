@@ -33,7 +33,7 @@ class Triggers:
             api.fail('ERROR: syntax error at or near ";" (SQLSTATE=42601)')
         rows = [t for t in self.by_id.values() if not t.deleted]
         shown, cursor = api.page(rows, query, v2, False)
-        return api.listing([_shown(t) for t in shown], cursor if v2 else None)
+        return api.listing([_shown(t) for t in shown], cursor)
 
     def create(self, api: Api, request: Request) -> Reply:
         try:
@@ -82,7 +82,7 @@ class Triggers:
         trigger = self.by_id.get(trigger_id)
         rows = trigger.occurrences if trigger is not None else []
         shown, cursor = api.page(rows, api.query(request), v2, False)
-        return api.listing(shown, cursor if v2 else None)
+        return api.listing(shown, cursor)
 
     def test(self, api: Api, request: Request, trigger_id: str) -> Reply:
         try:
@@ -90,7 +90,9 @@ class Triggers:
         except JsonError as error:
             api.fail(str(error))
         if not isinstance(event, dict):
-            api.fail(f"json: cannot unmarshal {golang.json_kind(event)} into Go value of type map[string]interface {{}}")
+            api.fail(
+                f"json: cannot unmarshal {golang.json_kind(event)} into Go value of type map[string]interface {{}}"
+            )
         trigger = self._find(api, trigger_id)
         result: dict[str, Any] = {"filter": None, "variables": None}
         if trigger.filter is not None:
@@ -137,7 +139,9 @@ class Triggers:
             self._occurred(trigger, message, instance, None)
         self._engine.store.touch_meta()
 
-    def _occurred(self, trigger: Trigger, message: dict[str, Any], instance: Instance | None, error: str | None) -> None:
+    def _occurred(
+        self, trigger: Trigger, message: dict[str, Any], instance: Instance | None, error: str | None
+    ) -> None:
         occurrence: dict[str, Any] = {
             "triggerID": trigger.id,
             "date": format_instant_cut(self._engine.now),
@@ -191,7 +195,9 @@ def _read(body: Any) -> tuple[str, str, str, str | None, dict[str, str] | None]:
     variables = body.get("vars")
     if variables is not None and not isinstance(variables, dict):
         kind = golang.json_kind(variables)
-        raise JsonError(f"json: cannot unmarshal {kind} into Go struct field TriggerData.vars of type map[string]string")
+        raise JsonError(
+            f"json: cannot unmarshal {kind} into Go struct field TriggerData.vars of type map[string]string"
+        )
     for value in (variables or {}).values():
         if value is not None and not isinstance(value, str):
             kind = golang.json_kind(value)

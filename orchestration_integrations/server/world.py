@@ -1,4 +1,6 @@
-"""Tell a running server what happens around it: `python -m orchestration_integrations.server.world URL "workers stopped"`.
+"""Tell a running server what happens around it.
+
+    python -m orchestration_integrations.server.world URL "workers stopped"
 
 Needs nothing but the standard library. What can be told: `workers|engine|database|ledger stopped|started`,
 and `publish {json}`. The server must have been started with faults. Exit status 1 if it refuses.
