@@ -654,7 +654,11 @@ def _yaml(body: bytes) -> Any:
         value = yaml.safe_load(body.decode("utf-8", "replace"))
         json.dumps(value, default=_yaml_scalar, allow_nan=False)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise JsonError(f"yaml: {str(error).splitlines()[0] if str(error) else 'invalid'}") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        if problem.startswith("expected the node content"):
+            problem = "did not find expected node content"
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        raise JsonError(f"yaml: {line}{problem}") from None
     if value is None:
         raise JsonError("EOF")
     return json.loads(json.dumps(value, default=_yaml_scalar))
