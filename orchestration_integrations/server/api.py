@@ -570,7 +570,7 @@ class Api:
         run = instance.runs.get(int(number)) if instance is not None else None
         if run is None:
             self.not_found()
-        return self.data([_activity_json(a, self._generation) for a in run.activities])
+        return self.data([_activity_json(a, v2) for a in run.activities])
 
     def _send_event(self, exchange: Exchange, request: Request, v2: bool, instance_id: str, b: str) -> Reply | None:
         try:
@@ -622,7 +622,7 @@ def _stage_run_json(run: StageRun) -> dict[str, Any]:
     return shown
 
 
-def _activity_json(activity: Activity, generation: int) -> dict[str, Any]:
+def _activity_json(activity: Activity, v2: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "name": activity.name,
         "input": {activity.name: activity.step["input"]},
@@ -632,8 +632,8 @@ def _activity_json(activity: Activity, generation: int) -> dict[str, Any]:
     }
     if activity.has_output:
         output = activity.output
-        if generation > 1 and activity.name == "CreateTransaction":
-            # Later generations keep the shape of an older ledger: a list, and the number under two names.
+        if v2 and activity.name == "CreateTransaction":
+            # Version 2 keeps the shape of an older ledger: a list, and the number under two names.
             output = {"data": [{**output["data"], "txid": output["data"]["id"]}]}
         shown["output"] = {activity.name: output}
     if activity.error:

@@ -36,13 +36,14 @@ def _transaction(
     shown = dict(posting)
     if shown["amount"] is not None:
         shown["amount"] = golang.lossy(shown["amount"])
-    data: dict[str, Any] = {"metadata": dict(metadata), "postings": [shown]}
+    data: dict[str, Any] = {"postings": [shown]}
+    if metadata or generation == 1:
+        data["metadata"] = dict(metadata)
     if timestamp:
         data["timestamp"] = timestamp
-    shown_input = {"Data": data, "Ledger": ledger} if generation == 1 else {"ledger": ledger, "data": data}
     return {
         "name": "CreateTransaction",
-        "input": shown_input,
+        "input": {"Data": data, "Ledger": ledger},
         "call": {
             "ledger": ledger,
             "postings": [posting],
@@ -67,8 +68,9 @@ def plan(kind: str, stage: Mapping[str, Any], generation: int) -> list[Step]:
         account = stage["account"]
         if account is None:
             raise StageFailed("invalid update specification")
-        call = {"ledger": account["ledger"], "id": account["id"], "metadata": account["metadata"] or {}}
-        return [{"name": "AddAccountMetadata", "input": call, "call": call}]
+        call = {"ledger": account["ledger"], "account": account["id"], "metadata": account["metadata"] or {}}
+        # The documented name of the account is `id`, the one that the server writes is `account`.
+        return [{"name": "AddAccountMetadata", "input": {**call, "id": account["id"]}, "call": call}]
     source, destination, amount = stage["source"], stage["destination"], stage["amount"]
     if not (source["account"] or source["wallet"] or source["payment"]) or not any(destination.values()):
         raise StageFailed("should not happen")
@@ -126,7 +128,7 @@ def perform(step: Step, ledger: Ledger, now_ns: int, key: str | None) -> tuple[A
     if name == "GetAccount":
         return {"data": ledger.account(call["ledger"], call["id"])}, []
     if name == "AddAccountMetadata":
-        ledger.add_metadata(call["ledger"], call["id"], call["metadata"])
+        ledger.add_metadata(call["ledger"], call["account"], call["metadata"])
         return None, []
     if name == "ListWallets":
         return {"cursor": {"data": [], "hasMore": False, "pageSize": 15}}, []
