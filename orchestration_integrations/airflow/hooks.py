@@ -170,7 +170,7 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
         return OrchestrationHttpHook(self.settings().with_changes(**changes), face=FACE, on_token=_mask_token)
 
     async def get_async_conn(self) -> AsyncOrchestrationHttpHook:
-        """The async twin; close it with ``aclose``."""
+        """The async twin; use it as an async context manager."""
         from ..http_hook import AsyncOrchestrationHttpHook
 
         return AsyncOrchestrationHttpHook(await self.async_settings(), face=FACE, on_token=_mask_token)

@@ -1,0 +1,34 @@
+"""The link from a task to its instance."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from urllib.parse import quote
+
+from .compat import BaseOperatorLink, XCom
+
+INSTANCE_ID_KEY = "instance_id"
+INSTANCE_URL_KEY = "instance_url"
+
+logger = logging.getLogger("orchestration_integrations.airflow")
+
+
+def instance_url(base_url: str, instance_id: str) -> str:
+    """Address of an instance on the server's API."""
+    return f"{base_url}/instances/{quote(instance_id, safe='')}"
+
+
+class OrchestrationInstanceLink(BaseOperatorLink):  # type: ignore[misc]
+    """Opens the instance that this try of the task ran; empty where there is none yet."""
+
+    name = "Orchestration instance"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The URL, never an error: a page of Airflow depends on it."""
+        try:
+            url = XCom.get_value(key=INSTANCE_URL_KEY, ti_key=ti_key)
+        except Exception:
+            logger.debug("no link for %s", ti_key, exc_info=True)
+            return ""
+        return url if isinstance(url, str) else ""

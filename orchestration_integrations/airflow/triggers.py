@@ -1,0 +1,199 @@
+"""Triggers: they only read. What follows from what they saw is decided on a worker.
+
+A triggerer may die, restart, or run a trigger twice; a trigger that changed something there would
+change it twice, or cancel a payment because of a deployment. So ``run`` only GETs, and a cancel is sent
+only by ``on_kill``, which Airflow calls when a user acted on the task (or its DAG run ended).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..api.errors import (
+    InstanceCancelledError,
+    InstanceFailedError,
+    InstanceStuckError,
+    OrchestrationError,
+    StateUnknownError,
+    WaitTimeoutError,
+)
+from ..api.models import StageEvent
+from .compat import (
+    AIRFLOW_3,
+    AIRFLOW_3_3,
+    USER_ACTION,
+    BaseEventTrigger,
+    TriggerEvent,
+    state_of_task,
+    state_of_task_instance_row,
+)
+from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .summary import run_summary, stage_line
+
+KILL_SECONDS = 15.0
+"""Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
+
+logger = logging.getLogger("orchestration_integrations.airflow")
+
+
+class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
+    """What the triggers share: the connection, the cancel when a user kills the task."""
+
+    supports_triggerer_queue = True
+
+    def __init__(self, instance_id: str, orchestration_conn_id: str, cancel_on_kill: bool) -> None:
+        super().__init__()
+        self.instance_id = instance_id
+        self.orchestration_conn_id = orchestration_conn_id
+        self.cancel_on_kill = cancel_on_kill
+        self._hook = OrchestrationHook(orchestration_conn_id)
+
+    def _kwargs(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and keyword arguments, plain JSON, without any secret."""
+        return f"{type(self).__module__}.{type(self).__name__}", self._kwargs()
+
+    async def on_kill(self) -> None:
+        """Cancel the instance, because a user marked or cleared the task or its DAG run ended (Airflow 3.3)."""
+        if not self.cancel_on_kill:
+            logger.info("instance %s is left alone (cancel_on_kill=False)", self.instance_id)
+            return
+        try:
+            async with await self._hook.get_async_conn() as http:
+                outcome = await http.cancel(self.instance_id, timeout=KILL_SECONDS)
+        except OrchestrationError as error:
+            logger.error("instance %s was not cancelled and may still run: %s", self.instance_id, error)
+            return
+        if outcome.status == "not_confirmed":
+            logger.error(
+                "instance %s still runs: the abort was answered with %s and had no effect in %.0f s",
+                self.instance_id,
+                outcome.abort_answer,
+                KILL_SECONDS,
+            )
+            return
+        logger.info("cancel of instance %s: %s", self.instance_id, outcome.status)
+        for activity in outcome.in_flight:
+            logger.warning(
+                "instance %s was cancelled amid %s: the money may have moved, check the ledger",
+                self.instance_id,
+                activity.name,
+            )
+
+    async def _cancelled(self, error: asyncio.CancelledError) -> None:
+        """Below Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""
+        if AIRFLOW_3_3 or not self.cancel_on_kill or (error.args and error.args[0] == USER_ACTION):
+            return
+        try:
+            state = await asyncio.get_running_loop().run_in_executor(None, self._task_state)
+        except Exception:
+            logger.warning("the state of the task is unknown: instance %s is left alone", self.instance_id)
+            return
+        if state is None or state == "deferred":
+            return
+        logger.info("the task is no longer deferred but %s: cancelling instance %s", state, self.instance_id)
+        await self.on_kill()
+
+    def _task_state(self) -> str | None:
+        ti = self.task_instance
+        if ti is None:
+            return None
+        if AIRFLOW_3:
+            return state_of_task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        return state_of_task_instance_row(ti)
+
+
+class OrchestrationInstanceTrigger(_InstanceTrigger):
+    """Waits until an instance ends, a deadline passes, or it is stuck, and says so in one event.
+
+    The event: ``status`` (``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck``, ``unknown``, ``error``),
+    ``instance_id``, ``message``, and on success ``result``.
+
+    Args:
+        instance_id: whom to wait for.
+        orchestration_conn_id: the connection.
+        deadline: epoch seconds; None for none.
+        poll_interval: seconds between polls, once they have slowed down.
+        fail_after_attempts: end the wait once a payment failed so often; None for never.
+        cancel_on_kill: whether a user's kill of the task cancels the instance.
+        row_grace: seconds for which an id never seen may be unknown; None for the default.
+        later: arguments of later versions; ignored.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        deadline: float | None = None,
+        poll_interval: float = 5.0,
+        fail_after_attempts: int | None = None,
+        cancel_on_kill: bool = False,
+        row_grace: float | None = None,
+        **later: Any,
+    ) -> None:
+        super().__init__(instance_id, orchestration_conn_id, cancel_on_kill)
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.fail_after_attempts = fail_after_attempts
+        self.row_grace = row_grace
+
+    def _kwargs(self) -> dict[str, Any]:
+        return {
+            "instance_id": self.instance_id,
+            "orchestration_conn_id": self.orchestration_conn_id,
+            "deadline": self.deadline,
+            "poll_interval": self.poll_interval,
+            "fail_after_attempts": self.fail_after_attempts,
+            "cancel_on_kill": self.cancel_on_kill,
+            "row_grace": self.row_grace,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Read until there is something to tell."""
+        try:
+            event = await self._wait()
+        except asyncio.CancelledError as error:
+            await self._cancelled(error)
+            raise
+        yield TriggerEvent(event)
+
+    async def _wait(self) -> dict[str, Any]:
+        try:
+            async with await self._hook.get_async_conn() as http:
+                result = await http.wait(
+                    self.instance_id,
+                    deadline=self.deadline,
+                    poll_interval=self.poll_interval,
+                    on_stage=_log_stage,
+                    fail_after_attempts=self.fail_after_attempts,
+                    row_grace=self.row_grace,
+                )
+        except OrchestrationError as error:
+            return self._event(_status_of(error), str(error))
+        return {**self._event("succeeded", ""), "result": run_summary(result.instance, result.moved)}
+
+    def _event(self, status: str, message: str) -> dict[str, Any]:
+        return {"status": status, "instance_id": self.instance_id, "message": message}
+
+
+def _log_stage(event: StageEvent) -> None:
+    logger.info("%s", stage_line(event))
+
+
+def _status_of(error: OrchestrationError) -> str:
+    if isinstance(error, InstanceFailedError):
+        return "failed"
+    if isinstance(error, InstanceCancelledError):
+        return "cancelled"
+    if isinstance(error, WaitTimeoutError):
+        return "timeout"
+    if isinstance(error, InstanceStuckError):
+        return "stuck"
+    if isinstance(error, StateUnknownError):
+        return "unknown"
+    return "error"
