@@ -189,11 +189,18 @@ class _Hook:
         logger.warning("%s", message, extra={"operation": call.operation})
         return AmbiguousSubmitError(message)
 
-    def _give(self, instance: Instance) -> Instance:
-        """Remember an id that the server itself gave: its row may be late, but a run stands behind it."""
-        self._given_ids[instance.id] = None
+    def expect(self, instance_id: str) -> None:
+        """Tell this hook an id that the server once gave, as one that was stored by another process.
+
+        A run stands behind it, so that its row may be late: ``wait``, ``cancel`` and
+        ``send_event_when_ready`` then don't take "not found" for an answer for an hour, or their limit.
+        """
+        self._given_ids[instance_id] = None
         while len(self._given_ids) > _KNOWN_IDS:
             self._given_ids.pop(next(iter(self._given_ids)))
+
+    def _give(self, instance: Instance) -> Instance:
+        self.expect(instance.id)
         return instance
 
     def _row_grace(self, instance_id: str, short: float, long: float) -> float:

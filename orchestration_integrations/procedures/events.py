@@ -24,6 +24,8 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     is_ambiguous,
+    is_passing,
+    is_unexplained,
     summary,
 )
 from ..api.models import Instance, StageStatus
@@ -84,6 +86,12 @@ class _Delivery:
             message = f"event {self.name!r} to instance {self.instance_id} may not have been delivered: {why}"
         return EventNotDeliveredError(message, reason=reason, instance_id=self.instance_id, instance=instance)
 
+    def unreadable(self, error: OrchestrationError, *, sent: bool, instance: Instance | None) -> OrchestrationError:
+        """What a read that was given up means: a refusal stays what it is."""
+        if not (is_passing(error) or is_unexplained(error)):
+            return error
+        return self.failed("unknown" if sent else "not_ready", f"a read failed ({summary(error)})", instance)
+
     def limit(self) -> float:
         """Monotonic seconds by which a read that fails again and again is given up."""
         at = self.now.monotonic()
@@ -99,6 +107,8 @@ class _Delivery:
             except NotFoundError:
                 if self.now.monotonic() - begun >= min(row_grace, self.until - begun):
                     raise
+            except OrchestrationError as error:
+                raise self.unreadable(error, sent=False, instance=None) from error
             yield from pause(backoff.seconds())
 
     def stages_for(self, instance: Instance) -> Procedure[list[int] | None]:
@@ -108,6 +118,8 @@ class _Delivery:
             workflow = yield from insist(call, self.now, self.limit())
         except NotFoundError:
             return None  # deleted, on a server that then hides it
+        except OrchestrationError as error:
+            raise self.unreadable(error, sent=False, instance=instance) from error
         found = []
         for number, one in enumerate(workflow.stages):
             event = awaited_event(one)
@@ -229,11 +241,8 @@ def _read_again(delivery: _Delivery, sent: bool, instance: Instance) -> Procedur
     call = get_instance(delivery.instance_id, delivery.versions.plain)
     try:
         return (yield from insist(call, delivery.now, delivery.limit()))
-    except NotFoundError:
-        raise
     except OrchestrationError as error:
-        reason: NotDelivered = "unknown" if sent else "not_ready"
-        raise delivery.failed(reason, f"the instance could not be read ({summary(error)})", instance) from error
+        raise delivery.unreadable(error, sent=sent, instance=instance) from error
 
 
 def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instance]:
@@ -242,8 +251,7 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
         call = get_instance(delivery.instance_id, delivery.versions.plain)
         instance = yield from do(call, delivery.now.monotonic() + LAST_LOOK_SECONDS)
     except OrchestrationError as error:
-        reason: NotDelivered = "unknown" if sent else "not_ready"
-        raise delivery.failed(reason, f"the instance could not be read ({summary(error)})", None) from error
+        raise delivery.unreadable(error, sent=sent, instance=None) from error
     if sent and _ended(instance, stage):
         return instance
     if instance.terminated:

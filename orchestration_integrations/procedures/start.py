@@ -149,8 +149,18 @@ def start(request: StartRequest, versions: Versions, now: Now) -> Procedure[Inst
         AmbiguousRunError: a run may exist; what is known stands in its attributes.
     """
     self = _Start(request, versions, now)
-    workflow = yield from insist(get_workflow(request.workflow_id, versions.plain), now, self.until)
-    if workflow.deleted_at is not None:
+    try:
+        workflow = yield from insist(get_workflow(request.workflow_id, versions.plain), now, self.until)
+    except NotFoundError:
+        if request.chosen is None:
+            raise
+        return (yield from _release(self, request.chosen, ()))  # deleted meanwhile, on a server that then hides it
+    except OrchestrationError as error:
+        if request.fresh and request.chosen is None:
+            raise
+        why = f"an earlier attempt may have started it, and the workflow could not be read ({summary(error)})"
+        raise self.ambiguous(why, (request.chosen,) if request.chosen else (), error) from error
+    if workflow.deleted_at is not None and request.chosen is None:
         raise NotFoundError(f"workflow {request.workflow_id} was deleted at {workflow.deleted_at.isoformat()}")
     gate = _is_gated(workflow, request)
     yield from _check_placeholders(self, workflow)
@@ -206,6 +216,11 @@ def _check_placeholders(self: _Start, workflow: Workflow) -> Procedure[None]:
 
 
 # ---- the gated protocol ----------------------------------------------------------------------------
+
+
+def is_same_key(found: object, wanted: str) -> bool:
+    """Keys are compared as whole strings: ``run-1`` is not ``run-10``."""
+    return found == wanted
 
 
 @dataclass
@@ -317,7 +332,7 @@ def _look(self: _Start) -> Procedure[_Seen]:
         if not history:
             continue  # a ghost or a run that has not begun: it cannot have been released
         gate = history[0]
-        if gate.name != "RunWaitEvent" or gate.input.get("event") != self.event:
+        if gate.name != "RunWaitEvent" or not is_same_key(gate.input.get("event"), self.event):
             self.foreign.add(row.id)
         elif gate.terminated and gate.error is None:
             found.released.append(row)
@@ -407,7 +422,7 @@ def _release(self: _Start, chosen: str, others: Sequence[str]) -> Procedure[Inst
                 return instance
             if instance.terminated:
                 return instance
-            trouble = "its gate is not open yet"
+            trouble = "its gate is still closed" if instance.status else "the server shows no stage of it"
             if instance.status and self.now.monotonic() >= send_at:
                 try:
                     yield from do(event, self.until)
@@ -456,7 +471,20 @@ def _ungated(self: _Start, workflow: Workflow) -> Procedure[Instance]:
             raise
         return (yield from _proof(self, f"its submit got no answer ({summary(error)})", provable, error))
     yield from tell(request.on_chosen, instance.id)
-    return instance
+    return (yield from _shown(self, instance))
+
+
+def _shown(self: _Start, instance: Instance) -> Procedure[Instance]:
+    """The run whose answer arrived, once its row can be read: whoever gets the id next need not know it is young."""
+    backoff = Backoff(self.now, first=0.05)
+    while True:
+        try:
+            return (yield from do(get_instance(instance.id, self.versions.plain), self.until))
+        except OrchestrationError as error:
+            wait = backoff.seconds(error)
+        if self.now.monotonic() + wait >= self.until:
+            return instance
+        yield from pause(wait)
 
 
 def _known(self: _Start, chosen: str) -> Procedure[Instance]:
@@ -490,7 +518,7 @@ def _proof(self: _Start, why: str, provable: bool, cause: BaseException | None) 
                 history = yield from do(get_instance_history(row.id, self.versions.plain), self.until)
             except OrchestrationError:
                 continue
-            if any(text == self.request.key for run in history for _, text in strings_of(run.input)):
+            if any(is_same_key(text, self.request.key) for run in history for _, text in strings_of(run.input)):
                 proven.append(row)
             elif row.terminated:
                 self.foreign.add(row.id)  # all that will ever stand in its history has been read

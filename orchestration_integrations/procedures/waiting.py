@@ -414,7 +414,8 @@ class Waiting:
             if not told.begun:
                 told.begun = True
                 events.append(self._event(number, "begun", None))
-            over = row.terminated_at is not None or instance.terminated
+            # A row can stay open for good where the server lost a write; what follows it tells its end.
+            over = row.terminated_at is not None or instance.terminated or number < max(latest)
             if over and not told.ended:
                 told.ended = True
                 events.append(self._event(number, "ended", row.error))
