@@ -61,7 +61,7 @@ class World:
         answer = self.client.get(path)
         assert answer.status_code == 200, answer.text
         body = answer.json()
-        return body["data"] if "data" in body else body
+        return body.get("data", body)
 
     def instance(self, instance_id: str) -> dict[str, Any]:
         data = self.get(f"/instances/{instance_id}")
