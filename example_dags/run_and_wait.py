@@ -26,7 +26,9 @@ PAYOUT = {
     ],
 }
 
-with DAG(dag_id="run_and_wait", schedule=None, start_date=datetime(2024, 1, 1), catchup=False, tags=["payments"]) as dag:
+with DAG(
+    dag_id="run_and_wait", schedule=None, start_date=datetime(2024, 1, 1), catchup=False, tags=["payments"]
+) as dag:
     OrchestrationRunWorkflowOperator(
         task_id="pay",
         # Ensured on the server with a gate before its first stage, so that a retry can never pay twice.

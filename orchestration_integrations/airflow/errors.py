@@ -5,7 +5,16 @@ Each is both: the error of this package with its attributes, and Airflow's fail-
 
 from __future__ import annotations
 
-from ..api.errors import AmbiguousRunError, ConfigurationError, NotFoundError, OrchestrationError, ValidationError
+from ..api.errors import (
+    AmbiguousRunError,
+    ConfigurationError,
+    EventNotDeliveredError,
+    InstanceCancelledError,
+    InstanceFailedError,
+    NotFoundError,
+    OrchestrationError,
+    ValidationError,
+)
 from .compat import AirflowFailException
 
 
@@ -25,6 +34,22 @@ class NotFoundFailure(NotFoundError, AirflowFailException):  # type: ignore[misc
     """There is no such workflow."""
 
 
+class EventNotDeliveredFailure(EventNotDeliveredError, AirflowFailException):  # type: ignore[misc]
+    """The event cannot reach its stage any more, or may have reached it: sending it again could skip a later one."""
+
+
+class InstanceFailedFailure(InstanceFailedError, AirflowFailException):  # type: ignore[misc]
+    """A sensor's instance ended with an error and will not end otherwise."""
+
+
+class InstanceCancelledFailure(InstanceCancelledError, AirflowFailException):  # type: ignore[misc]
+    """A sensor's instance was cancelled and will not end otherwise."""
+
+
+class NotAsExpectedFailure(OrchestrationError, AirflowFailException):  # type: ignore[misc]
+    """What a sensor waits for can no longer happen."""
+
+
 class ConfigurationFailure(ConfigurationError, AirflowFailException):  # type: ignore[misc]
     """The connection is wrong."""
 
@@ -34,7 +59,18 @@ _FINAL: dict[type[OrchestrationError], type[OrchestrationError]] = {
     ValidationError: ValidationFailure,
     NotFoundError: NotFoundFailure,
     ConfigurationError: ConfigurationFailure,
+    EventNotDeliveredError: EventNotDeliveredFailure,
+    InstanceFailedError: InstanceFailedFailure,
+    InstanceCancelledError: InstanceCancelledFailure,
 }
+
+
+_NEVER_MENDS = (AmbiguousRunError, ValidationError, NotFoundError, ConfigurationError)
+
+
+def told(error: OrchestrationError) -> OrchestrationError:
+    """The error as a task should raise it: one that no further try can mend is not retried."""
+    return final(error) if type(error) in _NEVER_MENDS else error
 
 
 def final(error: OrchestrationError) -> OrchestrationError:

@@ -2,6 +2,344 @@
 
 from __future__ import annotations
 
-from .run_operator import OrchestrationRunWorkflowOperator
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
-__all__ = ["OrchestrationRunWorkflowOperator"]
+from ..api.definitions import awaited_event, may_become
+from ..api.errors import EventNotDeliveredError, NotFoundError, OrchestrationError, ValidationError, summary
+from ..api.models import CancelOutcome, Instance
+from .compat import (
+    DEFERRAL_FAILURES,
+    AirflowException,
+    AirflowSkipException,
+    BaseOperator,
+    Context,
+    default_deferrable,
+)
+from .errors import EventNotDeliveredFailure, final, told
+from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .run_operator import DEFER_MARGIN, OrchestrationRunWorkflowOperator, read_definition
+from .summary import moved_summary
+
+EVENT_STORE_KEY = "orchestration_event"
+SEND_SECONDS = 60.0
+"""Seconds for delivering an event to a stage that was seen listening."""
+
+__all__ = [
+    "OrchestrationCancelInstanceOperator",
+    "OrchestrationCreateWorkflowOperator",
+    "OrchestrationRunWorkflowOperator",
+    "OrchestrationSendEventOperator",
+]
+
+
+class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
+    """Make sure that a definition is on the server; an equal one is reused.
+
+    Args:
+        definition: mapping, or YAML or JSON text. One of this and path.
+        path: file with a definition.
+        gate: put a gate before its first stage, which makes starting its runs exactly-once.
+        orchestration_conn_id: the connection.
+
+    Returns (XCom): the workflow's id.
+    """
+
+    template_fields: Sequence[str] = ("definition", "path", "orchestration_conn_id")
+    template_fields_renderers = {"definition": "json"}  # noqa: RUF012
+    ui_color = "#d9e6f2"
+
+    def __init__(
+        self,
+        *,
+        definition: Any = None,
+        path: Any = None,
+        gate: bool = False,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.definition = definition
+        self.path = path
+        self.gate = gate
+        self.orchestration_conn_id = orchestration_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Ensure it."""
+        try:
+            if (self.definition in (None, "")) == (self.path in (None, "")):
+                raise ValidationError("give exactly one of definition and path", path="definition")
+            with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
+                ensured = http.ensure_workflow(read_definition(self.definition, self.path), gate=self.gate)
+        except OrchestrationError as error:
+            raise told(error) from error.__cause__
+        self.log.info("workflow %s %s", ensured.workflow.id, "was created" if ensured.created else "is reused")
+        return ensured.workflow.id
+
+
+class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
+    """Send an event to the stage of an instance that waits for it, and see that it was taken.
+
+    Args:
+        instance_id: whom to send it to.
+        event: its name.
+        stage: number of the stage that is meant, where several wait for the same name.
+        timeout: seconds from the start of the try for the stage to listen and the event to be taken; None for no limit.
+        deferrable: wait for the stage in the triggerer; the event itself is sent by a worker.
+            Default: Airflow's ``operators.default_deferrable``.
+        poll_interval: seconds between looks of the triggerer, once they have slowed down.
+        orchestration_conn_id: the connection.
+
+    Returns (XCom): ``instance_id``, ``event``, ``state`` of the instance after it.
+
+    Raises:
+        EventNotDeliveredError: with the reason; not retried unless nothing was sent and the stage may still listen.
+    """
+
+    template_fields: Sequence[str] = ("instance_id", "event", "stage", "orchestration_conn_id")
+    ui_color = "#d9e6f2"
+
+    def __init__(
+        self,
+        *,
+        instance_id: Any,
+        event: Any,
+        stage: Any = None,
+        timeout: float | timedelta | None = None,
+        deferrable: bool | None = None,
+        poll_interval: float = 5.0,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.instance_id = instance_id
+        self.event = event
+        self.stage = stage
+        self.timeout = timeout
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.poll_interval = poll_interval
+        self.orchestration_conn_id = orchestration_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deliver it here, or wait in the triggerer first."""
+        try:
+            self._check()
+            deadline = self._deadline(context)
+            if self.deferrable:
+                self._defer(deadline)
+            return self._send(context, deadline)
+        except OrchestrationError as error:
+            raise told(error) from error.__cause__
+
+    def execute_complete(
+        self, context: Context, event: Any = None, deadline: float | None = None, **later: Any
+    ) -> dict[str, Any]:
+        """Send it, whatever the triggerer saw: the delivery looks for itself."""
+        said = event if isinstance(event, Mapping) else {}
+        self.log.info("the triggerer says: %s %s", said.get("status"), said.get("message"))
+        try:
+            return self._send(context, deadline)
+        except OrchestrationError as error:
+            raise told(error) from error.__cause__
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow's; where the deferral failed the delivery is tried all the same, within a short time."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except DEFERRAL_FAILURES as failure:
+            self.log.warning("the deferral failed (%s): trying to deliver at once", failure)
+            return self.execute_complete(context, None, deadline=time.time())
+
+    def _check(self) -> None:
+        for name in ("instance_id", "event"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value in ("", "None"):
+                raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
+        self._stage()
+
+    def _stage(self) -> int | None:
+        if self.stage is None or self.stage in ("", "None"):
+            return None
+        text = str(self.stage).strip()
+        if isinstance(self.stage, bool) or not text.isdecimal():
+            raise ValidationError(f"stage must be a whole number from 0, not {self.stage!r}", path="stage")
+        return int(text)
+
+    def _deadline(self, context: Context) -> float | None:
+        if self.timeout is None:
+            return None
+        seconds = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
+        started = context["ti"].start_date
+        return (started.timestamp() if started is not None else time.time()) + seconds
+
+    def _defer(self, deadline: float | None) -> None:
+        from .triggers import OrchestrationStageTrigger
+
+        remaining = None
+        if deadline is not None:
+            remaining = timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_MARGIN)
+        self.defer(
+            trigger=OrchestrationStageTrigger(
+                instance_id=self.instance_id,
+                stage=self._stage(),
+                until="listening",
+                event=self.event,
+                orchestration_conn_id=self.orchestration_conn_id,
+                deadline=deadline,
+                poll_interval=self.poll_interval,
+            ),
+            method_name="execute_complete",
+            kwargs={"deadline": deadline},
+            timeout=remaining,
+        )
+
+    def _send(self, context: Context, deadline: float | None) -> dict[str, Any]:
+        stage = self._stage()
+        timeout: float | None = None
+        if deadline is not None:
+            timeout = max(1.0, deadline - time.time())
+        elif self.deferrable:
+            timeout = SEND_SECONDS
+        with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
+            tried = _note_sending(context, self.instance_id, self.event)
+            if tried and stage is not None and _waits_often(http, self.instance_id, self.event):
+                raise EventNotDeliveredFailure(
+                    f"an earlier try may have sent {self.event!r} to instance {self.instance_id}, and several stages "
+                    "wait for that name: sending it again could skip one",
+                    reason="unknown",
+                    instance_id=self.instance_id,
+                )
+            try:
+                instance = http.send_event_when_ready(self.instance_id, self.event, stage=stage, timeout=timeout)
+            except EventNotDeliveredError as error:
+                if tried and _is_past(error):
+                    self.log.warning("an earlier try, or someone else, has delivered it already: %s", error)
+                    instance = http.get_instance(self.instance_id)
+                elif error.reason == "not_ready":
+                    raise
+                else:
+                    raise final(error) from error
+        return {"instance_id": instance.id, "event": self.event, "state": instance.state}
+
+
+def _note_sending(context: Context, instance_id: str, event: str) -> bool:
+    """Write down that the event is about to be sent; whether an earlier try had done so (Airflow 3.3)."""
+    store = context.get("task_state_store")
+    if store is None:
+        return bool(context["ti"].try_number > 1)
+    ours = {"instance_id": instance_id, "event": event}
+    if store.get(EVENT_STORE_KEY) == ours:
+        return True
+    store.set(EVENT_STORE_KEY, ours)
+    return False
+
+
+def _waits_often(http: Any, instance_id: str, event: str) -> bool:
+    try:
+        stages = http.get_workflow(http.get_instance(instance_id).workflow_id).stages
+    except NotFoundError:
+        return True
+    names = [awaited_event(stage) for stage in stages]
+    return sum(1 for name in names if name is not None and may_become(name, event)) > 1
+
+
+def _is_past(error: EventNotDeliveredError) -> bool:
+    """Whether the stage that waited for the event is behind the instance, without an error."""
+    if error.reason == "stage_over":
+        return True
+    return error.reason == "instance_ended" and error.instance is not None and error.instance.state == "succeeded"
+
+
+class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
+    """Cancel an instance and say what is true afterwards. Meant for a trigger rule or as a teardown.
+
+    Args:
+        instance_id: whom to cancel; a list cancels each. Nothing (None, empty, the text "None") skips the task.
+        fail_if_not_confirmed: fail where it was not seen to end. Default False: the outcome says so.
+        timeout: seconds for it to end; 15.
+        orchestration_conn_id: the connection.
+
+    Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
+    ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
+    same), and what had moved. For a list: ``status`` (the worst) and ``instances``.
+    """
+
+    template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id")
+    ui_color = "#f2dcd9"
+
+    def __init__(
+        self,
+        *,
+        instance_id: Any,
+        fail_if_not_confirmed: bool = False,
+        timeout: float = 15.0,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.instance_id = instance_id
+        self.fail_if_not_confirmed = fail_if_not_confirmed
+        self.timeout = timeout
+        self.orchestration_conn_id = orchestration_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Cancel, read until it has ended or the time is over."""
+        several = not isinstance(self.instance_id, str) and isinstance(self.instance_id, Sequence)
+        given = self.instance_id if several else [self.instance_id]
+        ids = list(dict.fromkeys(one for one in given if one not in (None, "", "None", "none")))
+        if not ids:
+            raise AirflowSkipException("there is no instance to cancel")
+        outcomes: list[dict[str, Any]] = []
+        failures: list[str] = []
+        with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
+            for one in ids:
+                try:
+                    if not isinstance(one, str):
+                        raise ValidationError(f"instance_id must be a string, not {one!r}", path="instance_id")
+                    outcome = http.cancel(one, timeout=self.timeout)
+                except OrchestrationError as error:
+                    if not several:
+                        raise told(error) from error.__cause__
+                    failures.append(f"{one}: {summary(error)}")
+                    continue
+                outcomes.append(cancel_summary(one, outcome))
+                self._log(one, outcome)
+        unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]
+        if unsure and self.fail_if_not_confirmed:
+            failures.append(f"not seen to end: {', '.join(unsure)}")
+        if failures:
+            raise AirflowException(f"not all was cancelled, it may still run: {'; '.join(failures)}")
+        if not several:
+            return outcomes[0]
+        return {"status": worst_of(outcomes), "instances": outcomes}
+
+    def _log(self, instance_id: str, outcome: CancelOutcome) -> None:
+        level = self.log.error if outcome.status == "not_confirmed" else self.log.info
+        level("instance %s: %s (the abort was answered with %s)", instance_id, outcome.status, outcome.abort_answer)
+        for activity in outcome.in_flight:
+            self.log.warning(
+                "instance %s was cancelled amid %s: the money may have moved, check the ledger",
+                instance_id,
+                activity.name,
+            )
+
+
+def cancel_summary(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
+    """An outcome as JSON values."""
+    instance: Instance | None = outcome.instance
+    return {
+        "instance_id": instance_id,
+        "status": outcome.status,
+        "state": None if instance is None else instance.state,
+        "abort_answer": outcome.abort_answer,
+        "in_flight": [activity.name for activity in outcome.in_flight],
+        **moved_summary(outcome.moved),
+    }
+
+
+def worst_of(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """The status that most needs someone's attention."""
+    found = {str(one["status"]) for one in outcomes}
+    return next(one for one in ("not_confirmed", "cancelled", "never_started", "already_ended") if one in found)

@@ -66,7 +66,10 @@ def get_provider_info() -> dict[str, Any]:
 
 def camel_cased(behaviour: dict[str, Any]) -> dict[str, Any]:
     """The same in the spelling of a hook's own method."""
-    return {**{key: value for key, value in behaviour.items() if "-" not in key}, "hidden_fields": behaviour["hidden-fields"]}
+    return {
+        **{key: value for key, value in behaviour.items() if "-" not in key},
+        "hidden_fields": behaviour["hidden-fields"],
+    }
 
 
 def form_widgets() -> dict[str, Any]:

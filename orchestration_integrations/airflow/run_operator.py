@@ -36,7 +36,7 @@ from .compat import (
     is_deferral_timeout,
     state_of_task,
 )
-from .errors import final, wrong_server
+from .errors import told, wrong_server
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .links import INSTANCE_ID_KEY, INSTANCE_URL_KEY, OrchestrationInstanceLink, instance_url
 from .run_record import Attempt, RecordStore, RunRecord, attempt_of, rerun_key
@@ -210,7 +210,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         """The error as Airflow should take it: some must not be tried again."""
         if isinstance(error, AmbiguousRunError) and self.retry_ambiguous:
             return error
-        return final(error)
+        return told(error)
 
 
 def _check(operator: OrchestrationRunWorkflowOperator) -> None:
@@ -315,8 +315,8 @@ class _Run:
             return  # that run is over and a new one is wanted: it may go elsewhere
         raise wrong_server(
             f"the run of this task was submitted to {record.server}, and the connection "
-            f"{self.operator.orchestration_conn_id!r} now points to {base_url}: nothing was submitted there. Restore the "
-            "connection, or delete the task's state once you know how that run ended"
+            f"{self.operator.orchestration_conn_id!r} now points to {base_url}: nothing was submitted there. "
+            "Restore the connection, or delete the task's state once you know how that run ended"
         )
 
     def _known(self, record: RunRecord) -> Instance | None:
@@ -434,9 +434,7 @@ class _Run:
             rerun=rerun,
         )
 
-    def _submit(
-        self, record: RunRecord, *, first_attempt: bool, chosen: str | None, anytime: bool = False
-    ) -> Instance:
+    def _submit(self, record: RunRecord, *, first_attempt: bool, chosen: str | None, anytime: bool = False) -> Instance:
         """Start by the record, which is written down first."""
         self.record = record
         self._save(record, try_number=self.attempt.try_number)
@@ -534,18 +532,18 @@ class _Run:
         )
 
     def resume(self, event: Any, instance_id: str | None, limit: _Limit, resumed: int) -> dict[str, Any] | None:
-        told = event if isinstance(event, Mapping) else {}
-        instance_id = self._take_up(instance_id or told.get("instance_id"))
-        if told.get("instance_id") not in (None, instance_id):
-            told = {}
-        status = told.get("status")
+        said = event if isinstance(event, Mapping) else {}
+        instance_id = self._take_up(instance_id or said.get("instance_id"))
+        if said.get("instance_id") not in (None, instance_id):
+            said = {}
+        status = said.get("status")
         instance = self._read(instance_id)
         if instance.terminated:
-            moved = told_moved(told.get("result"), instance_id) if status == "succeeded" else None
+            moved = told_moved(said.get("result"), instance_id) if status == "succeeded" else None
             if moved is not None and instance.state == "succeeded":
                 return self._succeeded(instance, moved)
             return self._wait_here(instance_id, _Limit(None, limit.by))
-        message = str(told.get("message") or f"instance {instance_id} was still running")
+        message = str(said.get("message") or f"instance {instance_id} was still running")
         nothing = Moved(stages_completed=0, transactions=(), complete=False)
         about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": nothing}
         over = limit.deadline is not None and time.time() >= limit.deadline
@@ -553,11 +551,13 @@ class _Run:
             return self._ended_badly(InstanceStuckError(message, reason="attempts", **about), limit)
         if status == "timeout" or over:
             return self._ended_badly(WaitTimeoutError(message, **about), limit)
-        self.log.warning("instance %s runs, and the triggerer said: %s %s", instance_id, status, told.get("message"))
+        self.log.warning("instance %s runs, and the triggerer said: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
             self._defer(instance_id, limit, resumed + 1)
         left = self._leave_or_cancel(instance_id, "the wait was broken off again and again")
-        raise StateUnknownError(f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}", **about)
+        raise StateUnknownError(
+            f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}", **about
+        )
 
     def _take_up(self, instance_id: Any) -> str:
         """Go on with an instance in a new process."""
@@ -615,11 +615,11 @@ class _Run:
 
     def _succeeded(self, instance: Instance, moved: Moved | Mapping[str, Any]) -> dict[str, Any]:
         self._reported("succeeded")
-        told = run_summary(instance, moved)
-        if told["maybe_repeated"]:
+        returned = run_summary(instance, moved)
+        if returned["maybe_repeated"]:
             self.log.warning("instance %s: money may have moved twice: check the ledger", instance.id)
         self.log.info("instance %s has succeeded", instance.id)
-        return told
+        return returned
 
     def _reported(self, state: str) -> None:
         record = self.record
@@ -689,9 +689,8 @@ class _Run:
             return "it never started"
         if outcome.status == "already_ended":
             return "it has ended by itself meanwhile"
-        return (
-            f"it STILL RUNS as far as can be seen: the abort was answered with {outcome.abort_answer} and did not end it"
-        )
+        answer = outcome.abort_answer
+        return f"it STILL RUNS as far as can be seen: the abort was answered with {answer} and did not end it"
 
     # Kills
 

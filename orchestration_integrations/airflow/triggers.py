@@ -20,7 +20,7 @@ from ..api.errors import (
     StateUnknownError,
     WaitTimeoutError,
 )
-from ..api.models import StageEvent
+from ..api.models import Instance, StageEvent
 from .compat import (
     AIRFLOW_3,
     AIRFLOW_3_3,
@@ -57,6 +57,14 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and keyword arguments, plain JSON, without any secret."""
         return f"{type(self).__module__}.{type(self).__name__}", self._kwargs()
+
+    def _event(self, status: str, message: str) -> dict[str, Any]:
+        return {"status": status, "instance_id": self.instance_id, "message": message}
+
+    def _broken(self, error: Exception) -> dict[str, Any]:
+        """A fault of this place, the connection's store being away for example: the worker looks for itself."""
+        logger.exception("waiting for instance %s failed", self.instance_id)
+        return self._event("error", f"{type(error).__name__}: {error}")
 
     async def on_kill(self) -> None:
         """Cancel the instance, because a user marked or cleared the task or its DAG run ended (Airflow 3.3)."""
@@ -175,10 +183,168 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                 )
         except OrchestrationError as error:
             return self._event(_status_of(error), str(error))
+        except Exception as error:
+            return self._broken(error)
         return {**self._event("succeeded", ""), "result": run_summary(result.instance, result.moved)}
 
-    def _event(self, status: str, message: str) -> dict[str, Any]:
-        return {"status": status, "instance_id": self.instance_id, "message": message}
+
+class _Reached(Exception):
+    """Leaves a wait from within: what was waited for has happened."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OrchestrationStageTrigger(_InstanceTrigger):
+    """Waits until a stage has begun, has ended, or listens for an event.
+
+    The event: ``status`` (``reached``, ``failed``, ``over``, or as of ``OrchestrationInstanceTrigger``),
+    ``instance_id``, ``message``.
+
+    Args:
+        instance_id: whose stage.
+        stage: its number; None (only with ``until="listening"``) for any.
+        until: ``begun``, ``ended`` or ``listening``.
+        event: name that must be listened for; None for any.
+        orchestration_conn_id, deadline, poll_interval, later: as of ``OrchestrationInstanceTrigger``.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        stage: int | None = None,
+        until: str = "ended",
+        event: str | None = None,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        deadline: float | None = None,
+        poll_interval: float = 5.0,
+        **later: Any,
+    ) -> None:
+        super().__init__(instance_id, orchestration_conn_id, cancel_on_kill=False)
+        self.stage = stage
+        self.until = until
+        self.event = event
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+
+    def _kwargs(self) -> dict[str, Any]:
+        return {
+            "instance_id": self.instance_id,
+            "stage": self.stage,
+            "until": self.until,
+            "event": self.event,
+            "orchestration_conn_id": self.orchestration_conn_id,
+            "deadline": self.deadline,
+            "poll_interval": self.poll_interval,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Read until there is something to tell."""
+        yield TriggerEvent(await self._wait())
+
+    async def _wait(self) -> dict[str, Any]:
+        try:
+            async with await self._hook.get_async_conn() as http:
+                await http.wait(
+                    self.instance_id,
+                    deadline=self.deadline,
+                    poll_interval=self.poll_interval,
+                    on_stage=self._on_stage,
+                )
+        except _Reached as reached:
+            return self._event(reached.status, str(reached))
+        except OrchestrationError as error:
+            return self._event(_status_of(error), str(error))
+        except Exception as error:
+            return self._broken(error)
+        return self._event("succeeded", "the instance has ended")
+
+    def _on_stage(self, event: StageEvent) -> None:
+        if self.stage is not None and event.stage != self.stage:
+            return
+        if event.kind == self.until and not (event.kind == "ended" and event.detail):
+            if event.kind != "listening" or self.event in (None, event.detail):
+                raise _Reached("reached", stage_line(event))
+        elif event.kind == "ended" and self.stage is not None:
+            raise _Reached("failed" if event.detail else "over", stage_line(event))
+
+
+class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
+    """Tells of each instance of a workflow that ends: for an ``AssetWatcher`` that starts DAGs by it.
+
+    The event: ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``. Only ends that come
+    while the trigger runs are told; a run that ends while the triggerer is down is not.
+
+    Args:
+        workflow_id: whose instances.
+        states: only these ends: ``succeeded``, ``failed``, ``cancelled``; None for all.
+        orchestration_conn_id: the connection.
+        poll_interval: seconds between readings of the list.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        states: list[str] | None = None,
+        orchestration_conn_id: str = DEFAULT_CONN_ID,
+        poll_interval: float = 30.0,
+        **later: Any,
+    ) -> None:
+        super().__init__()
+        self.workflow_id = workflow_id
+        self.states = None if states is None else list(states)
+        self.orchestration_conn_id = orchestration_conn_id
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and keyword arguments, plain JSON."""
+        return (
+            f"{type(self).__module__}.{type(self).__name__}",
+            {
+                "workflow_id": self.workflow_id,
+                "states": self.states,
+                "orchestration_conn_id": self.orchestration_conn_id,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Tell ends for ever; a reading that fails is made up for by the next."""
+        told: set[str] | None = None
+        async with await OrchestrationHook(self.orchestration_conn_id).get_async_conn() as http:
+            while True:
+                try:
+                    rows = await http.list_instances(self.workflow_id)
+                except OrchestrationError as error:
+                    logger.warning("instances of workflow %s could not be listed: %s", self.workflow_id, error)
+                    await asyncio.sleep(self.poll_interval)
+                    continue
+                if told is None:
+                    told = {row.id for row in rows if row.terminated}
+                for row in rows:
+                    if not row.terminated or row.id in told:
+                        continue
+                    try:
+                        # A list has no stages, so it can hide a failure.
+                        instance = await http.get_instance(row.id)
+                    except OrchestrationError as error:
+                        logger.warning("instance %s could not be read: %s", row.id, error)
+                        continue
+                    told.add(row.id)
+                    if self.states is None or instance.state in self.states:
+                        yield TriggerEvent(_end_of(instance))
+                await asyncio.sleep(self.poll_interval)
+
+
+def _end_of(instance: Instance) -> dict[str, Any]:
+    ended = instance.terminated_at
+    return {
+        "instance_id": instance.id,
+        "workflow_id": instance.workflow_id,
+        "state": instance.state,
+        "terminated_at": None if ended is None else ended.isoformat(),
+    }
 
 
 def _log_stage(event: StageEvent) -> None:
