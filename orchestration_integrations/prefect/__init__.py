@@ -1,0 +1,57 @@
+"""Run money flows on a Formance Orchestration server from Prefect flows.
+
+Blocks, tasks, a flow, hooks and a context manager. A run that a flow started is cancelled when the flow is,
+and a flow that is retried comes back to the run that it had started.
+"""
+
+from .context import workflow_instance
+from .credentials import OrchestrationCredentials
+from .errors import FlowRunCancelledError
+from .flows import run_workflow_and_wait, run_workflow_and_wait_async
+from .hooks import cancel_instances
+from .tasks import (
+    cancel_instance,
+    cancel_instance_async,
+    create_workflow,
+    create_workflow_async,
+    get_instance,
+    get_instance_async,
+    get_instance_history,
+    get_instance_history_async,
+    list_instances,
+    list_instances_async,
+    run_workflow,
+    run_workflow_async,
+    send_event,
+    send_event_async,
+    wait_for_instance,
+    wait_for_instance_async,
+)
+from .workflow import OrchestrationRun, OrchestrationWorkflow
+
+__all__ = [
+    "FlowRunCancelledError",
+    "OrchestrationCredentials",
+    "OrchestrationRun",
+    "OrchestrationWorkflow",
+    "cancel_instance",
+    "cancel_instance_async",
+    "cancel_instances",
+    "create_workflow",
+    "create_workflow_async",
+    "get_instance",
+    "get_instance_async",
+    "get_instance_history",
+    "get_instance_history_async",
+    "list_instances",
+    "list_instances_async",
+    "run_workflow",
+    "run_workflow_and_wait",
+    "run_workflow_and_wait_async",
+    "run_workflow_async",
+    "send_event",
+    "send_event_async",
+    "wait_for_instance",
+    "wait_for_instance_async",
+    "workflow_instance",
+]

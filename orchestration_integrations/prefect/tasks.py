@@ -1,0 +1,518 @@
+"""The tasks: one for each thing to do with workflows and instances, blocking and (``…_async``) for asyncio.
+
+Credentials come first: the block, or the name under which it is stored. All of them return small plain
+values. None is cached: a cached answer would be a payment not made, or a state long past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run as runtime_task_run
+
+from ..api.errors import EventNotDeliveredError, ValidationError
+from ..api.instants import format_instant
+from ..api.models import CancelOutcome, Instance, StageRun
+from ..api.yaml_text import parse_definition
+from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..procedures.define import KEY_VARIABLE
+from ..settings import Settings
+from .credentials import FACE, Credentials, OrchestrationCredentials, settings_of
+from .flow_runs import EVENT_LABEL, here, lineage, put_labels, run_logger
+from .runs import WaitOptions, astart_run, await_run, instance_id_of, start_run, wait_run
+from .steps import RunRequest, describe
+
+_ID_LENGTH = 12
+
+
+def _named(verb: str) -> Any:
+    """A name for a task run that says what it is about."""
+
+    def name() -> str:
+        given = runtime_task_run.parameters
+        about = given.get("workflow_id") or given.get("instance_id")
+        if isinstance(about, Mapping):
+            about = about.get("instance_id")
+        parts = [verb, given.get("step") or given.get("event"), str(about)[:_ID_LENGTH] if about else None]
+        return "-".join(str(part) for part in parts if part)
+
+    return name
+
+
+# ---- workflows -------------------------------------------------------------------------------------
+
+
+@task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
+def create_workflow(
+    credentials: OrchestrationCredentials | str,
+    definition: Mapping[str, Any] | str | None = None,
+    *,
+    path: str | None = None,
+    gate: bool = False,
+) -> str:
+    """Make sure that a definition is on the server; an equal one that is there already is used.
+
+    Args:
+        credentials: the block, or the name of the stored block.
+        definition: ``{"name": …, "stages": […]}``, or YAML text of the same.
+        path: of a YAML or JSON file, instead of ``definition``.
+        gate: have runs wait for their release before their first stage, so that no run is ever started
+            twice for one key. Default False: the definition as it is.
+
+    Returns:
+        The workflow's id.
+
+    Raises:
+        ValidationError: the definition is wrong; nothing was sent.
+        AmbiguousSubmitError: it may have been created, and no list shows it.
+    """
+    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
+        return hook.ensure_workflow(_definition(definition, path), gate=gate).workflow.id
+
+
+@task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
+async def create_workflow_async(
+    credentials: OrchestrationCredentials | str,
+    definition: Mapping[str, Any] | str | None = None,
+    *,
+    path: str | None = None,
+    gate: bool = False,
+) -> str:
+    """As ``create_workflow``, for asyncio."""
+    given = await asyncio.to_thread(_definition, definition, path)
+    async with await _hook(credentials) as hook:
+        return (await hook.ensure_workflow(given, gate=gate)).workflow.id
+
+
+def _definition(definition: Mapping[str, Any] | str | None, path: str | None) -> Mapping[str, Any]:
+    if (definition is None) == (path is None):
+        raise ValidationError("definition: give either definition or path", path="definition")
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValidationError(f"path: {path} cannot be read: {error}", path="path") from error
+        parsed: Any = parse_definition(text, path)
+    else:
+        parsed = parse_definition(definition) if isinstance(definition, str) else definition
+    if not isinstance(parsed, Mapping):
+        raise ValidationError("definition must be a mapping with stages", path="definition")
+    return parsed
+
+
+async def _hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
+    return AsyncOrchestrationHttpHook(await asyncio.to_thread(settings_of, credentials), face=FACE)
+
+
+# ---- runs ------------------------------------------------------------------------------------------
+
+
+@task(name="run-workflow", task_run_name=_named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+def run_workflow(
+    credentials: OrchestrationCredentials | str,
+    workflow_id: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    step: str | None = None,
+    run_key: str | None = None,
+    rerun_failed: bool = False,
+    key_variable: str = KEY_VARIABLE,
+    allow_unbound: bool = False,
+    timeout: float = 60.0,
+    cancel_on_interrupt: bool = True,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Start a run of a workflow, and do not wait for it. A retry of the flow comes back to the same run.
+
+    The id of the run stands as a label on the flow run, ``orchestration.instance.<id>``, before the run is
+    released, and in the transaction around, which cancels the run if it is rolled back.
+
+    Args:
+        credentials: the block, or the name of the stored block.
+        workflow_id: what to run; best one with a gate (``create_workflow(…, gate=True)``).
+        variables: strings, booleans, integers, Decimals, dates and aware datetimes.
+        step: a name for this start, one of its kind in the flow. Give it wherever the variables may differ in a
+            retry, or where tasks run in other processes. By default starts are told apart by workflow and variables,
+            and equal ones are counted.
+        run_key: a key of your own, instead: one run per key, whatever flow run asks.
+        rerun_failed: where the run on record failed or was cancelled, start a new one. Its first stages may have moved
+            money: by default the failure is reported again.
+        key_variable: the variable that carries the key; default ``runKey``.
+        allow_unbound: let placeholders without a value pass.
+        timeout: seconds for all of it, default 60.
+        cancel_on_interrupt: cancel the run if a signal comes after it was chosen; default True.
+        show_progress: emit an event and a link; default True.
+
+    Returns:
+        ``{"instance_id", "workflow_id", "state", "run_key"}``.
+
+    Raises:
+        AmbiguousRunError: a run may exist, and nothing proves that it does or does not.
+        NotFoundError: there is no such workflow, or it is deleted. Nothing was sent.
+        ValidationError: a placeholder has no value, or the input is wrong. Nothing was sent.
+    """
+    request = RunRequest(workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound, timeout)
+    instance, key = start_run(
+        settings_of(credentials), request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
+    )
+    return describe(instance, key)
+
+
+@task(name="run-workflow", task_run_name=_named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+async def run_workflow_async(
+    credentials: OrchestrationCredentials | str,
+    workflow_id: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    step: str | None = None,
+    run_key: str | None = None,
+    rerun_failed: bool = False,
+    key_variable: str = KEY_VARIABLE,
+    allow_unbound: bool = False,
+    timeout: float = 60.0,
+    cancel_on_interrupt: bool = True,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """As ``run_workflow``, for asyncio."""
+    request = RunRequest(workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound, timeout)
+    settings = await asyncio.to_thread(settings_of, credentials)
+    instance, key = await astart_run(
+        settings, request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
+    )
+    return describe(instance, key)
+
+
+@task(name="wait-for-instance", task_run_name=_named("wait"), cache_policy=NO_CACHE)
+def wait_for_instance(
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    poll_interval: float = 5.0,
+    on_timeout: Literal["cancel", "leave"] = "cancel",
+    cancel_on_interrupt: bool = True,
+    fail_after_attempts: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Wait until an instance has ended. Safe to retry: it starts nothing.
+
+    Args:
+        credentials: the block, or the name of the stored block.
+        instance_id: the id, or what ``run_workflow`` returned.
+        timeout: seconds to wait, None (default) for no limit, 0 for one look.
+        poll_interval: longest seconds between two reads, default 5.
+        on_timeout: what becomes of an instance that is given up at the time-out or by ``fail_after_attempts``:
+            ``cancel`` (default) or ``leave``.
+        cancel_on_interrupt: cancel the instance if this wait is interrupted, by whatever it is: default True. A
+            task that was submitted looks every two seconds whether its flow run is being cancelled.
+        fail_after_attempts: give up once a payment failed so often; None (default) for never.
+        show_progress: write artifacts and emit events; default True.
+
+    Returns:
+        ``{"instance_id", "workflow_id", "state", "stages_completed", "transactions", "maybe_repeated"}``.
+
+    Raises:
+        InstanceFailedError, InstanceCancelledError: how it ended.
+        WaitTimeoutError: it had not ended in time; the message says what became of it.
+        InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
+        StateUnknownError: it could not be read for two minutes; it may run.
+        FlowRunCancelledError: the flow run is being cancelled.
+        NotFoundError: there is no such instance.
+    """
+    found = instance_id_of(instance_id)
+    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    return wait_run(settings_of(credentials), found, options)
+
+
+@task(name="wait-for-instance", task_run_name=_named("wait"), cache_policy=NO_CACHE)
+async def wait_for_instance_async(
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    poll_interval: float = 5.0,
+    on_timeout: Literal["cancel", "leave"] = "cancel",
+    cancel_on_interrupt: bool = True,
+    fail_after_attempts: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """As ``wait_for_instance``, for asyncio."""
+    found = instance_id_of(instance_id)
+    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    return await await_run(await asyncio.to_thread(settings_of, credentials), found, options)
+
+
+@task(name="cancel-instance", task_run_name=_named("cancel"), cache_policy=NO_CACHE)
+def cancel_instance(
+    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
+) -> dict[str, Any]:
+    """Cancel an instance and say what is true then. Harmless to repeat.
+
+    Args:
+        credentials: the block, or the name of the stored block.
+        instance_id: the id, or what ``run_workflow`` returned.
+        timeout: seconds until the outcome is ``not_confirmed``, default 15.
+
+    Returns:
+        ``{"instance_id", "status", "abort_answer", "state", "in_flight", "transactions"}``; ``status`` is
+        ``cancelled``, ``already_ended``, ``never_started`` or ``not_confirmed`` (it may run on). ``in_flight``: how
+        many payments were under way and may arrive all the same.
+
+    Raises:
+        NotFoundError: there is no such instance.
+    """
+    found = instance_id_of(instance_id)
+    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
+        return _outcome(found, hook.cancel(found, timeout=timeout))
+
+
+@task(name="cancel-instance", task_run_name=_named("cancel"), cache_policy=NO_CACHE)
+async def cancel_instance_async(
+    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
+) -> dict[str, Any]:
+    """As ``cancel_instance``, for asyncio."""
+    found = instance_id_of(instance_id)
+    async with await _hook(credentials) as hook:
+        return _outcome(found, await hook.cancel(found, timeout=timeout))
+
+
+def _outcome(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
+    if outcome.status == "not_confirmed":
+        run_logger().error("instance %s was not seen to end after the cancel: it may still run", instance_id)
+    return {
+        "instance_id": instance_id,
+        "status": outcome.status,
+        "abort_answer": outcome.abort_answer,
+        "state": outcome.instance.state if outcome.instance is not None else None,
+        "in_flight": len(outcome.in_flight),
+        "transactions": len(outcome.moved.transactions),
+    }
+
+
+# ---- events ----------------------------------------------------------------------------------------
+
+
+@task(name="send-event", task_run_name=_named("send-event"), cache_policy=NO_CACHE, retries=0)
+def send_event(
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    event: str,
+    *,
+    stage: int | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Wait until a stage listens for an event, send it, and see that the stage ended.
+
+    An event that an earlier attempt of the flow run had delivered to the instance is not sent again.
+
+    Args:
+        credentials: the block, or the name of the stored block.
+        instance_id: the id, or what ``run_workflow`` returned.
+        event: its name.
+        stage: which stage is meant, from 0; needed where several wait for the name.
+        timeout: seconds, None (default) for no limit.
+
+    Returns:
+        ``{"instance_id", "event", "state"}``.
+
+    Raises:
+        EventNotDeliveredError: ``reason`` says why.
+        NotFoundError: there is no such instance.
+    """
+    found = instance_id_of(instance_id)
+    settings = settings_of(credentials)
+    record = _EventRecord(settings, found, event, stage)
+    with OrchestrationHttpHook(settings, face=FACE) as hook:
+        if record.begin():
+            return _sent(hook.get_instance(found), event)
+        try:
+            instance = hook.send_event_when_ready(found, event, stage=stage, timeout=timeout)
+        except EventNotDeliveredError as error:
+            raise record.judged(error) from error
+    record.delivered()
+    return _sent(instance, event)
+
+
+@task(name="send-event", task_run_name=_named("send-event"), cache_policy=NO_CACHE, retries=0)
+async def send_event_async(
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    event: str,
+    *,
+    stage: int | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """As ``send_event``, for asyncio."""
+    found = instance_id_of(instance_id)
+    settings = await asyncio.to_thread(settings_of, credentials)
+    record = _EventRecord(settings, found, event, stage)
+    async with AsyncOrchestrationHttpHook(settings, face=FACE) as hook:
+        if await asyncio.to_thread(record.begin):
+            return _sent(await hook.get_instance(found), event)
+        try:
+            instance = await hook.send_event_when_ready(found, event, stage=stage, timeout=timeout)
+        except EventNotDeliveredError as error:
+            raise record.judged(error) from error
+    await asyncio.to_thread(record.delivered)
+    return _sent(instance, event)
+
+
+class _EventRecord:
+    """What earlier attempts of the flow run did about an event."""
+
+    def __init__(self, settings: Settings, instance_id: str, event: str, stage: int | None) -> None:
+        what = json.dumps([settings.base_url, instance_id, event, stage])
+        self._label = EVENT_LABEL + hashlib.sha256(what.encode()).hexdigest()[:20]
+        self._flow_run_id = here().flow_run_id
+        self._tried = False
+
+    def begin(self) -> bool:
+        """Whether it was delivered before; else that it is about to be sent is put on record."""
+        if self._flow_run_id is None:
+            return False
+        root = lineage(self._flow_run_id)[-1]
+        self._flow_run_id = root.id
+        known = root.labels.get(self._label)
+        if known == "delivered":
+            return True
+        self._tried = known is not None
+        put_labels(root.id, {self._label: "sending"})
+        return False
+
+    def delivered(self) -> None:
+        """Put on record that it was."""
+        if self._flow_run_id is not None:
+            put_labels(self._flow_run_id, {self._label: "delivered"})
+
+    def judged(self, error: EventNotDeliveredError) -> EventNotDeliveredError:
+        """The error; where an earlier attempt had sent it too, that attempt may be why the stage is over."""
+        if not self._tried or error.reason not in ("stage_over", "instance_ended"):
+            return error
+        return EventNotDeliveredError(
+            f"{error}; an earlier attempt of the flow run had begun to send it and may have delivered it",
+            reason="unknown",
+            instance_id=error.instance_id,
+            instance=error.instance,
+        )
+
+
+def _sent(instance: Instance, event: str) -> dict[str, Any]:
+    return {"instance_id": instance.id, "event": event, "state": instance.state}
+
+
+# ---- reading ---------------------------------------------------------------------------------------
+
+
+@task(name="get-instance", task_run_name=_named("get-instance"), cache_policy=NO_CACHE)
+def get_instance(credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Read an instance.
+
+    Returns:
+        ``{"instance_id", "workflow_id", "state", "error", "created_at", "terminated_at", "stages"}``, instants as
+        RFC 3339 texts.
+
+    Raises:
+        NotFoundError: there is no such instance.
+    """
+    found = instance_id_of(instance_id)
+    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
+        return _instance(hook.get_instance(found))
+
+
+@task(name="get-instance", task_run_name=_named("get-instance"), cache_policy=NO_CACHE)
+async def get_instance_async(
+    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
+) -> dict[str, Any]:
+    """As ``get_instance``, for asyncio."""
+    found = instance_id_of(instance_id)
+    async with await _hook(credentials) as hook:
+        return _instance(await hook.get_instance(found))
+
+
+@task(name="list-instances", task_run_name=_named("list-instances"), cache_policy=NO_CACHE)
+def list_instances(
+    credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
+) -> list[dict[str, Any]]:
+    """Instances, of one workflow or all, running ones only or (``running=False``) ended ones; as ``get_instance`` gives
+    them, their stages not included by every server."""
+    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
+        return [_instance(row) for row in hook.list_instances(workflow_id, running)]
+
+
+@task(name="list-instances", task_run_name=_named("list-instances"), cache_policy=NO_CACHE)
+async def list_instances_async(
+    credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
+) -> list[dict[str, Any]]:
+    """As ``list_instances``, for asyncio."""
+    async with await _hook(credentials) as hook:
+        return [_instance(row) for row in await hook.list_instances(workflow_id, running)]
+
+
+@task(name="get-instance-history", task_run_name=_named("get-history"), cache_policy=NO_CACHE)
+def get_instance_history(
+    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The stages whose work was launched.
+
+    Returns:
+        A list of ``{"stage", "name", "input", "error", "terminated", "started_at", "terminated_at"}``. Numbers of an
+        input beyond 2**53 may have lost digits on the server.
+
+    Raises:
+        NotFoundError: there is no such instance, or the engine no longer keeps its history.
+    """
+    found = instance_id_of(instance_id)
+    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
+        return _history(hook.get_instance_history(found))
+
+
+@task(name="get-instance-history", task_run_name=_named("get-history"), cache_policy=NO_CACHE)
+async def get_instance_history_async(
+    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """As ``get_instance_history``, for asyncio."""
+    found = instance_id_of(instance_id)
+    async with await _hook(credentials) as hook:
+        return _history(await hook.get_instance_history(found))
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    return {
+        "instance_id": instance.id,
+        "workflow_id": instance.workflow_id,
+        "state": instance.state,
+        "error": instance.failure,
+        "created_at": format_instant(instance.created_at),
+        "terminated_at": format_instant(instance.terminated_at) if instance.terminated_at is not None else None,
+        "stages": [
+            {
+                "stage": row.stage,
+                "error": row.error,
+                "started_at": format_instant(row.started_at),
+                "terminated_at": format_instant(row.terminated_at) if row.terminated_at is not None else None,
+            }
+            for row in instance.status
+        ],
+    }
+
+
+def _history(stages: Sequence[StageRun]) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": number,
+            "name": run.name,
+            "input": dict(run.input),
+            "error": run.error,
+            "terminated": run.terminated,
+            "started_at": format_instant(run.started_at),
+            "terminated_at": format_instant(run.terminated_at) if run.terminated_at is not None else None,
+        }
+        for number, run in enumerate(stages)
+    ]
