@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import sys
 import threading
 from typing import Annotated, Literal, cast
@@ -40,13 +41,16 @@ def serve(
     told = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told.set())
-    server = EmbeddedServer(
-        cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
-    )
     try:
+        server = EmbeddedServer(
+            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
+        )
         server.start()
     except OSError as error:
         typer.echo(f"cannot listen on {host}:{port}: {error}", err=True)
+        raise typer.Exit(1) from None
+    except sqlite3.Error as error:
+        typer.echo(f"cannot use {db} as a database: {error}", err=True)
         raise typer.Exit(1) from None
     sys.stdout.write(server.url + "\n")
     sys.stdout.flush()

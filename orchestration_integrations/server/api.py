@@ -14,6 +14,7 @@ from . import control, definitions, golang, openapi
 from .clock import SECOND
 from .engine import DEADLINE, NO_ROWS, DatabaseAwayError, SignalError
 from .exchange import Exchange, Reply, Request
+from .faults import OPERATIONS
 from .golang import JsonError, format_instant, format_instant_cut
 from .state import Instance, Workflow
 
@@ -116,7 +117,7 @@ class Api:
         exchange.operation = operation
         requests = self._core._record.requests
         requests[operation] = requests.get(operation, 0) + 1
-        faults = self._core.faults.take(operation) if self._core.faults else ()
+        faults = self._core.faults.take(operation) if self._core.faults and operation in OPERATIONS else ()
         if faults and self._happens_before(exchange, faults):
             return exchange
         if operation not in _FREE and not self._core.tokens.allows(request):

@@ -122,9 +122,10 @@ class Shell:
 
     def _pause(self, exchange: Exchange) -> float:
         """Seconds until something can have changed by itself."""
-        dues = [exchange.due_ns()]
-        if exchange.reply is None:
-            dues.append(self.core.engine.next_due())
+        with self.core.lock:
+            dues = [exchange.due_ns()]
+            if exchange.reply is None:
+                dues.append(self.core.engine.next_due())
         known = [due for due in dues if due is not None]
         if not known:
             return _LONGEST_LOOK

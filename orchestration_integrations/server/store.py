@@ -70,7 +70,6 @@ class SqliteStore(Store):
 
     def event(self, entry: Entry) -> None:
         self._events[entry[1]] = entry
-        self._meta = True
 
     def event_done(self, seq: int) -> None:
         self._events[seq] = None
