@@ -196,7 +196,7 @@ class Engine:
         for n, (kind, args) in enumerate(parked):
             if part == "database" and kind == "begin" and self.generation == 2:
                 # The write had been done when its answer was lost, and is done again: the row stands there twice.
-                args = [*args, True]
+                args = [*args[:2], True]
             self.at(resume + n, kind, *args)
         if part == "engine":
             held, self._held = self._held, {}
