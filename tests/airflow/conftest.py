@@ -1,0 +1,72 @@
+"""An Airflow of its own in a temporary home, an embedded server, and a connection to it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "example_dags"
+HAS_AIRFLOW = importlib.util.find_spec("airflow") is not None
+collect_ignore_glob = [] if HAS_AIRFLOW else ["*"]
+
+if HAS_AIRFLOW:
+    HOME = tempfile.mkdtemp(prefix="airflow-home-")
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": HOME,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+            "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """The home, with a migrated database."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(HOME)
+
+
+@pytest.fixture
+def generation() -> int:
+    """Which server; tests override it by parametrising ``generation``."""
+    return 2
+
+
+@pytest.fixture
+def server(generation: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """A fresh server that the connection ``orchestration_default`` points to."""
+    from orchestration_integrations.server import EmbeddedServer
+
+    with EmbeddedServer(generation=generation) as one:  # type: ignore[arg-type]
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps({"conn_type": "orchestration", "host": one.url})
+        )
+        yield one
+
+
+@contextlib.contextmanager
+def connection_to(monkeypatch: pytest.MonkeyPatch, **fields: object) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps({"conn_type": "orchestration", **fields}))
+        yield

@@ -1,0 +1,360 @@
+"""One task pays once: over dying tries, lost answers, clears, and whatever the earlier run did meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from orchestration_integrations import (
+    AmbiguousRunError,
+    InstanceCancelledError,
+    InstanceFailedError,
+    NotFoundError,
+    OrchestrationHttpHook,
+)
+from orchestration_integrations.airflow import run_operator
+from orchestration_integrations.http_hook import AsyncOrchestrationHttpHook
+from tests.airflow.harness import BROKEN, LONG, SHORT, TO, WAITS, Task, define, state_of
+
+
+class Died(BaseException):
+    """The worker is gone."""
+
+
+def die(*_: Any, **__: Any) -> Any:
+    raise Died
+
+
+@pytest.fixture
+def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a try die where ``name`` of the hook is called."""
+
+    def attempt(task: Task, name: str, **changes: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(OrchestrationHttpHook, name, die)
+            patch.setattr(AsyncOrchestrationHttpHook, name, die)
+            with pytest.raises(Died):
+                task.attempt(**changes)
+
+    return attempt
+
+
+WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+STORES = pytest.mark.parametrize("durable", [True, False], ids=["store", "key alone"])
+
+
+def amount(server: Any) -> int:
+    return int(server.balance("merchants:1", "EUR/2"))
+
+
+@WAYS
+@STORES
+def test_a_try_that_dies_while_waiting_is_taken_up(server: Any, dies: Any, deferrable: bool, durable: bool) -> None:
+    task = Task(definition=SHORT, durable=durable, deferrable=deferrable)
+    dies(task, "wait")
+    result = task.attempt()
+    record = server.record()
+    assert len(record.started) == 1
+    assert record.requests["run_workflow"] == 1
+    assert result["state"] == "succeeded"
+    assert result["instance_id"] == record.started[0]["instance_id"] == task.xcoms["instance_id"]
+    assert amount(server) == 100
+
+
+@STORES
+def test_a_try_that_dies_before_the_submit_leaves_nothing(server: Any, dies: Any, durable: bool) -> None:
+    task = Task(definition=SHORT, durable=durable)
+    dies(task, "start")
+    assert task.attempt()["state"] == "succeeded"
+    assert len(server.record().started) == 1
+
+
+@STORES
+def test_a_try_that_dies_between_choice_and_release_is_released_once(
+    server: Any, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    task = Task(definition=SHORT, durable=durable)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_operator._Run, "_noticed", die)
+        with pytest.raises(Died):
+            task.attempt()
+    assert server.record().released == []
+    result = task.attempt()
+    record = server.record()
+    assert len(record.started) == 1
+    assert [row["instance_id"] for row in record.released] == [result["instance_id"]]
+    assert amount(server) == 100
+
+
+@STORES
+def test_a_lost_answer_pays_once(server: Any, durable: bool) -> None:
+    server.fault("run_workflow", "cut_after")
+    task = Task(definition=SHORT, durable=durable)
+    assert task.attempt()["state"] == "succeeded"
+    record = server.record()
+    assert len(record.released) == 1
+    assert amount(server) == 100
+
+
+@WAYS
+@STORES
+def test_a_run_that_ended_while_nobody_looked_is_reported(
+    server: Any, dies: Any, deferrable: bool, durable: bool
+) -> None:
+    task = Task(definition=BROKEN, durable=durable, deferrable=deferrable)
+    dies(task, "wait")
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    assert len(server.record().started) == 1
+    assert amount(server) == 100
+
+
+@WAYS
+def test_a_reported_success_is_reported_again(server: Any, deferrable: bool) -> None:
+    task = Task(definition=SHORT, deferrable=deferrable)
+    first = task.attempt()
+    assert task.attempt() == first
+    assert len(server.record().started) == 1
+
+
+@WAYS
+@STORES
+def test_a_failed_run_is_replaced_only_where_it_was_asked_for(server: Any, deferrable: bool, durable: bool) -> None:
+    task = Task(definition=BROKEN, durable=durable, deferrable=deferrable, rerun_failed=True)
+    for number in range(1, 4):
+        with pytest.raises(InstanceFailedError):
+            task.attempt()
+        keys = [one["variables"]["runKey"] for one in server.record().started]
+        assert keys == ["dag/run/pay/-1/0", "dag/run/pay/-1/0#1", "dag/run/pay/-1/0#2"][:number]
+
+
+def test_a_run_that_is_not_reported_yet_is_not_replaced(server: Any, dies: Any) -> None:
+    task = Task(definition=BROKEN, rerun_failed=True)
+    dies(task, "wait")
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    assert len(server.record().started) == 1
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+@WAYS
+def test_a_cancelled_run_is_never_a_success(server: Any, dies: Any, deferrable: bool) -> None:
+    task = Task(definition=LONG, deferrable=deferrable)
+    dies(task, "wait")
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        assert http.cancel(task.record["instance_id"]).status == "cancelled"
+    for _ in range(2):
+        with pytest.raises(InstanceCancelledError, match="run anew"):
+            task.attempt()
+    assert len(server.record().started) == 1
+
+
+def test_an_id_that_the_server_no_longer_knows_is_a_hard_error(server: Any, dies: Any) -> None:
+    task = Task(definition=SHORT)
+    dies(task, "wait")
+    record = task.record
+    task.store.set("orchestration_run", {**record, "instance_id": "0e7f1d7e-0000-4000-8000-000000000000"})  # type: ignore[union-attr]
+    with pytest.raises(NotFoundError, match="another server") as caught:
+        task.attempt()
+    assert isinstance(caught.value, AirflowFailException)
+    assert server.record().requests["run_workflow"] == 1
+
+
+def test_a_connection_that_points_elsewhere_is_a_hard_error(server: Any, dies: Any) -> None:
+    task = Task(definition=SHORT)
+    dies(task, "wait")
+    task.store.set("orchestration_run", {**task.record, "server": "https://other.example.com"})  # type: ignore[union-attr]
+    with pytest.raises(NotFoundError, match=r"other\.example\.com") as caught:
+        task.attempt()
+    assert isinstance(caught.value, AirflowFailException)
+    assert server.record().requests["run_workflow"] == 1
+
+
+def test_a_record_that_cannot_be_read_starts_nothing(server: Any) -> None:
+    task = Task(definition=SHORT)
+    task.store.set("orchestration_run", {"written": "by hand"})  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="can't be read"):
+        task.attempt()
+    assert server.record().started == []
+
+
+@WAYS
+@STORES
+def test_clearing_a_finished_task_runs_anew(server: Any, deferrable: bool, durable: bool) -> None:
+    task = Task(definition=SHORT, durable=durable, deferrable=deferrable)
+    first = task.attempt()
+    task.clear()
+    second = task.attempt()
+    assert second["instance_id"] != first["instance_id"]
+    keys = [one["variables"]["runKey"] for one in server.record().started]
+    assert keys == ["dag/run/pay/-1/0", "dag/run/pay/-1/1"]
+    assert amount(server) == 200
+
+
+def test_clearing_a_failed_task_runs_anew_and_its_retries_do_not(server: Any) -> None:
+    task = Task(definition=BROKEN)
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    task.clear()
+    for _ in range(2):
+        with pytest.raises(InstanceFailedError):
+            task.attempt()
+    assert len(server.record().started) == 2
+
+
+@STORES
+def test_clearing_a_task_whose_run_goes_on_does_not_pay_twice(
+    server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    monkeypatch.setattr(run_operator, "SETTLE_SECONDS", 0.5)
+    task = Task(definition=WAITS, durable=durable)
+    dies(task, "wait")
+    task.clear()
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        instance_id = task.xcoms["instance_id"]
+        dies(task, "wait")  # attaches, and dies again
+        http.send_event_when_ready(instance_id, "approve", timeout=20)
+    result = task.attempt()
+    assert result["instance_id"] == instance_id
+    assert len(server.record().started) == 1
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+@STORES
+def test_a_clear_that_cancelled_its_run_runs_anew(server: Any, dies: Any, durable: bool) -> None:
+    task = Task(definition=LONG, durable=durable)
+    dies(task, "wait")
+    first = task.xcoms["instance_id"]
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.cancel(first)
+    task.clear()
+    dies(task, "wait")
+    second = task.xcoms["instance_id"]
+    assert second != first
+    assert [state_of(server, one) for one in (first, second)] == ["cancelled", "running"]
+
+
+def test_a_change_of_retries_is_no_clear(server: Any) -> None:
+    task = Task(definition=BROKEN, retries=3)
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    task.retries = 1  # the DAG was edited; max_tries stays
+    with pytest.raises(InstanceFailedError):
+        task.attempt()
+    assert len(server.record().started) == 1
+
+
+def test_a_clear_while_the_task_runs_leaves_a_mark(
+    server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a clear need not move ``max_tries``: the kill notes what it was for."""
+    monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "restarting")
+    task = Task(definition=SHORT)
+    dies(task, "wait")
+    assert task.operator is not None
+    task.operator.on_kill()
+    assert task.record["cleared"] is True
+    result = task.attempt()
+    assert result["instance_id"] != server.record().started[0]["instance_id"] or state_of(
+        server, result["instance_id"]
+    ) == "succeeded"
+    # The cancel of that kill came too late or had no effect: whichever it was, no run is alive beside another.
+    assert all(state_of(server, one["instance_id"]) != "running" for one in server.record().started)
+
+
+def test_a_kill_that_is_no_clear_leaves_no_mark(server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "running")
+    task = Task(definition=SHORT)
+    dies(task, "wait")
+    assert task.operator is not None
+    task.operator.on_kill()
+    assert task.record["cleared"] is False
+
+
+def test_a_given_key_is_used_as_it_is_and_adopted_everywhere(server: Any) -> None:
+    first = Task(definition=SHORT, run_key="invoice-7").attempt()
+    again = Task(definition=SHORT, run_key="invoice-7").attempt()
+    assert again["instance_id"] == first["instance_id"]
+    assert [one["variables"]["runKey"] for one in server.record().started] == ["invoice-7"]
+
+
+@STORES
+def test_a_clear_with_a_given_key_pays_once(server: Any, durable: bool) -> None:
+    task = Task(definition=SHORT, run_key="invoice-7", durable=durable)
+    first = task.attempt()
+    task.clear()
+    assert task.attempt()["instance_id"] == first["instance_id"]
+    assert amount(server) == 100
+
+
+def test_mapped_tasks_have_runs_of_their_own(server: Any) -> None:
+    results = [Task(definition=SHORT, map_index=index).attempt() for index in range(3)]
+    assert len({one["instance_id"] for one in results}) == 3
+
+
+@pytest.mark.parametrize("fault", [("cut_after", {}), ("status", {"code": 502, "work": True}), ("html", {"work": True})])
+def test_an_ungated_run_whose_answer_is_lost_is_never_repeated(server: Any, fault: tuple[str, dict[str, Any]]) -> None:
+    workflow_id = define(server, SHORT, gate=False)
+    kind, options = fault
+    server.fault("run_workflow", kind, **options)
+    task = Task(workflow_id=workflow_id, start_timeout=2)
+    with pytest.raises(AmbiguousRunError) as caught:
+        task.attempt()
+    assert isinstance(caught.value, AirflowFailException)
+    assert caught.value.workflow_id == workflow_id
+    assert caught.value.run_key == "dag/run/pay/-1/0"
+    with pytest.raises(AmbiguousRunError):
+        task.attempt()
+    assert server.record().requests["run_workflow"] == 1
+
+
+def test_a_retry_of_an_ambiguous_run_can_be_asked_for(server: Any) -> None:
+    server.fault("run_workflow", "cut_after")
+    task = Task(workflow_id=define(server, SHORT, gate=False), start_timeout=1, retry_ambiguous=True)
+    with pytest.raises(AmbiguousRunError) as caught:
+        task.attempt()
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_an_ungated_run_that_carries_its_key_is_adopted(server: Any) -> None:
+    carries = {"name": "carries", "stages": [{"send": {**SHORT["stages"][0]["send"], "metadata": {"k": "${runKey}"}}}]}  # type: ignore[index]
+    server.fault("run_workflow", "cut_after")
+    task = Task(workflow_id=define(server, carries, gate=False))
+    assert task.attempt()["state"] == "succeeded"
+    assert server.record().requests["run_workflow"] == 1
+
+
+def test_a_changed_definition_does_not_lose_the_run(server: Any, dies: Any) -> None:
+    task = Task(definition=SHORT)
+    dies(task, "wait")
+    first = task.xcoms["instance_id"]
+    result = task.attempt(definition={**SHORT, "stages": [*SHORT["stages"], {"delay": {"duration": "1s"}}]})  # type: ignore[misc]
+    assert result["instance_id"] == first
+    assert len(server.record().started) == 1
+
+
+def test_no_wait_attaches_as_well(server: Any) -> None:
+    task = Task(definition=LONG, wait_for_termination=False, deferrable=True)
+    first, second = task.attempt(), task.attempt()
+    assert first["state"] == second["state"] == "running"
+    assert first["instance_id"] == second["instance_id"]
+    assert len(server.record().started) == 1
+
+
+def test_a_store_that_fails_lets_nothing_start(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(definition=SHORT)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the state store is away")
+
+    monkeypatch.setattr(task.store, "set", refuse)
+    with pytest.raises(RuntimeError, match="away"):
+        task.attempt()
+    assert server.record().started == []
+    monkeypatch.undo()
+    assert TO == {"to": "merchants:1"}
