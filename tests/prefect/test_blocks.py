@@ -1,0 +1,177 @@
+"""The blocks: their form, their secrets, and pairs of methods that are what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
+
+import orchestration_integrations.prefect as face
+from orchestration_integrations import (
+    AsyncOrchestrationHttpHook,
+    ConfigurationError,
+    OrchestrationHttpHook,
+    ValidationError,
+    WaitTimeoutError,
+)
+from orchestration_integrations.prefect import OrchestrationCredentials, OrchestrationRun, OrchestrationWorkflow
+from orchestration_integrations.server import EmbeddedServer
+
+from .conftest import abortable, endless, releases, short
+
+SECRET = "planted-secret-4711"
+
+
+@pytest.mark.parametrize("block", [OrchestrationCredentials, OrchestrationWorkflow])
+class TestStandards(BlockStandardTestSuite):
+    @pytest.fixture
+    def block(self, block: type[Block]) -> type[Block]:
+        return block
+
+
+def test_no_airflow_is_imported() -> None:
+    code = "import sys, orchestration_integrations.prefect; print([m for m in sys.modules if m.startswith('airflow')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120).strip() == "[]"
+
+
+def test_registered_as_collection() -> None:
+    from importlib.metadata import entry_points
+
+    found = [one for one in entry_points(group="prefect.collections") if one.name == "orchestration_integrations"]
+    assert [one.load() for one in found] == [face]
+
+
+def test_credentials_normalise_as_settings_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = OrchestrationCredentials(
+        base_url="Stack.example.com/api/orchestration/", client_id="me", client_secret=SECRET, verify="false"
+    )
+    with block.get_client() as client:
+        assert isinstance(client, OrchestrationHttpHook)
+        assert client.settings.base_url == "https://stack.example.com/api/orchestration"
+        assert client.settings.token_url == "https://stack.example.com/api/auth/oauth/token"
+        assert client.settings.verify is False
+        assert client.settings.client_secret == SECRET
+    assert isinstance(block.get_async_client(), AsyncOrchestrationHttpHook)
+    monkeypatch.setenv("ORCHESTRATION_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("ORCHESTRATION_TOKEN", SECRET)
+    assert OrchestrationCredentials.from_env().settings().token == SECRET
+
+
+def test_wrong_fields_are_named() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        OrchestrationCredentials(base_url="http://a b").get_client()
+    assert caught.value.field == "base_url"
+    with pytest.raises(ConfigurationError) as caught:
+        OrchestrationCredentials(base_url="http://a", client_id="me").get_client()
+    assert caught.value.field == "client_secret"
+
+
+@pytest.mark.parametrize("field", ["token", "client_secret"])
+def test_masked_secret_is_refused(field: str) -> None:
+    with pytest.raises(ConfigurationError, match="masked") as caught:
+        OrchestrationCredentials(base_url="http://a", client_id="me", **{field: "**********"}).get_client()
+    assert caught.value.field == field
+
+
+def test_secrets_are_in_no_dump() -> None:
+    block = OrchestrationCredentials(base_url="http://a", client_id="me", client_secret=SECRET)
+    job = OrchestrationWorkflow(credentials=block, workflow_id="w")
+    for text in (repr(block), str(block.model_dump()), block.model_dump_json(), repr(job), job.model_dump_json()):
+        assert SECRET not in text
+    assert SECRET not in repr(block.get_client())
+    assert SECRET not in repr(OrchestrationRun(block.settings(), "i", "w"))
+
+
+def test_nothing_live_in_fields() -> None:
+    job = OrchestrationWorkflow(credentials=OrchestrationCredentials(base_url="http://a"), workflow_id="w")
+    assert OrchestrationWorkflow(**json.loads(job.model_dump_json())).model_dump() == job.model_dump()
+
+
+def test_one_of_workflow_id_and_definition(credentials: OrchestrationCredentials) -> None:
+    with pytest.raises(ConfigurationError):
+        OrchestrationWorkflow(credentials=credentials).trigger()
+    with pytest.raises(ConfigurationError):
+        OrchestrationWorkflow(credentials=credentials, workflow_id="w", definition=short()).trigger()
+    with pytest.raises(ValidationError, match="on_timeout"):
+        face.wait_for_instance.fn(credentials, "i", on_timeout="maybe")
+
+
+def test_job_block_runs_once_gated(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    definition = {"name": "p", "stages": short("${payee}")["stages"]}
+    job = OrchestrationWorkflow(
+        credentials=credentials, definition=definition, variables={"payee": "users:a"}, poll_interval=0.2
+    )
+    run = job.trigger({"payee": "users:b"})
+    result = run.wait_for_completion()
+    assert result["state"] == "succeeded"
+    assert result == run.fetch_result()
+    assert result["instance_id"] == run.instance_id
+    assert [row["postings"][0]["destination"] for row in result["transactions"]] == ["users:b"]
+    assert json.loads(json.dumps(result)) == result
+    assert releases(server) == [run.instance_id]
+    assert server.balance("users:b", "EUR/2") == 100
+
+
+@abortable
+def test_async_job_block(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    async def main() -> None:
+        job = OrchestrationWorkflow(credentials=credentials, definition=short(), poll_interval=0.2)
+        run = await job.atrigger()
+        assert (await run.await_for_completion())["state"] == "succeeded"
+        assert (await run.afetch_result())["state"] == "succeeded"
+        other = await OrchestrationWorkflow(credentials=credentials, definition=endless()).atrigger()
+        with pytest.raises(WaitTimeoutError):
+            await other.afetch_result()
+        assert (await other.acancel()).status == "cancelled"
+
+    asyncio.run(main())
+
+
+@abortable
+def test_fetch_result_of_a_running_run_says_so(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    run = OrchestrationWorkflow(credentials=credentials, definition=endless()).trigger()
+    with pytest.raises(WaitTimeoutError):
+        run.fetch_result()
+    assert server.record().aborts == []
+    assert run.cancel().status == "cancelled"
+
+
+def _pairs() -> list[tuple[object, object]]:
+    names = [name for name in face.__all__ if name.endswith("_async")]
+    pairs = [(getattr(face, name[:-6]), getattr(face, name)) for name in names]
+    methods = [(OrchestrationRun, "wait_for_completion"), (OrchestrationRun, "fetch_result")]
+    methods += [(OrchestrationRun, "cancel"), (OrchestrationWorkflow, "trigger")]
+    return pairs + [(getattr(owner, name), getattr(owner, f"a{name}")) for owner, name in methods]
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), _pairs(), ids=lambda one: getattr(one, "__name__", ""))
+def test_pairs_are_what_they_say(blocking: object, asynchronous: object) -> None:
+    """A blocking one is blocking wherever it is called: nothing dispatches on the caller."""
+    plain, other = getattr(blocking, "fn", blocking), getattr(asynchronous, "fn", asynchronous)
+    assert not inspect.iscoroutinefunction(plain)
+    assert inspect.iscoroutinefunction(other)
+    assert not hasattr(plain, "aio")
+    assert inspect.signature(plain).parameters.keys() == inspect.signature(other).parameters.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in face.__all__ if name.startswith(("run_workflow", "send_event"))])
+def test_effects_are_not_cached_or_repeated(name: str) -> None:
+    from prefect.cache_policies import NO_CACHE
+
+    one = getattr(face, name)
+    assert one.retries == 0
+    assert getattr(one, "cache_policy", NO_CACHE) == NO_CACHE
+
+
+async def test_blocking_ones_block_in_a_running_loop(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    run = OrchestrationWorkflow(credentials=credentials, definition=short(), poll_interval=0.2).trigger()
+    assert run.wait_for_completion()["state"] == "succeeded"
+    assert face.get_instance.fn(credentials, run.instance_id)["state"] == "succeeded"
