@@ -5,6 +5,12 @@
 - `Core`: without a network, with `InProcessTransport` and `AsyncInProcessTransport` on a `VirtualClock`.
 
 It imitates three generations of the server. Nothing else of this package is used by it.
+
+The same core serves both faces: `engine` (what happens), `api` (what is said about it), `definitions` and
+`sending` (stages), `ledger`, `faults`, `store`; `app` and `embedded` carry it over sockets, `inprocess` doesn't.
+
+Not imitated: wallets, payments and payouts (their activities fail as on a server without those services), the
+end of the engine's memory of old runs (a `status` fault on a history call shows it), scopes of tokens.
 """
 
 from __future__ import annotations
