@@ -111,7 +111,7 @@ class _Start:
         self.begun = now.time()
         self.event = gate_event(request.key_variable).replace(f"${{{request.key_variable}}}", request.key)
         self.foreign: set[str] = set()
-        self.submit_may_exist = False
+        self.submit_may_exist = not request.fresh  # by an earlier attempt
 
     def left(self) -> float:
         return self.until - self.now.monotonic()
@@ -277,7 +277,7 @@ def _submit(self: _Start) -> Procedure[Instance]:
             wait = backoff.seconds(error)
             if not surely_nothing or self.now.monotonic() + wait >= self.until:
                 if self.submit_may_exist:
-                    raise self.ambiguous(f"an earlier submit got no answer, and now: {summary(error)}", ()) from error
+                    raise self.ambiguous(f"an earlier submit may have started it, and now: {summary(error)}", ()) from error
                 raise
         yield from pause(wait)
 
