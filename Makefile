@@ -1,0 +1,62 @@
+# Everything runs in environments made here under .cache/ and .tox/; needed beforehand: python3 (3.10 or newer).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench soak clean
+
+TOOLS := .cache/tools
+BIN := $(TOOLS)/bin
+COUNT ?= 10000
+
+# Versions of Python that are installed but not on PATH, as pyenv keeps them; after what is there.
+PYENVS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[0-9]*/bin)
+empty :=
+space := $(empty) $(empty)
+export PATH := $(PATH)$(if $(PYENVS),:$(subst $(space),:,$(strip $(PYENVS))))
+TOX := $(BIN)/tox
+
+help:
+	@echo "make demo    one run through Airflow and one through Prefect, on an embedded server"
+	@echo "make test    all checks, as CI runs them"
+	@echo "make lint    ruff, import rules, types"
+	@echo "make bench   what a call costs, as ratios"
+	@echo "make soak    $(COUNT) random histories with faults (COUNT=…)"
+	@echo "make clean   remove what all of these have made"
+
+demo: $(TOOLS)/ready
+	@$(BIN)/python -m orchestration_integrations.demo
+
+# First what is light, two at a time; then those that start real servers. The first failure stops neither group.
+test: $(TOOLS)/ready
+	@failed=; \
+	$(TOX) run-parallel -p 2 --parallel-no-spinner -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
+	$(TOX) run-parallel -p 2 --parallel-no-spinner -e airflow33,prefect,airflow211 || failed=1; \
+	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
+
+lint: $(TOOLS)/ready
+	@$(TOX) run -e lint,types
+
+bench: $(TOOLS)/ready
+	@$(TOX) run -e bench
+
+soak: $(TOOLS)/ready
+	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)
+
+clean:
+	rm -rf .cache .tox dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(TOOLS)/ready: pyproject.toml Makefile
+	@set -e; \
+	for python in python3 python3.13 python3.12 python3.11 python3.10 none; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && break; \
+	done; \
+	if [ $$python = none ]; then echo "python3 of 3.10 or newer is needed" >&2; exit 1; fi; \
+	echo "preparing $(TOOLS) with $$($$python --version)"; \
+	if [ ! -x $(BIN)/uv ]; then \
+	  rm -rf $(TOOLS); \
+	  $$python -m venv $(TOOLS) 2>/dev/null || { \
+	    $$python -m venv --without-pip $(TOOLS) && $$python -m pip --python $(BIN)/python install --quiet pip; }; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'; \
+	fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python 'tox>=4.25,<5' 'tox-uv>=1.25,<2' -e '.[server,cli]'; \
+	touch $@
