@@ -249,9 +249,7 @@ def test_a_change_of_retries_is_no_clear(server: Any) -> None:
     assert len(server.record().started) == 1
 
 
-def test_a_clear_while_the_task_runs_leaves_a_mark(
-    server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clear_while_the_task_runs_leaves_a_mark(server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a clear need not move ``max_tries``: the kill notes what it was for."""
     monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "restarting")
     task = Task(definition=SHORT)
@@ -260,9 +258,10 @@ def test_a_clear_while_the_task_runs_leaves_a_mark(
     task.operator.on_kill()
     assert task.record["cleared"] is True
     result = task.attempt()
-    assert result["instance_id"] != server.record().started[0]["instance_id"] or state_of(
-        server, result["instance_id"]
-    ) == "succeeded"
+    assert (
+        result["instance_id"] != server.record().started[0]["instance_id"]
+        or state_of(server, result["instance_id"]) == "succeeded"
+    )
     # The cancel of that kill came too late or had no effect: whichever it was, no run is alive beside another.
     assert all(state_of(server, one["instance_id"]) != "running" for one in server.record().started)
 
@@ -297,7 +296,9 @@ def test_mapped_tasks_have_runs_of_their_own(server: Any) -> None:
     assert len({one["instance_id"] for one in results}) == 3
 
 
-@pytest.mark.parametrize("fault", [("cut_after", {}), ("status", {"code": 502, "work": True}), ("html", {"work": True})])
+@pytest.mark.parametrize(
+    "fault", [("cut_after", {}), ("status", {"code": 502, "work": True}), ("html", {"work": True})]
+)
 def test_an_ungated_run_whose_answer_is_lost_is_never_repeated(server: Any, fault: tuple[str, dict[str, Any]]) -> None:
     workflow_id = define(server, SHORT, gate=False)
     kind, options = fault

@@ -1,0 +1,83 @@
+"""Every example runs, by Airflow's own ``dag.test()``, with its deferrals, and pays what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration_integrations.airflow.compat import AIRFLOW_VERSION
+
+EXAMPLES = Path(__file__).parent.parent.parent / "example_dags"
+
+
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def states(run: Any) -> dict[str, str]:
+    return {
+        f"{ti.task_id}{'' if ti.map_index < 0 else ti.map_index}": str(getattr(ti.state, "value", ti.state))
+        for ti in run.get_task_instances()
+    }
+
+
+def state(run: Any) -> str:
+    return str(getattr(run.state, "value", run.state))
+
+
+def test_run_and_wait(airflow_home: Path, server: Any) -> None:
+    run = loaded("run_and_wait").dag.test(run_conf={"merchant": "m7"})
+    assert state(run) == "success"
+    assert server.balance("merchants:m7", "EUR/2") == 1250
+    assert len(server.record().started) == 1
+
+
+def test_mapped_fan_out(airflow_home: Path, server: Any) -> None:
+    run = loaded("mapped_fan_out").dag.test()
+    assert state(run) == "success", states(run)
+    assert [server.balance(f"merchants:m{number}", "EUR/2") for number in (1, 2, 3)] == [100, 200, 300]
+    assert len(server.record().started) == 3
+
+
+@pytest.mark.skipif(
+    AIRFLOW_VERSION >= (3, 1), reason="asks a human in the UI: driven over REST in the standalone tests"
+)
+@pytest.mark.parametrize("approved", [True, False])
+def test_payout_with_approval(airflow_home: Path, server: Any, approved: bool) -> None:
+    run = loaded("payout_with_approval").dag.test(run_conf={"approved": approved})
+    assert state(run) == "success", states(run)
+    assert server.balance("merchants:m1", "EUR/2") == (1250 if approved else 0)
+    assert states(run)["refused"] == ("skipped" if approved else "success")
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_cancel_on_upstream_failure(airflow_home: Path, server: Any, generation: int) -> None:
+    run = loaded("cancel_on_upstream_failure").dag.test(run_conf={"suspicious": True, "pause": "1h"})
+    assert state(run) == "failed"
+    assert states(run)["cancel"] == "success"
+    ended = {row["instance_id"]: row["error"] for row in server.record().ended}
+    assert list(ended.values()) == (["canceled"] if generation != 2 else [])
+    assert server.balance("merchants:m1", "EUR/2") == 0
+
+
+def test_nothing_is_cancelled_where_nothing_failed(airflow_home: Path, server: Any) -> None:
+    run = loaded("cancel_on_upstream_failure").dag.test(run_conf={"pause": "1s"})
+    assert state(run) == "success"
+    assert states(run)["cancel"] == "skipped"
+    assert server.record().requests.get("abort_instance", 0) == 0
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_setup_and_teardown(airflow_home: Path, server: Any, generation: int) -> None:
+    run = loaded("setup_and_teardown").dag.test()
+    assert state(run) == "success", states(run)
+    assert server.balance("sellers:o1", "EUR/2") == 1250
+    assert len(server.record().started) == 1
