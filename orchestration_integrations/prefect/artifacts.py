@@ -7,6 +7,7 @@ kind, name, detail) and ``orchestration.instance.ended`` (payload: state). Their
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -86,7 +87,7 @@ class Progress:
                 }
                 for row in instance.status
             ]
-            self._create("stages", table, "table")
+            self._create("stages", json.dumps(table), "table")
 
     def _total(self) -> int:
         if self._stages is None:
