@@ -305,7 +305,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
                     failures.append(f"{one}: {summary(error)}")
                     continue
                 outcomes.append(cancel_summary(one, outcome))
-                self._log(one, outcome)
+                self._tell(one, outcome)
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]
         if unsure and self.fail_if_not_confirmed:
             failures.append(f"not seen to end: {', '.join(unsure)}")
@@ -315,7 +315,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             return outcomes[0]
         return {"status": worst_of(outcomes), "instances": outcomes}
 
-    def _log(self, instance_id: str, outcome: CancelOutcome) -> None:
+    def _tell(self, instance_id: str, outcome: CancelOutcome) -> None:
         level = self.log.error if outcome.status == "not_confirmed" else self.log.info
         level("instance %s: %s (the abort was answered with %s)", instance_id, outcome.status, outcome.abort_answer)
         for activity in outcome.in_flight:

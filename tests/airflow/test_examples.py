@@ -50,7 +50,7 @@ def test_mapped_fan_out(airflow_home: Path, server: Any) -> None:
 @pytest.mark.skipif(
     AIRFLOW_VERSION >= (3, 1), reason="asks a human in the UI: driven over REST in the standalone tests"
 )
-@pytest.mark.parametrize("approved", [True, False])
+@pytest.mark.parametrize(("approved", "generation"), [(True, 2), (False, 1)])
 def test_payout_with_approval(airflow_home: Path, server: Any, approved: bool) -> None:
     run = loaded("payout_with_approval").dag.test(run_conf={"approved": approved})
     assert state(run) == "success", states(run)
