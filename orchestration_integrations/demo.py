@@ -297,45 +297,44 @@ def _stage_name(stage: Mapping[str, Any]) -> str:
     kind, what = next(iter(stage.items()))
     if kind == "wait_event":
         event = str(what.get("event", ""))
-        return f"gate: wait_event {event}" if event.startswith("go:") else f"wait_event {event}"
+        return "gate" if event.startswith("go:") else f"wait_event {event}"
     return f"delay {what['duration']}" if kind == "delay" and "duration" in what else str(kind)
 
 
 def _moved(server: EmbeddedServer, instance_id: str) -> list[str]:
-    """Each account that a run moved money of: by how much, and what it holds now."""
-    changes: dict[tuple[str, str], int] = {}
+    """Each account that a run moved money of: what it held before and after."""
+    balances: dict[tuple[str, str], int] = {}
+    mine: dict[tuple[str, str], tuple[int, int]] = {}
     for row in server.record().money:
-        if row["instance_id"] == instance_id:
-            posting = row["posting"]
-            for account, sign in ((posting["source"], -1), (posting["destination"], 1)):
-                key = (account, posting["asset"])
-                changes[key] = changes.get(key, 0) + sign * int(posting["amount"])
-    return [
-        f"{account} {change:+d} {asset} (now {server.balance(account, asset)})"
-        for (account, asset), change in changes.items()
-    ]
+        posting = row["posting"]
+        for account, sign in ((posting["source"], -1), (posting["destination"], 1)):
+            key = (account, posting["asset"])
+            before = balances.get(key, 0)
+            balances[key] = before + sign * int(posting["amount"])
+            if row["instance_id"] == instance_id:
+                mine[key] = (mine.get(key, (before,))[0], balances[key])
+    return [f"{account} {before} → {after} {asset}" for (account, asset), (before, after) in mine.items()]
 
 
 def table(demo: Demo, rows: Sequence[tuple[Framework, Instance]]) -> Table:
     """Instance, stages, time of each, balances moved."""
     shown = Table(title="What the server says", title_justify="left", header_style="bold")
-    shown.add_column("framework", no_wrap=True)
     shown.add_column("instance", no_wrap=True)
-    shown.add_column("stage", overflow="fold")
+    shown.add_column("stage", no_wrap=True)
     shown.add_column("time", justify="right", no_wrap=True)
     shown.add_column("balances moved", overflow="fold")
     for framework, instance in rows:
         stages = demo.hook.get_workflow(instance.workflow_id).stages
-        lines = [(f"{row.stage} {_stage_name(stages[row.stage])}", _seconds(row.started_at, row.terminated_at))
-                 for row in instance.status]  # fmt: skip
+        lines = [
+            (f"{row.stage} {_stage_name(stages[row.stage])}", _seconds(row.started_at, row.terminated_at))
+            for row in instance.status
+        ]
         lines.append((instance.state, _seconds(instance.created_at, instance.terminated_at)))
-        moved = "\n".join(_moved(demo.server, instance.id))
         shown.add_row(
-            framework.title,
-            f"{instance.id[:8]}…",
+            f"{framework.title}\n{instance.id[:8]}…",
             escape("\n".join(name for name, _ in lines)),
             "\n".join(took for _, took in lines),
-            escape(moved),
+            escape("\n".join(_moved(demo.server, instance.id))),
             end_section=True,
         )
     return shown
