@@ -50,7 +50,7 @@ logger = logging.getLogger("orchestration_integrations.procedures")
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the server's clock may be behind ours when candidates are chosen by age."""
-LOOK_SECONDS = 4.0
+LOOK_SECONDS = 2.0
 """Seconds for which a lost run is looked for before a gated submit is repeated."""
 RELEASE_SHOWS_SECONDS = 5.0
 """Seconds that an earlier attempt's release gets to show, where several candidates stand."""
@@ -304,9 +304,10 @@ def _settled_look(self: _Start) -> Procedure[_Seen]:
     backoff = Backoff(self.now, first=0.2)
     while True:
         found = yield from _look(self)
-        if found.released or len(found.waiting) < 2 or self.now.monotonic() >= min(show_until, self.until):
+        wait = backoff.seconds()
+        if found.released or len(found.waiting) < 2 or self.now.monotonic() + wait >= min(show_until, self.until):
             return found
-        yield from pause(backoff.seconds())
+        yield from pause(wait)
 
 
 def _candidates(self: _Start) -> Procedure[list[Instance]]:

@@ -274,10 +274,9 @@ class Waiting:
         if not instance.status:
             if self._is_old(instance, seen.server_time, now):
                 return Step(ReadHistory(), events)
-        elif self.detail:
-            wanted = self._detail_wanted(instance, now)
-            if wanted is not None:
-                return Step(wanted, events)
+        wanted = self._detail_wanted(instance, now) if self.detail else None
+        if wanted is not None:
+            return Step(wanted, events)
         return Step(self._later(now), events)
 
     def _on_failure(self, error: OrchestrationError, now: float) -> Next:
@@ -321,7 +320,7 @@ class Waiting:
                 told.listening = True
                 event = stage.input.get("event")
                 events.append(self._event(number, "listening", event if isinstance(event, str) else None))
-        wanted = self._detail_wanted(self.instance, now) if self.instance is not None else None
+        wanted = self._detail_wanted(self.instance, now) if self.detail and self.instance is not None else None
         return Step(wanted if isinstance(wanted, ReadStage) else self._later(now), tuple(events))
 
     def _on_stage(self, seen: StageRead, now: float) -> Step:
@@ -377,6 +376,8 @@ class Waiting:
         return server_time - instance.created_at.timestamp() > GHOST_AGE
 
     def _detail_wanted(self, instance: Instance, now: float) -> ReadHistory | ReadStage | None:
+        if not instance.status:
+            return None
         last = instance.status[-1]
         if last.terminated_at is not None or last.stage < 0:
             return None

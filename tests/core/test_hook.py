@@ -29,9 +29,8 @@ from orchestration_integrations import (
     telemetry,
 )
 from orchestration_integrations.server import EmbeddedServer
-
-from .conftest import open_hook
-from .scripted import ScriptedServer, cut, drip, instance, respond, stall
+from tests.conftest import open_hook
+from tests.scripted import ScriptedServer, cut, drip, instance, respond, stall
 
 DEFINITION = {"name": "d", "stages": [{"wait_event": {"event": "go"}}]}
 WORKFLOW = {"data": {"id": "w", "config": DEFINITION, "createdAt": "2026-01-01T00:00:00Z"}}

@@ -15,6 +15,7 @@ from orchestration_integrations import OrchestrationHttpHook
 from orchestration_integrations.server import EmbeddedServer
 
 CASES = 100
+pytestmark = pytest.mark.proof
 UNGATED = {
     "name": "ungated",
     "stages": [
