@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal
 
+from prefect.exceptions import Pause
+
 from ..procedures.define import KEY_VARIABLE
 from .cancelling import acancel_instances_now, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
 from .runs import WaitOptions, astart_run, start_run
 from .steps import RunRequest
 from .workflow import OrchestrationRun
+
+
+def _left_for_good(error: BaseException | None) -> bool:
+    """Not where the flow run is suspended: it will be resumed, and comes back to its run."""
+    return error is not None and not isinstance(error, Pause)
 
 
 class workflow_instance:
@@ -22,8 +29,8 @@ class workflow_instance:
             check_something()
             run.wait_for_completion()
 
-    A block that ends without an exception leaves the run as it is: wait for it inside. Works in flows, in tasks and
-    in plain code.
+    A block that ends without an exception leaves the run as it is: wait for it inside. So does the suspension of the
+    flow run, which is resumed. Works in flows, in tasks and in plain code.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -66,7 +73,7 @@ class workflow_instance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._run is not None:
+        if self._run is not None and _left_for_good(error):
             cancel_instances_now(self._run._settings, [self._run.instance_id], f"left by {type(error).__name__}")
 
     async def __aenter__(self) -> OrchestrationRun:
@@ -78,6 +85,6 @@ class workflow_instance:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._run is not None:
+        if self._run is not None and _left_for_good(error):
             why = f"left by {type(error).__name__}"
             await acancel_instances_now(self._run._settings, [self._run.instance_id], why)

@@ -87,4 +87,4 @@ def killed_once(workflow_id: str, directory: str) -> None:
 FLOWS = (direct, direct_2, submitted, asynchronous, hooked, killed_once)
 
 if __name__ == "__main__":
-    serve(*[one.to_deployment(name="served") for one in FLOWS])
+    serve(*[one.to_deployment(name="served") for one in FLOWS], limit=20)

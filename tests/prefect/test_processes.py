@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from prefect.states import Cancelling, Scheduled
 from orchestration_integrations.prefect import OrchestrationCredentials
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import Process, defined, endless, errors_of, releases, until
+from .conftest import LONG, Process, defined, endless, errors_of, releases, until
 from .served_flows import BLOCK, BLOCK_2
 
 HERE = Path(__file__).parent
@@ -78,17 +78,17 @@ def working(servers: dict[int, EmbeddedServer]) -> Iterator[Process]:
 
 
 class Run:
-    """A flow run in another process."""
+    """A flow run in another process, of a workflow of its own."""
 
     def __init__(self, deployment: str, server: EmbeddedServer, directory: Path) -> None:
         self.server = server
         self.directory = directory
-        self.before = set(self.started())
-        parameters = {"workflow_id": defined(server, endless()), "directory": str(directory)}
+        directory.mkdir()
+        self.workflow_id = defined(server, {**endless(), "name": directory.name})
+        parameters = {"workflow_id": self.workflow_id, "directory": str(directory)}
         with get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(deployment)
             self.id: UUID = client.create_flow_run_from_deployment(found.id, parameters=parameters).id
-        self.pid = self.process()
 
     def process(self, *, other_than: int = 0) -> int:
         """The process of the flow, once it has started its run."""
@@ -98,17 +98,15 @@ class Run:
             pid = int(file.read_text()) if file.exists() else 0
             return pid if pid != other_than else 0
 
-        return int(until(written, f"flow run {self.id} has started its instance"))
-
-    def started(self) -> list[str]:
-        return [row["instance_id"] for row in self.server.record().started]
+        return int(until(written, f"flow run {self.id} has started its instance", 2 * LONG))
 
     @property
     def instance_id(self) -> str:
         """The one instance that was started and released."""
-        (found,) = [one for one in self.started() if one not in self.before]
-        assert [one for one in releases(self.server) if one not in self.before] == [found]
-        return found
+        record = self.server.record()
+        (found,) = [row["instance_id"] for row in record.started if row["workflow_id"] == self.workflow_id]
+        assert releases(self.server).count(found) == 1
+        return str(found)
 
     def state(self) -> Any:
         with get_client(sync_client=True) as client:
@@ -118,93 +116,101 @@ class Run:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(self.id, Cancelling())
 
+    def kill(self, which: signal.Signals) -> int:
+        """Send a signal to the flow's process alone."""
+        pid = self.process()
+        os.kill(pid, which)
+        return pid
+
     def ends(self) -> str:
         return str(until(lambda: self.state().is_final() and self.state().name, f"flow run {self.id} has ended"))
 
-    def is_cancelled(self) -> str | None:
+    def end_of_instance(self) -> str | None:
         """Waits for the end of the instance; the error it ended with."""
         until(lambda: self.instance_id in errors_of(self.server), "the instance has ended")
         return errors_of(self.server)[self.instance_id]
 
 
-Start = Callable[..., Run]
+@pytest.fixture(scope="module")
+def runs(
+    serving: Process, working: Process, servers: dict[int, EmbeddedServer], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Run]:
+    """All flow runs, begun at once: most of their time is spent importing."""
+    directory = tmp_path_factory.mktemp("runs")
+    begun = {}
+    for name, deployment, generation in RUNS:
+        begun[name] = Run(deployment, servers[generation], directory / name.replace(" ", "-"))
+    begun["without effect"].process()
+    begun["without effect"].cancel()  # it takes its time
+    return begun
 
 
-@pytest.fixture
-def served(serving: Process, servers: dict[int, EmbeddedServer], tmp_path: Path) -> Start:
-    return lambda name, generation=3: Run(f"{name}/served", servers[generation], tmp_path)
+RUNS = (
+    ("without effect", "direct-2/served", 2),
+    ("served direct", "direct/served", 3),
+    ("served submitted", "submitted/served", 3),
+    ("served asynchronous", "asynchronous/served", 3),
+    ("served hooked", "hooked/served", 3),
+    ("terminated direct", "direct/served", 3),
+    ("terminated hooked", "hooked/served", 3),
+    ("killed served", "hooked/served", 3),
+    ("killed again", "killed-once/served", 3),
+    ("worked direct", "direct/worked", 3),
+    ("worked submitted", "submitted/worked", 3),
+    ("worked hooked", "hooked/worked", 3),
+    ("killed worked", "hooked/worked", 3),
+)
 
 
-@pytest.fixture
-def worked(working: Process, servers: dict[int, EmbeddedServer], tmp_path: Path) -> Start:
-    return lambda name: Run(f"{name}/worked", servers[3], tmp_path)
-
-
-@pytest.mark.parametrize("name", ["direct", "submitted", "asynchronous", "hooked"])
-def test_served_and_cancelled(served: Start, name: str) -> None:
-    run = served(name)
+@pytest.mark.parametrize("name", [name for name, _, _ in RUNS if name.startswith(("served", "worked"))])
+def test_cancelled(runs: dict[str, Run], name: str) -> None:
+    run = runs[name]
+    run.process()
     run.cancel()
-    assert run.is_cancelled() == "canceled"
-    assert run.ends() == "Cancelled"
-    assert len(run.server.record().money) >= 1
-    assert run.instance_id
-
-
-@pytest.mark.parametrize("name", ["direct", "submitted", "hooked"])
-def test_worked_and_cancelled(worked: Start, name: str) -> None:
-    run = worked(name)
-    run.cancel()
-    assert run.is_cancelled() == "canceled"
+    assert run.end_of_instance() == "canceled"
     assert run.ends() == "Cancelled"
 
 
-@pytest.mark.parametrize("name", ["direct", "hooked"])
-def test_served_and_terminated(served: Start, name: str) -> None:
+@pytest.mark.parametrize("name", ["terminated direct", "terminated hooked"])
+def test_terminated(runs: dict[str, Run], name: str) -> None:
     """SIGTERM from outside, as an evicted pod gets it."""
-    run = served(name)
-    os.kill(run.pid, signal.SIGTERM)
-    assert run.is_cancelled() == "canceled"
+    run = runs[name]
+    run.kill(signal.SIGTERM)
+    assert run.end_of_instance() == "canceled"
     assert run.ends() == "Crashed"
 
 
-def test_served_and_killed(served: Start) -> None:
-    """SIGKILL: nothing runs in the process, and the runner knows nothing but what is on the flow run."""
-    run = served("hooked")
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.is_cancelled() == "canceled"
+@pytest.mark.parametrize("name", ["killed served", "killed worked"])
+def test_killed(runs: dict[str, Run], name: str) -> None:
+    """SIGKILL: nothing runs in the process, and who starts the hook knows nothing but what is on the flow run."""
+    run = runs[name]
+    run.kill(signal.SIGKILL)
+    assert run.end_of_instance() == "canceled"
     assert run.ends() == "Crashed"
 
 
-def test_worked_and_killed(worked: Start) -> None:
-    run = worked("hooked")
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.is_cancelled() == "canceled"
-    assert run.ends() == "Crashed"
-
-
-def test_killed_and_run_again(served: Start) -> None:
+def test_killed_and_run_again(runs: dict[str, Run]) -> None:
     """The same flow run in a new process comes back to the instance that the killed one had started."""
-    run = served("killed_once".replace("_", "-"))
-    os.kill(run.pid, signal.SIGKILL)
+    run = runs["killed again"]
+    pid = run.kill(signal.SIGKILL)
     assert run.ends() == "Crashed"
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Scheduled(), force=True)
-    run.process(other_than=run.pid)
-    assert len({file.name.rpartition("-")[0] for file in run.directory.glob("attempt-*")}) == 1
-    assert len(list(run.directory.glob("attempt-*"))) == 2
-    instance_id = run.instance_id
-    assert errors_of(run.server).get(instance_id, "running") == "running"
+    run.process(other_than=pid)
+    attempts = [file.name for file in run.directory.glob("attempt-*")]
+    assert len(attempts) == 2
+    assert {name.rpartition("-")[0] for name in attempts} == {f"attempt-{run.instance_id}"}
+    assert run.instance_id not in errors_of(run.server)
     run.cancel()
-    assert run.is_cancelled() == "canceled"
+    assert run.end_of_instance() == "canceled"
     assert run.ends() == "Cancelled"
 
 
-def test_abort_without_effect(served: Start, serving: Process) -> None:
+def test_abort_without_effect(runs: dict[str, Run], serving: Process) -> None:
     """Generation 2: the flow run ends in time, and nobody says that the instance did."""
-    run = served("direct-2", generation=2)
-    run.cancel()
+    run = runs["without effect"]
     assert run.ends() == "Cancelled"
     assert run.instance_id not in errors_of(run.server)
-    said = until(lambda: [line for line in serving.text().splitlines() if run.instance_id in line], "told in the log")
+    said = [line for line in serving.text().splitlines() if run.instance_id in line]
     assert [line for line in said if "may still run" in line]
     assert not [line for line in said if "is cancelled" in line]
