@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
@@ -171,9 +172,11 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
 
     async def get_async_conn(self) -> AsyncOrchestrationHttpHook:
         """The async twin; use it as an async context manager."""
-        from ..http_hook import AsyncOrchestrationHttpHook
-
-        return AsyncOrchestrationHttpHook(await self.async_settings(), face=FACE, on_token=_mask_token)
+        settings = await self.async_settings()
+        loop = asyncio.get_running_loop()
+        module = await loop.run_in_executor(None, import_module, "orchestration_integrations.http_hook")
+        made: AsyncOrchestrationHttpHook = module.AsyncOrchestrationHttpHook(settings, face=FACE, on_token=_mask_token)
+        return made
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the server answers and takes the credentials, with its URL and version, or what is wrong."""
