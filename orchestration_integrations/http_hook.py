@@ -287,7 +287,10 @@ class _Hook:
             allow_unbound=allow_unbound,
             timeout=_at_least_zero(timeout, "timeout"),
         )
-        return self._give((yield from start(request, self._versions, self)))
+        instance = self._give((yield from start(request, self._versions, self)))
+        ids = {"workflow_id": workflow_id, "instance_id": instance.id, "run_key": request.key}
+        logger.info("run key %s of workflow %s: instance %s", request.key, workflow_id, instance.id, extra=ids)
+        return instance
 
     def _wait(
         self,
@@ -380,13 +383,24 @@ class _Hook:
         )
 
     def _cancel(self, instance_id: str, timeout: float) -> Procedure[CancelOutcome]:
-        return cancel(
+        outcome = yield from cancel(
             instance_id,
             timeout=_at_least_zero(timeout, "timeout"),
             versions=self._versions,
             now=self,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
         )
+        sure = outcome.status != "not_confirmed" and not outcome.in_flight
+        logger.log(
+            logging.INFO if sure else logging.WARNING,
+            "cancel of instance %s: %s (the abort was answered %s)%s",
+            instance_id,
+            outcome.status,
+            outcome.abort_answer,
+            "; a payment was under way and may arrive: check the ledger" if outcome.in_flight else "",
+            extra={"instance_id": instance_id, "outcome": outcome.status},
+        )
+        return outcome
 
     def _ensure(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
         return ensure_workflow(definition, gate=gate, versions=self._versions, now=self)

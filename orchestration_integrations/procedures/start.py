@@ -277,7 +277,8 @@ def _submit(self: _Start) -> Procedure[Instance]:
             wait = backoff.seconds(error)
             if not surely_nothing or self.now.monotonic() + wait >= self.until:
                 if self.submit_may_exist:
-                    raise self.ambiguous(f"an earlier submit may have started it, and now: {summary(error)}", ()) from error
+                    why = f"an earlier submit may have started it, and now: {summary(error)}"
+                    raise self.ambiguous(why, (), error) from error
                 raise
         yield from pause(wait)
 

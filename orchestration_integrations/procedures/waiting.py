@@ -271,9 +271,8 @@ class Waiting:
             return Step(End(state, instance, instance.failure or ""), events)
         if self._last_look:
             return Step(self._timeout(), events)
-        if not instance.status:
-            if self._is_old(instance, seen.server_time, now):
-                return Step(ReadHistory(), events)
+        if not instance.status and self._is_old(instance, seen.server_time, now):
+            return Step(ReadHistory(), events)
         wanted = self._detail_wanted(instance, now) if self.detail else None
         if wanted is not None:
             return Step(wanted, events)
