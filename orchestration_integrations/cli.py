@@ -8,7 +8,10 @@ import sys
 import threading
 from typing import Annotated, Literal, cast
 
-import typer
+try:
+    import typer
+except ImportError:
+    sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli,server]'")
 
 app = typer.Typer(
     name="orchestration-integrations",
@@ -58,6 +61,30 @@ def serve(
         told.wait()
     finally:
         server.stop()
+
+
+@app.command()
+def unreleased(
+    workflow_id: Annotated[str, typer.Argument(help="A gated workflow.")],
+    url: Annotated[str | None, typer.Option(help="Base URL of the server; default: ORCHESTRATION_URL.")] = None,
+) -> None:
+    """List runs that were created and never released: what lost submits leave behind. They move nothing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .api.errors import OrchestrationError
+    from .http_hook import OrchestrationHttpHook
+
+    try:
+        with OrchestrationHttpHook(base_url=url) as hook:
+            rows = hook.list_unreleased(workflow_id)
+    except OrchestrationError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    table = Table("instance", "run key", "created")
+    for instance, key in rows:
+        table.add_row(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
+    Console().print(table if rows else "no run waits for its release")
 
 
 def main() -> None:

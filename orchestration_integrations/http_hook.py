@@ -59,7 +59,7 @@ from .procedures.define import KEY_VARIABLE, ensure_workflow
 from .procedures.effects import Do, Effect, Pause, Procedure
 from .procedures.listing import PageCall, Versions, list_all
 from .procedures.moved import NOTHING_READ
-from .procedures.start import StartRequest, start
+from .procedures.start import StartRequest, start, unreleased
 from .retrying import async_retrying, may_repeat, retrying
 from .settings import Settings
 
@@ -196,8 +196,8 @@ class _Hook:
         ``send_event_when_ready`` then don't take "not found" for an answer for an hour, or their limit.
         """
         self._given_ids[instance_id] = None
-        while len(self._given_ids) > _KNOWN_IDS:
-            self._given_ids.pop(next(iter(self._given_ids)))
+        if len(self._given_ids) > _KNOWN_IDS:
+            self._given_ids = dict.fromkeys(list(self._given_ids)[_KNOWN_IDS // 2 :])
 
     def _give(self, instance: Instance) -> Instance:
         self.expect(instance.id)
@@ -401,6 +401,10 @@ class _Hook:
             extra={"instance_id": instance_id, "outcome": outcome.status},
         )
         return outcome
+
+    def _unreleased(self, workflow_id: str) -> Procedure[tuple[tuple[Instance, str], ...]]:
+        calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
+        return unreleased(workflow_id, self._versions, self, self._clock.monotonic() + self.settings.retry_budget)
 
     def _ensure(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
         return ensure_workflow(definition, gate=gate, versions=self._versions, now=self)
@@ -865,6 +869,16 @@ class OrchestrationHttpHook(_Hook):
         with telemetry.span("ensure"):
             return self.perform(self._ensure(definition, gate))
 
+    def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
+        """The runs of a gated workflow that still wait for their release: what lost submits leave. They move nothing.
+
+        Operations ListInstances, GetInstanceHistory (one call per running instance).
+
+        Returns:
+            (instance, run key), oldest first.
+        """
+        return self.perform(self._unreleased(workflow_id))
+
 
 class AsyncOrchestrationHttpHook(_Hook):
     """Talks to an orchestration server without blocking. Same methods as OrchestrationHttpHook, each awaitable.
@@ -1127,3 +1141,7 @@ class AsyncOrchestrationHttpHook(_Hook):
         """As ``OrchestrationHttpHook.ensure_workflow``."""
         with telemetry.span("ensure"):
             return await self.perform(self._ensure(definition, gate))
+
+    async def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
+        """As ``OrchestrationHttpHook.list_unreleased``."""
+        return await self.perform(self._unreleased(workflow_id))

@@ -453,6 +453,25 @@ def _abort_others(self: _Start, others: Sequence[str]) -> Procedure[None]:
             logger.info("unreleased instance %s was left waiting: %s", other, summary(error))
 
 
+def unreleased(
+    workflow_id: str, versions: Versions, now: Now, until: float
+) -> Procedure[tuple[tuple[Instance, str], ...]]:
+    """(instance, run key) of each run of a gated workflow that still waits for its release, oldest first.
+
+    Lost submits leave such runs; they move nothing. One history call per running instance.
+    """
+    found: list[tuple[Instance, str]] = []
+    for row in (yield from snapshot(workflow_id, versions, now, until)):
+        if row.terminated:
+            continue
+        history = yield from insist(get_instance_history(row.id, versions.plain), now, until)
+        event = history[0].input.get("event") if history and history[0].name == "RunWaitEvent" else None
+        if isinstance(event, str) and event.startswith("go:") and not history[0].terminated:
+            found.append((row, event.removeprefix("go:")))
+    found.sort(key=lambda one: (one[0].created_at, one[0].id))
+    return tuple(found)
+
+
 # ---- the ungated protocol --------------------------------------------------------------------------
 
 

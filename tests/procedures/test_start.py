@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from orchestration_integrations import (
     AmbiguousRunError,
@@ -14,6 +15,7 @@ from orchestration_integrations import (
     Settings,
     ValidationError,
 )
+from orchestration_integrations.cli import app
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.scripted import ScriptedServer, instance, respond
@@ -279,3 +281,24 @@ def test_ungated_goes_on_with_what_is_on_record(server, hook):
     started = hook.start(workflow.id, run_key="k", first_attempt=True)
     assert hook.start(workflow.id, run_key="k", chosen=started.id).id == started.id
     assert posts(server) == 1
+
+
+def test_unreleased_runs_are_listed(server, hook):
+    workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
+    left = listening(hook, workflow, "lost")
+    released = hook.start(workflow.id, run_key="fine")
+    hook.wait(released.id, timeout=20)
+    assert [(row.id, key) for row, key in hook.list_unreleased(workflow.id)] == [(left, "lost")]
+
+
+def test_the_command_lists_unreleased_runs():
+    with EmbeddedServer(2) as server:
+        hook = open_hook("sync", base_url=server.url)
+        workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
+        said = CliRunner().invoke(app, ["unreleased", workflow.id, "--url", server.url])
+        assert "no run waits" in said.output
+        left = listening(hook, workflow, "lost")
+        said = CliRunner().invoke(app, ["unreleased", workflow.id, "--url", server.url], env={"COLUMNS": "120"})
+        assert said.exit_code == 0
+        assert left in said.output
+        assert "lost" in said.output
