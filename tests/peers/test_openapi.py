@@ -10,9 +10,10 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error, response_schema_conformance
 
-from orchestration_integrations.server import EmbeddedServer, create_app
+from orchestration_integrations.server import EmbeddedServer
 
-DOCUMENT = schemathesis.openapi.from_asgi("/openapi.json", create_app(3)).exclude(path_regex="/triggers")
+with EmbeddedServer(generation=3) as _server:
+    DOCUMENT = schemathesis.openapi.from_url(f"{_server.url}/openapi.json").exclude(path_regex="/triggers")
 WAITING = {"stages": [{"wait_event": {"event": "go"}}]}
 
 
