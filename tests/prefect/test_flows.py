@@ -406,7 +406,7 @@ def test_failed_upstream_never_becomes_a_success(server: EmbeddedServer, credent
 
 
 @abortable
-@pytest.mark.parametrize("way", ["direct", "submitted", "async", "waiting task itself", "block"])
+@pytest.mark.parametrize("way", ["direct", "submitted", "async", "waiting task itself", "block", "subflow"])
 def test_transaction_cancels_on_failure(
     server: EmbeddedServer, credentials: OrchestrationCredentials, way: str
 ) -> None:
@@ -418,6 +418,8 @@ def test_transaction_cancels_on_failure(
             if way == "block":
                 OrchestrationWorkflow(credentials=credentials, workflow_id=workflow_id).trigger()
                 raise Boom
+            if way == "subflow":
+                run_workflow_and_wait(credentials, workflow_id, timeout=0.3, on_timeout="leave")
             run = run_workflow(credentials, workflow_id)
             if way == "submitted":
                 wait_for_instance.submit(credentials, run, poll_interval=0.2)
@@ -569,6 +571,30 @@ def test_wait_notices_that_the_flow_run_is_cancelled(
     with pytest.raises(FlowRunCancelledError):
         asyncio.run(aone()) if way == "async" else one()
     canceller.join()
+    assert errors_of(server) == dict.fromkeys(started(server), "canceled")
+
+
+@pytest.mark.parametrize("server", [3], indirect=True)
+@pytest.mark.parametrize("way", ["direct", "submitted", "async"])
+def test_time_out_by_prefect_cancels(server: EmbeddedServer, credentials: OrchestrationCredentials, way: str) -> None:
+    """`timeout_seconds` of the task: Prefect raises in its own ways, and no thread polls on."""
+    workflow_id = defined(server, endless())
+
+    @flow
+    def one() -> None:
+        run = run_workflow(credentials, workflow_id)
+        wait = wait_for_instance.with_options(timeout_seconds=1)
+        if way == "submitted":
+            wait.submit(credentials, run, poll_interval=60).result()
+        wait(credentials, run, poll_interval=60)
+
+    @flow
+    async def aone() -> None:
+        run = await run_workflow_async(credentials, workflow_id)
+        await wait_for_instance_async.with_options(timeout_seconds=1)(credentials, run, poll_interval=60)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(aone()) if way == "async" else one()
     assert errors_of(server) == dict.fromkeys(started(server), "canceled")
 
 
