@@ -26,6 +26,7 @@ from .compat import (
     AirflowSkipException,
     BaseSensorOperator,
     Context,
+    PokeReturnValue,
     StartTriggerArgs,
     default_deferrable,
 )
@@ -101,8 +102,6 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
 
     def poke(self, context: Context) -> Any:
         """One look."""
-        from airflow.providers.common.compat.sdk import PokeReturnValue
-
         found = self._look_told(context)
         return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
 

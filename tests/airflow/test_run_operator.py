@@ -212,7 +212,9 @@ def test_a_lying_event_does_not_turn_a_failure_into_a_success(server: Any) -> No
         operator.resume_execution(last.method_name, {**last.kwargs, "event": lie}, context)
 
 
-def test_a_trigger_that_fails_for_ever_ends_in_an_error_that_says_so(server: Any) -> None:
+def test_a_trigger_that_fails_for_ever_ends_in_an_error_that_says_so(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = Task(definition=WAITS, retries=0)
     operator, context, last = deferred(task)
     event = {"status": "error", "instance_id": task.xcoms["instance_id"], "message": "no connection here"}
@@ -221,6 +223,7 @@ def test_a_trigger_that_fails_for_ever_ends_in_an_error_that_says_so(server: Any
         with pytest.raises(TaskDeferred) as again:
             operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
         kwargs = again.value.kwargs
+    monkeypatch.setattr(run_operator, "CANCEL_SECONDS", 1.0)
     with pytest.raises(StateUnknownError, match="no connection here"):
         operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
     assert aborts(server) >= 1  # no retry follows, so nobody would look after it

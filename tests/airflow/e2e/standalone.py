@@ -154,6 +154,17 @@ class Standalone:
 
         return eventually(look, f"{dag_id}.{task_id} is {' or '.join(states)} (it was {seen})")
 
+    def until_waiting(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """The task waits: a running one for its instance, a deferred one in the triggerer that took it up."""
+        self.until(dag_id, run_id, task_id, state)
+        if state == "deferred":
+            folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
+
+            def taken_up() -> bool:
+                return any("has begun" in one.read_text() for one in folder.glob("*.trigger.*"))
+
+            eventually(taken_up, f"the triggerer waits for {dag_id}.{task_id}")
+
     def until_run(self, dag_id: str, run_id: str, *states: str) -> str:
         def look() -> str | None:
             state = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]

@@ -139,7 +139,7 @@ def test_a_triggerer_that_ends_cancels_nothing_and_the_wait_goes_on(
     before = aborts(servers[1])
     run_id = airflow.trigger("deferred", definition=WAITS, conn="gen1")
     instance_id = airflow.instance("deferred", run_id)
-    airflow.until("deferred", run_id, "pay", "deferred")
+    airflow.until_waiting("deferred", run_id, "pay", "deferred")
     airflow.replace_triggerer(sign)
     approve(servers[1], instance_id)
     assert airflow.until_run("deferred", run_id, "success", "failed") == "success"
@@ -155,7 +155,7 @@ def test_marking_a_deferred_task_failed_cancels(
     before = aborts(server)
     run_id = airflow.trigger("deferred", definition=ENDLESS, conn=f"gen{generation}")
     instance_id = airflow.instance("deferred", run_id)
-    airflow.until("deferred", run_id, "pay", "deferred")
+    airflow.until_waiting("deferred", run_id, "pay", "deferred")
     airflow.mark("deferred", run_id, "pay", "failed")
     eventually(lambda: aborts(server) > before, "an abort is sent")
     if generation == 2:
@@ -183,7 +183,7 @@ def test_marking_the_dag_run_failed_cancels(
 ) -> None:
     run_id = airflow.trigger(dag_id, definition=ENDLESS, conn="gen3")
     instance_id = airflow.instance(dag_id, run_id)
-    airflow.until(dag_id, run_id, "pay", "running" if dag_id == "sync" else "deferred")
+    airflow.until_waiting(dag_id, run_id, "pay", "running" if dag_id == "sync" else "deferred")
     airflow.mark_run(dag_id, run_id, "failed")
     eventually(lambda: error_of(servers[3], instance_id) == "canceled", "it is cancelled")
 
@@ -228,7 +228,7 @@ def test_clearing_a_waiting_task_never_leaves_two_runs(
     run_id = airflow.trigger(dag_id, definition=WAITS, conn=f"gen{generation}")
     first = airflow.instance(dag_id, run_id)
     waiting = "running" if dag_id == "sync" else "deferred"
-    airflow.until(dag_id, run_id, "pay", waiting)
+    airflow.until_waiting(dag_id, run_id, "pay", waiting)
     airflow.clear(dag_id, run_id, "pay")
     airflow.until(dag_id, run_id, "pay", "running", "deferred", tries=2)
     if generation == 1:
@@ -291,7 +291,7 @@ def test_planted_secrets_are_found_nowhere(airflow: Standalone, guarded: Embedde
     issued = guarded.record().tokens
     run_id = airflow.trigger("deferred", definition=WAITS, conn=conn)
     instance_id = airflow.instance("deferred", run_id)
-    airflow.until("deferred", run_id, "pay", "deferred")
+    airflow.until_waiting("deferred", run_id, "pay", "deferred")
     database = sqlite3.connect(f"file:{airflow.home / 'airflow.db'}?mode=ro", uri=True)
     try:
         rows = _everything(database)

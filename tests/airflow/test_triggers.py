@@ -1,0 +1,264 @@
+"""Triggers only read; only a user's kill makes one send a cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, clock
+from orchestration_integrations.airflow import triggers
+from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION
+from orchestration_integrations.airflow.triggers import (
+    OrchestrationInstanceEndedTrigger,
+    OrchestrationInstanceTrigger,
+    OrchestrationStageTrigger,
+)
+from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, define, first_event, rebuilt, state_of
+
+WRITES = ("abort_instance", "send_event", "run_workflow", "create_workflow", "delete_workflow")
+
+
+def writes(server: Any) -> dict[str, int]:
+    requests = server.record().requests
+    return {name: requests[name] for name in WRITES if requests.get(name)}
+
+
+def approve(server: Any, instance_id: str) -> None:
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.send_event_when_ready(instance_id, "approve", timeout=30)
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        OrchestrationInstanceTrigger("i"),
+        OrchestrationInstanceTrigger("i", "conn", 12.5, 3, 4, True, 60),
+        OrchestrationStageTrigger("i", 2, "listening", "go", "conn", 5.0, 1),
+        OrchestrationInstanceEndedTrigger("w", ["failed"], "conn", 10),
+    ],
+)
+def test_what_is_stored_is_plain_json_and_rebuilds_the_same(trigger: Any) -> None:
+    path, kwargs = trigger.serialize()
+    assert json.loads(json.dumps(kwargs)) == kwargs
+    assert rebuilt(trigger).serialize() == (path, kwargs)
+    assert not {"token", "password", "client_secret"} & set(kwargs)
+
+
+def test_kwargs_of_other_releases_are_taken() -> None:
+    one = OrchestrationInstanceTrigger(instance_id="i", something_new=1)
+    assert one.serialize()[1]["orchestration_conn_id"] == "orchestration_default"
+    assert OrchestrationStageTrigger(instance_id="i", something_new=1).until == "ended"
+
+
+def test_two_copies_tell_the_same_and_change_nothing(server: Any) -> None:
+    instance_id = begin(server, WAITS)
+    before = writes(server)
+
+    async def both() -> list[Any]:
+        async def first() -> Any:
+            async for event in OrchestrationInstanceTrigger(instance_id, poll_interval=0.2).run():
+                return event.payload
+            return None
+
+        tasks = [asyncio.create_task(first()) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        assert writes(server) == before
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as http:
+            await http.send_event_when_ready(instance_id, "approve", timeout=30)
+        sent = writes(server)
+        events = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+        assert writes(server) == sent
+        return list(events)
+
+    one, other = asyncio.run(both())
+    assert one == other
+    assert one["status"] == "succeeded"
+    assert one["result"]["instance_id"] == instance_id
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_a_failure_is_an_event_not_an_exception(server: Any, generation: int) -> None:
+    event = first_event(OrchestrationInstanceTrigger(begin(server, BROKEN), poll_interval=0.2))
+    assert event["status"] == "failed"
+
+
+def test_a_deadline_is_an_event_and_cancels_nothing(server: Any) -> None:
+    instance_id = begin(server, LONG)
+    event = first_event(OrchestrationInstanceTrigger(instance_id, deadline=time.time() + 0.5, poll_interval=0.2))
+    assert event["status"] == "timeout"
+    assert writes(server).get("abort_instance") is None
+
+
+@pytest.mark.parametrize("shift", [1e6, -1e6])
+def test_the_deadline_holds_on_a_host_whose_monotonic_clock_is_another(
+    server: Any, monkeypatch: pytest.MonkeyPatch, shift: float
+) -> None:
+    real = time.monotonic
+    monkeypatch.setattr(clock.SystemClock, "monotonic", lambda self: real() + shift)
+    instance_id = begin(server, SHORT)
+    event = first_event(OrchestrationInstanceTrigger(instance_id, deadline=time.time() + 30, poll_interval=0.2))
+    assert event["status"] == "succeeded"
+
+
+def test_an_unknown_instance_is_an_event(server: Any) -> None:
+    one = OrchestrationInstanceTrigger("0e7f1d7e-0000-4000-8000-000000000000", row_grace=0)
+    event = first_event(one)
+    assert event["status"] == "error"
+    assert "unknown" in event["message"]
+
+
+def test_a_connection_that_is_missing_is_an_event(server: Any) -> None:
+    assert first_event(OrchestrationInstanceTrigger("i", "no_such_connection"))["status"] == "error"
+
+
+def killed(trigger: Any, *args: Any) -> None:
+    """Run a trigger as a triggerer does, and cancel it."""
+
+    async def run() -> None:
+        task = asyncio.create_task(_drain(trigger))
+        await asyncio.sleep(0.5)
+        task.cancel(*args)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if args:
+            await trigger.on_kill()  # what Airflow 3.3 does then
+        await trigger.cleanup()
+
+    asyncio.run(run())
+
+
+async def _drain(trigger: Any) -> None:
+    async for _ in trigger.run():
+        pass
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_a_kill_by_a_user_cancels_once(server: Any, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    instance_id = begin(server, LONG)
+    killed(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True), USER_ACTION)
+    assert server.record().requests["abort_instance"] == 1
+    assert state_of(server, instance_id) == "cancelled"
+
+
+def test_a_kill_by_a_user_can_be_without_effect(
+    server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    monkeypatch.setattr(triggers, "KILL_SECONDS", 1.0)
+    instance_id = begin(server, LONG)
+    with caplog.at_level("INFO", "orchestration_integrations.airflow"):
+        killed(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True), USER_ACTION)
+    told = [one.getMessage() for one in caplog.records if one.name == "orchestration_integrations.airflow"]
+    assert any("still runs" in line for line in told)
+    assert not any("cancelled" in line for line in told)
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_shutdown_cancels_nothing(server: Any, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    killed(OrchestrationInstanceTrigger(begin(server, LONG), cancel_on_kill=True))
+    assert "abort_instance" not in server.record().requests
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_kill_leaves_the_run_where_that_was_asked_for(server: Any, generation: int) -> None:
+    killed(OrchestrationInstanceTrigger(begin(server, LONG), cancel_on_kill=False), USER_ACTION)
+    assert "abort_instance" not in server.record().requests
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize(
+    ("state", "cancelled"),
+    [("failed", True), ("scheduled", True), ("deferred", False), (None, False), ("error", False)],
+)
+def test_below_3_3_the_state_of_the_task_tells_a_kill_from_a_shutdown(
+    server: Any, monkeypatch: pytest.MonkeyPatch, generation: int, state: str | None, cancelled: bool
+) -> None:
+    def told(self: Any) -> str | None:
+        if state == "error":
+            raise RuntimeError("the database is away")
+        return state
+
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", False)
+    monkeypatch.setattr(OrchestrationInstanceTrigger, "_task_state", told)
+    instance_id = begin(server, LONG)
+    killed(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True))
+    assert ("abort_instance" in server.record().requests) is cancelled
+    assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
+
+
+@pytest.mark.skipif(not AIRFLOW_3_3, reason="triggers have on_kill from Airflow 3.3 on")
+def test_airflow_calls_our_on_kill() -> None:
+    from airflow.triggers.base import BaseTrigger
+
+    assert OrchestrationInstanceTrigger.on_kill is not BaseTrigger.on_kill
+    assert OrchestrationInstanceTrigger.supports_triggerer_queue is True
+
+
+@pytest.mark.parametrize(
+    ("stage", "until", "event", "status"),
+    [
+        (0, "begun", None, "reached"),
+        (0, "ended", None, "reached"),
+        (1, "listening", None, "reached"),
+        (1, "listening", "approve", "reached"),
+        (None, "listening", "approve", "reached"),
+        (0, "listening", None, "over"),
+        (1, "listening", "other", "timeout"),
+        (2, "begun", None, "timeout"),
+    ],
+)
+def test_stages(server: Any, stage: int | None, until: str, event: str | None, status: str) -> None:
+    instance_id = begin(server, WAITS)
+    one = OrchestrationStageTrigger(
+        instance_id, stage, until, event, deadline=time.time() + (2 if status == "timeout" else 30), poll_interval=0.2
+    )
+    assert first_event(rebuilt(one))["status"] == status
+    assert writes(server).get("abort_instance") is None
+
+
+def test_a_stage_that_fails(server: Any) -> None:
+    one = OrchestrationStageTrigger(begin(server, BROKEN), 1, "ended", poll_interval=0.2)
+    assert first_event(one)["status"] == "failed"
+
+
+def test_ends_of_a_workflow_are_told_once_each(server: Any) -> None:
+    workflow_id = define(server, WAITS, gate=False)
+    early = begin(server, WAITS)
+    approve(server, early)
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.wait(early, timeout=30)
+
+    async def watch() -> list[Any]:
+        events: list[Any] = []
+
+        async def collect() -> None:
+            async for event in OrchestrationInstanceEndedTrigger(workflow_id, poll_interval=0.1).run():
+                events.append(event.payload)
+
+        task = asyncio.create_task(collect())
+        await asyncio.sleep(0.5)
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as http:
+            ids = [(await http.run_workflow(workflow_id, {"to": "merchants:1"})).id for _ in range(2)]
+            for one in ids:
+                await http.send_event_when_ready(one, "approve", timeout=30)
+                await http.wait(one, timeout=30)
+        for _ in range(200):
+            if len(events) >= 2:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(one["instance_id"] for one in events) == sorted(ids)
+        return events
+
+    events = asyncio.run(watch())
+    assert {one["state"] for one in events} == {"succeeded"}
+    assert early not in {one["instance_id"] for one in events}
