@@ -13,8 +13,9 @@ from typing import Any
 
 from ..api.errors import OrchestrationError
 from ..api.models import CancelOutcome
-from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .links import INSTANCE_ID_KEY
+from .compat import AIRFLOW_3
+from .hooks import OrchestrationHook
+from .links import ABOUT_KEY
 from .run_operator import OrchestrationRunWorkflowOperator
 
 logger = logging.getLogger("orchestration_integrations.airflow")
@@ -75,8 +76,8 @@ def cancel_instances(context: Any) -> None:
         if not _runs_workflows(task):
             continue
         try:
-            for instance_id in _ids(ti, context, task.task_id):
-                wanted[_conn_id(task), instance_id] = None
+            for about in _started(ti, context, task.task_id):
+                wanted[about["conn_id"], about["instance_id"]] = None
         except Exception:
             logger.exception("which instances task %s has started could not be read", task.task_id)
     if not wanted:
@@ -101,22 +102,12 @@ def _runs_workflows(task: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, OrchestrationRunWorkflowOperator)
 
 
-def _conn_id(task: Any) -> str:
-    partial = getattr(task, "partial_kwargs", None)
-    found = partial.get("orchestration_conn_id") if partial is not None else task.orchestration_conn_id
-    return found if isinstance(found, str) else DEFAULT_CONN_ID
-
-
-def _ids(ti: Any, context: Any, task_id: str) -> list[str]:
+def _started(ti: Any, context: Any, task_id: str) -> list[dict[str, str]]:
     """The instances that a task, mapped or not, has started in this DAG run."""
     run_id = context.get("run_id") or ti.run_id
-    from .compat import AIRFLOW_3
-
-    if AIRFLOW_3:
-        found = ti.xcom_pull(task_ids=[task_id], key=INSTANCE_ID_KEY, run_id=run_id)
-    else:
-        found = ti.xcom_pull(task_ids=[task_id], key=INSTANCE_ID_KEY)
-    return [one for one in list(found or ()) if isinstance(one, str) and one]
+    where = {"run_id": run_id} if AIRFLOW_3 else {}
+    found = ti.xcom_pull(task_ids=[task_id], key=ABOUT_KEY, **where)
+    return [one for one in list(found or ()) if isinstance(one, dict) and one.get("instance_id") and one.get("conn_id")]
 
 
 def _cancel(hook: OrchestrationHook, instance_id: str) -> None:

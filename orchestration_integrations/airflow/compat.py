@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-not-found"
 """Everything that is imported from Airflow, from where Airflow 2.11 and 3.x both have it without a deprecation."""
 
 from __future__ import annotations

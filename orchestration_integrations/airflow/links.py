@@ -9,7 +9,8 @@ from urllib.parse import quote
 from .compat import BaseOperatorLink, XCom
 
 INSTANCE_ID_KEY = "instance_id"
-INSTANCE_URL_KEY = "instance_url"
+ABOUT_KEY = "orchestration_instance"
+"""XCom with ``instance_id``, ``conn_id`` and ``url``: what belongs together is pushed together."""
 
 logger = logging.getLogger("orchestration_integrations.airflow")
 
@@ -27,8 +28,9 @@ class OrchestrationInstanceLink(BaseOperatorLink):  # type: ignore[misc]
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The URL, never an error: a page of Airflow depends on it."""
         try:
-            url = XCom.get_value(key=INSTANCE_URL_KEY, ti_key=ti_key)
+            about = XCom.get_value(key=ABOUT_KEY, ti_key=ti_key)
         except Exception:
             logger.debug("no link for %s", ti_key, exc_info=True)
             return ""
+        url = about.get("url") if isinstance(about, dict) else None
         return url if isinstance(url, str) else ""

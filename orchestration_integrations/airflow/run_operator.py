@@ -38,7 +38,7 @@ from .compat import (
 )
 from .errors import told, wrong_server
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .links import INSTANCE_ID_KEY, INSTANCE_URL_KEY, OrchestrationInstanceLink, instance_url
+from .links import ABOUT_KEY, INSTANCE_ID_KEY, OrchestrationInstanceLink, instance_url
 from .run_record import Attempt, RecordStore, RunRecord, attempt_of, rerun_key
 from .summary import run_summary, stage_line, told_moved
 
@@ -467,7 +467,12 @@ class _Run:
         self.instance_id = instance_id
         ti = self.context["ti"]
         ti.xcom_push(key=INSTANCE_ID_KEY, value=instance_id)
-        ti.xcom_push(key=INSTANCE_URL_KEY, value=instance_url(self.hook.settings().base_url, instance_id))
+        about = {
+            "instance_id": instance_id,
+            "conn_id": self.operator.orchestration_conn_id,
+            "url": instance_url(self.hook.settings().base_url, instance_id),
+        }
+        ti.xcom_push(key=ABOUT_KEY, value=about)
 
     def _save(self, record: RunRecord, **changes: Any) -> None:
         for name, value in changes.items():
@@ -635,10 +640,10 @@ class _Run:
 
     def _ended_badly(self, error: OrchestrationError, limit: _Limit) -> dict[str, Any] | None:
         """Raise what the end means; return a result where the run ended well at the last moment."""
-        if isinstance(error, InstanceFailedError):
-            self._reported("failed")
-        elif isinstance(error, InstanceCancelledError):
-            self._reported("cancelled")
+        if isinstance(error, InstanceFailedError | InstanceCancelledError):
+            self._reported("failed" if isinstance(error, InstanceFailedError) else "cancelled")
+            if not self.operator.rerun_failed:
+                self.log.error("a retry will report this again and run nothing: to run anew, clear the task")
         elif isinstance(error, InstanceStuckError) and error.reason == "never_started":
             self._reported("never_started")
         elif isinstance(error, WaitTimeoutError | InstanceStuckError):

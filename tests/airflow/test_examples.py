@@ -81,3 +81,12 @@ def test_setup_and_teardown(airflow_home: Path, server: Any, generation: int) ->
     assert state(run) == "success", states(run)
     assert server.balance("sellers:o1", "EUR/2") == 1250
     assert len(server.record().started) == 1
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION >= (3, 0), reason="later versions tell a task's state over their API")
+def test_a_triggerer_of_airflow_2_reads_the_state_of_a_task(airflow_home: Path, server: Any) -> None:
+    from orchestration_integrations.airflow.compat import state_of_task_instance_row
+
+    run = loaded("run_and_wait").dag.test()
+    (ti,) = run.get_task_instances()
+    assert state_of_task_instance_row(ti) == "success"

@@ -215,11 +215,11 @@ def test_the_callback_cancels_what_runs_and_nothing_else(
     ended = begin(server, SHORT)
     with OrchestrationHttpHook(base_url=server.url) as http:
         http.wait(ended, timeout=30)
-    ids = {"one": [running[0]], "many": [running[1], None, ended]}
+    ids = {"one": [running[0]], "many": [running[1], ended]}
 
     def pull(task_ids: Any, key: str, **_: Any) -> Any:
-        assert key == "instance_id"
-        return ids[task_ids[0]]
+        assert key == "orchestration_instance"
+        return [*({"instance_id": one, "conn_id": "orchestration_default"} for one in ids[task_ids[0]]), None]
 
     ti = SimpleNamespace(run_id="run", xcom_pull=pull)
     with caplog.at_level(logging.INFO, "orchestration_integrations.airflow"):

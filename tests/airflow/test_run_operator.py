@@ -68,7 +68,11 @@ def test_success_returns_a_small_plain_dict(server: Any, deferrable: bool, gener
     assert result["stages_completed"] == 2  # the gate is one
     assert len(result["transactions"]) == 1
     assert result["maybe_repeated"] is False
-    assert task.xcoms["instance_url"] == f"{server.url}/instances/{result['instance_id']}"
+    assert task.xcoms["orchestration_instance"] == {
+        "instance_id": result["instance_id"],
+        "conn_id": "orchestration_default",
+        "url": f"{server.url}/instances/{result['instance_id']}",
+    }
 
 
 def test_both_ways_return_the_same(server: Any) -> None:

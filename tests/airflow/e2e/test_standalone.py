@@ -245,8 +245,8 @@ def test_clearing_a_waiting_task_never_leaves_two_runs(
 
 @pytest.mark.parametrize("dag_id", ["siblings", "trigger_rule"])
 def test_an_upstream_failure_cancels(airflow: Standalone, servers: dict[int, EmbeddedServer], dag_id: str) -> None:
-    conn = "orchestration_default" if dag_id == "siblings" else "gen1"
-    server = servers[2 if dag_id == "siblings" else 1]
+    generation = 2 if dag_id == "siblings" else 1
+    conn, server = f"gen{generation}", servers[generation]
     before = aborts(server)
     run_id = airflow.trigger(dag_id, definition=WAITS if dag_id == "siblings" else ENDLESS, conn=conn)
     instance_id = airflow.instance(dag_id, run_id)
@@ -262,6 +262,17 @@ def test_an_upstream_failure_cancels(airflow: Standalone, servers: dict[int, Emb
         assert airflow.xcom(dag_id, run_id, "cancel")["status"] == "cancelled"
     assert airflow.until_run(dag_id, run_id, "success", "failed") == "failed"
     assert starts(server, run_id) == [instance_id]
+
+
+def test_a_run_whose_worker_is_killed_for_good_is_cancelled_by_the_dag(
+    airflow: Standalone, servers: dict[int, EmbeddedServer]
+) -> None:
+    """Nothing of the task is left to cancel it: the DAG's callback does, from the DAG processor."""
+    run_id = airflow.trigger("last_resort", definition=ENDLESS, conn="gen1")
+    instance_id = airflow.instance("last_resort", run_id)
+    os.kill(airflow.pid("last_resort", run_id, "pay", 1), signal.SIGKILL)
+    assert airflow.until_run("last_resort", run_id, "success", "failed") == "failed"
+    eventually(lambda: error_of(servers[1], instance_id) == "canceled", "it is cancelled")
 
 
 def test_a_sensor_begins_in_the_triggerer(airflow: Standalone, servers: dict[int, EmbeddedServer]) -> None:

@@ -90,6 +90,10 @@ with dag("siblings") as siblings:
     fail_once_it_runs()
 cancel_instances_on_failure(siblings)
 
+with dag("last_resort") as last_resort:
+    run(retries=0)
+cancel_instances_on_failure(last_resort)
+
 with dag("trigger_rule"):
     pay = run(retries=0, deferrable=True)
 
