@@ -7,7 +7,7 @@ and a flow that is retried comes back to the run that it had started.
 from .context import workflow_instance
 from .credentials import OrchestrationCredentials
 from .errors import FlowRunCancelledError
-from .flows import run_workflow_and_wait, run_workflow_and_wait_async
+from .flows import cancel_instances_of_flow_run, run_workflow_and_wait, run_workflow_and_wait_async
 from .hooks import cancel_instances
 from .tasks import (
     cancel_instance,
@@ -37,6 +37,7 @@ __all__ = [
     "cancel_instance",
     "cancel_instance_async",
     "cancel_instances",
+    "cancel_instances_of_flow_run",
     "create_workflow",
     "create_workflow_async",
     "get_instance",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import flow
 
 from ..procedures.define import KEY_VARIABLE
-from .cancelling import acancel_instances_now, cancel_instances_now
+from .cancelling import CANCEL_SECONDS, acancel_instances_now, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
+from .flow_runs import instance_ids, read_flow_run
 from .runs import instance_id_of
 from .steps import steps_of_the_caller
 from .tasks import run_workflow, run_workflow_async, wait_for_instance, wait_for_instance_async
@@ -128,3 +130,26 @@ async def run_workflow_and_wait_async(
             settings = await asyncio.to_thread(settings_of, credentials)
             await acancel_instances_now(settings, [instance_id_of(run)], "the flow was interrupted")
         raise
+
+
+@flow(name="cancel-instances-of-flow-run", flow_run_name="cancel-instances-of-{flow_run_id}")
+def cancel_instances_of_flow_run(
+    credentials: OrchestrationCredentials | str, flow_run_id: UUID, *, timeout: float = CANCEL_SECONDS
+) -> dict[str, str]:
+    """Cancel all instances that another flow run, its tasks and its subflows had started. Harmless to repeat.
+
+    For an automation on flow runs that end where no hook runs: cancelled while suspended, say, or lost with
+    their machine.
+
+    Args:
+        credentials: best the name of the stored block.
+        flow_run_id: of that flow run.
+        timeout: seconds until an instance counts as not confirmed, default 14; all are cancelled at once.
+
+    Returns:
+        By instance: ``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed`` (it may run on) or
+        ``failed`` (it could not be cancelled and may run on).
+    """
+    ids = instance_ids(read_flow_run(flow_run_id))
+    outcomes = cancel_instances_now(settings_of(credentials), ids, f"flow run {flow_run_id} is over", limit=timeout)
+    return {one: outcome.status if outcome is not None else "failed" for one, outcome in outcomes.items()}

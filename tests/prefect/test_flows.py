@@ -35,6 +35,7 @@ from orchestration_integrations.prefect import (
     OrchestrationWorkflow,
     cancel_instance,
     cancel_instances,
+    cancel_instances_of_flow_run,
     run_workflow,
     run_workflow_and_wait,
     run_workflow_and_wait_async,
@@ -199,6 +200,7 @@ def test_lost_answer_then_flow_retry(server: EmbeddedServer, credentials: Orches
 
     result = one()
     assert result["state"] == "succeeded"
+    assert started(server) == [result["instance_id"]]
     assert releases(server) == [result["instance_id"]]
     assert len(server.record().money) == 1
 
@@ -531,6 +533,24 @@ def test_failure_hook_cancels_all_that_was_started(
     with pytest.raises(Boom):
         outer()
     assert len(started(server)) == 2
+    assert errors_of(server) == dict.fromkeys(started(server), "canceled")
+
+
+@pytest.mark.parametrize("server", [3], indirect=True)
+def test_instances_of_another_flow_run(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    workflow_id = defined(server, endless())
+    ids: list[str] = []
+
+    @flow
+    def left_behind() -> None:
+        ids.append(str(runtime_flow_run.id))
+        run_workflow(credentials, workflow_id)
+        run_workflow(credentials, workflow_id)
+
+    left_behind()
+    assert errors_of(server) == {}
+    outcomes = cancel_instances_of_flow_run(credentials, UUID(ids[0]))
+    assert outcomes == dict.fromkeys(started(server), "cancelled")
     assert errors_of(server) == dict.fromkeys(started(server), "canceled")
 
 
