@@ -27,6 +27,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, StageEvent
+from ..procedures.waiting import ROW_PATIENCE
 from .compat import (
     AIRFLOW_3,
     DEFERRAL_FAILURES,
@@ -244,6 +245,11 @@ def _seconds(value: float | timedelta | None, name: str) -> float | None:
     return float(value)
 
 
+def _has_row(instance: Instance) -> bool:
+    """Whether the server has shown its row: the answer to a submit has no stages yet."""
+    return bool(instance.status) or instance.terminated
+
+
 class _Run:
     """One try of the task at work: what it knows, and what it does next."""
 
@@ -272,7 +278,9 @@ class _Run:
                 return self._wait_here(instance.id, self._limit())
             return run_summary(instance, None)
         if operator.deferrable and not instance.terminated:
-            self._defer(instance.id, self._limit(), 0)
+            # An id that the server gave may be without a row for long; one that was seen may not.
+            grace = None if _has_row(instance) else ROW_PATIENCE
+            self._defer(instance.id, self._limit(), 0, grace)
         return self._wait_here(instance.id, self._limit())
 
     def _started(self) -> Instance:
@@ -303,7 +311,7 @@ class _Run:
         if known is not None and (known.terminated or record.started):
             self.log.info("attaching to instance %s, which an earlier try started", known.id)
             self._noticed(known.id)
-            self._save(record, try_number=self.attempt.try_number, started=True)
+            self._save(record, try_number=self.attempt.try_number, started=True, seen=True)
             return known
         return self._submit(record, first_attempt=False, chosen=record.instance_id)
 
@@ -326,7 +334,7 @@ class _Run:
         try:
             return self.http.get_instance(record.instance_id)
         except NotFoundError as error:
-            if not record.started:
+            if not record.seen:
                 return None
             raise wrong_server(
                 f"instance {record.instance_id} of this task is unknown to {record.server}, where it was seen before: "
@@ -452,7 +460,7 @@ class _Run:
         )
         if self.instance_id != instance.id:
             self._noticed(instance.id)
-        self._save(record, instance_id=instance.id, started=True)
+        self._save(record, instance_id=instance.id, started=True, seen=_has_row(instance))
         self.log.info("instance %s of workflow %s, run key %s", instance.id, record.workflow_id, record.key)
         return instance
 
@@ -511,7 +519,7 @@ class _Run:
     def _log_stage(self, event: StageEvent) -> None:
         self.log.info("%s", stage_line(event))
 
-    def _defer(self, instance_id: str, limit: _Limit, resumed: int) -> None:
+    def _defer(self, instance_id: str, limit: _Limit, resumed: int, row_grace: float | None = None) -> None:
         from .triggers import OrchestrationInstanceTrigger
 
         remaining = None
@@ -525,6 +533,7 @@ class _Run:
                 poll_interval=self.operator.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
                 cancel_on_kill=self.operator.cancel_on_kill,
+                row_grace=row_grace,
             ),
             method_name="execute_complete",
             kwargs={

@@ -40,7 +40,8 @@ class RunRecord:
         since: ISO instant before the first submit with this key.
         rerun: how many failed runs of this generation were replaced.
         instance_id: chosen, known from before its release.
-        started: its start was confirmed, or its row was seen: the server knows it.
+        started: its start was confirmed; nothing is left to be sent.
+        seen: the server has shown its row; rows can be late.
         cleared: the task was cleared while it ran.
         end: state in which its end was reported, None before.
         end_try: try that reported it.
@@ -56,6 +57,7 @@ class RunRecord:
     rerun: int = 0
     instance_id: str | None = None
     started: bool = False
+    seen: bool = False
     cleared: bool = False
     end: str | None = None
     end_try: int = 0

@@ -38,6 +38,9 @@ KILL_SECONDS = 15.0
 
 logger = logging.getLogger("orchestration_integrations.airflow")
 
+_cancelling: set[asyncio.Task[None]] = set()
+"""Cancels under way: an event loop itself keeps only weak references."""
+
 
 class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
     """What the triggers share: the connection, the cancel when a user kills the task."""
@@ -67,10 +70,20 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         return self._event("error", f"{type(error).__name__}: {error}")
 
     async def on_kill(self) -> None:
-        """Cancel the instance, because a user marked or cleared the task or its DAG run ended (Airflow 3.3)."""
+        """Cancel the instance, because a user marked or cleared the task or its DAG run ended (Airflow 3.3).
+
+        Airflow gives this a time limit of 30 s, but cancels it anew about a second later, as it does not see the
+        trigger gone: so the work is done by a task of its own, which that does not reach.
+        """
         if not self.cancel_on_kill:
             logger.info("instance %s is left alone (cancel_on_kill=False)", self.instance_id)
             return
+        working = asyncio.get_running_loop().create_task(self._cancel_instance())
+        _cancelling.add(working)
+        working.add_done_callback(_cancelling.discard)
+        await asyncio.shield(working)
+
+    async def _cancel_instance(self) -> None:
         try:
             async with await self._hook.get_async_conn() as http:
                 outcome = await http.cancel(self.instance_id, timeout=KILL_SECONDS)

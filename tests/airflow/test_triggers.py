@@ -159,6 +159,27 @@ def test_a_kill_by_a_user_can_be_without_effect(
 
 
 @pytest.mark.parametrize("generation", [1])
+def test_a_kill_is_carried_out_though_it_is_itself_cancelled(server: Any, generation: int) -> None:
+    """As Airflow 3.3.2 does about a second later."""
+    server.fault("abort_instance", "status", 2)
+    instance_id = begin(server, LONG)
+
+    async def run() -> None:
+        task = asyncio.create_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True).on_kill())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(300):
+            if not triggers._cancelling:
+                break
+            await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert state_of(server, instance_id) == "cancelled"
+
+
+@pytest.mark.parametrize("generation", [1])
 def test_a_shutdown_cancels_nothing(server: Any, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
     killed(OrchestrationInstanceTrigger(begin(server, LONG), cancel_on_kill=True))

@@ -198,6 +198,10 @@ class Standalone:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         return json.dumps(self.call("GET", path))
 
+    def logs(self) -> str:
+        """All logs: those of tasks, and what the parts of Airflow print."""
+        return "\n".join(one.read_text(errors="replace") for one in self.home.rglob("*.log"))
+
     # Processes
 
     def pid(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> int:

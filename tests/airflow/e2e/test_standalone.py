@@ -159,10 +159,9 @@ def test_marking_a_deferred_task_failed_cancels(
     airflow.mark("deferred", run_id, "pay", "failed")
     eventually(lambda: aborts(server) > before, "an abort is sent")
     if generation == 2:
-        log = eventually(
-            lambda: "still runs" in (text := airflow.log("deferred", run_id, "pay", 1)) and text, "the log tells it"
+        assert f"instance {instance_id} still runs" in eventually(
+            lambda: (text := airflow.logs()) and f"{instance_id} still runs" in text and text, "a log tells it"
         )
-        assert instance_id in log
         assert error_of(server, instance_id) == "running"
     else:
         eventually(lambda: error_of(server, instance_id) == "canceled", "it is cancelled")
@@ -201,8 +200,12 @@ def test_a_time_limit_amid_the_deferral_cancels(
         eventually(lambda: error_of(server, instance_id) == "canceled", "it is cancelled")
     else:
         assert error_of(server, instance_id) == "running"
-        words = "still runs" if dag_id == "dagrun_timeout" else "STILL RUNS"
-        eventually(lambda: words in airflow.log(dag_id, run_id, "pay", 1), "the log tells that it still runs")
+        if dag_id == "dagrun_timeout":
+            eventually(lambda: f"instance {instance_id} still runs" in airflow.logs(), "a log tells that it still runs")
+        else:
+            eventually(
+                lambda: "STILL RUNS" in airflow.log(dag_id, run_id, "pay", 1), "its log tells that it still runs"
+            )
     assert starts(server, run_id) == [instance_id]
 
 
