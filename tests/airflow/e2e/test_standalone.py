@@ -187,13 +187,29 @@ def test_marking_the_dag_run_failed_cancels(
     eventually(lambda: error_of(servers[3], instance_id) == "canceled", "it is cancelled")
 
 
-@pytest.mark.parametrize("dag_id", ["deadline", "execution_timeout", "dagrun_timeout"])
-@pytest.mark.parametrize("generation", [1, 2])
+LIMITED = [
+    (dag_id, generation) for dag_id in ("deadline", "execution_timeout", "dagrun_timeout") for generation in (1, 2)
+]
+
+
+@pytest.fixture(scope="module")
+def limited(airflow: Standalone) -> dict[tuple[str, int], str]:
+    """Runs that hit their time limits, all begun at once: deferred, they wait side by side."""
+    return {
+        (dag_id, generation): airflow.trigger(dag_id, definition=ENDLESS, conn=f"gen{generation}")
+        for dag_id, generation in LIMITED
+    }
+
+
+@pytest.mark.parametrize(("dag_id", "generation"), LIMITED)
 def test_a_time_limit_amid_the_deferral_cancels(
-    airflow: Standalone, servers: dict[int, EmbeddedServer], dag_id: str, generation: int
+    airflow: Standalone,
+    servers: dict[int, EmbeddedServer],
+    limited: dict[tuple[str, int], str],
+    dag_id: str,
+    generation: int,
 ) -> None:
-    server = servers[generation]
-    run_id = airflow.trigger(dag_id, definition=ENDLESS, conn=f"gen{generation}")
+    server, run_id = servers[generation], limited[dag_id, generation]
     instance_id = airflow.instance(dag_id, run_id)
     assert airflow.until_run(dag_id, run_id, "success", "failed") == "failed"
     if generation == 1:

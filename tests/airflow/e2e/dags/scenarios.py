@@ -60,7 +60,7 @@ with dag("deadline"):
 with dag("execution_timeout"):
     run(retries=0, deferrable=True, execution_timeout=timedelta(seconds=6))
 
-with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=12)):
+with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=30)):
     run(retries=0, deferrable=True)
 
 with dag("sensor"):
