@@ -7,9 +7,9 @@ together one fetches anew, and each is replayed once. Without a token nothing is
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,10 @@ import msgspec
 from .api.errors import TransportError
 from .clock import Clock
 from .exchange import Deadline, aread_body, read_body, token_failure
-from .settings import Settings
+from .settings import Settings, is_header_safe
+
+if TYPE_CHECKING:
+    import asyncio
 
 EARLY = 30.0
 """Seconds before its end at which a token counts as over; a quarter of its life where that is less."""
@@ -59,22 +62,31 @@ class ClientCredentialsAuth(httpx.Auth):
         self._lock = threading.Lock()
         self._loop_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
+    @property
+    def token(self) -> str | None:
+        """The token in use, so that it can be kept out of messages."""
+        return self._token
+
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send with a token; after a 401 once more with another."""
         used = yield from self._sync_token(request)
         _put(request, used)
         response = yield request
         if response.status_code == 401:
+            read_body(response, _deadline(request))
             self._drop(used)
             _put(request, (yield from self._sync_token(request)))
             yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """As ``sync_auth_flow``."""
+        import asyncio  # not needed by the blocking hook, and slow to import
+
         for attempt in (1, 2):
             token = self._current()
             if token is None:
-                lock = self._loop_lock()
+                with self._lock:
+                    lock = self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
                 try:
                     await asyncio.wait_for(lock.acquire(), _deadline(request).left())
                 except asyncio.TimeoutError:
@@ -91,6 +103,7 @@ class ClientCredentialsAuth(httpx.Auth):
             response = yield request
             if response.status_code != 401 or attempt == 2:
                 return
+            await aread_body(response, _deadline(request))
             self._drop(token)
 
     def _sync_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, str]:
@@ -115,11 +128,6 @@ class ClientCredentialsAuth(httpx.Auth):
         if self._token == token:
             self._token = None
 
-    def _loop_lock(self) -> asyncio.Lock:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            return self._loop_locks.setdefault(loop, asyncio.Lock())
-
     def _token_request(self, request: httpx.Request) -> httpx.Request:
         return httpx.Request(
             "POST",
@@ -142,11 +150,12 @@ class ClientCredentialsAuth(httpx.Auth):
                 decoded = None
             if isinstance(decoded, dict):
                 token, life = decoded.get("access_token"), decoded.get("expires_in")
-        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+        token = token.strip() if isinstance(token, str) else ""
+        if not is_header_safe(token):
             raise token_failure(answer.status_code, body, answer.headers.get("Retry-After"))
         try:
             seconds = float(life) if life is not None and not isinstance(life, bool) else float("inf")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = float("inf")
         if self._on_token is not None:
             self._on_token(token)

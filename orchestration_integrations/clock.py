@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -44,7 +43,9 @@ class SystemClock:
 
     async def asleep(self, seconds: float) -> None:
         """Suspend this task for ``seconds``."""
-        await asyncio.sleep(seconds)
+        from asyncio import sleep  # not needed by those who block, and slow to import
+
+        await sleep(seconds)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -10,18 +10,19 @@ would make a routine submit ambiguous.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import httpx
+import msgspec
 
 from . import telemetry
 from .api import calls
@@ -42,6 +43,7 @@ from .api.models import (
     CancelOutcome,
     EnsuredWorkflow,
     Instance,
+    Moved,
     Occurrence,
     RunResult,
     ServerInfo,
@@ -50,7 +52,7 @@ from .api.models import (
     Trigger,
     Workflow,
 )
-from .auth import auth_for
+from .auth import ClientCredentialsAuth, auth_for
 from .clock import SYSTEM_CLOCK, Clock
 from .exchange import Deadline, Exchange, aread_body, read_body, ssl_context
 from .procedures import events, waiting
@@ -62,6 +64,9 @@ from .procedures.moved import NOTHING_READ
 from .procedures.start import StartRequest, start, unreleased
 from .retrying import async_retrying, may_repeat, retrying
 from .settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -111,8 +116,8 @@ class _Hook:
         self.settings: Settings = settings
         self._clock = clock
         self._transport = transport
-        self._exchange = Exchange(settings, clock, face)
         self._auth = auth_for(settings, clock, on_token)
+        self._exchange = Exchange(settings, clock, face, self._secrets)
         self._versions = Versions(settings.api_version)
         self._ssl: Any = None
         self._given_ids: dict[str, None] = {}
@@ -123,6 +128,10 @@ class _Hook:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings!r})"
+
+    def _secrets(self) -> tuple[str, ...]:
+        fetched = self._auth.token if isinstance(self._auth, ClientCredentialsAuth) else None
+        return (*self.settings.secrets, fetched) if fetched else self.settings.secrets
 
     # The clocks of procedures
 
@@ -168,10 +177,9 @@ class _Hook:
         at = self._clock.monotonic() + allowed
         return Deadline(self._clock, at if until is None else min(at, until))
 
-    def _budget(self, call: Call[Any]) -> float:
-        return self._clock.monotonic() + max(
-            self.settings.retry_budget, self.settings.timeout if call.retry is RetryClass.SUBMIT else 0.0
-        )
+    def _until(self, call: Call[Any], deadline: float) -> float | None:
+        """A submit is given its whole time-out also at the end of the budget: cut short it would be ambiguous."""
+        return None if call.retry is RetryClass.SUBMIT else deadline
 
     def _retry_told(self, call: Call[Any]) -> Callable[[float], None]:
         def told(pause: float) -> None:
@@ -225,7 +233,8 @@ class _Hook:
         try:
             instance: Instance = yield Do(call, retried=True)
         except OrchestrationError as error:
-            if not is_ambiguous(error):
+            # Where the server holds the request, its error can come from the wait after the start.
+            if not is_ambiguous(error) and not (wait and (getattr(error, "status_code", None) or 0) >= 500):
                 raise
             telemetry.count("ambiguous_submits", operation=call.operation)
             candidates = yield from self._started_since(workflow_id, begun)
@@ -317,18 +326,11 @@ class _Hook:
             outcome = "succeeded"
         except OrchestrationError as error:
             outcome = type(error).__name__
+            _warn_of_repeats(instance_id, getattr(error, "moved", NOTHING_READ))
             raise
         finally:
             telemetry.count("waits", outcome=outcome)
-        for transaction in result.moved.transactions:
-            if transaction.maybe_repeated:
-                logger.warning(
-                    "instance %s: transaction %s of stage %d may have been made twice: check the ledger",
-                    instance_id,
-                    transaction.id,
-                    transaction.stage,
-                    extra={"instance_id": instance_id, "stage": transaction.stage},
-                )
+        _warn_of_repeats(instance_id, result.moved)
         return result
 
     def waiting(
@@ -390,7 +392,8 @@ class _Hook:
             now=self,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
         )
-        sure = outcome.status != "not_confirmed" and not outcome.in_flight
+        _warn_of_repeats(instance_id, outcome.moved)
+        sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
         logger.log(
             logging.INFO if sure else logging.WARNING,
             "cancel of instance %s: %s (the abort was answered %s)%s",
@@ -413,10 +416,53 @@ class _Hook:
 _DEFAULTS: Mapping[str, Any] = {"api_version": "auto", "verify": True, "timeout": 10.0}
 
 
+def _warn_of_repeats(instance_id: str, moved: Moved) -> None:
+    for transaction in moved.transactions:
+        if transaction.maybe_repeated:
+            logger.warning(
+                "instance %s: transaction %s of stage %d may have been made twice: check the ledger",
+                instance_id,
+                transaction.id,
+                transaction.stage,
+                extra={"instance_id": instance_id, "stage": transaction.stage},
+            )
+
+
+@contextmanager
+def _proxies_checked() -> Iterator[None]:
+    """httpx reads the proxies of the environment when a client is made."""
+    try:
+        yield
+    except (ValueError, httpx.InvalidURL):
+        raise ConfigurationError(
+            "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no address of a proxy", field="proxy"
+        ) from None
+
+
 def _at_least_zero(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
         raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}", path=name)
     return float(value)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
+
+    return get_running_loop()
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    """A procedure has returned."""
+
+    value: object
+
+
+def _advance(procedure: Procedure[Any], result: object, error: OrchestrationError | None) -> Effect | _Ended:
+    """The next effect. Only a procedure's own end is one: a callback may raise StopIteration too."""
+    try:
+        return procedure.send(result) if error is None else procedure.throw(error)
+    except StopIteration as end:
+        return _Ended(end.value)
 
 
 class OrchestrationHttpHook(_Hook):
@@ -463,7 +509,8 @@ class OrchestrationHttpHook(_Hook):
             with self._lock:
                 client = self._clients.get(retry)
                 if client is None:
-                    client = self._clients[retry] = httpx.Client(**self._client_arguments(retry))
+                    with _proxies_checked():
+                        client = self._clients[retry] = httpx.Client(**self._client_arguments(retry))
         return client
 
     def _attempt(self, call: Call[T], until: float | None) -> T:
@@ -482,14 +529,14 @@ class OrchestrationHttpHook(_Hook):
             raise
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
-            raise self._exchange.failure(call, error) from error
+            raise self._exchange.failure(call, request, error) from error
         telemetry.count("calls", operation=call.operation, outcome="ok")
         return result
 
     def _retried(self, call: Call[T]) -> T:
-        deadline = self._budget(call)
+        deadline = self._clock.monotonic() + self.settings.retry_budget
         try:
-            return self._attempt(call, deadline)
+            return self._attempt(call, self._until(call, deadline))
         except OrchestrationError as error:
             if not may_repeat(call.retry, error, 1):
                 raise
@@ -501,7 +548,7 @@ class OrchestrationHttpHook(_Hook):
             if first is not None:
                 error, first = first, None
                 raise error
-            return self._attempt(call, deadline)
+            return self._attempt(call, self._until(call, deadline))
 
         return retrying(call.retry, self._clock, deadline, self._retry_told(call))(again)
 
@@ -517,16 +564,14 @@ class OrchestrationHttpHook(_Hook):
     def perform(self, procedure: Procedure[T]) -> T:
         """Perform a procedure to its end. What interrupts it goes through at once; nothing is performed after it."""
         try:
-            effect: Effect = next(procedure)
-            while True:
+            step = _advance(procedure, None, None)
+            while not isinstance(step, _Ended):
                 try:
-                    result = self._effect(effect)
-                except OrchestrationError as error:
-                    effect = procedure.throw(error)
-                else:
-                    effect = procedure.send(result)
-        except StopIteration as end:
-            return cast("T", end.value)
+                    result, error = self._effect(step), None
+                except OrchestrationError as caught:
+                    result, error = None, caught
+                step = _advance(procedure, result, error)
+            return cast("T", step.value)
         finally:
             procedure.close()
 
@@ -535,7 +580,11 @@ class OrchestrationHttpHook(_Hook):
             return self._retried(effect.call) if effect.retried else self._attempt(effect.call, effect.until)
         if isinstance(effect, Pause):
             return self._clock.sleep(effect.seconds)
-        return effect.function(effect.what)
+        answer = effect.function(effect.what)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("a callback of the blocking hook must be a plain function, not an asynchronous one")
+        return answer
 
     # The API's operations
 
@@ -902,23 +951,26 @@ class AsyncOrchestrationHttpHook(_Hook):
 
     async def close(self) -> None:
         """Close all connections of the running loop. May be called twice; a later call opens new ones."""
-        for client in self._loops.pop(asyncio.get_running_loop(), {}).values():
+        for client in self._loops.pop(_running_loop(), {}).values():
             await client.aclose()
 
     # The driver
 
     def _client(self, retry: RetryClass) -> httpx.AsyncClient:
-        clients = self._loops.setdefault(asyncio.get_running_loop(), {})
+        for loop in [loop for loop in self._loops if loop.is_closed()]:
+            del self._loops[loop]
+        clients = self._loops.setdefault(_running_loop(), {})
         client = clients.get(retry)
         if client is None:
-            client = clients[retry] = httpx.AsyncClient(**self._client_arguments(retry))
+            with _proxies_checked():
+                client = clients[retry] = httpx.AsyncClient(**self._client_arguments(retry))
         return client
 
     async def _attempt(self, call: Call[T], until: float | None) -> T:
         """One exchange. Raises only this package's errors (and whatever interrupts it)."""
         if self._ssl is None:
             # Reading CA bundles takes tens of milliseconds: not on the loop.
-            self._ssl = await asyncio.get_running_loop().run_in_executor(None, ssl_context, self.settings)
+            self._ssl = await _running_loop().run_in_executor(None, ssl_context, self.settings)
         deadline = self._deadline(call, until)
         request = self._exchange.request(call, deadline)
         try:
@@ -933,14 +985,14 @@ class AsyncOrchestrationHttpHook(_Hook):
             raise
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
-            raise self._exchange.failure(call, error) from error
+            raise self._exchange.failure(call, request, error) from error
         telemetry.count("calls", operation=call.operation, outcome="ok")
         return result
 
     async def _retried(self, call: Call[T]) -> T:
-        deadline = self._budget(call)
+        deadline = self._clock.monotonic() + self.settings.retry_budget
         try:
-            return await self._attempt(call, deadline)
+            return await self._attempt(call, self._until(call, deadline))
         except OrchestrationError as error:
             if not may_repeat(call.retry, error, 1):
                 raise
@@ -951,7 +1003,7 @@ class AsyncOrchestrationHttpHook(_Hook):
             if first is not None:
                 error, first = first, None
                 raise error
-            return await self._attempt(call, deadline)
+            return await self._attempt(call, self._until(call, deadline))
 
         return await async_retrying(call.retry, self._clock, deadline, self._retry_told(call))(again)
 
@@ -967,16 +1019,14 @@ class AsyncOrchestrationHttpHook(_Hook):
     async def perform(self, procedure: Procedure[T]) -> T:
         """Perform a procedure to its end. What interrupts it goes through at once; nothing is performed after it."""
         try:
-            effect: Effect = next(procedure)
-            while True:
+            step = _advance(procedure, None, None)
+            while not isinstance(step, _Ended):
                 try:
-                    result = await self._effect(effect)
-                except OrchestrationError as error:
-                    effect = procedure.throw(error)
-                else:
-                    effect = procedure.send(result)
-        except StopIteration as end:
-            return cast("T", end.value)
+                    result, error = await self._effect(step), None
+                except OrchestrationError as caught:
+                    result, error = None, caught
+                step = _advance(procedure, result, error)
+            return cast("T", step.value)
         finally:
             procedure.close()
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from .api.errors import ConfigurationError
 
@@ -32,12 +34,12 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
+_SECRETS = ("token", "client_secret")
 MASK = "**********"
 """What a secret field reads where a framework has masked it."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """How to reach an orchestration server. Values are normalised; a wrong one raises ConfigurationError.
 
     Attributes:
@@ -57,9 +59,9 @@ class Settings:
     """
 
     base_url: str
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
     client_id: str | None = None
-    client_secret: str | None = field(default=None, repr=False)
+    client_secret: str | None = None
     token_url: str | None = None
     scope: str | None = None
     api_version: Literal["auto", "v1", "v2"] = "auto"
@@ -71,7 +73,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
+            force_setattr(self, name, value)
 
         put("base_url", normalised_url(self.base_url, "base_url"))
         for name in ("token", "client_id", "client_secret", "scope"):
@@ -83,10 +85,7 @@ class Settings:
         if self.client_secret is not None and self.client_id is None:
             raise ConfigurationError("client_id: is missing beside client_secret", field="client_id")
         token_url = _text_or_none(self.token_url, "token_url")
-        if token_url is None:
-            scheme, host = urlsplit(self.base_url)[:2]
-            token_url = f"{scheme}://{host}/api/auth/oauth/token"
-        put("token_url", normalised_url(token_url, "token_url"))
+        put("token_url", normalised_url(token_url or _token_url(self.base_url), "token_url"))
         version = _text_or_none(self.api_version, "api_version") or "auto"
         if version not in ("auto", "v1", "v2"):
             raise ConfigurationError(f"api_version: must be auto, v1 or v2, not {version!r}", field="api_version")
@@ -116,9 +115,8 @@ class Settings:
         Raises:
             ConfigurationError: a field is unknown or wrong.
         """
-        known = {one.name for one in fields(cls)}
         for name in given:
-            if name not in known:
+            if name not in cls.__struct_fields__:
                 raise ConfigurationError(f"{name}: unknown setting", field=str(name))
         kept = {name: value for name, value in given.items() if value is not None and value != ""}
         if "base_url" not in kept:
@@ -126,13 +124,24 @@ class Settings:
         return cls(**kept)
 
     def with_changes(self, **changes: Any) -> Settings:
-        """A copy with some fields changed."""
+        """A copy with some fields changed; a token address that was derived follows its server."""
+        if "base_url" in changes and self.token_url == _token_url(self.base_url):
+            changes.setdefault("token_url", None)
         return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _SECRETS)
+        return f"Settings({', '.join(shown)})"
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that no log, repr or exception may contain."""
-        return tuple(value for value in (self.token, self.client_secret) if value)
+        return tuple(value for value in (getattr(self, name) for name in _SECRETS) if value)
+
+
+def _token_url(base_url: str) -> str:
+    scheme, host = urlsplit(base_url)[:2]
+    return f"{scheme}://{host}/api/auth/oauth/token"
 
 
 def normalised_url(url: object, name: str) -> str:
@@ -162,6 +171,10 @@ def normalised_url(url: object, name: str) -> str:
         raise ConfigurationError(
             f"{name}: must not contain a user or password; use client_id and client_secret", field=name
         )
+    try:
+        (host or "").encode("idna")
+    except UnicodeError:
+        raise ConfigurationError(f"{name}: no valid host", field=name) from None
     if not host:
         raise ConfigurationError(f"{name}: has no host", field=name)
     if parts.query or parts.fragment or "?" in rest or "#" in rest:
@@ -229,9 +242,14 @@ def _text_or_none(value: object, name: str) -> str | None:
             raise ConfigurationError(
                 f"{name}: is masked ({MASK}); give the value itself or load it from where it is stored", field=name
             )
-        if not text.isascii() or not text.isprintable():
+        if name == "token" and not is_header_safe(text):
             raise ConfigurationError(f"{name}: contains characters that no HTTP header can carry", field=name)
     return text
+
+
+def is_header_safe(token: str) -> bool:
+    """Whether a bearer token can stand in a header: visible ASCII, and not empty."""
+    return bool(token) and all("!" <= char <= "~" for char in token)
 
 
 def _verify(value: object) -> bool | str:

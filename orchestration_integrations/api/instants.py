@@ -11,8 +11,8 @@ from datetime import datetime, timedelta, timezone
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
-_GO_DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
-_GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_GO_DURATION = r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)"
+_GO_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 UNKNOWN_INSTANT = datetime.min.replace(tzinfo=timezone.utc)
@@ -47,12 +47,12 @@ def format_instant(instant: datetime) -> str:
 
 def is_go_duration(text: str) -> bool:
     """Whether Go's ``time.ParseDuration`` takes the text: ``1h30m``, ``5s``, ``0``."""
-    return _GO_DURATION.fullmatch(text) is not None
+    return re.fullmatch(_GO_DURATION, text, re.ASCII) is not None
 
 
 def go_duration_seconds(text: str) -> float:
     """Seconds of a Go duration. Raises ValueError if the text is none."""
     if not is_go_duration(text):
         raise ValueError(f"not a duration: {text!r}")
-    total = sum(float(number) * _SECONDS[unit] for number, unit in _GO_PART.findall(text))
+    total = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_GO_PART, text, re.ASCII))
     return -total if text.startswith("-") else total

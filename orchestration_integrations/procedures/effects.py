@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
 
 from ..api.calls import Call
 from ..api.errors import OrchestrationError, is_passing, is_unexplained
@@ -32,8 +33,7 @@ class Now(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Do(Generic[T]):
+class Do(msgspec.Struct, Generic[T], frozen=True):
     """Perform a call: a single attempt, over by ``until`` (monotonic seconds), unless ``retried``.
 
     Inside a procedure or a wait the procedure itself is the retry; a retried call in there would
@@ -45,15 +45,13 @@ class Do(Generic[T]):
     retried: bool = False
 
 
-@dataclass(frozen=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Let ``seconds`` pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Call a function of the caller's; an asynchronous driver awaits what it returns."""
 
     function: Callable[[Any], object]

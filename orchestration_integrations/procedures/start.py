@@ -22,17 +22,20 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
+
+import msgspec
 
 from ..api.calls import abort_instance, get_instance, get_instance_history, get_workflow, run_workflow, send_event
 from ..api.definitions import awaited_event, has_crowded_string, may_become, placeholders, strings_of, variable_texts
 from ..api.errors import (
     AmbiguousRunError,
+    AuthenticationError,
     NotFoundError,
     OrchestrationError,
     RateLimitedError,
+    TransportError,
     ValidationError,
     is_ambiguous,
     is_passing,
@@ -52,12 +55,13 @@ CLOCK_SKEW = timedelta(minutes=5)
 """How far the server's clock may be behind ours when candidates are chosen by age."""
 LOOK_SECONDS = 2.0
 """Seconds for which a lost run is looked for before a gated submit is repeated."""
+SUBMIT_SECONDS = 1.0
+"""Seconds that must be left for a submit to be begun."""
 RELEASE_SHOWS_SECONDS = 5.0
 """Seconds that an earlier attempt's release gets to show, where several candidates stand."""
 
 
-@dataclass
-class StartRequest:
+class StartRequest(msgspec.Struct):
     """What a start was asked to do, checked; nothing was sent yet. Fields as the hook's ``start`` documents them."""
 
     workflow_id: str
@@ -70,7 +74,7 @@ class StartRequest:
     key_variable: str
     allow_unbound: bool
     timeout: float
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
     key: str = ""
     fresh: bool = False
 
@@ -163,7 +167,8 @@ def start(request: StartRequest, versions: Versions, now: Now) -> Procedure[Inst
     if workflow.deleted_at is not None and request.chosen is None:
         raise NotFoundError(f"workflow {request.workflow_id} was deleted at {workflow.deleted_at.isoformat()}")
     gate = _is_gated(workflow, request)
-    yield from _check_placeholders(self, workflow)
+    if request.chosen is None:
+        yield from _check_placeholders(self, workflow)
     if gate:
         return (yield from _gated(self))
     return (yield from _ungated(self, workflow))
@@ -223,17 +228,18 @@ def is_same_key(found: object, wanted: str) -> bool:
     return found == wanted
 
 
-@dataclass
-class _Seen:
+class _Seen(msgspec.Struct):
     """What a look found of the key: released runs, and unreleased ones that still wait."""
 
-    released: list[Instance] = field(default_factory=list)
-    waiting: list[Instance] = field(default_factory=list)
+    released: list[Instance] = msgspec.field(default_factory=list)
+    waiting: list[Instance] = msgspec.field(default_factory=list)
 
 
 def _gated(self: _Start) -> Procedure[Instance]:
     request = self.request
     if request.chosen is not None:
+        if request.run_key is None:
+            raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")
         return (yield from _release(self, request.chosen, ()))
     found = _Seen()
     if not request.fresh:
@@ -267,6 +273,9 @@ def _submit(self: _Start) -> Procedure[Instance]:
     backoff = Backoff(self.now)
     while True:
         try:
+            if self.left() < min(SUBMIT_SECONDS, self.request.timeout / 2):
+                # Cut short, it would be ambiguous for no need.
+                raise TransportError("there is no time left for a submit", sent=False)
             return (yield from do(call, self.until))
         except OrchestrationError as error:
             if is_ambiguous(error):
@@ -429,11 +438,15 @@ def _release(self: _Start, chosen: str, others: Sequence[str]) -> Procedure[Inst
                 try:
                     yield from do(event, self.until)
                     send_at = self.now.monotonic() + resend.seconds()
+                    backoff = Backoff(self.now, first=0.03, longest=2.0)
+                except NotFoundError as error:
+                    trouble = summary(error)  # the stage is not launched yet, which takes milliseconds
+                except AuthenticationError as error:
+                    why = f"instance {chosen} was chosen, and may not be released: {summary(error)}"
+                    raise self.ambiguous(why, (chosen,), error) from error
                 except OrchestrationError as error:
                     trouble = summary(error)
-                    if is_ambiguous(error):
-                        send_at = self.now.monotonic() + resend.seconds()
-                backoff = Backoff(self.now, first=0.03, longest=2.0)
+                    send_at = self.now.monotonic() + max(resend.seconds(), error.retry_after or 0.0)
         if self.now.monotonic() + wait >= self.until:
             why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; go on with chosen="
             raise self.ambiguous(why, (chosen, *others))

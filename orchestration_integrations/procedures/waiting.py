@@ -17,8 +17,9 @@ up; the deadline ends in exactly one last look, which decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from ..api.calls import get_instance, get_instance_history, get_stage_history, get_workflow
 from ..api.errors import (
@@ -56,6 +57,10 @@ FAILURE_SECONDS = 120.0
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
 LONGEST_DETAIL_PAUSE = 30.0
+LONGEST_RETRY_AFTER = 300.0
+"""Seconds: a server that asks for a longer silence is looked at all the same."""
+SNAPSHOT_SECONDS = 60.0
+"""Seconds after which a wait that is fed lists reads its instance itself."""
 _RUNS = {"send": "RunSend", "delay": "RunDelay", "wait_event": "RunWaitEvent", "update": "RunUpdate"}
 """How the history names the kinds of stage."""
 
@@ -63,55 +68,47 @@ _RUNS = {"send": "RunSend", "delay": "RunDelay", "wait_event": "RunWaitEvent", "
 # ---- what is observed ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """The instance, as a GET by its id gave it. ``server_time``: epoch seconds by the server's clock."""
 
     instance: Instance
     server_time: float
 
 
-@dataclass(frozen=True)
-class InSnapshot:
+class InSnapshot(msgspec.Struct, frozen=True):
     """The id stood in a list of running instances: it runs."""
 
 
-@dataclass(frozen=True)
-class Absent:
+class Absent(msgspec.Struct, frozen=True):
     """The id stood not in a list of running instances. By itself this means nothing."""
 
 
-@dataclass(frozen=True)
-class ReadFailed:
+class ReadFailed(msgspec.Struct, frozen=True):
     """A GET of the instance, or of the list, failed."""
 
     error: OrchestrationError
 
 
-@dataclass(frozen=True)
-class DefinitionRead:
+class DefinitionRead(msgspec.Struct, frozen=True):
     """The stages of the workflow: it names the stages of its instances."""
 
     stages: Sequence[Mapping[str, object]]
 
 
-@dataclass(frozen=True)
-class HistoryRead:
+class HistoryRead(msgspec.Struct, frozen=True):
     """The stages whose work was launched."""
 
     stages: Sequence[StageRun]
 
 
-@dataclass(frozen=True)
-class StageRead:
+class StageRead(msgspec.Struct, frozen=True):
     """The activities of a stage."""
 
     stage: int
     activities: Sequence[ActivityRun]
 
 
-@dataclass(frozen=True)
-class DetailFailed:
+class DetailFailed(msgspec.Struct, frozen=True):
     """A history could not be read."""
 
     error: OrchestrationError
@@ -123,35 +120,30 @@ Observation = Seen | InSnapshot | Absent | ReadFailed | DefinitionRead | History
 # ---- what to do next -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LookAt:
+class LookAt(msgspec.Struct, frozen=True):
     """Do nothing until ``at`` (epoch seconds), then observe: by a GET, or a list that others share."""
 
     at: float
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """GET the instance now, over by ``by`` (epoch seconds). ``last``: this look decides."""
 
     by: float | None
     last: bool = False
 
 
-@dataclass(frozen=True)
-class ReadDefinition:
+class ReadDefinition(msgspec.Struct, frozen=True):
     """GET the workflow, once: it only informs."""
 
     workflow_id: str
 
 
-@dataclass(frozen=True)
-class ReadHistory:
+class ReadHistory(msgspec.Struct, frozen=True):
     """Read the history of the instance: it only informs."""
 
 
-@dataclass(frozen=True)
-class ReadStage:
+class ReadStage(msgspec.Struct, frozen=True):
     """Read the history of a stage: it only informs."""
 
     stage: int
@@ -160,8 +152,7 @@ class ReadStage:
 EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
 
 
-@dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """The wait is over. ``unknown``: reads failed for too long; ``error``: ``error`` itself is the answer."""
 
     kind: EndKind
@@ -173,16 +164,14 @@ class End:
 Next = LookAt | Read | ReadDefinition | ReadHistory | ReadStage | End
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """Tell these, then do this."""
 
     next: Next
     tell: tuple[StageEvent, ...] = ()
 
 
-@dataclass
-class _Told:
+class _Told(msgspec.Struct):
     begun: bool = False
     ended: bool = False
     name: str | None = None
@@ -192,8 +181,7 @@ class _Told:
     detail_pause: float = 0.0
 
 
-@dataclass
-class Waiting:
+class Waiting(msgspec.Struct):
     """The state of one wait.
 
     Args:
@@ -213,13 +201,14 @@ class Waiting:
     row_grace: float = ROW_GRACE
     instance: Instance | None = None
     stage_count: int | None = None
-    retried: set[int] = field(default_factory=set)
+    retried: set[int] = msgspec.field(default_factory=set)
     last_failure: str = ""
     _begun: float = 0.0
     _interval: float = FIRST_INTERVAL
-    _stages: dict[int, _Told] = field(default_factory=dict)
+    _stages: dict[int, _Told] = msgspec.field(default_factory=dict)
     _failures: int = 0
     _good_at: float = 0.0
+    _read_at: float = 0.0
     _last_error: OrchestrationError | None = None
     _last_look: bool = False
     _asked_engine: int = 0
@@ -228,7 +217,7 @@ class Waiting:
 
     def begin(self, now: float) -> Step:
         """The first step."""
-        self._begun = self._good_at = now
+        self._begun = self._good_at = self._read_at = now
         return Step(self._read(now))
 
     def feed(self, seen: Observation, now: float) -> Step:
@@ -239,7 +228,8 @@ class Waiting:
             return Step(self._on_failure(seen.error, now))
         if isinstance(seen, InSnapshot):
             self._on_success(now)
-            return Step(self._later(now))
+            # A list shows neither stages nor a run that never started: look closer now and then.
+            return Step(self._read(now) if now - self._read_at >= SNAPSHOT_SECONDS else self._later(now))
         if isinstance(seen, Absent):
             return Step(self._read(now))
         if isinstance(seen, DefinitionRead):
@@ -254,12 +244,18 @@ class Waiting:
         """Epoch seconds by which a read that only informs must be over; None for no limit."""
         if self.deadline is None:
             return None
-        return self.deadline + LAST_LOOK if self._last_look else max(self.deadline, now)
+        return self.over if self._last_look else max(self.deadline, now)
+
+    @property
+    def over(self) -> float | None:
+        """Epoch seconds by which all is over. A wait that begins after its deadline still gets its last look."""
+        return None if self.deadline is None else max(self.deadline, self._begun) + LAST_LOOK
 
     # Observations
 
     def _on_instance(self, seen: Seen, now: float) -> Step:
         instance = self.instance = seen.instance
+        self._read_at = now
         self._on_success(now)
         if self.detail and not self._asked_definition:
             self._asked_definition = True
@@ -283,16 +279,18 @@ class Waiting:
             return End("error", self.instance, error=error)
         if isinstance(error, NotFoundError):
             grace_over = now - self._begun >= self.row_grace
-            if self.instance is not None or grace_over:
+            # Without an error code it was a gateway that answered, and nothing is known of a row that was seen.
+            gone = self.instance is not None and error.error_code is not None
+            if gone or (self.instance is None and grace_over):
                 return End("error", self.instance, error=error)
         self._last_error = error
         self._failures += 1
         if self._last_look:
             return self._timeout()
-        missing = isinstance(error, NotFoundError)
+        missing = isinstance(error, NotFoundError) and self.instance is None
         if self._failures > FAILURES and now - self._good_at > FAILURE_SECONDS and not missing:
             return End("unknown", self.instance, summary(error), error)
-        return self._later(now, error.retry_after or 0.0)
+        return self._later(now, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
 
     def _on_success(self, now: float) -> None:
         self._failures, self._good_at, self._last_error = 0, now, None
@@ -354,7 +352,7 @@ class Waiting:
     def _read(self, now: float) -> Next:
         if self.deadline is not None and now >= self.deadline:
             self._last_look = True
-            return Read(self.deadline + LAST_LOOK, last=True)
+            return Read(self.over, last=True)
         return Read(self.deadline)
 
     def _later(self, now: float, at_least: float = 0.0) -> Next:
@@ -370,9 +368,7 @@ class Waiting:
         return End("timeout", self.instance, summary(error) if error is not None else self.last_failure, error)
 
     def _is_old(self, instance: Instance, server_time: float, now: float) -> bool:
-        if instance.created_at == UNKNOWN_INSTANT:
-            return now - self._begun > GHOST_AGE
-        return server_time - instance.created_at.timestamp() > GHOST_AGE
+        return is_old(instance, server_time, now - self._begun)
 
     def _detail_wanted(self, instance: Instance, now: float) -> ReadHistory | ReadStage | None:
         if not instance.status:
@@ -422,6 +418,13 @@ class Waiting:
         return tuple(events)
 
 
+def is_old(instance: Instance, server_time: float, known_for: float) -> bool:
+    """Whether a row should long have a stage; one without a readable age is as old as we have known it."""
+    if instance.created_at == UNKNOWN_INSTANT:
+        return known_for > GHOST_AGE
+    return server_time - instance.created_at.timestamp() > GHOST_AGE
+
+
 def describe_failing(activity: ActivityRun) -> str:
     """``CreateTransaction failed (attempt 4, next try …): account had insufficient funds``."""
     following = f", next try {format_instant(activity.next_execution)}" if activity.next_execution is not None else ""
@@ -459,7 +462,7 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
             yield from tell(listener, event)
         following = step.next
         if isinstance(following, End):
-            return (yield from conclude(following, waiting, versions, now, until(waiting.deadline)))
+            return (yield from conclude(following, waiting, versions, now, until(waiting.over)))
         seen: Observation
         if isinstance(following, LookAt):
             yield from pause(following.at - at())
@@ -483,18 +486,18 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
         step = waiting.feed(seen, at())
 
 
-def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, deadline: float | None) -> Procedure[RunResult]:
+def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
     """Read what had moved, then return the result or raise what the end means.
 
     Args:
-        deadline: monotonic seconds, None for none.
+        latest: monotonic seconds by which all is over, None for no limit.
     """
     instance = end.instance
     moved = Moved(stages_completed=0, transactions=(), complete=False)
     if instance is not None and end.kind not in ("error", "never_started"):
         over = now.monotonic() + MOVED_SECONDS
-        if deadline is not None:
-            over = min(over, deadline + LAST_LOOK)
+        if latest is not None:
+            over = min(over, latest)
         moved, _ = yield from read_moved(instance, versions, now, over, frozenset(waiting.retried))
     elif end.kind == "never_started":
         moved = Moved(stages_completed=0, transactions=(), complete=True)
@@ -513,6 +516,13 @@ def error_of(end: End, instance_id: str, moved: Moved) -> OrchestrationError:
             known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
             return NotFoundError(
                 f"instance {instance_id} {known} ({summary(end.error)})", status_code=end.error.status_code
+            )
+        if isinstance(end.error, AuthenticationError):
+            return AuthenticationError(
+                f"the state of instance {instance_id} may not be read: {end.error}",
+                status_code=end.error.status_code,
+                error_code=end.error.error_code,
+                server_message=end.error.message,
             )
         return end.error
     if end.kind == "failed":
@@ -552,4 +562,6 @@ def _moved_text(moved: Moved) -> str:
     stages = f"{moved.stages_completed} completed stage{'' if moved.stages_completed == 1 else 's'}"
     made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
     more = "" if moved.complete else ", perhaps more (not all histories could be read)"
-    return f"{stages} and {made}{more}"
+    twice = sum(transaction.maybe_repeated for transaction in moved.transactions)
+    ledger = f"; {twice} of them may have been made twice: check the ledger" if twice else ""
+    return f"{stages} and {made}{more}{ledger}"
