@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +146,17 @@ def begin(server: Any, definition: dict[str, Any], variables: Any = None) -> str
     with OrchestrationHttpHook(base_url=server.url) as http:
         workflow = http.ensure_workflow(definition).workflow
         return http.run_workflow(workflow.id, TO if variables is None else variables).id
+
+
+def begin_waiting(server: Any) -> str:
+    """The id of an instance that has paid once and waits for its event."""
+    instance_id = begin(server, WAITS)
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        for _ in range(600):
+            if len(http.get_instance(instance_id).status) > 1:
+                return instance_id
+            time.sleep(0.05)
+    raise AssertionError(f"instance {instance_id} does not get to its event")
 
 
 def state_of(server: Any, instance_id: str) -> str:

@@ -255,7 +255,7 @@ def test_a_clear_while_the_task_runs_leaves_a_mark(
 ) -> None:
     """Such a clear need not move ``max_tries``: the kill notes what it was for."""
     monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "restarting")
-    monkeypatch.setattr(run_operator, "KILL_SECONDS", 1.5)
+    monkeypatch.setattr(run_operator, "KILL_SECONDS", 1.5 if generation == 2 else 15.0)
     monkeypatch.setattr(run_operator, "SETTLE_SECONDS", 0.5)
     task = Task(definition=LONG)
     dies(task, "wait")

@@ -127,7 +127,7 @@ def test_a_run_that_someone_cancels_is_told_as_cancelled(server: Any, deferrable
 def test_a_timeout_cancels_and_says_what_came_of_it(
     server: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool, generation: int
 ) -> None:
-    monkeypatch.setattr(run_operator, "CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(run_operator, "CANCEL_SECONDS", 1.0 if generation == 2 else 15.0)
     task = Task(definition=LONG, deferrable=deferrable, timeout=1)
     expected = "STILL RUNS" if generation == 2 else "it was cancelled"
     with pytest.raises(WaitTimeoutError, match=expected):
@@ -239,7 +239,7 @@ def failed_deferral(operator: Any, context: Any, text: str) -> Any:
 
 @GENERATIONS
 def test_a_deferral_that_airflow_ends_cancels(server: Any, monkeypatch: pytest.MonkeyPatch, generation: int) -> None:
-    monkeypatch.setattr(run_operator, "CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(run_operator, "CANCEL_SECONDS", 1.0 if generation == 2 else 15.0)
     task = Task(definition=LONG)
     operator, context, _ = deferred(task)
     with pytest.raises(TaskDeferralTimeout):
@@ -289,7 +289,7 @@ def test_without_a_timeout_nothing_ends_the_deferral(server: Any) -> None:
 def test_on_kill_cancels_where_it_should(
     server: Any, monkeypatch: pytest.MonkeyPatch, cancel_on_kill: bool, generation: int
 ) -> None:
-    monkeypatch.setattr(run_operator, "KILL_SECONDS", 1.5)
+    monkeypatch.setattr(run_operator, "KILL_SECONDS", 1.5 if generation == 2 else 15.0)
     task = Task(definition=WAITS, wait_for_termination=False, cancel_on_kill=cancel_on_kill)
     instance_id = task.attempt()["instance_id"]
     assert task.operator is not None
