@@ -10,7 +10,7 @@ import platform
 import re
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from .api.errors import (
     error_from_response,
 )
 from .clock import Clock
-from .settings import Settings
+from .settings import MASK, Settings
 
 T = TypeVar("T")
 
@@ -134,8 +134,15 @@ def user_agent(face: str | None = None) -> str:
 class Exchange:
     """Builds requests for one server and reads its answers. Remembers how far the server's clock is from ours."""
 
-    def __init__(self, settings: Settings, clock: Clock, face: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        face: str | None = None,
+        secrets: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._base_url = settings.base_url
+        self._secrets = secrets
         self._clock = clock
         self._read_headers = httpx.Headers(
             {
@@ -172,13 +179,15 @@ class Exchange:
             self._learn_time(date)
         if 200 <= status < 300:
             return call.decode(body, call.what)
+        for secret in self._secrets():
+            body = body.replace(secret.encode(), MASK.encode())  # a server may echo what it was sent
         raise error_from_response(
             call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
         )
 
-    def failure(self, call: Call[Any], error: Exception) -> OrchestrationError:
+    def failure(self, call: Call[Any], request: httpx.Request, error: Exception) -> OrchestrationError:
         """What a failure of httpx means: above all, whether the request can have reached the server."""
-        return transport_error(call.what, error, self._base_url)
+        return transport_error(call.what, request, error)
 
     def _learn_time(self, date: str) -> None:
         if date == getattr(self, "_last_date", None):
@@ -186,7 +195,7 @@ class Exchange:
         self._last_date = date
         try:
             server = parsedate_to_datetime(date).timestamp()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return
         offset = server - self._clock.time()
         # The header is cut to whole seconds; so small a difference says nothing.
@@ -196,20 +205,25 @@ class Exchange:
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
-def transport_error(what: str, error: Exception, base_url: str) -> TransportError:
-    """A TransportError that says whether the request surely never left."""
-    sent = not isinstance(error, _NOT_SENT)
+def transport_error(what: str, request: httpx.Request, error: Exception) -> TransportError:
+    """A TransportError that says whether the request surely never left.
+
+    Where another request than the call's own failed, it was the one for a token: requests are told
+    apart by identity, since httpx writes an address in its own way.
+    """
+    failed: object = request
     if isinstance(error, httpx.HTTPError):
         try:
-            asked = str(error.request.url)
+            failed = error.request
         except RuntimeError:
-            asked = base_url
-        if not asked.startswith(base_url):
-            sent = False  # it was the request for a token that failed
+            failed = request
+    for_token = failed is not request
     detail = str(error)
-    failure = TransportError(f"{what}: {type(error).__name__}{': ' + detail if detail else ''}", sent=sent)
-    if not sent and not isinstance(error, _NOT_SENT):
-        failure.before_send = True
+    failure = TransportError(
+        f"{what}: {type(error).__name__}{': ' + detail if detail else ''}",
+        sent=not for_token and not isinstance(error, _NOT_SENT),
+    )
+    failure.before_send = for_token
     return failure
 
 

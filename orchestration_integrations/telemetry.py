@@ -7,6 +7,7 @@ imported it; this module never imports it by itself.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from typing import Any, Literal
 Counter = Literal["calls", "retries", "ambiguous_submits", "waits"]
 Listener = Callable[[Counter, Mapping[str, str]], None]
 
+logger = logging.getLogger("orchestration_integrations.telemetry")
 _listeners: list[Listener] = []
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Have ``listener(counter, attributes)`` called at each count; it must be quick and must not raise.
+    """Have ``listener(counter, attributes)`` called at each count; it must be quick; what it raises is logged.
 
     Counters and their attributes: ``calls`` (operation, outcome), ``retries`` (operation),
     ``ambiguous_submits`` (operation), ``waits`` (outcome).
@@ -39,7 +41,11 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 def count(counter: Counter, **attributes: str) -> None:
     """Tell the listeners."""
     for listener in tuple(_listeners):
-        listener(counter, attributes)
+        try:
+            listener(counter, attributes)
+        except Exception:
+            # What is counted has happened: a listener must not make its caller lose it.
+            logger.exception("a listener failed on %s", counter)
 
 
 @contextmanager

@@ -122,6 +122,8 @@ class ScriptedServer:
                 self.script(got)(peer, got)
         except OSError:
             return
+        finally:
+            peer.close()
 
 
 INSTANCE = {

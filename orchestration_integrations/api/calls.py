@@ -25,6 +25,10 @@ PAGE_SIZE = 100
 """Rows asked for at once: the most that any generation gives."""
 
 
+LONGEST_ID = 1000
+"""Characters that an id may have."""
+
+
 class RetryClass(enum.Enum):
     """When a call may be sent again. A property of the call, never of its caller.
 
@@ -63,9 +67,23 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 def _segment(value: object, field: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValidationError(f"{field} must be a non-empty string, not {value!r}", path=field)
-    encoded = quote(value, safe="")
+    if len(value) > LONGEST_ID:
+        raise ValidationError(f"{field} is no id: it has {len(value)} characters", path=field)
+    try:
+        encoded = quote(value, safe="")
+    except UnicodeEncodeError:
+        raise ValidationError(f"{field} contains half a character: {value!r}", path=field) from None
     # Dot segments would be resolved on the way even though quote() finds nothing to encode in them.
     return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be sent: half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _base(version: Version) -> str:
@@ -184,7 +202,7 @@ def get_stage_history(instance_id: str, number: int, version: Version = "v1") ->
 
 def send_event(instance_id: str, name: str, version: Version = "v1") -> Call[None]:
     """SendEvent: ``POST /instances/{id}/events``."""
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or not is_encodable(name):
         raise ValidationError(f"name must be a non-empty string, not {name!r}", path="name")
     return Call(
         "send_event",

@@ -15,6 +15,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from .calls import is_encodable
 from .errors import ValidationError
 from .instants import format_instant, is_go_duration, parse_instant
 
@@ -52,7 +53,10 @@ def validated_definition(definition: object) -> dict[str, Any]:
     """
     if not isinstance(definition, Mapping):
         raise ValidationError(f"a definition must be a mapping, not {type(definition).__name__}", path="definition")
-    copy: dict[str, Any] = _plain(definition, "")
+    try:
+        copy: dict[str, Any] = _plain(definition, "")
+    except RecursionError:
+        raise ValidationError("the definition is nested too deeply, or contains itself", path="definition") from None
     name = copy.get("name")
     if name is not None and not isinstance(name, str):
         raise ValidationError(f"name must be a string, not {name!r}", path="name")
@@ -80,8 +84,10 @@ def _plain(value: Any, path: str) -> Any:
         return plain
     if isinstance(value, list | tuple):
         return [_plain(inner, f"{path}[{number}]") for number, inner in enumerate(value)]
-    if value is None or isinstance(value, str | bool):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return variable_text(path, value, path)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         return str(int(value)) if abs(value) > SAFE_INTEGER - 1 else int(value)
     if isinstance(value, date | datetime | Decimal):
@@ -298,6 +304,8 @@ def variable_text(name: str, value: object, path: str | None = None) -> str:
     """The text of a variable's value: of str, bool, int, Decimal, date and aware datetime, and of nothing else."""
     where = path or f"variables.{name}"
     if isinstance(value, str):
+        if not is_encodable(value):
+            raise ValidationError(f"{where}: contains half a character", path=where)
         return str.__str__(value)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -335,4 +343,6 @@ def variable_texts(variables: object) -> dict[str, str]:
         if not isinstance(name, str) or not name:
             raise ValidationError(f"variables: the name {name!r} must be a non-empty string", path="variables")
         texts[name] = variable_text(name, value)
+        if not is_encodable(name):
+            raise ValidationError(f"variables: the name {name!r} contains half a character", path="variables")
     return texts

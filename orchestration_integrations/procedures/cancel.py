@@ -16,7 +16,7 @@ from ..api.models import ActivityRun, CancelOutcome, Instance
 from .effects import Backoff, Now, Procedure, do, pause
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
-from .waiting import GHOST_AGE, ROW_GRACE
+from .waiting import ROW_GRACE, is_old
 
 MOVED_SECONDS = 3.0
 """Seconds for reading what had moved, after the limit."""
@@ -62,7 +62,9 @@ def cancel(
         except NotFoundError as error:
             if not_found_since is None:
                 not_found_since = looked_at
-            if instance is not None or looked_at - not_found_since >= row_grace:
+            if error.error_code is None and instance is not None:
+                not_found_since = None  # a gateway answered
+            elif instance is not None or looked_at - not_found_since >= row_grace:
                 raise NotFoundError(
                     f"instance {instance_id} is unknown to the server ({summary(error)})", status_code=error.status_code
                 ) from error
@@ -74,7 +76,8 @@ def cancel(
                 "cancelled" if instance.state == "cancelled" else "already_ended"
             )
             return (yield from _outcome(status, instance, answer, versions, now))
-        if instance is not None and not instance.status and _older(instance, now):
+        known_for = now.monotonic() - begun
+        if instance is not None and not instance.status and is_old(instance, now.server_time(), known_for):
             asked_engine += yield from _unknown_to_engine(instance_id, versions, until)
             if asked_engine >= 2:
                 return (yield from _outcome("never_started", instance, answer, versions, now))
@@ -82,10 +85,6 @@ def cancel(
         if now.monotonic() + wait > until:
             return (yield from _outcome("not_confirmed", instance, answer, versions, now))
         yield from pause(wait)
-
-
-def _older(instance: Instance, now: Now) -> bool:
-    return now.server_time() - instance.created_at.timestamp() > GHOST_AGE
 
 
 def _unknown_to_engine(instance_id: str, versions: Versions, until: float) -> Procedure[int]:

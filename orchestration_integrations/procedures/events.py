@@ -147,6 +147,13 @@ def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | Non
     return waiting[0]
 
 
+def _instance_ended(delivery: _Delivery, stage: int, sent: bool, instance: Instance) -> EventNotDeliveredError:
+    row = _row(instance, stage)
+    unheard = not sent or (row is not None and row.error is not None)
+    why = f"the instance has ended ({instance.state})"
+    return delivery.failed("instance_ended" if unheard else "unknown", why, instance)
+
+
 def _row(instance: Instance, stage: int) -> StageStatus | None:
     """The row of the stage, the last where a number stands twice."""
     return next((row for row in reversed(instance.status) if row.stage == stage), None)
@@ -154,10 +161,13 @@ def _row(instance: Instance, stage: int) -> StageStatus | None:
 
 def _ended(instance: Instance, stage: int) -> bool:
     """Whether the stage ended well: its own row says so, or a later stage has begun."""
-    row = _row(instance, stage)
-    if row is not None and row.terminated_at is not None:
-        return row.error is None
-    return any(other.stage > stage for other in instance.status)
+    rows = [row for row in instance.status if row.stage == stage]
+    if any(row.terminated_at is not None and row.error is None for row in rows):
+        return True
+    if any(row.error is not None for row in rows):
+        return False
+    # A row can stay open for good where the server lost a write.
+    return any(other.stage > stage for other in instance.status) or (bool(rows) and instance.state == "succeeded")
 
 
 def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: bool) -> Procedure[Instance]:
@@ -166,18 +176,20 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: boo
     nudges = 0
     nudge_at = 0.0
     pace = Backoff(now, longest=5.0)
+    least = min(LEAST, max(0.0, until - now.monotonic()) / 2)  # no send without time for its answer
     while True:
         if sent and _ended(instance, stage):
             return instance
         if instance.terminated:
-            raise delivery.failed("instance_ended", f"the instance has ended ({instance.state})", instance)
+            raise _instance_ended(delivery, stage, sent, instance)
         if _ended(instance, stage):
             raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
         begun = _row(instance, stage) is not None
         if begun and not seen:
             seen = True
             pace = Backoff(now, first=0.05, longest=1.0)
-        if begun and (not sent or (lost and resend and nudges >= NUDGES_BEFORE_RESEND)):
+        may_send = not sent or (lost and resend and nudges >= NUDGES_BEFORE_RESEND)
+        if begun and may_send and until - now.monotonic() >= least:
             if (yield from _listens(delivery, stage)):
                 outcome = yield from _send(delivery)
                 if outcome != "refused":
@@ -255,7 +267,7 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
     if sent and _ended(instance, stage):
         return instance
     if instance.terminated:
-        raise delivery.failed("instance_ended", f"the instance has ended ({instance.state})", instance)
+        raise _instance_ended(delivery, stage, sent, instance)
     if sent:
         raise delivery.failed("unknown", f"it was sent, but stage {stage} still waits", instance)
     if _ended(instance, stage):

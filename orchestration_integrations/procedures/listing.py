@@ -12,12 +12,15 @@ from typing import Any, Literal
 from ..api.calls import PAGE_SIZE, Call, Version, list_instances
 from ..api.errors import NotFoundError, ServerError
 from ..api.models import Instance, Page, distinct
-from .effects import Now, Procedure, do, insist
+from .effects import Now, Procedure, do, insist, pause
 
 ROUNDS = 10
 """Readings of a paged list after which rows that keep changing are an error."""
 QUIET_ROUNDS = 2
 """Readings in a row that must bring no new row before a paged list counts as read whole."""
+
+SECOND_ASKING = 0.5
+"""Seconds before v2 is asked for again where much depends on its absence."""
 
 PageCall = Callable[[Version, str | None], Call[Page]]
 
@@ -53,23 +56,36 @@ def list_all(page: PageCall, versions: Versions) -> Procedure[tuple[Any, ...]]:
         if rows is not None:
             return distinct(rows)
     first = yield from _retried(page("v1", None))
-    if len(first.rows) == PAGE_SIZE and versions.has_v2 is not False:
+    if len(first.rows) == PAGE_SIZE:
         # A full page may be all there is, or only the first that generation 3 gives.
-        rows = yield from _by_cursor(page, versions, _retried)
+        rows = yield from _by_cursor(page, versions, _retried, sure=True)
         if rows is not None:
             return distinct((*first.rows, *rows))
     return distinct(first.rows)
 
 
-def _by_cursor(page: PageCall, versions: Versions, perform: Perform) -> Procedure[Sequence[Any] | None]:
-    """All rows by v2's cursor, in the order of the pages; None where the server has no v2."""
-    if versions.has_v2 is False:
+def _by_cursor(
+    page: PageCall, versions: Versions, perform: Perform, *, sure: bool = False
+) -> Procedure[Sequence[Any] | None]:
+    """All rows by v2's cursor, in the order of the pages; None where the server has no v2.
+
+    Args:
+        sure: rows would be missed if v2 were there after all: ask twice, whatever was found before.
+            One 404 can be a gateway's.
+    """
+    if versions.has_v2 is False and not sure:
         return None
-    try:
-        current = yield from perform(page("v2", None))
-    except NotFoundError as error:
-        if versions.asked == "v2" or error.error_code is not None:
-            raise
+    current: Page | None = None
+    for last in (False, True) if sure else (True,):
+        try:
+            current = yield from perform(page("v2", None))
+            break
+        except NotFoundError as error:
+            if versions.asked == "v2" or error.error_code is not None:
+                raise
+            if not last:
+                yield from pause(SECOND_ASKING)
+    if current is None:
         versions.has_v2 = False
         return None
     if not current.cursored:
@@ -107,11 +123,11 @@ def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Pr
     if versions.asked != "v2":
         first = yield from perform(page("v1", None))
         known = {row.id: row for row in first.rows}
-        if len(first.rows) != PAGE_SIZE or versions.has_v2 is False:
+        if len(first.rows) != PAGE_SIZE:
             return tuple(known.values())
     quiet = 0
     for _ in range(ROUNDS):
-        rows = yield from _by_cursor(page, versions, perform)
+        rows = yield from _by_cursor(page, versions, perform, sure=True)
         if rows is None:
             return tuple(known.values())
         before = len(known)

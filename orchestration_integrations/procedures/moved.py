@@ -86,11 +86,11 @@ def may_be_repeated(activity: ActivityRun, row: StageStatus | None, was_retried:
     """Whether a payment may have been made twice.
 
     Only generation 1 can: its activities carry no idempotency key, and an attempt that was given up
-    may have arrived all the same. It is known by the empty ``error`` that it puts in every row. An
-    ended activity says attempt 1 whatever happened; what remains is how long it took, or that it
-    was seen under retry.
+    may have arrived all the same. Its rows always have an ``error``, empty when fine, and never the id of an
+    engine's run, as those of later generations do. An ended activity says attempt 1 whatever happened; what
+    remains is how long it took, or that it was seen under retry.
     """
-    if row is not None and row.raw.get("error") != "":
+    if row is not None and ("error" not in row.raw or "temporalRunID" in row.raw):
         return False
     if was_retried or activity.attempt > 1:
         return True
