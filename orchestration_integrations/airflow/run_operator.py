@@ -31,6 +31,7 @@ from ..procedures.waiting import ROW_PATIENCE
 from .compat import (
     AIRFLOW_3,
     DEFERRAL_FAILURES,
+    AirflowException,
     BaseOperator,
     Context,
     default_deferrable,
@@ -262,7 +263,7 @@ class _Run:
         self.attempt: Attempt = attempt_of(context)
         self.record: RunRecord | None = None
         self.instance_id: str | None = None
-        self.killed = False
+        self.starting = False
 
     @property
     def http(self) -> OrchestrationHttpHook:
@@ -271,7 +272,11 @@ class _Run:
     # Starting
 
     def execute(self) -> dict[str, Any] | None:
-        instance = self._started()
+        self.starting = True
+        try:
+            instance = self._started()
+        finally:
+            self.starting = False
         operator = self.operator
         if not operator.wait_for_termination:
             if instance.terminated:
@@ -709,8 +714,16 @@ class _Run:
     # Kills
 
     def on_kill(self) -> None:
-        """Runs inside a signal handler: fresh connections, short limits, and nothing that needs the main thread."""
-        self.killed = True
+        """Runs inside a signal handler: fresh connections, short limits, and nothing that needs the main thread.
+
+        On Airflow 3 the interrupted code would go on afterwards. Amid a start it must not: it could still
+        submit or release what nobody waits for any more.
+        """
+        self._cancel_killed()
+        if self.starting:
+            raise AirflowException("killed while the run was being started; it was not released")
+
+    def _cancel_killed(self) -> None:
         if self.instance_id is None:
             record = self.record
             if record is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from orchestration_integrations import (
     AmbiguousRunError,
@@ -87,6 +87,37 @@ def test_a_try_that_dies_between_choice_and_release_is_released_once(
     assert len(record.started) == 1
     assert [row["instance_id"] for row in record.released] == [result["instance_id"]]
     assert amount(server) == 100
+
+
+@pytest.mark.parametrize("moment", ["before the submit", "before the release"])
+def test_a_kill_amid_the_start_releases_nothing(server: Any, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Airflow 3 lets the interrupted code go on after ``on_kill``: it must stop by itself."""
+    monkeypatch.setattr(run_operator, "KILL_SECONDS", 0.5)
+    task = Task(definition=WAITS)
+    with monkeypatch.context() as patch:
+        if moment == "before the submit":
+            real = run_operator._Run._workflow_id
+
+            def killed_early(self: Any) -> Any:
+                found = real(self)
+                self.operator.on_kill()
+                return found
+
+            patch.setattr(run_operator._Run, "_workflow_id", killed_early)
+        else:
+            noticed = run_operator._Run._noticed
+
+            def killed_late(self: Any, instance_id: str) -> None:
+                noticed(self, instance_id)
+                self.operator.on_kill()
+
+            patch.setattr(run_operator._Run, "_noticed", killed_late)
+        with pytest.raises(AirflowException, match="killed"):
+            task.attempt()
+    assert server.record().released == []
+    assert server.record().money == []
+    result = task.attempt(wait_for_termination=False)
+    assert [row["instance_id"] for row in server.record().released] == [result["instance_id"]]
 
 
 @STORES
