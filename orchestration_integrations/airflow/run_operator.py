@@ -54,6 +54,8 @@ SETTLE_SECONDS = 10.0
 """Seconds that a run which a clear should have cancelled gets to end, before it is taken for alive."""
 DEFER_MARGIN = 60.0
 """Seconds that Airflow's own limit of a deferral lies behind the wait's deadline."""
+BAD_ENDS = ("failed", "cancelled", "never_started")
+"""Ends after which ``rerun_failed`` starts another run."""
 MOST_DEFERRALS = 5
 """Times that a wait is resumed after a trigger that told nothing usable, before the task fails."""
 
@@ -281,6 +283,7 @@ class _Run:
         if not operator.wait_for_termination:
             if instance.terminated:
                 return self._wait_here(instance.id, self._limit())
+            self._reported("left running")
             return run_summary(instance, None)
         if operator.deferrable and not instance.terminated:
             # An id that the server gave may be without a row for long; one that was seen may not.
@@ -292,16 +295,14 @@ class _Run:
         """The one run of this task: found or newly started."""
         record = self.record = self.store.load()
         if record is None:
-            earlier = self._alive_of_earlier_generation()
+            earlier = self._of_earlier_generation()
             return earlier if earlier is not None else self._start_without_record()
         self._check_server(record)
         cleared = self.operator.run_key is None and self.attempt.was_cleared(record)
         known = self._known(record)
         if known is not None and not known.terminated and cleared:
             known = self._settled(known)
-            if known.terminated and known.state != "cancelled":
-                cleared = False  # it ended by itself while this try looked on
-            elif not known.terminated:
+            if not known.terminated:
                 self.log.warning(
                     "the task was cleared, but its run %s goes on and could not be cancelled: waiting for that one, "
                     "since a second run would pay twice",
@@ -309,9 +310,18 @@ class _Run:
                 )
                 self._save(record, max_tries=self.attempt.max_tries, cleared=False)
                 cleared = False
-        if cleared and (known is None or known.terminated):
+        if cleared and known is not None and record.end is None and known.state != "cancelled":
+            self.log.warning(
+                "the task was cleared, but its run %s had ended as %s, which was not reported yet: reporting that; "
+                "clear the task again to run anew",
+                known.id,
+                known.state,
+            )
+            self._save(record, max_tries=self.attempt.max_tries, cleared=False)
+            cleared = False
+        if cleared and (known is not None or record.instance_id is None):
             return self._start_new(record, max(self.attempt.generation, record.generation + 1), 0)
-        if record.end is not None and record.end != "succeeded" and self._rerun_wanted(record):
+        if record.end in BAD_ENDS and self._rerun_wanted(record):
             return self._start_new(record, record.generation, record.rerun + 1)
         if known is not None and (known.terminated or record.started):
             self.log.info("attaching to instance %s, which an earlier try started", known.id)
@@ -396,10 +406,12 @@ class _Run:
         stages = self.http.get_workflow(workflow_id).stages
         return bool(stages) and (awaited_event(stages[0]) or "").startswith("go:${")
 
-    def _alive_of_earlier_generation(self) -> Instance | None:
-        """Without a record: a run that an earlier generation of this task left behind and that still runs.
+    def _of_earlier_generation(self) -> Instance | None:
+        """Without a record: the run of an earlier generation that this one has to go on with.
 
-        Only gated runs can be found, by the event of their gate.
+        On the first try that is one which still runs. On a further try, where this generation has no run of its
+        own, the try before may have waited for an earlier one that has ended since: its end is reported, for a
+        new run could pay twice. Only gated runs can be found, by the event of their gate.
         """
         attempt, operator = self.attempt, self.operator
         if self.store.durable or attempt.generation == 0 or operator.run_key is not None:
@@ -407,22 +419,34 @@ class _Run:
         workflow_id = self._workflow_id()
         if not self._is_gated(workflow_id):
             return None
-        events = {f"go:{attempt.base_key(number)}" for number in range(attempt.generation)}
-        for row in self.http.list_instances(workflow_id, running=True):
+        first = attempt.first_of_generation
+        own = f"go:{attempt.base_key(attempt.generation)}"
+        earlier = {f"go:{attempt.base_key(number)}" for number in range(attempt.generation)}
+        found: list[Instance] = []
+        for row in self.http.list_instances(workflow_id, running=True if first else None):
             try:
                 history = self.http.get_instance_history(row.id)
             except OrchestrationError:
                 continue
             event = history[0].input.get("event") if history else None
-            if isinstance(event, str) and event.partition("#")[0] in events and history[0].terminated:
-                known = self._settled(self.http.get_instance(row.id))
-                if known.terminated and known.state == "cancelled":
-                    continue
-                self.log.warning(
-                    "the task was cleared, but its earlier run %s was not cancelled: waiting for that one", known.id
-                )
-                self._noticed(known.id)
-                return known
+            key = event.partition("#")[0] if isinstance(event, str) else ""
+            if key == own:
+                return None
+            if key in earlier and history[0].terminated and history[0].error is None:
+                found.append(row)
+        for row in sorted(found, key=lambda one: one.created_at, reverse=True):
+            known = self.http.get_instance(row.id)
+            if not known.terminated:
+                known = self._settled(known)
+            if known.terminated and known.state == "cancelled":
+                continue
+            self.log.warning(
+                "the task was cleared, but its earlier run %s was not cancelled: its end is this task's, "
+                "since a second run could pay twice; once it has ended, clear the task again to run anew",
+                known.id,
+            )
+            self._noticed(known.id)
+            return known
         return None
 
     def _workflow_id(self) -> str:

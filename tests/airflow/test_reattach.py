@@ -255,6 +255,45 @@ def test_clearing_a_task_whose_run_goes_on_does_not_pay_twice(
     assert len(server.record().started) == 1
 
 
+@pytest.mark.parametrize("definition", [SHORT, BROKEN], ids=["succeeded", "failed"])
+def test_clearing_a_task_whose_run_ended_unreported_reports_that_first(
+    server: Any, dies: Any, definition: dict[str, Any]
+) -> None:
+    """Whoever cleared it could not know that its run would end by itself: a second one would pay twice."""
+    task = Task(definition=definition)
+    dies(task, "wait")
+    first = task.xcoms["instance_id"]
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        try:
+            http.wait(first, timeout=30)
+        except InstanceFailedError:
+            assert definition is BROKEN
+    task.clear()
+    for _ in range(2):
+        if definition is BROKEN:
+            with pytest.raises(InstanceFailedError):
+                task.attempt()
+        else:
+            assert task.attempt()["instance_id"] == first
+    assert len(server.record().started) == 1
+    task.clear()
+    if definition is BROKEN:
+        with pytest.raises(InstanceFailedError):
+            task.attempt()
+    else:
+        assert task.attempt()["instance_id"] != first
+    assert len(server.record().started) == 2
+
+
+def test_clearing_a_task_that_does_not_wait_runs_anew_once_its_run_has_ended(server: Any) -> None:
+    task = Task(definition=SHORT, wait_for_termination=False)
+    first = task.attempt()["instance_id"]
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.wait(first, timeout=30)
+    task.clear()
+    assert task.attempt()["instance_id"] != first
+
+
 @pytest.mark.parametrize("generation", [1, 3])
 @STORES
 def test_a_clear_that_cancelled_its_run_runs_anew(server: Any, dies: Any, durable: bool) -> None:
