@@ -5,6 +5,7 @@ The address of the Prefect server is fixed before Prefect is imported; it is sta
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +61,12 @@ def until(condition: Callable[[], Any], what: str, limit: float = LONG) -> Any:
     raise AssertionError(f"not within {limit} s: {what}")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A session that is told to end ends its processes as an interrupted one does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 class Process:
     """A process in a group of its own, its output in a file; the whole group is killed at the end."""
 
@@ -73,6 +81,7 @@ class Process:
                 cwd=cwd,
                 env={**os.environ, **env},
             )
+        atexit.register(self.end)
 
     def end(self) -> None:
         for which, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
