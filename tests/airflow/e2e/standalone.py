@@ -118,6 +118,7 @@ class Standalone:
                     time.sleep(0.2)
         if self._file is not None:
             self._file.close()
+        shutil.rmtree(self.home, ignore_errors=True)
 
     # REST
 
