@@ -22,7 +22,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.airflow import run_operator
-from orchestration_integrations.airflow.compat import AIRFLOW_3_3, TaskDeferralError, TaskDeferralTimeout
+from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3, TaskDeferralError, TaskDeferralTimeout
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 from tests.airflow.harness import (
     BROKEN,
@@ -38,6 +38,8 @@ from tests.airflow.harness import (
     state_of,
 )
 
+TIMED_OUT = "Trigger timeout" if AIRFLOW_3 else "Trigger/execution timeout"
+"""What Airflow says of a deferral that took too long."""
 WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
 GENERATIONS = pytest.mark.parametrize("generation", [1, 2, 3])
 
@@ -243,7 +245,7 @@ def test_a_deferral_that_airflow_ends_cancels(server: Any, monkeypatch: pytest.M
     task = Task(definition=LONG)
     operator, context, _ = deferred(task)
     with pytest.raises(TaskDeferralTimeout):
-        failed_deferral(operator, context, "Trigger/execution timeout")
+        failed_deferral(operator, context, TIMED_OUT)
     assert aborts(server) >= 1
     assert state_of(server, task.xcoms["instance_id"]) == ("running" if generation == 2 else "cancelled")
 
@@ -265,7 +267,7 @@ def test_a_deferral_that_fails_after_the_run_has_ended_reports_the_end(server: A
     operator, context, _ = deferred(task)
     with OrchestrationHttpHook(base_url=server.url) as http:
         http.wait(task.xcoms["instance_id"], timeout=30)
-    assert failed_deferral(operator, context, "Trigger/execution timeout")["state"] == "succeeded"
+    assert failed_deferral(operator, context, TIMED_OUT)["state"] == "succeeded"
 
 
 def test_the_deadline_is_anchored_at_the_start_of_the_try(server: Any) -> None:
