@@ -112,7 +112,16 @@ def test_waiting_for_the_end_of_a_run(driver: Driver) -> None:
 
 def test_cancelling_a_run(driver: Driver) -> None:
     instance_id = driver.listening(driver.create())
-    driver.ask("cancel_event", 204, instance_id=instance_id)
+    for _ in range(100):
+        try:
+            driver.ask("cancel_event", 204, instance_id=instance_id)
+            break
+        except Exception as error:
+            # Generation 2 aims at a launcher that has ended: it answers 500 or 204, as chance will have it.
+            if driver.server.core.generation != 2 or "already completed" not in str(error):
+                raise
+    else:
+        pytest.fail("no abort was ever accepted")
     if driver.server.core.generation == 2:  # there an abort does not reach the run
         driver.ask("send_event", 204, instance_id=instance_id, request_body={"name": "approved"})
         assert not driver.until(lambda instance: instance.terminated, instance_id).error
