@@ -8,10 +8,10 @@ everything else may be missing, null or of a later library's shape. What cannot 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from .instants import UNKNOWN_INSTANT, parse_instant
 
 logger = logging.getLogger("orchestration_integrations.api")
 
+T = TypeVar("T")
 State = Literal["running", "succeeded", "failed", "cancelled"]
 CANCELED = "canceled"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -425,58 +426,51 @@ def decode_info(body: bytes, what: str) -> ServerInfo:
     return ServerInfo(version=str(decoded.get("version", "")), raw=decoded)
 
 
-def decode_instance(body: bytes, what: str) -> Instance:
-    """One instance; its id and ``terminated`` must be readable."""
+def _one(read: Callable[[Mapping[str, Any], _Odd], T], body: bytes, what: str) -> T:
+    """One row; its id must be readable."""
     data = _data(body, what)
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("id"), str)
-        or not data["id"]
-        or not isinstance(data.get("terminated"), bool)
-    ):
+    if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
         raise unreadable(what)
     odd = _Odd()
-    instance = _instance(data, odd)
+    row = read(data, odd)
     odd.tell(what)
+    return row
+
+
+def _many(read: Callable[[Mapping[str, Any], _Odd], T], body: bytes, what: str) -> tuple[T, ...]:
+    """All rows that are objects, however odd."""
+    odd = _Odd()
+    rows = tuple([read(row, odd) for row in _rows(_data(body, what), odd, "data")])
+    odd.tell(what)
+    return rows
+
+
+def decode_instance(body: bytes, what: str) -> Instance:
+    """One instance; its id and ``terminated`` must be readable."""
+    instance = _one(_instance, body, what)
+    if not isinstance(instance.raw.get("terminated"), bool):
+        raise unreadable(what)
     return instance
 
 
 def decode_workflow(body: bytes, what: str) -> Workflow:
     """One workflow; its id must be readable."""
-    data = _data(body, what)
-    if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
-        raise unreadable(what)
-    odd = _Odd()
-    workflow = _workflow(data, odd)
-    odd.tell(what)
-    return workflow
+    return _one(_workflow, body, what)
 
 
 def decode_trigger(body: bytes, what: str) -> Trigger:
     """One trigger; its id must be readable."""
-    data = _data(body, what)
-    if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
-        raise unreadable(what)
-    odd = _Odd()
-    trigger = _trigger(data, odd)
-    odd.tell(what)
-    return trigger
+    return _one(_trigger, body, what)
 
 
 def decode_stage_runs(body: bytes, what: str) -> tuple[StageRun, ...]:
     """The history of an instance."""
-    odd = _Odd()
-    rows = tuple([_stage_run(row, odd) for row in _rows(_data(body, what), odd, "data")])
-    odd.tell(what)
-    return rows
+    return _many(_stage_run, body, what)
 
 
 def decode_activity_runs(body: bytes, what: str) -> tuple[ActivityRun, ...]:
     """The history of a stage."""
-    odd = _Odd()
-    rows = tuple([_activity_run(row, odd) for row in _rows(_data(body, what), odd, "data")])
-    odd.tell(what)
-    return rows
+    return _many(_activity_run, body, what)
 
 
 def decode_object(body: bytes, what: str) -> Mapping[str, Any]:
