@@ -55,24 +55,47 @@ from .api.models import (
 from .auth import ClientCredentialsAuth, auth_for
 from .clock import SYSTEM_CLOCK, Clock
 from .exchange import Deadline, Exchange, aread_body, read_body, ssl_context
-from .procedures import events, waiting
-from .procedures.cancel import cancel
 from .procedures.define import KEY_VARIABLE, ensure_workflow
 from .procedures.effects import Do, Effect, Pause, Procedure
 from .procedures.listing import PageCall, Versions, list_all
-from .procedures.moved import NOTHING_READ
-from .procedures.start import StartRequest, start, unreleased
 from .retrying import async_retrying, may_repeat, retrying
 from .settings import Settings
 
 if TYPE_CHECKING:
     import asyncio
 
+    from .procedures import events, waiting
+    from .procedures.cancel import cancel
+    from .procedures.moved import NOTHING_READ
+    from .procedures.start import StartRequest, start, unreleased
+
 T = TypeVar("T")
 logger = logging.getLogger("orchestration_integrations.hook")
 
 _KNOWN_IDS = 10_000
 """Ids given by the server that a hook remembers."""
+
+
+def _load_procedures() -> None:
+    """Import what this module names of the procedures: with the first hook, not with the module.
+
+    The module is imported wherever a DAG is parsed, where no procedure is performed. Later than a hook's
+    making would be too late: a cancel after a kill is no moment to look for files.
+    """
+    from .procedures import events, waiting
+    from .procedures.cancel import cancel
+    from .procedures.moved import NOTHING_READ
+    from .procedures.start import StartRequest, start, unreleased
+
+    globals().update(
+        events=events,
+        waiting=waiting,
+        cancel=cancel,
+        NOTHING_READ=NOTHING_READ,
+        StartRequest=StartRequest,
+        start=start,
+        unreleased=unreleased,
+    )
 
 
 class _Hook:
@@ -121,6 +144,7 @@ class _Hook:
         self._versions = Versions(settings.api_version)
         self._ssl: Any = None
         self._given_ids: dict[str, None] = {}
+        _load_procedures()
         self._prepare()
 
     def _prepare(self) -> None:
