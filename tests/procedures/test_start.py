@@ -38,7 +38,7 @@ def server(request):
 
 @pytest.fixture
 def hook(kind, server):
-    return open_hook(kind, Settings(base_url=server.url, timeout=0.6))
+    return open_hook(kind, Settings(base_url=server.url, timeout=1.5))
 
 
 def releases(server, key):
@@ -90,7 +90,7 @@ def test_keys_are_compared_whole(server, hook):
     "trouble", ["cut_before", "cut_after", "stall", "status", "html", "truncated", "ghost", "late_row"]
 )
 def test_a_lost_submit_never_pays_twice(server, hook, trouble):
-    options = {"stall": {"seconds": 1.5}, "status": {"code": 500, "work": True}, "late_row": {"seconds": 1}}
+    options = {"stall": {"seconds": 3.0}, "status": {"code": 500, "work": True}, "late_row": {"seconds": 1}}
     workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
     server.fault("run_workflow", trouble, 1, **options.get(trouble, {}))
     started = hook.start(workflow.id, run_key="k", first_attempt=True)
@@ -254,7 +254,7 @@ def test_ungated_submits_once(server, hook):
     for trouble, options in [
         ("cut_after", {}),
         ("cut_before", {}),
-        ("stall", {"seconds": 1.5}),
+        ("stall", {"seconds": 3.0}),
         ("status", {"code": 502}),
     ]:
         before = posts(server)

@@ -29,7 +29,7 @@ FAULTS = (
     ("cut_before", {}),
     ("cut_amid", {}),
     ("cut_after", {}),
-    ("stall", {"seconds": 1.2}),
+    ("stall", {"seconds": 2.5}),
     ("status", {"code": 502, "work": True}),
     ("status", {"code": 500}),
     ("status", {"code": 429, "retry_after": 1}),
@@ -51,7 +51,7 @@ OPERATIONS = (
 
 
 def call(asynchronous: bool, url: str, method: str, *args, **kwargs):
-    settings = Settings(base_url=url, timeout=0.8)
+    settings = Settings(base_url=url, timeout=1.5)
     if not asynchronous:
         with OrchestrationHttpHook(settings) as hook:
             return getattr(hook, method)(*args, **kwargs)
