@@ -90,8 +90,8 @@ def cancel(
 def _unknown_to_engine(instance_id: str, versions: Versions, until: float) -> Procedure[int]:
     try:
         yield from do(get_instance_history(instance_id, versions.plain), until)
-    except NotFoundError:
-        return 1
+    except NotFoundError as error:
+        return 1 if error.error_code is not None else 0  # without a code it was a gateway that answered
     except OrchestrationError:
         return 0
     return -2

@@ -88,7 +88,8 @@ class _Delivery:
 
     def unreadable(self, error: OrchestrationError, *, sent: bool, instance: Instance | None) -> OrchestrationError:
         """What a read that was given up means: a refusal stays what it is."""
-        if not (is_passing(error) or is_unexplained(error)):
+        by_gateway = isinstance(error, NotFoundError) and error.error_code is None
+        if not (is_passing(error) or is_unexplained(error) or by_gateway):
             return error
         return self.failed("unknown" if sent else "not_ready", f"a read failed ({summary(error)})", instance)
 

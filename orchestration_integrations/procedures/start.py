@@ -155,9 +155,12 @@ def start(request: StartRequest, versions: Versions, now: Now) -> Procedure[Inst
     self = _Start(request, versions, now)
     try:
         workflow = yield from insist(get_workflow(request.workflow_id, versions.plain), now, self.until)
-    except NotFoundError:
+    except NotFoundError as error:
         if request.chosen is None:
-            raise
+            if request.fresh or error.error_code is not None:
+                raise
+            why = f"an earlier attempt may have started it, and a gateway answered for the server ({summary(error)})"
+            raise self.ambiguous(why, (), error) from error
         return (yield from _release(self, request.chosen, ()))  # deleted meanwhile, on a server that then hides it
     except OrchestrationError as error:
         if request.fresh and request.chosen is None:
@@ -371,9 +374,8 @@ def _history_of(self: _Start, row: Instance) -> Procedure[Sequence[StageRun]]:
         return history
     try:
         instance = yield from insist(get_instance(row.id, self.versions.plain), self.now, self.until)
-    except NotFoundError:
-        return ()
     except OrchestrationError as error:
+        # Also where it is "not found": the list has it, and nothing deletes instances.
         raise self.ambiguous(f"instance {row.id} could not be read ({summary(error)})", (row.id,), error) from error
     if not instance.status:
         return ()

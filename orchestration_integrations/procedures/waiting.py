@@ -341,7 +341,8 @@ class Waiting(msgspec.Struct):
         if self._held is not None:
             return self._resume(now)
         instance = self.instance
-        if instance is not None and not instance.status and isinstance(error, NotFoundError):
+        unknown = isinstance(error, NotFoundError) and error.error_code is not None
+        if instance is not None and not instance.status and unknown:
             self._asked_engine += 1
             if self._asked_engine >= 2:
                 return Step(End("never_started", instance, summary(error)))

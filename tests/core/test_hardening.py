@@ -16,6 +16,7 @@ from orchestration_integrations import (
     ConfigurationError,
     EventNotDeliveredError,
     InstanceFailedError,
+    NotFoundError,
     OrchestrationHttpHook,
     RateLimitedError,
     ServerError,
@@ -405,3 +406,40 @@ def test_a_cut_answer_is_told_as_it_is(kind, clock):
         with pytest.raises(TransportError) as caught:
             open_hook(kind, Settings(base_url=server.url, retry_budget=1), clock=clock).get_instance("i")
         assert caught.value.sent
+
+
+@pytest.mark.parametrize("code", [None, "NOT_FOUND"])
+def test_a_listed_run_that_cannot_be_read_is_never_passed_over(kind, clock, code):
+    gate = {"data": {"id": "w", "config": gated({"stages": [PAYMENT]})}}
+    missing = respond(404, {"errorCode": code, "errorMessage": "no"} if code else b"404 page not found")
+
+    def script(got):
+        if got.target.startswith("/workflows"):
+            return respond(200, gate)
+        return respond(200, {"data": [instance()["data"]]}) if "?" in got.target else missing
+
+    with ScriptedServer(script) as server:
+        with pytest.raises(AmbiguousRunError) as caught:
+            open_hook(kind, base_url=server.url, clock=clock).start("w", run_key="k")
+        assert caught.value.candidates == ("i",)
+        assert posts(server) == []
+
+
+def test_a_gateways_404_on_a_retry_does_not_deny_the_earlier_run(kind, clock):
+    with ScriptedServer(lambda got: respond(404, b"404 page not found")) as server:
+        hook = open_hook(kind, base_url=server.url, clock=clock)
+        with pytest.raises(AmbiguousRunError, match="earlier attempt"):
+            hook.start("w", run_key="k")
+        with pytest.raises(NotFoundError):
+            hook.start("w", run_key="k", first_attempt=True)
+        assert posts(server) == []
+
+
+def test_a_gateways_404_makes_no_ghost(kind, clock):
+    def script(got):
+        if got.method == "PUT":
+            return respond(204)
+        return respond(404, b"404 page not found") if "history" in got.target else respond(200, instance())
+
+    with ScriptedServer(script) as server:
+        assert open_hook(kind, base_url=server.url, clock=clock).cancel("i", timeout=5).status == "not_confirmed"

@@ -209,8 +209,12 @@ def test_ghosts_are_asked_for_twice():
     young = Seen(instance(), (START + timedelta(seconds=59)).timestamp())
     assert isinstance(wait.feed(young, NOW).next, LookAt)
     assert wait.feed(old, NOW).next == ReadHistory()
-    assert isinstance(wait.feed(DetailFailed(NotFoundError("x")), NOW).next, LookAt)
+    gateway, unknown = NotFoundError("x"), NotFoundError("x", error_code="INTERNAL")
+    for _ in range(3):
+        assert isinstance(wait.feed(DetailFailed(gateway), NOW).next, LookAt)
+        wait.feed(old, NOW)
+    assert isinstance(wait.feed(DetailFailed(unknown), NOW).next, LookAt)
     wait.feed(old, NOW)
-    end = wait.feed(DetailFailed(NotFoundError("x")), NOW).next
+    end = wait.feed(DetailFailed(unknown), NOW).next
     assert isinstance(end, End)
     assert end.kind == "never_started"
