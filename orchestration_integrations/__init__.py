@@ -19,14 +19,20 @@ if TYPE_CHECKING:
         InstanceCancelledError,
         InstanceFailedError,
         InstanceStuckError,
+        KeyReusedError,
         NotFoundError,
         OrchestrationError,
+        OwnerGoneError,
+        OwnerUnreachableError,
         RateLimitedError,
+        RecordConflictError,
         ServerError,
         StateUnknownError,
         TransportError,
+        UnreadableRecordError,
         ValidationError,
         WaitTimeoutError,
+        WrongServerError,
     )
     from .api.models import (
         ActivityRun,
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
         Workflow,
     )
     from .http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+    from .ownership.record import RunRecord, RunStore
+    from .run_store import MemoryRunStore, SqliteRunStore
     from .settings import Settings
 
 _HOMES = {
@@ -57,6 +65,12 @@ _HOMES = {
         "InstanceCancelledError",
         "InstanceFailedError",
         "InstanceStuckError",
+        "WrongServerError",
+        "UnreadableRecordError",
+        "RecordConflictError",
+        "OwnerUnreachableError",
+        "OwnerGoneError",
+        "KeyReusedError",
         "NotFoundError",
         "OrchestrationError",
         "RateLimitedError",
@@ -83,6 +97,8 @@ _HOMES = {
         "Workflow",
     ),
     "http_hook": ("AsyncOrchestrationHttpHook", "OrchestrationHttpHook"),
+    "ownership.record": ("RunRecord", "RunStore"),
+    "run_store": ("MemoryRunStore", "SqliteRunStore"),
     "settings": ("Settings",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -101,16 +117,24 @@ __all__ = [
     "InstanceCancelledError",
     "InstanceFailedError",
     "InstanceStuckError",
+    "KeyReusedError",
+    "MemoryRunStore",
     "Moved",
     "NotFoundError",
     "Occurrence",
     "OrchestrationError",
     "OrchestrationHttpHook",
+    "OwnerGoneError",
+    "OwnerUnreachableError",
     "RateLimitedError",
+    "RecordConflictError",
+    "RunRecord",
     "RunResult",
+    "RunStore",
     "ServerError",
     "ServerInfo",
     "Settings",
+    "SqliteRunStore",
     "StageEvent",
     "StageRun",
     "StageStatus",
@@ -118,9 +142,11 @@ __all__ = [
     "Transaction",
     "TransportError",
     "Trigger",
+    "UnreadableRecordError",
     "ValidationError",
     "WaitTimeoutError",
     "Workflow",
+    "WrongServerError",
     "__version__",
 ]
 

@@ -14,11 +14,12 @@ import inspect
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -27,7 +28,7 @@ import msgspec
 from . import telemetry
 from .api import calls
 from .api.calls import Call, RetryClass
-from .api.definitions import validated_definition, variable_texts
+from .api.definitions import validated_definition, variable_text, variable_texts
 from .api.errors import (
     AmbiguousRunError,
     AmbiguousSubmitError,
@@ -56,22 +57,29 @@ from .auth import ClientCredentialsAuth, auth_for
 from .clock import SYSTEM_CLOCK, Clock
 from .exchange import Deadline, Exchange, aread_body, read_body, ssl_context
 from .procedures.define import KEY_VARIABLE, ensure_workflow
-from .procedures.effects import Do, Effect, Pause, Procedure
+from .procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
 from .procedures.listing import PageCall, Versions, list_all
+from .procedures.wording import cancel_text
 from .retrying import async_retrying, may_repeat, retrying
 from .settings import Settings
 
 if TYPE_CHECKING:
     import asyncio
 
+    from .ownership import keeping, owned_run, request
+    from .ownership.record import RunStore
     from .procedures import events, waiting
     from .procedures.cancel import cancel
     from .procedures.moved import NOTHING_READ
-    from .procedures.start import StartRequest, start, unreleased
+    from .procedures.start import unreleased
 
 T = TypeVar("T")
 logger = logging.getLogger("orchestration_integrations.hook")
 
+INTERRUPT_SECONDS = 15.0
+"""Seconds that a cancel gets after an interrupt."""
+INTERRUPT_TIMEOUT = 4.0
+"""Seconds that one exchange of it may take."""
 _KNOWN_IDS = 10_000
 """Ids given by the server that a hook remembers."""
 
@@ -82,18 +90,20 @@ def _load_procedures() -> None:
     The module is imported wherever a DAG is parsed, where no procedure is performed. Later than a hook's
     making would be too late: a cancel after a kill is no moment to look for files.
     """
+    from .ownership import keeping, owned_run, request
     from .procedures import events, waiting
     from .procedures.cancel import cancel
     from .procedures.moved import NOTHING_READ
-    from .procedures.start import StartRequest, start, unreleased
+    from .procedures.start import unreleased
 
     globals().update(
+        keeping=keeping,
+        owned_run=owned_run,
+        request=request,
         events=events,
         waiting=waiting,
         cancel=cancel,
         NOTHING_READ=NOTHING_READ,
-        StartRequest=StartRequest,
-        start=start,
         unreleased=unreleased,
     )
 
@@ -299,31 +309,180 @@ class _Hook:
         workflow_id: str,
         variables: Mapping[str, Any] | None,
         run_key: str | None,
-        first_attempt: bool,
-        since: datetime | None,
-        chosen: str | None,
         on_chosen: Callable[[str], object] | None,
-        key_variable: str,
-        allow_unbound: bool,
-        timeout: float,
+        wants: Callable[[], bool] | None,
+        **options: Any,
     ) -> Procedure[Instance]:
         calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
-        request = StartRequest(
-            workflow_id=workflow_id,
+        key_variable = options["key_variable"]
+        given = dict(variables) if isinstance(variables, Mapping) else variables
+        if run_key is None and isinstance(given, dict) and key_variable in given:
+            run_key = variable_text(key_variable, given.pop(key_variable))
+            if not run_key:
+                where = f"variables.{key_variable}"
+                raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
+        fresh = run_key is None or options.pop("first_attempt")
+        options.pop("first_attempt", None)
+        if run_key is None and options["chosen"] is not None:
+            raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")
+        wanted = request.OwnedRequest(
+            workflow=workflow_id,
+            variables=given,
+            run_key=uuid.uuid4().hex if run_key is None else run_key,
+            how="first" if fresh else "again",
+            wait_for_key=True,
+            **{**options, "timeout": _at_least_zero(options["timeout"], "timeout")},
+        )
+        run = self.owning(wanted, on_chosen=on_chosen, owner=_owner_of(wants))
+        try:
+            instance = yield from run.begin()
+        finally:
+            run.close()
+        self._give(instance)
+        ids = {"workflow_id": workflow_id, "instance_id": instance.id, "run_key": wanted.run_key}
+        logger.info("run key %s of workflow %s: instance %s", wanted.run_key, workflow_id, instance.id, extra=ids)
+        return instance
+
+    def owning(
+        self,
+        wanted: request.OwnedRequest,
+        *,
+        store: RunStore | None = None,
+        owner: Any = None,
+        on_chosen: Callable[[str], object] | None = None,
+    ) -> owned_run.OwnedRun:
+        """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
+
+        Args:
+            wanted: what the caller wants.
+            store: where the record of the key is kept; None: nowhere.
+            owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
+            on_chosen: told the id before the release, and where an earlier attempt's run is gone on with.
+        """
+
+        def told(instance_id: str) -> object:
+            self.expect(instance_id)
+            return on_chosen(instance_id) if on_chosen is not None else None
+
+        return owned_run.OwnedRun(
+            wanted,
+            server=self.settings.base_url,
+            store=store,
+            owner=owner,
+            on_chosen=told,
+            versions=self._versions,
+            now=self,
+        )
+
+    def _once(
+        self,
+        workflow: str | Mapping[str, Any],
+        variables: Mapping[str, Any] | None,
+        *,
+        run_key: str,
+        store: RunStore,
+        timeout: float | None = None,
+        rerun_failed: bool = False,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        settled: str | None = None,
+        first_attempt: bool = False,
+        wants: Callable[[], bool] | None = None,
+        checkpoints: bool = False,
+        cancel_on_interrupt: bool = True,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        key_variable: str = KEY_VARIABLE,
+        allow_unbound: bool = False,
+        since: datetime | None = None,
+        start_timeout: float = 60.0,
+        on_chosen: Callable[[str], object] | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+    ) -> OnceOptions:
+        """The checked arguments of ``run_once``, as what performs it needs them."""
+        if checkpoints:
+            raise ValidationError("checkpoints: this version does not insert checkpoints yet", path="checkpoints")
+        if on_timeout not in ("cancel", "leave"):
+            raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+        if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
+            raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
+        if isinstance(workflow, str):
+            calls.get_workflow(workflow)
+        deadline = None if timeout is None else self._clock.time() + _at_least_zero(timeout, "timeout")
+        self.waiting("unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts)
+        wanted = request.OwnedRequest(
+            workflow=workflow,
             variables=variables,
             run_key=run_key,
-            first_attempt=first_attempt,
-            since=since,
-            chosen=chosen,
-            on_chosen=on_chosen,
             key_variable=key_variable,
+            how="first" if first_attempt else None,
+            since=since,
+            settled=settled,
+            rerun_failed=rerun_failed,
+            on_changed=on_changed,
+            fingerprint_ignores=tuple(fingerprint_ignores)
+            if not isinstance(fingerprint_ignores, str)
+            else fingerprint_ignores,
+            attempt=uuid.uuid4().hex,
             allow_unbound=allow_unbound,
-            timeout=_at_least_zero(timeout, "timeout"),
+            timeout=_at_least_zero(start_timeout, "start_timeout"),
         )
-        instance = self._give((yield from start(request, self._versions, self)))
-        ids = {"workflow_id": workflow_id, "instance_id": instance.id, "run_key": request.key}
-        logger.info("run key %s of workflow %s: instance %s", request.key, workflow_id, instance.id, extra=ids)
-        return instance
+
+        def waiting_for(instance_id: str) -> Procedure[RunResult]:
+            return self._wait(instance_id, None, poll_interval, on_stage, fail_after_attempts, deadline, None)
+
+        return OnceOptions(
+            run=self.owning(wanted, store=store, owner=_owner_of(wants), on_chosen=on_chosen),
+            waiting_for=waiting_for,
+            on_timeout=on_timeout,
+            cancel_on_interrupt=cancel_on_interrupt,
+        )
+
+    def _interrupted(self, run: owned_run.OwnedRun, error: BaseException) -> None:
+        """After an interrupt: cancel the run if it is this attempt's, by a fresh blocking hook with short time-outs.
+
+        What was interrupted is not used again. An interrupt that comes meanwhile goes through.
+        """
+        why = type(error).__name__
+        if run.instance_id is None:
+            if run.record is not None:
+                logger.warning(
+                    "run key %s: interrupted (%s) while the run was being started: a gated one is not released; an "
+                    "ungated one may have started",
+                    run.request.run_key,
+                    why,
+                )
+            return
+        settings = self.settings.with_changes(timeout=min(self.settings.timeout, INTERRUPT_TIMEOUT), retry_budget=5.0)
+        with OrchestrationHttpHook(settings, clock=self._clock, transport=self._stop_transport()) as hook:
+            hook._given_ids = self._given_ids
+            again = hook.owning(run.request, store=run.keeper.store)
+            again.take_over(run)
+            try:
+                outcome = hook.perform(again.stop(INTERRUPT_SECONDS))
+            except OrchestrationError as failed:
+                logger.error(
+                    "run key %s: interrupted (%s); instance %s was not cancelled and may still run: %s",
+                    run.request.run_key,
+                    why,
+                    run.instance_id,
+                    summary(failed),
+                )
+                return
+        if outcome is not None:
+            level = logging.INFO if outcome.status in ("cancelled", "already_ended") else logging.ERROR
+            logger.log(
+                level,
+                "run key %s: interrupted (%s); instance %s: %s",
+                run.request.run_key,
+                why,
+                run.instance_id,
+                cancel_text(outcome),
+            )
+
+    def _stop_transport(self) -> Any:
+        return self._transport
 
     def _wait(
         self,
@@ -408,7 +567,13 @@ class _Hook:
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
         )
 
-    def _cancel(self, instance_id: str, timeout: float) -> Procedure[CancelOutcome]:
+    def _cancel(
+        self, instance_id: str, timeout: float, store: RunStore | None, run_key: str | None
+    ) -> Procedure[CancelOutcome]:
+        if (store is None) != (run_key is None):
+            raise ValidationError("run_key: give store and run_key together", path="run_key")
+        if store is not None and run_key is not None:
+            yield from keeping.put_hold(store, run_key, instance_id)
         outcome = yield from cancel(
             instance_id,
             timeout=_at_least_zero(timeout, "timeout"),
@@ -469,10 +634,48 @@ def _at_least_zero(value: object, name: str) -> float:
     return float(value)
 
 
+def _plain(answer: Any) -> Any:
+    """What a plain function returned."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError("a callback of the blocking hook must be a plain function, not an asynchronous one")
+    return answer
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
     from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
 
     return get_running_loop()
+
+
+def _owner_of(wants: Callable[[], bool] | None) -> Any:
+    """A caller's yes or no, as the owner protocol asks for it."""
+    if wants is None:
+        return None
+    if not callable(wants):
+        raise ValidationError("wants must be a function that returns whether the run is still wanted", path="wants")
+    return lambda: "yes" if wants() else "unwanted"
+
+
+class OwnedRunHandle(msgspec.Struct):
+    """A run under ``with hook.owned_run(…)``.
+
+    Attributes:
+        instance_id: the run.
+        result: the instance and what it moved, once the block has ended well; None before.
+    """
+
+    instance_id: str
+    result: RunResult | None = None
+
+
+class OnceOptions(msgspec.Struct):
+    """What ``run_once`` was asked to do."""
+
+    run: owned_run.OwnedRun
+    waiting_for: Callable[[str], Procedure[RunResult]]
+    on_timeout: Literal["cancel", "leave"]
+    cancel_on_interrupt: bool
 
 
 class _Ended(msgspec.Struct, frozen=True):
@@ -487,6 +690,16 @@ def _advance(procedure: Procedure[Any], result: object, error: OrchestrationErro
         return procedure.send(result) if error is None else procedure.throw(error)
     except StopIteration as end:
         return _Ended(end.value)
+
+
+async def _in_a_thread(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call what may block without blocking the loop; an asynchronous function is awaited on it."""
+    from asyncio import to_thread  # not needed by the blocking hook, and slow to import
+
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    answer = await to_thread(function, *arguments)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 class OrchestrationHttpHook(_Hook):
@@ -604,11 +817,13 @@ class OrchestrationHttpHook(_Hook):
             return self._retried(effect.call) if effect.retried else self._attempt(effect.call, effect.until)
         if isinstance(effect, Pause):
             return self._clock.sleep(effect.seconds)
+        if isinstance(effect, Ask):
+            try:
+                return Answer(_plain(effect.function(*effect.arguments)))
+            except Exception as error:
+                return Answer(error=error)
         answer = effect.function(effect.what)
-        if inspect.iscoroutine(answer):
-            answer.close()
-            raise TypeError("a callback of the blocking hook must be a plain function, not an asynchronous one")
-        return answer
+        return _plain(answer)
 
     # The API's operations
 
@@ -803,6 +1018,9 @@ class OrchestrationHttpHook(_Hook):
         key_variable: str = KEY_VARIABLE,
         allow_unbound: bool = False,
         timeout: float = 60.0,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        wants: Callable[[], bool] | None = None,
     ) -> Instance:
         """Start the one run of a key, or go on with it: operations GetWorkflow, ListInstances, RunWorkflow, SendEvent.
 
@@ -820,6 +1038,10 @@ class OrchestrationHttpHook(_Hook):
             key_variable: the variable that carries the key.
             allow_unbound: let placeholders without a value pass; the server fills in nothing or a default.
             timeout: seconds, default 60.
+            on_changed: what to do where the key stands for other variables: ``refuse`` (default), or ``adopt`` the run
+                that has the key.
+            fingerprint_ignores: names of variables that may differ between attempts.
+            wants: asked right before the release whether the run is still wanted.
 
         Returns:
             The released instance; it may have ended already.
@@ -827,6 +1049,10 @@ class OrchestrationHttpHook(_Hook):
         Raises:
             NotFoundError: no such workflow, or it is deleted; nothing was sent.
             ValidationError: bad input, or a placeholder without a value; nothing was sent.
+            KeyReusedError: the key stands for a run with other variables. Told from the gate of that run, so from any
+                process; not told for a workflow without a gate, or for a run of another workflow.
+            OwnerGoneError: ``wants`` returned False; nothing was released.
+            OwnerUnreachableError: ``wants`` raised for 30 s; nothing was released.
             AmbiguousRunError: a run may exist; its attributes say what is known. Do not use a new key.
         """
         with telemetry.span("start", workflow_id=workflow_id):
@@ -835,13 +1061,16 @@ class OrchestrationHttpHook(_Hook):
                     workflow_id,
                     variables,
                     run_key,
-                    first_attempt,
-                    since,
-                    chosen,
                     on_chosen,
-                    key_variable,
-                    allow_unbound,
-                    timeout,
+                    wants,
+                    first_attempt=first_attempt,
+                    since=since,
+                    chosen=chosen,
+                    key_variable=key_variable,
+                    allow_unbound=allow_unbound,
+                    timeout=timeout,
+                    on_changed=on_changed,
+                    fingerprint_ignores=fingerprint_ignores,
                 )
             )
 
@@ -883,6 +1112,123 @@ class OrchestrationHttpHook(_Hook):
                 self._wait(instance_id, timeout, poll_interval, on_stage, fail_after_attempts, deadline, row_grace)
             )
 
+    def run_once(
+        self,
+        workflow: str | Mapping[str, Any],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str,
+        store: RunStore,
+        timeout: float | None = None,
+        rerun_failed: bool = False,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        settled: str | None = None,
+        first_attempt: bool = False,
+        wants: Callable[[], bool] | None = None,
+        checkpoints: bool = False,
+        cancel_on_interrupt: bool = True,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        **as_for_start_and_wait: Any,
+    ) -> RunResult:
+        """Run a payment once and wait for its end, over any number of calls, processes and crashes.
+
+        Call it again with the same key after whatever happened: it goes on with the run that stands there, or tells
+        how it ended. Operations as of ``ensure_workflow``, ``start``, ``wait`` and ``cancel``.
+
+        Args:
+            workflow: id of a workflow, or a definition, which is put on the server with a gate.
+            variables: as for ``run_workflow``.
+            run_key: names the payment. The same key with other content is an error.
+            store: where the record of the key is kept: ``SqliteRunStore(path)``. ``MemoryRunStore`` ends with the
+                process, so it is refused for a workflow without a gate.
+            timeout: seconds from the call after which waiting ends; None for no limit.
+            rerun_failed: a call after one that raised a bad end starts a new run. Its first stages move money again.
+            on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
+            fingerprint_ignores: names of variables that may differ between calls.
+            settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
+            first_attempt: the caller knows that the key was never used before.
+            wants: asked right before the release whether the run is still wanted.
+            checkpoints: not available in this version.
+            cancel_on_interrupt: cancel the run where this call is interrupted (Ctrl-C, a signal that raises).
+            on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
+            as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
+                (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``.
+
+        Returns:
+            The instance, which succeeded, and what it moved.
+
+        Raises:
+            KeyReusedError: the key stands for other content, or another call of this process has it.
+            InstanceFailedError, InstanceCancelledError, InstanceStuckError: how it ended; told again by later calls.
+            WaitTimeoutError: it had not ended in time; the message says what became of it.
+            AmbiguousRunError: a run may exist; ``token`` settles that once you know how it ended.
+            RecordConflictError: another process has the key; nothing was released.
+            OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
+            ValidationError: nothing was released.
+        """
+        once = self._once(
+            workflow,
+            variables,
+            run_key=run_key,
+            store=store,
+            timeout=timeout,
+            rerun_failed=rerun_failed,
+            on_changed=on_changed,
+            fingerprint_ignores=fingerprint_ignores,
+            settled=settled,
+            first_attempt=first_attempt,
+            wants=wants,
+            checkpoints=checkpoints,
+            cancel_on_interrupt=cancel_on_interrupt,
+            on_timeout=on_timeout,
+            **as_for_start_and_wait,
+        )
+        with telemetry.span("run_once", run_key=run_key), self._owning_interrupts(once):
+            return self.perform(once.run.run(once.waiting_for, on_timeout=once.on_timeout))
+
+    @contextmanager
+    def _owning_interrupts(self, once: OnceOptions) -> Iterator[None]:
+        """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
+        try:
+            yield
+        except OrchestrationError:
+            raise
+        except BaseException as error:
+            if once.cancel_on_interrupt:
+                self._interrupted(once.run, error)
+            raise
+        finally:
+            once.run.close()
+
+    @contextmanager
+    def owned_run(
+        self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None = None, **as_for_run_once: Any
+    ) -> Iterator[OwnedRunHandle]:
+        """As ``run_once``, around a block: the run is started on entry, cancelled where the block raises, and waited
+        for where it ends without an exception.
+
+            with hook.owned_run(definition, {"amount": 100}, run_key="order-17", store=store) as run:
+                tell_somebody(run.instance_id)
+            print(run.result.moved)
+
+        Args:
+            workflow, variables, as_for_run_once: as for ``run_once``.
+
+        Returns:
+            ``instance_id``, and after the block ``result``.
+        """
+        once = self._once(workflow, variables, **as_for_run_once)
+        with self._owning_interrupts(once):
+            instance = self.perform(once.run.begin())
+            handle = OwnedRunHandle(instance_id=instance.id)
+            try:
+                yield handle
+            except BaseException as error:
+                self._interrupted(once.run, error)
+                raise
+            handle.result = self.perform(once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout))
+
     def send_event_when_ready(
         self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
     ) -> Instance:
@@ -907,13 +1253,17 @@ class OrchestrationHttpHook(_Hook):
         with telemetry.span("send_event", instance_id=instance_id):
             return self.perform(self._send_when_ready(instance_id, name, stage, timeout))
 
-    def cancel(self, instance_id: str, *, timeout: float = 15.0) -> CancelOutcome:
+    def cancel(
+        self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None
+    ) -> CancelOutcome:
         """Abort an instance and read it until it has ended: operations CancelEvent, GetInstance, and both histories.
         Harmless to repeat.
 
         Args:
             instance_id: the instance.
             timeout: seconds until the outcome is ``not_confirmed``, default 15.
+            store, run_key: where the record of the run is kept, and its key: the stop is put on record first, so that
+                a later attempt knows that the run was cancelled by its own side.
 
         Returns:
             What is true: ``cancelled`` (by this or an earlier cancel), ``already_ended`` by itself, ``never_started``
@@ -924,7 +1274,7 @@ class OrchestrationHttpHook(_Hook):
             NotFoundError: there is no such instance.
         """
         with telemetry.span("cancel", instance_id=instance_id):
-            return self.perform(self._cancel(instance_id, timeout))
+            return self.perform(self._cancel(instance_id, timeout, store, run_key))
 
     def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
         """Find the oldest workflow with this name and an equal config, or create it.
@@ -1061,6 +1411,11 @@ class AsyncOrchestrationHttpHook(_Hook):
             return await self._attempt(effect.call, effect.until)
         if isinstance(effect, Pause):
             return await self._clock.asleep(effect.seconds)
+        if isinstance(effect, Ask):
+            try:
+                return Answer(await _in_a_thread(effect.function, effect.arguments))
+            except Exception as error:
+                return Answer(error=error)
         answer = effect.function(effect.what)
         return await answer if inspect.isawaitable(answer) else answer
 
@@ -1164,6 +1519,9 @@ class AsyncOrchestrationHttpHook(_Hook):
         key_variable: str = KEY_VARIABLE,
         allow_unbound: bool = False,
         timeout: float = 60.0,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        wants: Callable[[], bool] | None = None,
     ) -> Instance:
         """As ``OrchestrationHttpHook.start``."""
         with telemetry.span("start", workflow_id=workflow_id):
@@ -1172,13 +1530,16 @@ class AsyncOrchestrationHttpHook(_Hook):
                     workflow_id,
                     variables,
                     run_key,
-                    first_attempt,
-                    since,
-                    chosen,
                     on_chosen,
-                    key_variable,
-                    allow_unbound,
-                    timeout,
+                    wants,
+                    first_attempt=first_attempt,
+                    since=since,
+                    chosen=chosen,
+                    key_variable=key_variable,
+                    allow_unbound=allow_unbound,
+                    timeout=timeout,
+                    on_changed=on_changed,
+                    fingerprint_ignores=fingerprint_ignores,
                 )
             )
 
@@ -1199,6 +1560,85 @@ class AsyncOrchestrationHttpHook(_Hook):
                 self._wait(instance_id, timeout, poll_interval, on_stage, fail_after_attempts, deadline, row_grace)
             )
 
+    async def run_once(
+        self,
+        workflow: str | Mapping[str, Any],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str,
+        store: RunStore,
+        timeout: float | None = None,
+        rerun_failed: bool = False,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        settled: str | None = None,
+        first_attempt: bool = False,
+        wants: Callable[[], bool] | None = None,
+        checkpoints: bool = False,
+        cancel_on_interrupt: bool = True,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        **as_for_start_and_wait: Any,
+    ) -> RunResult:
+        """As ``OrchestrationHttpHook.run_once``. The store is asked in threads."""
+        once = self._once(
+            workflow,
+            variables,
+            run_key=run_key,
+            store=store,
+            timeout=timeout,
+            rerun_failed=rerun_failed,
+            on_changed=on_changed,
+            fingerprint_ignores=fingerprint_ignores,
+            settled=settled,
+            first_attempt=first_attempt,
+            wants=wants,
+            checkpoints=checkpoints,
+            cancel_on_interrupt=cancel_on_interrupt,
+            on_timeout=on_timeout,
+            **as_for_start_and_wait,
+        )
+        with telemetry.span("run_once", run_key=run_key):
+            async with self._owning_interrupts(once):
+                return await self.perform(once.run.run(once.waiting_for, on_timeout=once.on_timeout))
+
+    @asynccontextmanager
+    async def _owning_interrupts(self, once: OnceOptions) -> AsyncIterator[None]:
+        """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
+        try:
+            yield
+        except OrchestrationError:
+            raise
+        except BaseException as error:
+            if once.cancel_on_interrupt:
+                await self._stopped(once.run, error)
+            raise
+        finally:
+            once.run.close()
+
+    async def _stopped(self, run: owned_run.OwnedRun, error: BaseException) -> None:
+        """Cancel in a thread, which a second cancellation of this task does not reach."""
+        from asyncio import shield
+
+        await shield(_running_loop().run_in_executor(None, self._interrupted, run, error))
+
+    @asynccontextmanager
+    async def owned_run(
+        self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None = None, **as_for_run_once: Any
+    ) -> AsyncIterator[OwnedRunHandle]:
+        """As ``OrchestrationHttpHook.owned_run``, under ``async with``."""
+        once = self._once(workflow, variables, **as_for_run_once)
+        async with self._owning_interrupts(once):
+            instance = await self.perform(once.run.begin())
+            handle = OwnedRunHandle(instance_id=instance.id)
+            try:
+                yield handle
+            except BaseException as error:
+                await self._stopped(once.run, error)
+                raise
+            handle.result = await self.perform(
+                once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout)
+            )
+
     async def send_event_when_ready(
         self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
     ) -> Instance:
@@ -1206,10 +1646,12 @@ class AsyncOrchestrationHttpHook(_Hook):
         with telemetry.span("send_event", instance_id=instance_id):
             return await self.perform(self._send_when_ready(instance_id, name, stage, timeout))
 
-    async def cancel(self, instance_id: str, *, timeout: float = 15.0) -> CancelOutcome:
+    async def cancel(
+        self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None
+    ) -> CancelOutcome:
         """As ``OrchestrationHttpHook.cancel``."""
         with telemetry.span("cancel", instance_id=instance_id):
-            return await self.perform(self._cancel(instance_id, timeout))
+            return await self.perform(self._cancel(instance_id, timeout, store, run_key))
 
     async def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
         """As ``OrchestrationHttpHook.ensure_workflow``."""

@@ -84,6 +84,24 @@ class ValidationError(_HttpError):
         self.path = path
 
 
+class KeyReusedError(ValidationError):
+    """A key that names one payment was used for another one. Nothing was started by this call.
+
+    Attributes:
+        run_key: the key.
+        differs: what is not the same: ``workflow``, ``variables.<name>`` (the first of them), ``content`` where only
+            the text of the gate is known, or ``caller`` where the key is held, or was used, by another call of the
+            same attempt.
+        instance_id: the instance that has the key; None where none is known.
+    """
+
+    def __init__(self, message: str, *, run_key: str, differs: str, instance_id: str | None = None) -> None:
+        super().__init__(message, path=differs if differs.startswith("variables.") else "run_key")
+        self.run_key = run_key
+        self.differs = differs
+        self.instance_id = instance_id
+
+
 class RateLimitedError(_HttpError):
     """429. ``retry_after`` is in seconds, None where the server gave none."""
 
@@ -112,6 +130,8 @@ class AmbiguousRunError(AmbiguousSubmitError):
         run_key: the key of the run, None where there was none.
         window: (from, to), aware datetimes of this machine's clock, between which a run may have started.
         candidates: ids of instances that may be it; more may appear later.
+        token: settles this unknown fate where it is given as ``settled``: the caller has found out how that run
+            ended, and the next start is a new run. None where the caller keeps no record.
     """
 
     def __init__(
@@ -122,17 +142,83 @@ class AmbiguousRunError(AmbiguousSubmitError):
         run_key: str | None,
         window: tuple[datetime, datetime],
         candidates: Sequence[str] = (),
+        token: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.token = token
         self.workflow_id = workflow_id
         self.run_key = run_key
         self.window = window
         self.candidates = tuple(candidates)
 
 
-class _EndOfWait(OrchestrationError):
-    def __init__(self, message: str, *, instance_id: str, instance: Instance | None, moved: Moved) -> None:
+class OwnerGoneError(OrchestrationError):
+    """The caller no longer wants the run, so nothing more was let pass. The message says what became of the run.
+
+    Attributes:
+        instance_id: the instance; None where none was started.
+        run_key: its key.
+        superseded: True where another attempt has taken the run over; this one then cancelled nothing.
+    """
+
+    def __init__(
+        self, message: str, *, run_key: str | None, instance_id: str | None = None, superseded: bool = False
+    ) -> None:
         super().__init__(message)
+        self.run_key = run_key
+        self.instance_id = instance_id
+        self.superseded = superseded
+
+
+class OwnerUnreachableError(OrchestrationError):
+    """Whether the caller still wants the run could not be found out, so it was not released. May be tried again."""
+
+    def __init__(self, message: str, *, run_key: str | None, instance_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_key = run_key
+        self.instance_id = instance_id
+
+
+class RecordConflictError(OrchestrationError):
+    """The record of a key changed since it was loaded: another process holds the key now. Nothing was released.
+
+    Attributes:
+        run_key: the key.
+    """
+
+    def __init__(self, message: str, *, run_key: str) -> None:
+        super().__init__(message)
+        self.run_key = run_key
+
+
+class UnreadableRecordError(ConfigurationError):
+    """The record of a key cannot be read, so an earlier run may exist. Nothing was started."""
+
+    def __init__(self, message: str, *, run_key: str) -> None:
+        super().__init__(message, field="record")
+        self.run_key = run_key
+
+
+class WrongServerError(ConfigurationError):
+    """The run on record is unknown to the server that is asked now. Nothing was started there.
+
+    Attributes:
+        instance_id: the instance on record; None where only its intent is on record.
+    """
+
+    def __init__(self, message: str, *, instance_id: str | None) -> None:
+        super().__init__(message, field="base_url")
+        self.instance_id = instance_id
+
+
+class _EndOfWait(OrchestrationError):
+    """``told``: what happened, without what became of the instance; whoever cancels it then composes its own end."""
+
+    def __init__(
+        self, message: str, *, instance_id: str, instance: Instance | None, moved: Moved, told: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.told = message if told is None else told
         self.instance_id = instance_id
         self.instance = instance
         self.moved = moved
@@ -147,9 +233,9 @@ class InstanceCancelledError(_EndOfWait):
 
 
 class InstanceStuckError(_EndOfWait):
-    """The instance does not go on by itself. ``reason``: ``never_started`` or ``attempts``. It was not cancelled."""
+    """The instance does not go on by itself. ``reason``: ``never_started``, ``attempts`` or ``held``."""
 
-    def __init__(self, message: str, *, reason: Literal["never_started", "attempts"], **end: Any) -> None:
+    def __init__(self, message: str, *, reason: Literal["never_started", "attempts", "held"], **end: Any) -> None:
         super().__init__(message, **end)
         self.reason = reason
 

@@ -183,7 +183,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class CancelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What is true after a cancel. See ``cancel`` of the hook."""
 
-    status: Literal["cancelled", "already_ended", "never_started", "not_confirmed"]
+    status: Literal["cancelled", "already_ended", "never_started", "held", "not_confirmed"]
     instance: Instance | None
     abort_answer: str
     moved: Moved

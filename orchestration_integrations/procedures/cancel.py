@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..api.calls import abort_instance, get_instance, get_instance_history
+from ..api.calls import abort_instance, get_instance
 from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, says_completed, summary
 from ..api.models import ActivityRun, CancelOutcome, Instance
 from .effects import Backoff, Now, Procedure, do, pause
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
+from .start import unknown_to_engine
 from .waiting import ROW_GRACE, is_old
 
 MOVED_SECONDS = 3.0
@@ -78,23 +79,13 @@ def cancel(
             return (yield from _outcome(status, instance, answer, versions, now))
         known_for = now.monotonic() - begun
         if instance is not None and not instance.status and is_old(instance, now.server_time(), known_for):
-            asked_engine += yield from _unknown_to_engine(instance_id, versions, until)
+            asked_engine += yield from unknown_to_engine(instance_id, versions, until)
             if asked_engine >= 2:
                 return (yield from _outcome("never_started", instance, answer, versions, now))
         wait = backoff.seconds()
         if now.monotonic() + wait > until:
             return (yield from _outcome("not_confirmed", instance, answer, versions, now))
         yield from pause(wait)
-
-
-def _unknown_to_engine(instance_id: str, versions: Versions, until: float) -> Procedure[int]:
-    try:
-        yield from do(get_instance_history(instance_id, versions.plain), until)
-    except NotFoundError as error:
-        return 1 if error.error_code is not None else 0  # without a code it was a gateway that answered
-    except OrchestrationError:
-        return 0
-    return -2
 
 
 def _outcome(

@@ -11,6 +11,7 @@ from ..api.definitions import awaited_event, canonical, validated_definition
 from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous
 from ..api.models import EnsuredWorkflow, Workflow
 from .effects import Backoff, Now, Procedure, do, pause
+from .gate import gated
 from .listing import Versions, list_all
 
 logger = logging.getLogger("orchestration_integrations.procedures")
@@ -20,19 +21,6 @@ KEY_VARIABLE = "runKey"
 LOOKS = 4
 """Readings of the list after a create whose answer was lost, before it is sent again."""
 CREATES = 3
-
-
-def gate_event(key_variable: str = KEY_VARIABLE) -> str:
-    """The event that a gate waits for, its placeholder unfilled."""
-    return f"go:${{{key_variable}}}"
-
-
-def gated(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The definition with the gate before its stages, added once."""
-    stages = list(definition["stages"])
-    if not stages or awaited_event(stages[0]) != gate_event():
-        stages.insert(0, {"wait_event": {"event": gate_event()}})
-    return {**definition, "stages": stages}
 
 
 def ensure_workflow(

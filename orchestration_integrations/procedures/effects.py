@@ -58,7 +58,25 @@ class Tell(msgspec.Struct, frozen=True):
     what: object
 
 
-Effect = Do[Any] | Pause | Tell
+class Ask(msgspec.Struct, frozen=True):
+    """Call a function of the caller's that may block or fail: a store of records, the owner of a run.
+
+    An asynchronous driver calls it in a thread. The driver sends back an ``Answer``, also where the function
+    raised an Exception: what that means is for the procedure to say.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a function of the caller's returned, or the exception that it raised."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+Effect = Do[Any] | Pause | Tell | Ask
 Procedure = Generator[Effect, Any, T]
 
 
@@ -72,6 +90,20 @@ def pause(seconds: float) -> Procedure[None]:
     """Let time pass."""
     if seconds > 0:
         yield Pause(seconds)
+
+
+def ask(function: Callable[..., Any], *arguments: Any) -> Procedure[Answer]:
+    """Call a function of the caller's; what it raises is part of the answer."""
+    answer: Answer = yield Ask(function, arguments)
+    return answer
+
+
+def ask_or_raise(function: Callable[..., Any], *arguments: Any) -> Procedure[Any]:
+    """Call a function of the caller's and raise what it raises."""
+    answer = yield from ask(function, *arguments)
+    if answer.error is not None:
+        raise answer.error
+    return answer.value
 
 
 def tell(function: Callable[[Any], object] | None, what: object) -> Procedure[None]:

@@ -538,17 +538,15 @@ def error_of(end: End, instance_id: str, moved: Moved) -> OrchestrationError:
             **about,
         )
     if end.kind == "attempts":
+        stuck = f"instance {instance_id} is stuck{tail}: {end.detail}"
         return InstanceStuckError(
-            f"instance {instance_id} is stuck: {end.detail}; it goes on trying until it is cancelled{tail}",
-            reason="attempts",
-            **about,
+            f"{stuck}; it goes on trying until it is cancelled", reason="attempts", told=stuck, **about
         )
     if end.kind == "timeout":
         why = f" ({end.detail})" if end.detail else ""
         state = "could not be read" if end.error is not None else "was still running"
-        return WaitTimeoutError(
-            f"instance {instance_id} {state} at the deadline{why}{tail}; it was not cancelled", **about
-        )
+        late = f"instance {instance_id} {state} at the deadline{why}{tail}"
+        return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
     return StateUnknownError(
         f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
     )

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from datetime import datetime, timezone
 
 import pytest
 
@@ -25,12 +26,13 @@ from orchestration_integrations import (
     ValidationError,
     telemetry,
 )
-from orchestration_integrations.procedures.define import gated
+from orchestration_integrations.procedures.gate import gated
 from orchestration_integrations.server import Core, EmbeddedServer, InProcessTransport, VirtualClock
 from tests.conftest import open_hook
 from tests.scripted import ScriptedServer, cut, drip, instance, respond, stall
 
 WORKFLOW = {"data": {"id": "w", "config": {"stages": [{"wait_event": {"event": "x"}}]}}}
+LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
 PAYMENT = {
     "send": {
         "source": {"account": {"id": "world"}},
@@ -420,7 +422,7 @@ def test_a_listed_run_that_cannot_be_read_is_never_passed_over(kind, clock, code
 
     with ScriptedServer(script) as server:
         with pytest.raises(AmbiguousRunError) as caught:
-            open_hook(kind, base_url=server.url, clock=clock).start("w", run_key="k")
+            open_hook(kind, base_url=server.url, clock=clock).start("w", run_key="k", since=LONG_AGO)
         assert caught.value.candidates == ("i",)
         assert posts(server) == []
 

@@ -460,7 +460,7 @@ def test_a_redeploy_creates_nothing(server, hook):
     gated = {"name": "pay", "stages": list(first.workflow.stages)}
     assert hook.ensure_workflow(gated, gate=True).workflow.id == first.workflow.id
     assert hook.ensure_workflow(definition).workflow.id != first.workflow.id
-    assert first.workflow.stages[0] == {"wait_event": {"event": "go:${runKey}"}}
+    assert first.workflow.stages[0] == {"wait_event": {"event": "go:${runGate}"}}
 
 
 def test_an_equal_definition_is_found_on_any_page(server, hook):

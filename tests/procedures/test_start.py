@@ -18,6 +18,7 @@ from orchestration_integrations import (
 from orchestration_integrations.cli import app
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
+from tests.gates import releases_of, variables_of
 from tests.scripted import ScriptedServer, instance, respond
 
 PAYMENT = {
@@ -42,7 +43,7 @@ def hook(kind, server):
 
 
 def releases(server, key):
-    return [one for one in server.record().released if one["event"] == f"go:{key}"]
+    return releases_of(server.record(), key)
 
 
 def posts(server):
@@ -51,7 +52,7 @@ def posts(server):
 
 def listening(hook, workflow, key="k"):
     """A run that was created and not released; its gate listens."""
-    one = hook.run_workflow(workflow.id, {"runKey": key}).id
+    one = hook.run_workflow(workflow.id, variables_of(workflow, key)).id
     end = time.monotonic() + 10
     while not hook.get_instance_history(one):
         assert time.monotonic() < end
@@ -157,7 +158,7 @@ def test_other_lost_submits_are_aborted_where_that_works(kind):
 
 def test_a_history_that_cannot_be_read_may_be_ours(kind):
     stage = {"stage": 0, "startedAt": "2026-01-01T00:00:00Z"}
-    gated = {"data": {"id": "w", "config": {"stages": [{"wait_event": {"event": "go:${runKey}"}}]}}}
+    gated = {"data": {"id": "w", "config": {"stages": [{"wait_event": {"event": "go:${runGate}"}}]}}}
 
     def script(got):
         if got.target.startswith("/workflows"):
@@ -170,7 +171,8 @@ def test_a_history_that_cannot_be_read_may_be_ours(kind):
 
     with ScriptedServer(script) as server:
         with pytest.raises(AmbiguousRunError) as caught:
-            open_hook(kind, base_url=server.url).start("w", run_key="k", timeout=2)
+            since = datetime(2025, 12, 31, tzinfo=timezone.utc)
+            open_hook(kind, base_url=server.url).start("w", run_key="k", since=since, timeout=2)
         assert caught.value.candidates == ("i",)
         assert all(got.method == "GET" for got in server.got)
 
@@ -230,13 +232,19 @@ def test_two_variables_in_one_string_are_refused_where_they_vanish(kind):
                 assert hook.start(workflow.id, {"a": "x", "b": "y"}).id
 
 
-def test_another_gate_variable_must_be_named(server, hook):
+def test_a_gate_of_another_form_is_refused(server, hook):
     workflow = hook.create_workflow({"name": "g", "stages": [{"wait_event": {"event": "go:${key}"}}, PAYMENT]})
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError, match="no gate that this version can open") as caught:
         hook.start(workflow.id, {"key": "x"}, run_key="k")
-    assert caught.value.path == "key_variable"
-    started = hook.start(workflow.id, run_key="k", key_variable="key")
-    assert hook.wait(started.id, timeout=20).instance.state == "succeeded"
+    assert caught.value.path == "stages[0].wait_event.event"
+    assert posts(server) == 0
+
+
+def test_the_variable_that_carries_the_key_can_be_named(server, hook):
+    workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
+    started = hook.start(workflow.id, run_key="k", key_variable="payment")
+    assert server.record().started[0]["variables"]["payment"] == "k"
+    assert hook.start(workflow.id, run_key="k", key_variable="payment").id == started.id
 
 
 def test_a_key_in_the_variables_is_a_key(server, hook):

@@ -31,9 +31,10 @@ from orchestration_integrations import (
     Settings,
     WaitTimeoutError,
 )
-from orchestration_integrations.procedures.define import gated
+from orchestration_integrations.procedures.gate import gated
 from orchestration_integrations.server import Core, VirtualClock
 from orchestration_integrations.server.exchange import Request
+from tests.gates import releases_of, variables_of
 
 from .faulty import AsyncFaultyTransport, Crash, FaultyTransport, Plan
 
@@ -175,7 +176,8 @@ def run_history(seed: int, generation: int | None = None) -> Report:
         definition = gated(definition)
     workflow = history.call("create_workflow", definition)
     neighbours = [
-        history.call("run_workflow", workflow.id, {"runKey": OTHER_KEY}) for _ in range(rng.choice([0, 1, 3]))
+        history.call("run_workflow", workflow.id, variables_of(workflow, OTHER_KEY))
+        for _ in range(rng.choice([0, 1, 3]))
     ]
     clock.sleep(rng.choice([0, 1, 400]))
     plan.intensity = intensity
@@ -281,7 +283,7 @@ def _judge_key(history: History) -> None:
     record = history.core.record()
     mine = {one["instance_id"] for one in record.started if one["variables"].get("runKey") == KEY}
     if history.is_gated:
-        released = [one for one in record.released if one["event"] == f"go:{KEY}"]
+        released = releases_of(record, KEY)
         if len(released) > 1:
             raise history.broken(f"two runs were released: {released}")
         paid = {one["instance_id"] for one in record.money} & mine
@@ -293,7 +295,7 @@ def _judge_key(history: History) -> None:
 
 def _judge_neighbours(history: History, neighbours: list[str]) -> None:
     record = history.core.record()
-    touched = {one["instance_id"] for one in record.released if one["event"] == f"go:{KEY}"} & set(neighbours)
+    touched = {one["instance_id"] for one in releases_of(record, KEY)} & set(neighbours)
     touched |= {one["instance_id"] for one in record.aborts} & set(neighbours)
     if touched:
         raise history.broken(f"another key's runs were touched: {touched}")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, Settings
-from orchestration_integrations.procedures.define import gated
+from orchestration_integrations.procedures.gate import gated
 from orchestration_integrations.server import Core, InProcessTransport, VirtualClock
 from orchestration_integrations.server.exchange import Request
 

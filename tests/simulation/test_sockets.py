@@ -19,8 +19,9 @@ from orchestration_integrations import (
     RunResult,
     Settings,
 )
-from orchestration_integrations.procedures.define import gated
+from orchestration_integrations.procedures.gate import gated
 from orchestration_integrations.server import EmbeddedServer
+from tests.gates import releases_of
 
 from .histories import KEY, payment
 
@@ -101,7 +102,7 @@ def play(seed: int) -> Counter[str]:
         if instance is not None:
             counts[judge_end(seed, server, asynchronous, instance, fails)] += 1
         record = server.record()
-        released = [one for one in record.released if one["event"] == f"go:{KEY}"]
+        released = releases_of(record, KEY)
         assert len(released if is_gated else record.started) <= 1, f"seed {seed}"
         assert server.balance("shop", "USD/2") in (0, 100), f"seed {seed}"
     return counts

@@ -1,0 +1,558 @@
+"""Finding or starting the run that a call means: the table, carried out.
+
+One loop: ask the table what has to be looked at, look, ask it what to do, do it. What is done either gives the run,
+or changes something (a submit whose answer was lost, a release that met a ghost), after which the table is asked
+again. Everything is validated before the first intent is put on record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ..api.calls import get_instance, get_workflow
+from ..api.errors import (
+    AmbiguousRunError,
+    InstanceStuckError,
+    KeyReusedError,
+    NotFoundError,
+    OrchestrationError,
+    UnreadableRecordError,
+    ValidationError,
+    WrongServerError,
+    is_ambiguous,
+    is_passing,
+    is_unexplained,
+    summary,
+)
+from ..api.models import Instance, Workflow
+from ..procedures.cancel import cancel
+from ..procedures.content import Content, content_of, differences, differs_from_gate
+from ..procedures.define import ensure_workflow
+from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
+from ..procedures.gate import GATE_VARIABLE, has_gate, parsed_text
+from ..procedures.listing import Versions
+from ..procedures.moved import NOTHING_READ
+from ..procedures.start import Starting, check_placeholders, shows_release
+from ..procedures.wording import difference_text
+from .keeping import Keeper
+from .observing import Observer, Seen
+from .record import GOOD_END, RunRecord
+from .resolve import How, Question, Verdict, observation, resolve
+
+logger = logging.getLogger("orchestration_integrations.ownership")
+
+SETTLE_SECONDS = 15.0
+"""Seconds that a run gets to end after the cancel that a new run asks for."""
+
+
+class Beginning:
+    """One attempt's way to its run.
+
+    Args:
+        keeper: has the record.
+        permit: asks the owner before a release; raises where the run is not wanted.
+        on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        permit: Callable[[str], Procedure[None]],
+        on_chosen: Callable[[str], object] | None,
+        versions: Versions,
+        now: Now,
+    ) -> None:
+        self._keeper = keeper
+        self._request = keeper.request
+        self._on_chosen = on_chosen
+        self._versions = versions
+        self._now = now
+        self._permit = permit
+        self._workflow: Workflow | None = None
+        self._content = Content(stages="", variables={})
+        self._gated = False
+        self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
+        self._submitted = False
+        self.releases_sent = 0
+
+    def run(self) -> Procedure[Instance]:
+        """Find or start the run. See ``OwnedRun.begin``."""
+        keeper = self._keeper
+        record = yield from keeper.load()
+        how, token = keeper.how(), keeper.has_token()
+        starting = self._starting = self._steps(record, how)
+        yield from self._read_workflow(record, how)
+        if record is None:
+            how = self._how_without_record(how)
+            starting.fresh = how == "first"
+            starting.submit_may_exist = not starting.fresh
+            self._proven = how == "first"
+        else:
+            self._proven = record.state == "intended" and keeper.vouches()
+        yield from self._check_server(record, how, token)
+        observer = self._observer = Observer(
+            starting,
+            self._workflow,
+            self._gated,
+            self._content,
+            self._request.key_variable,
+            self._versions,
+            self._now,
+        )
+        while True:
+            question = self._question(how, token)
+            seen = yield from self._observe(observer, question, token)
+            verdict = resolve(question, seen.shows)
+            logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
+            self._refuse_changed(verdict, seen)
+            instance = yield from self._act(verdict, seen)
+            if instance is not None:
+                return instance
+            if verdict.kind == "cancel first":
+                how, token = "again", False
+
+    def _how_without_record(self, how: How) -> How:
+        """A look costs little where there is a gate; where there is none, a store that vouches has the only word."""
+        if how == "first":
+            return "again" if self._gated and self._request.shared_key else "first"
+        return "first" if not self._gated and self._keeper.vouches() else how
+
+    def _steps(self, record: RunRecord | None, how: How) -> Starting:
+        request, keeper = self._request, self._keeper
+        starting = Starting(
+            workflow_id=request.workflow if isinstance(request.workflow, str) else "",
+            key=request.run_key,
+            texts={**request.texts, request.key_variable: request.run_key},
+            since=record.since if record is not None and keeper.store is not None else request.since,
+            fresh=record is None and how == "first",
+            timeout=request.timeout,
+            permit=self._permit,
+            versions=self._versions,
+            now=self._now,
+        )
+        starting.token = keeper.token()
+        return starting
+
+    # ---- before anything is on record --------------------------------------------------------------
+
+    def _read_workflow(self, record: RunRecord | None, how: How) -> Procedure[None]:
+        """Read or ensure the workflow, digest the content, check what is to be sent."""
+        request, starting = self._request, self._starting
+        chosen = record.instance_id if record is not None else None
+        workflow = yield from self._workflow_asked_for(record, chosen)
+        if workflow is None:
+            return
+        self._workflow, starting.workflow_id = workflow, workflow.id
+        self._content = content_of(
+            request.run_key,
+            workflow.stages,
+            request.texts,
+            ignored=request.fingerprint_ignores,
+            workflow_id=workflow.id if isinstance(request.workflow, str) else None,
+        )
+        text = self._content.gate_text(request.run_key, 0).text
+        self._gated = has_gate(workflow.id, workflow.stages, text)
+        if workflow.deleted_at is not None and chosen is None:
+            raise NotFoundError(f"workflow {workflow.id} was deleted at {workflow.deleted_at.isoformat()}")
+        if chosen is None or how == "new":
+            texts = {**starting.texts, GATE_VARIABLE: text} if self._gated else starting.texts
+            yield from check_placeholders(
+                workflow, texts, request.allow_unbound, self._versions, self._now, starting.until
+            )
+        store = self._keeper.store
+        unsure = record is None and how != "first"
+        if unsure and not self._gated and store is not None and store.complete_since is None:
+            raise ValidationError(
+                "store: it vouches for nothing, and the workflow has no gate: a retry could not tell whether it paid. "
+                "Use SqliteRunStore, define the workflow with a gate, or say first_attempt=True for a key that was "
+                "never used",
+                path="store",
+            )
+
+    def _workflow_asked_for(self, record: RunRecord | None, chosen: str | None) -> Procedure[Workflow | None]:
+        """The workflow; None where it was deleted meanwhile on a server that then hides it, and its run is known."""
+        request, starting = self._request, self._starting
+        earlier = "an earlier attempt may have started it, and "
+        try:
+            if isinstance(request.workflow, str):
+                call = get_workflow(request.workflow, self._versions.plain)
+                return (yield from insist(call, self._now, starting.until))
+            ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
+        except NotFoundError as error:
+            if record is not None and chosen is not None:
+                self._gated = bool(record.gate) or self._keeper.store is None
+                self._content = record.content
+                starting.workflow_id = record.workflow_id or starting.workflow_id
+                return None
+            if starting.fresh or error.error_code is not None:
+                raise
+            why = f"{earlier}a gateway answered for the server ({summary(error)})"
+            raise starting.ambiguous(why, (), error) from error
+        except OrchestrationError as error:
+            if (starting.fresh and chosen is None) or not (is_passing(error) or is_unexplained(error)):
+                raise
+            why = f"{earlier}the workflow could not be read ({summary(error)})"
+            raise starting.ambiguous(why, (chosen,) if chosen else (), error) from error
+        return ensured.workflow
+
+    def _check_server(self, record: RunRecord | None, how: How, token: bool) -> Procedure[None]:
+        """A changed address is another server, unless it knows the very instance on record.
+
+        Raises:
+            WrongServerError: it does not, or nothing can tell.
+        """
+        keeper, starting = self._keeper, self._starting
+        if record is None or not record.server or record.server == keeper.server:
+            return
+        if token or (record.state == "told" and how == "new"):
+            return
+        where = f"the run of key {record.key} was submitted to {record.server}, and the address is now {keeper.server}"
+        remedy = "Restore the address, or settle the key once you know how that run ended"
+        if record.instance_id is None:
+            raise WrongServerError(f"{where}: nothing was submitted there. {remedy}", instance_id=None)
+        call = get_instance(record.instance_id, self._versions.plain)
+        try:
+            instance = yield from insist(call, self._now, starting.until)
+        except NotFoundError as error:
+            if error.error_code is None:
+                raise starting.ambiguous(f"{where}: {summary(error)}", (record.instance_id,), error) from error
+            raise WrongServerError(
+                f"{where}, which does not know instance {record.instance_id}: nothing was submitted there. {remedy}",
+                instance_id=record.instance_id,
+            ) from error
+        same = record.created_at is not None and instance.created_at == record.created_at
+        if not same or instance.workflow_id != record.workflow_id:
+            raise WrongServerError(
+                f"{where}: its instance {record.instance_id} is another one. {remedy}", instance_id=record.instance_id
+            )
+        if self._gated and not instance.terminated and not shows_release(instance):
+            raise WrongServerError(
+                f"{where}: instance {record.instance_id} is known there and was not released yet. {remedy}",
+                instance_id=record.instance_id,
+            )
+        logger.info("run key %s: %s is the same server as %s", record.key, keeper.server, record.server)
+        yield from keeper.save(record.changed(server=keeper.server))
+
+    # ---- what the table is asked -------------------------------------------------------------------
+
+    def _question(self, how: How, token: bool) -> Question:
+        record = self._keeper.record
+        # An intent of a store that does not vouch proves nothing about other processes.
+        unproven = record is not None and record.state == "intended" and not self._proven
+        return Question(
+            on_record="none" if record is None or unproven else record.state,
+            how=how,
+            gated=self._gated,
+            token=token,
+            seen=record is not None and record.seen,
+            held=record is not None and record.hold,
+            good=record is not None and record.end == GOOD_END,
+            rerun=self._request.rerun_failed and record is not None and record.told_by != self._request.attempt,
+        )
+
+    def _observe(self, observer: Observer, question: Question, token: bool) -> Procedure[Seen]:
+        record = self._keeper.record
+        wanted = observation(question)
+        if wanted == "nothing":
+            return Seen("unasked")
+        if wanted == "look":
+            number = record.round if record is not None else None
+            return (yield from observer.look(number, proven=self._proven, at_once=self._submitted))
+        if wanted == "proof":
+            return (yield from observer.prove())
+        if record is None or record.instance_id is None:
+            raise UnreadableRecordError(
+                f"the record of key {self._request.run_key} says {question.on_record} and names no instance",
+                run_key=self._request.run_key,
+            )
+        seen = yield from observer.read_chosen(record, record.instance_id, token)
+        if self._keeper.store is None:
+            yield from observer.read_gate(record.instance_id, seen)
+        return seen
+
+    # ---- other content -----------------------------------------------------------------------------
+
+    def _refuse_changed(self, verdict: Verdict, seen: Seen) -> None:
+        """The same key with other content is an error: never a second payment, and never the first one's success.
+
+        Raises:
+            KeyReusedError: unless the caller adopts what the key stands for, or a new run takes new content.
+        """
+        request = self._request
+        differs = self._differs(verdict, seen)
+        if not differs:
+            return
+        instance_id = seen.found[0].instance.id if seen.found else self._keeper.instance_id
+        if verdict.kind == "new round":
+            if not request.fixed_content:
+                what = difference_text(differs)
+                logger.warning("run key %s: the new run has other content than the last: %s", request.run_key, what)
+                return
+        elif request.on_changed == "adopt":
+            logger.warning(
+                "run key %s: going on with instance %s although %s (on_changed=adopt)",
+                request.run_key,
+                instance_id,
+                difference_text(differs),
+            )
+            return
+        raise KeyReusedError(
+            f"run key {request.run_key} names another payment (instance {instance_id}): {difference_text(differs)}; "
+            "nothing was started. Give this payment a key of its own, or say on_changed='adopt' to go on with that "
+            "instance",
+            run_key=request.run_key,
+            differs=differs[0],
+            instance_id=instance_id,
+        )
+
+    def _differs(self, verdict: Verdict, seen: Seen) -> Sequence[str]:
+        """What is not the same between what is asked for and what the table decided for."""
+        if self._workflow is None or verdict.kind not in (
+            "adopt",
+            "choose",
+            "key reused",
+            "continue",
+            "resume",
+            "report",
+            "report held",
+            "new round",
+        ):
+            return ()
+        record = self._keeper.record
+        by_record: Sequence[str] = ()
+        if record is not None and record.workflow_id:
+            by_record = differences(record.content, self._content, self._request.fingerprint_ignores)
+        if not seen.found:
+            return by_record
+        by_gate = differs_from_gate(seen.found[0].gate, self._content)
+        # The gate decides, since it is what was paid; the record names the variable where it knows it.
+        return (by_record or by_gate) if by_gate else ()
+
+    # ---- what the table decides --------------------------------------------------------------------
+
+    def _act(self, verdict: Verdict, seen: Seen) -> Procedure[Instance | None]:
+        """Do what the table says. None: something changed, so it has to be asked again."""
+        kind, record = verdict.kind, self._keeper.record
+        if kind == "start":
+            return (yield from self._start(record.round if record is not None else 0))
+        if kind == "new round":
+            if self._keeper.store is None and self._request.chosen is not None:
+                return seen.instance  # the caller keeps the record, so a new round is the caller's to decide
+            return (yield from self._start(self._next_round()))
+        if kind in ("adopt", "choose", "key reused"):
+            return (yield from self._take_found(seen, released=kind == "adopt"))
+        if kind in ("continue", "resume"):
+            return (yield from self._continue(seen, resume=kind == "resume"))
+        if kind in ("report", "report held"):
+            if record is not None:
+                yield from self._keeper.save_late(self._keeper.claimed(record))
+            if kind == "report held":
+                raise self._held(seen)
+            return seen.instance
+        if kind == "cancel first":
+            return (yield from self._cancel_for_new(seen))
+        if kind == "wrong server":
+            why = summary(seen.error) if seen.error is not None else "not found"
+            raise WrongServerError(
+                f"instance {self._keeper.instance_id} of key {self._request.run_key} is unknown to "
+                f"{self._keeper.server}, where it was seen before: this is another server or another stack ({why}); "
+                "nothing was started",
+                instance_id=self._keeper.instance_id,
+            )
+        raise (yield from self._ambiguous(verdict, seen))
+
+    def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[AmbiguousRunError]:
+        starting, keeper, record = self._starting, self._keeper, self._keeper.record
+        found = [one.instance.id for one in seen.found]
+        if verdict.row == 10 and keeper.instance_id is not None:
+            return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
+        if seen.shows == "several":
+            why = "more than one run of it is released already" if found else "more than one run carries the key"
+            return starting.ambiguous(why, found or seen.candidates)
+        if seen.shows == "many wait":
+            why = "several unreleased runs of it stand there, and none is on record as chosen; nothing was released"
+            return starting.ambiguous(why, found)
+        why = "an earlier attempt may have submitted it, and this definition has no gate"
+        if not self._observer.provable:
+            why += "; no stage carries the key, so nothing can be proved"
+        if record is None:
+            why += "; for a key that was never used, say first_attempt=True"
+            if keeper.store is not None:
+                # Row 2: its fate gets a record, so that a token can settle this one and no later one.
+                made = keeper.intended(0, None, starting.workflow_id, self._content, proven=False)
+                answer = yield from ask(keeper.store.save, made)
+                if answer.error is None:
+                    keeper.record = made
+                    starting.token = keeper.token()
+        return starting.ambiguous(why, seen.candidates)
+
+    def _held(self, seen: Seen) -> InstanceStuckError:
+        return InstanceStuckError(
+            f"instance {self._keeper.instance_id} of key {self._request.run_key} stands at a checkpoint, held by a "
+            "stop: nothing moves. Clear the task to let the same run go on",
+            reason="held",
+            instance_id=self._keeper.instance_id or "",
+            instance=seen.instance,
+            moved=NOTHING_READ,
+        )
+
+    # Starting
+
+    def _next_round(self) -> int:
+        record = self._keeper.record
+        return max([record.round if record is not None else 0, *self._starting.rounds]) + 1
+
+    def _start(self, number: int) -> Procedure[Instance | None]:
+        """Save the intent, submit, choose, release."""
+        keeper, starting, before = self._keeper, self._starting, self._keeper.record
+        gate = self._content.gate_text(self._request.run_key, number) if self._gated else None
+        intent = keeper.intended(number, gate, starting.workflow_id, self._content, proven=self._proven)
+        yield from keeper.save(intent)
+        if before is not None and before.round != number:
+            # This round begins here: nothing was submitted for it, and no run of it was chosen.
+            logger.info("run key %s: round %d", self._request.run_key, number)
+            self._proven, starting.submit_may_exist = True, False
+        starting.token = keeper.token()
+        self._submitted = True
+        while True:
+            try:
+                instance = yield from starting.submit(gate, GATE_VARIABLE)
+            except OrchestrationError as error:
+                if not is_ambiguous(error):
+                    raise
+                if gate is None:
+                    return (yield from self._look_for_proof(error))
+                look = yield from starting.look_for_lost(gate.text, error)
+                if look.released or look.waiting:
+                    return None  # the table decides about what is there
+                continue
+            break
+        if gate is None:
+            yield from self._choose(instance.id, None, number)
+            shown = yield from starting.shown(instance)
+            yield from keeper.note_seen(shown)
+            return shown
+        winner, text = yield from self._choose(instance.id, gate.text, number)
+        return (yield from self._release(winner, text, ()))
+
+    def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance]:
+        """An ungated submit whose answer was lost: only proof is taken."""
+        seen = yield from self._observer.prove()
+        if seen.shows == "proof" and seen.instance is not None:
+            return (yield from self._adopt(seen.instance.id, None))
+        why = f"its submit got no answer ({summary(lost)})"
+        if not self._observer.provable:
+            why += "; no stage carries the key, so nothing can be proved"
+        raise self._starting.ambiguous(why, seen.candidates, lost) from lost
+
+    def _take_found(self, seen: Seen, *, released: bool) -> Procedure[Instance | None]:
+        """Choose a run that a look found; the oldest, where several wait."""
+        if not seen.found:
+            return (yield from self._adopt(seen.instance.id if seen.instance is not None else "", None))
+        found = seen.found[0]
+        winner, text = yield from self._choose(found.instance.id, found.gate.text, found.gate.round, released=released)
+        if released and winner == found.instance.id:
+            logger.info("run key %s: adopting instance %s", self._request.run_key, winner)
+            return (yield from self._shown(winner))
+        others = [one.instance.id for one in seen.found[1:]] if self._submitted else []
+        return (yield from self._release(winner, text, others))
+
+    def _adopt(self, instance_id: str, text: str | None) -> Procedure[Instance]:
+        record = self._keeper.record
+        winner, _ = yield from self._choose(instance_id, text, record.round if record is not None else 0)
+        return (yield from self._shown(winner))
+
+    def _shown(self, instance_id: str) -> Procedure[Instance]:
+        instance = yield from self._starting.read_found(instance_id)
+        yield from self._keeper.note_seen(instance)
+        return instance
+
+    def _choose(
+        self, instance_id: str, text: str | None, number: int, *, released: bool = False
+    ) -> Procedure[tuple[str, str | None]]:
+        """Choose an instance, put it on record, and tell the caller where it is not released yet.
+
+        Returns:
+            The instance that is chosen, and the text of its gate, None where it has to be read.
+        """
+        keeper, record, winner = self._keeper, self._keeper.record, instance_id
+        if keeper.store is not None:
+            winner = yield from ask_or_raise(keeper.store.choose, self._request.run_key, number, instance_id)
+            if winner != instance_id:
+                logger.warning(
+                    "run key %s: instance %s was chosen before, so instance %s is not released",
+                    self._request.run_key,
+                    winner,
+                    instance_id,
+                )
+                text = None  # the chosen one has its own, which is read from it
+        if record is None:
+            intent = keeper.intended(
+                number, parsed_text(text), self._starting.workflow_id, self._content, proven=self._proven
+            )
+            record = msgspec.structs.replace(intent, revision=0)
+        yield from keeper.save(
+            keeper.claimed(
+                record,
+                state="chosen",
+                round=number,
+                instance_id=winner,
+                gate=text if text is not None else "",
+                seen=False,
+                created_at=None,
+                hold=False,
+                end=None,
+            )
+        )
+        if self._on_chosen is not None and not released:
+            yield from ask_or_raise(self._on_chosen, winner)
+        return winner, text
+
+    def _continue(self, seen: Seen, *, resume: bool) -> Procedure[Instance | None]:
+        keeper, record = self._keeper, self._keeper.record
+        if record is None or record.instance_id is None:
+            return None
+        yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume))
+        if self._gated:
+            return (yield from self._release(record.instance_id, record.gate or None, ()))
+        if seen.instance is not None:
+            yield from keeper.note_seen(seen.instance)
+        return seen.instance
+
+    def _release(self, instance_id: str, gate: str | None, others: Sequence[str]) -> Procedure[Instance | None]:
+        released = yield from self._starting.release(instance_id, gate, others)
+        yield from self._keeper.note_seen(released.instance)
+        return released.instance if released.how == "released" else None  # else the table decides what follows
+
+    def _cancel_for_new(self, seen: Seen) -> Procedure[Instance | None]:
+        """Row 15: a new run is wanted while the old one runs."""
+        keeper, starting, instance = self._keeper, self._starting, seen.instance
+        if instance is None or keeper.record is None:
+            return None
+        yield from keeper.save(keeper.record.changed(hold=True))
+        outcome = yield from cancel(instance.id, timeout=SETTLE_SECONDS, versions=self._versions, now=self._now)
+        starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
+        if outcome.status == "cancelled":
+            logger.info("run key %s: instance %s was cancelled, a new run follows", starting.key, instance.id)
+            self._refuse_changed(Verdict("new round", 15), seen)
+            return (yield from self._start(self._next_round()))
+        yield from keeper.save(keeper.claimed(keeper.record, hold=False))
+        if outcome.status in ("already_ended", "never_started"):
+            logger.warning(
+                "run key %s: a new run was asked for, but instance %s had ended by itself, which nobody was told yet: "
+                "telling that; ask again for a new run",
+                starting.key,
+                instance.id,
+            )
+        else:
+            logger.warning(
+                "run key %s: a new run was asked for, but instance %s goes on and could not be cancelled (the abort "
+                "was answered with %s): waiting for that one, since a second run would pay twice",
+                starting.key,
+                instance.id,
+                outcome.abort_answer,
+            )
+        return None

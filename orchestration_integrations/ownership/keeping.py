@@ -1,0 +1,272 @@
+"""Keeping the record of a key: what is saved strictly, what is saved as well as can be.
+
+Before a release a save that fails stops the step that it announces. After it, what is known is known: a store that
+is away must not turn a success into a failure, so it is tried a few times and then said to be not recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timezone
+from typing import Any
+
+from ..api.errors import KeyReusedError, RecordConflictError, ValidationError
+from ..api.models import Instance
+from ..procedures.content import Content
+from ..procedures.effects import Backoff, Now, Procedure, ask, ask_or_raise, pause
+from ..procedures.gate import GateText
+from ..procedures.start import KEY_AGE
+from .record import RunRecord, RunStore
+from .request import OwnedRequest, settle_token
+from .resolve import How
+
+logger = logging.getLogger("orchestration_integrations.ownership")
+
+SAVES_AFTER_RELEASE = 3
+"""Tries to put on record what is known after a release; then it is said that it is not recorded."""
+
+
+class Keeper:
+    """The record of one key in the hands of one attempt.
+
+    Attributes:
+        record: as last saved or loaded; without a store, as it would be.
+        superseded: another attempt has the record now.
+    """
+
+    def __init__(self, request: OwnedRequest, server: str, store: RunStore | None, now: Now) -> None:
+        self.request = request
+        self.server = server
+        self.store = store
+        self.record: RunRecord | None = None
+        self.superseded = False
+        self._now = now
+
+    @property
+    def instance_id(self) -> str | None:
+        """The run, once one is chosen."""
+        return self.record.instance_id if self.record is not None else None
+
+    def instant(self) -> datetime:
+        """Now."""
+        return datetime.fromtimestamp(self._now.time(), timezone.utc)
+
+    # Loading
+
+    def load(self, *, resumed: bool = False) -> Procedure[RunRecord | None]:
+        """The record of the key. ``resumed``: by a process that goes on with what this attempt has begun.
+
+        Raises:
+            KeyReusedError: this very attempt has used the key already, by another call that got its answer.
+            UnreadableRecordError: it cannot be read.
+        """
+        if self.store is None:
+            self.record = self._of_caller()
+        else:
+            self.record = yield from ask_or_raise(self.store.load, self.request.run_key)
+        record = self.record
+        mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
+        if record is not None and mine and record.returned and not record.settled and not resumed:
+            raise KeyReusedError(
+                f"run key {self.request.run_key} was used by an earlier call of this attempt (instance "
+                f"{record.instance_id}); nothing was started. Give each payment a key of its own",
+                run_key=self.request.run_key,
+                differs="caller",
+                instance_id=record.instance_id,
+            )
+        return record
+
+    def _of_caller(self) -> RunRecord | None:
+        """The record that a caller keeps itself, by giving ``chosen``."""
+        request = self.request
+        if request.chosen is None:
+            return None
+        return RunRecord(
+            key=request.run_key,
+            state="chosen",
+            workflow_id=request.workflow if isinstance(request.workflow, str) else "",
+            server=self.server,
+            since=request.since or self.instant(),
+            content=Content(stages="", variables={}, format=""),
+            instance_id=request.chosen,
+        )
+
+    def vouches(self) -> bool:
+        """Whether the store would have a record of everything that was done under this key."""
+        since = self.store.complete_since if self.store is not None else None
+        if since is None:
+            return False
+        born = self.request.since or (self.instant() - KEY_AGE)
+        return bool(since <= born)
+
+    def how(self) -> How:
+        """Whether the key is surely new, may have been used, or a new run of it is wanted."""
+        how, record = self.request.how, self.record
+        if record is not None:
+            return "new" if record.settled or how == "new" else "again"
+        if how is None:
+            return "first" if self.vouches() else "again"
+        return how
+
+    def has_token(self) -> bool:
+        """Whether the caller has settled what became of the run on record."""
+        if self.record is not None and self.record.settled:
+            return True
+        given = self.request.settled
+        return given is not None and given == self.token()
+
+    def token(self) -> str | None:
+        """The text that settles the fate of the run on record; None where there is no record to settle."""
+        if self.store is None:
+            return None
+        record = self.record
+        if record is None:
+            return settle_token(self.request.run_key, 0, None)
+        return settle_token(record.key, record.round, record.since)
+
+    # Records to be saved
+
+    def intended(
+        self, number: int, gate: GateText | None, workflow_id: str, content: Content, *, proven: bool
+    ) -> RunRecord:
+        """The record of an intent. ``proven``: the round was surely not used before."""
+        earlier = self.record
+        since = self.instant() if proven else self.request.since or self.instant() - KEY_AGE
+        if earlier is not None:
+            same_round = earlier.round == number and bool(earlier.workflow_id)
+            since = earlier.since if same_round else self.instant()
+        return RunRecord(
+            key=self.request.run_key,
+            round=number,
+            state="intended",
+            workflow_id=workflow_id,
+            server=self.server,
+            gate=gate.text if gate is not None else "",
+            since=since,
+            content=content,
+            attempt=self.request.attempt,
+            facts=self.request.facts,
+            revision=earlier.revision if earlier is not None else 0,
+            unknown=earlier.unknown if earlier is not None else {},
+        ).changed()
+
+    def claimed(self, record: RunRecord, **changes: Any) -> RunRecord:
+        """The record, with this attempt as the one that has the run now."""
+        request = self.request
+        return record.changed(attempt=request.attempt, returned=False, facts=request.facts, settled=False, **changes)
+
+    # Saving
+
+    def save(self, record: RunRecord) -> Procedure[None]:
+        """Put on record what is about to happen. Raises what the store raises: what is not saved is not done."""
+        if self.store is not None:
+            try:
+                yield from ask_or_raise(self.store.save, record)
+            except RecordConflictError:
+                self.superseded = True
+                raise
+        self.record = record
+
+    def note_seen(self, instance: Instance) -> Procedure[None]:
+        record = self.record
+        if record is None or (record.seen and record.created_at == instance.created_at):
+            return
+        yield from self.save_late(record.changed(seen=True, created_at=instance.created_at))
+
+    def save_late(self, record: RunRecord) -> Procedure[bool]:
+        """Put on record what is known already. A store that fails here changes nothing about what is true."""
+        if self.store is None:
+            self.record = record
+            return True
+        backoff = Backoff(self._now, first=0.2)
+        for number in range(SAVES_AFTER_RELEASE):
+            if number:
+                yield from pause(backoff.seconds())
+            answer = yield from ask(self.store.save, record)
+            if answer.error is None:
+                self.record = record
+                return True
+            if isinstance(answer.error, RecordConflictError):
+                self.superseded = True
+                break
+        logger.warning(
+            "run key %s, instance %s: not recorded that it is %s: %r",
+            record.key,
+            record.instance_id,
+            record.end or record.state,
+            answer.error,
+        )
+        return False
+
+    def conclude(self, end: str) -> Procedure[None]:
+        """Put an end on record, before the caller is told: ``succeeded``, ``failed``, ``cancelled``,
+        ``never_started``."""
+        record = self.record
+        if record is None or record.instance_id is None:
+            return
+        if record.state == "told" and record.end == end and record.told_by == self.request.attempt:
+            return
+        if record.state != "told":
+            yield from self.save_late(record.changed(state="ended", end=end))
+            record = self.record or record
+        yield from self.save_late(
+            record.changed(
+                state="told",
+                end=record.end or end,
+                told_by=record.told_by or self.request.attempt,
+                returned=True,
+                facts=self.request.facts,
+            )
+        )
+
+    def returned(self) -> Procedure[None]:
+        """Put on record that this attempt's caller has got the run, without waiting for its end."""
+        record = self.record
+        if record is not None and record.instance_id is not None:
+            yield from self.save_late(record.changed(returned=True, attempt=self.request.attempt))
+
+    def hold(self) -> Procedure[bool]:
+        """Put on record that a stop was asked for. False: another attempt has the run, so it must not be stopped.
+
+        A store that is away does not keep a stop from being carried out.
+        """
+        record = self.record
+        if record is None or record.instance_id is None or self.superseded:
+            return False
+        if self.store is None:
+            return True
+        made = record.changed(hold=True)
+        answer = yield from ask(self.store.save, made)
+        if isinstance(answer.error, RecordConflictError):
+            self.superseded = True
+            logger.warning(
+                "run key %s: another attempt has instance %s, which is not cancelled", record.key, record.instance_id
+            )
+            return False
+        if answer.error is None:
+            self.record = made
+        else:
+            logger.warning("run key %s: not recorded that a stop was asked for: %r", record.key, answer.error)
+        return True
+
+
+def put_hold(store: RunStore, run_key: str, instance_id: str) -> Procedure[None]:
+    """Put on record that a stop of a run was asked for, by whoever cancels it from outside.
+
+    Raises:
+        ValidationError: the record of the key names another instance.
+    """
+    for _ in range(3):
+        record: RunRecord | None = yield from ask_or_raise(store.load, run_key)
+        if record is None:
+            return
+        if record.instance_id != instance_id:
+            raise ValidationError(
+                f"run_key: the record of key {run_key} names instance {record.instance_id}, not {instance_id}",
+                path="run_key",
+            )
+        answer = yield from ask(store.save, record.changed(hold=True))
+        if answer.error is None:
+            return
+        if not isinstance(answer.error, RecordConflictError):
+            raise answer.error

@@ -1,0 +1,173 @@
+"""What the server shows of a key, in the words of the table."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..api.calls import get_instance, get_instance_history
+from ..api.definitions import strings_of
+from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, summary
+from ..api.models import Instance, Workflow
+from ..procedures.content import Content, differs_from_gate
+from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
+from ..procedures.listing import Versions
+from ..procedures.start import Found, Look, Starting, shows_release, unknown_to_engine
+from ..procedures.waiting import is_old
+from .record import RunRecord
+from .resolve import Shows
+
+HISTORY_SECONDS = 5.0
+"""Seconds for finding out whether a cancelled run had begun anything."""
+
+
+class Seen(msgspec.Struct):
+    """What the server showed, for the table and for what follows from it."""
+
+    shows: Shows
+    instance: Instance | None = None
+    found: list[Found] = msgspec.field(default_factory=list)
+    candidates: list[str] = msgspec.field(default_factory=list)
+    error: OrchestrationError | None = None
+
+
+class Observer:
+    """Looks at the server for one start.
+
+    Args:
+        starting: the steps of the start.
+        workflow: what is to run; None where the server hides it.
+        gated: whether its runs wait at a gate.
+        content: what is asked for.
+        key_variable: carries the key.
+    """
+
+    def __init__(
+        self,
+        starting: Starting,
+        workflow: Workflow | None,
+        gated: bool,
+        content: Content,
+        key_variable: str,
+        versions: Versions,
+        now: Now,
+    ) -> None:
+        self._starting = starting
+        self._workflow = workflow
+        self._gated = gated
+        self._content = content
+        self._key_variable = key_variable
+        self._versions = versions
+        self._now = now
+
+    @property
+    def provable(self) -> bool:
+        """Whether a stage carries the key as a whole string, so that its history proves whose run it is."""
+        stages = list(self._workflow.stages) if self._workflow is not None else []
+        return any(text == f"${{{self._key_variable}}}" for _, text in strings_of(stages))
+
+    def look(self, number: int | None, *, proven: bool, at_once: bool) -> Procedure[Seen]:
+        """Rows 3 to 7: runs of the key.
+
+        Args:
+            number: of the round; None for the highest that there is.
+            proven: no earlier attempt can have chosen a run that stands unreleased.
+            at_once: what an earlier attempt released would show by now.
+        """
+        if at_once:
+            look = (yield from self._starting.look()).of_round(number)
+        else:
+            look = yield from self._starting.settled_look(number)
+        return self._seen_in(look, proven)
+
+    def _seen_in(self, look: Look, proven: bool) -> Seen:
+        if len(look.released) == 1:
+            return Seen("one released", found=look.released)
+        if look.released:
+            return Seen("several", found=look.released)
+        if not look.waiting:
+            return Seen("nothing")
+        same = [one for one in look.waiting if not differs_from_gate(one.gate, self._content)]
+        if len(same) < len(look.waiting) and not (proven and same):
+            return Seen("other waits", found=[one for one in look.waiting if one not in same])
+        return Seen("one waits" if len(same) == 1 else "many wait", found=same)
+
+    def prove(self) -> Procedure[Seen]:
+        """Rows 2 and 8: proof that a run of the key exists, looked for until time is over."""
+        starting = self._starting
+        backoff = Backoff(self._now, first=0.2)
+        while True:
+            proven, candidates = yield from starting.proofs(provable=self.provable)
+            if len(proven) > 1:
+                return Seen("several", candidates=[row.id for row in proven])
+            if proven:
+                return Seen("proof", instance=proven[0])
+            wait = backoff.seconds()
+            if self._now.monotonic() + wait >= starting.until or not self.provable:
+                return Seen("nothing", candidates=candidates)
+            yield from pause(wait)
+
+    def read_chosen(self, record: RunRecord, chosen: str, token: bool) -> Procedure[Seen]:
+        """Row 9 to 20: what the server shows of the instance on record."""
+        call = get_instance(chosen, self._versions.plain)
+        backoff = Backoff(self._now)
+        began = self._now.monotonic()
+        asked_engine = 0
+        while True:
+            trouble = ""
+            try:
+                instance = yield from do(call, self._starting.until)
+            except NotFoundError as error:
+                trouble = summary(error)
+                if error.error_code is not None and (record.seen or token):
+                    return Seen("unknown id", error=error)
+                wait = backoff.seconds(error)
+            except OrchestrationError as error:
+                if not (is_passing(error) or is_unexplained(error)):
+                    raise
+                trouble = summary(error)
+                wait = backoff.seconds(error)
+            else:
+                if instance.terminated:
+                    return (yield from self._read_end(instance))
+                if not instance.status and is_old(instance, self._now.server_time(), self._now.monotonic() - began):
+                    asked_engine += yield from unknown_to_engine(instance.id, self._versions, self._starting.until)
+                    if asked_engine >= 2:
+                        return Seen("ghost", instance=instance)
+                    if asked_engine > 0:
+                        yield from pause(backoff.seconds())
+                        continue
+                return Seen("runs", instance=instance)
+            if self._now.monotonic() + wait >= self._starting.until:
+                why = f"instance {chosen} is on record and could not be read ({trouble})"
+                raise self._starting.ambiguous(why, (chosen,))
+            yield from pause(wait)
+
+    def read_gate(self, chosen: str, seen: Seen) -> Procedure[None]:
+        """A caller who keeps no record gives an id only: what it stands for is read from the run's own gate."""
+        if not self._gated or seen.instance is None:
+            return
+        gate = yield from self._starting.gate_of(chosen)
+        if gate is not None:
+            seen.found = [Found(seen.instance, gate)]
+
+    def _read_end(self, instance: Instance) -> Procedure[Seen]:
+        state = instance.state
+        if state == "succeeded":
+            return Seen("ended well", instance=instance)
+        if self._gated and not shows_release(instance):
+            if (yield from self._nothing_launched(instance, behind=0)):
+                return Seen("ended before release", instance=instance)
+        elif state == "cancelled" and (yield from self._nothing_launched(instance, behind=0 if self._gated else -1)):
+            return Seen("cancelled unmoved", instance=instance)
+        return Seen("ended badly", instance=instance)
+
+    def _nothing_launched(self, instance: Instance, behind: int) -> Procedure[bool]:
+        """Whether no stage after ``behind`` had begun: neither a row nor the engine shows one, and both were read."""
+        if any(row.stage > behind for row in instance.status):
+            return False
+        until = self._now.monotonic() + HISTORY_SECONDS
+        try:
+            history = yield from insist(get_instance_history(instance.id, self._versions.plain), self._now, until)
+        except OrchestrationError:
+            return False
+        return len(history) <= behind + 1

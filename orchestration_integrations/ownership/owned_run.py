@@ -1,0 +1,279 @@
+"""One payment, one owner: one attempt's work on one key, from its beginning to the telling of its end.
+
+``begin`` finds or starts the run, ``run`` also waits for its end, ``conclude`` puts an end on record before the
+caller is told, ``stop`` cancels the run if it still belongs to this attempt. Airflow, Prefect, ``start``,
+``run_once`` and the command line all perform these; what differs between them is only where the record is kept, who
+the owner is, and how an attempt is told from an earlier one.
+
+Three rules are easy to lose in here:
+
+* what is saved comes before what it announces, and a save that fails stops the step that it would have announced;
+  after the release it stops nothing, since a known success must not become a failure;
+* the owner is asked before each release, and its word stands for ten seconds; the safety of "one run" does not rest
+  on it, since the answer is always stale by one send, but on ``choose``, where the first choice stands;
+* whoever finds that another attempt has the record releases nothing more *and cancels nothing*.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from ..api.errors import (
+    InstanceCancelledError,
+    InstanceFailedError,
+    InstanceStuckError,
+    KeyReusedError,
+    OwnerGoneError,
+    OwnerUnreachableError,
+    WaitTimeoutError,
+)
+from ..api.models import CancelOutcome, Instance, RunResult
+from ..procedures.cancel import cancel
+from ..procedures.effects import Backoff, Now, Procedure, ask, pause
+from ..procedures.holding import Hold
+from ..procedures.listing import Versions
+from ..procedures.wording import cancel_text
+from .beginning import Beginning
+from .keeping import Keeper
+from .record import GOOD_END, Owner, RunRecord, RunStore
+from .request import OwnedRequest
+
+logger = logging.getLogger("orchestration_integrations.ownership")
+
+OWNER_SECONDS = 30.0
+"""Seconds for which an owner that cannot be asked is asked again before a release is given up."""
+CANCEL_SECONDS = 15.0
+"""Seconds that a cancel gets, unless the caller says otherwise."""
+UNWANTED_SECONDS = 5.0
+"""Seconds for cancelling a run that was found unwanted at its gate, where it moves nothing."""
+
+WaitFor = Callable[[str], Procedure[RunResult]]
+
+
+class OwnedRun:
+    """One attempt's work on one key.
+
+    Args:
+        request: what the caller wants.
+        server: base URL of the server.
+        store: where the record is kept; None: nowhere.
+        owner: asked whether this attempt still wants the run; None: it does.
+        on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
+        versions, now: of the hook that performs this.
+    """
+
+    def __init__(
+        self,
+        request: OwnedRequest,
+        *,
+        server: str,
+        store: RunStore | None,
+        owner: Owner | None,
+        on_chosen: Callable[[str], object] | None,
+        versions: Versions,
+        now: Now,
+    ) -> None:
+        self.request = request
+        self.keeper = Keeper(request, server, store, now)
+        self._owner = owner
+        self._versions = versions
+        self._now = now
+        self._hold = Hold(server, request.run_key)
+        self._beginning = Beginning(self.keeper, self._permit, on_chosen, versions, now)
+
+    @property
+    def record(self) -> RunRecord | None:
+        """As last saved or loaded; without a store, as it would be."""
+        return self.keeper.record
+
+    @property
+    def instance_id(self) -> str | None:
+        """The run, once one is chosen."""
+        return self.keeper.instance_id
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another attempt has the record now."""
+        return self.keeper.superseded
+
+    def take_over(self, interrupted: OwnedRun) -> None:
+        """Go on with what another hook's OwnedRun of the same attempt knew when it was interrupted."""
+        self.keeper = interrupted.keeper
+
+    def close(self) -> None:
+        """Let the next caller of this process have the key. May be called twice."""
+        self._hold.release()
+
+    def begin(self) -> Procedure[Instance]:
+        """Find or start the run that the call means. Returns it; it may have ended already.
+
+        Raises:
+            KeyReusedError: the key stands for other content, or another caller of this attempt has it.
+            AmbiguousRunError: a run may exist, and nothing proves that it does or does not.
+            OwnerGoneError, OwnerUnreachableError: nothing was released.
+            RecordConflictError: another process has the key; nothing was released.
+            UnreadableRecordError, WrongServerError, NotFoundError, ValidationError: nothing was started.
+            InstanceStuckError: ``held``.
+        """
+        yield from self._take_key()
+        return (yield from self._beginning.run())
+
+    def load(self) -> Procedure[RunRecord | None]:
+        """Only load the record, to go on with a run that an earlier process of this very attempt has begun."""
+        return (yield from self.keeper.load(resumed=True))
+
+    def _take_key(self) -> Procedure[None]:
+        give_up = self._now.monotonic() + self.request.timeout
+        backoff = Backoff(self._now, first=0.02, longest=0.5)
+        while not self._hold.take():
+            wait = backoff.seconds()
+            if not self.request.wait_for_key or self._now.monotonic() + wait >= give_up:
+                raise KeyReusedError(
+                    f"run key {self.request.run_key} is being used by another call of this process; nothing was "
+                    "started. Give each payment a key of its own",
+                    run_key=self.request.run_key,
+                    differs="caller",
+                )
+            yield from pause(wait)
+
+    def _permit(self, instance_id: str) -> Procedure[None]:
+        """Ask the owner before a release.
+
+        Raises:
+            OwnerGoneError: it does not want the run, or another attempt has it.
+            OwnerUnreachableError: it could not be asked for 30 s.
+        """
+        if self._owner is None:
+            return
+        key = self.request.run_key
+        give_up = self._now.monotonic() + OWNER_SECONDS
+        backoff = Backoff(self._now, first=0.3, longest=3.0)
+        while True:
+            answer = yield from ask(self._owner)
+            if answer.error is None:
+                break
+            wait = backoff.seconds()
+            if self._now.monotonic() + wait >= give_up:
+                raise OwnerUnreachableError(
+                    f"whether the run of key {key} is still wanted could not be found out ({answer.error!r}); instance "
+                    f"{instance_id} was not released",
+                    run_key=key,
+                    instance_id=instance_id,
+                ) from answer.error
+            yield from pause(wait)
+        if answer.value == "yes":
+            return
+        if answer.value == "superseded":
+            self.keeper.superseded = True
+            raise OwnerGoneError(
+                f"another attempt has the run of key {key} now; this one did not release instance {instance_id}",
+                run_key=key,
+                instance_id=instance_id,
+                superseded=True,
+            )
+        outcome = yield from self.stop(UNWANTED_SECONDS)
+        what = cancel_text(outcome) if outcome is not None else "another attempt has it, so it was not cancelled"
+        raise OwnerGoneError(
+            f"the run of key {key} is no longer wanted, so this attempt did not go on with the release of instance "
+            f"{instance_id}; {what}",
+            run_key=key,
+            instance_id=instance_id,
+        )
+
+    # Waiting and stopping
+
+    def run(
+        self,
+        waiting: WaitFor,
+        *,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        cancel_seconds: float = CANCEL_SECONDS,
+    ) -> Procedure[RunResult]:
+        """Begin, wait, and put the end on record.
+
+        Args:
+            waiting: the wait for an instance.
+            on_timeout: what becomes of a run that is given up.
+            cancel_seconds: seconds for a cancel.
+
+        Raises:
+            OrchestrationError: how it ended, or what is unknown.
+        """
+        instance = yield from self.begin()
+        return (yield from self.attend(instance.id, waiting, on_timeout=on_timeout, cancel_seconds=cancel_seconds))
+
+    def attend(
+        self,
+        instance_id: str,
+        waiting: WaitFor,
+        *,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        cancel_seconds: float = CANCEL_SECONDS,
+    ) -> Procedure[RunResult]:
+        """Wait for the run that ``begin`` gave, and put its end on record before it is told."""
+        try:
+            result = yield from waiting(instance_id)
+        except (InstanceFailedError, InstanceCancelledError) as error:
+            yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
+            raise
+        except (WaitTimeoutError, InstanceStuckError) as error:
+            if isinstance(error, InstanceStuckError) and error.reason != "attempts":
+                if error.reason == "never_started":
+                    yield from self.conclude("never_started")
+                raise
+            return (yield from self._give_up(error, waiting, on_timeout, cancel_seconds))
+        yield from self.conclude(GOOD_END)
+        return result
+
+    def conclude(self, end: str) -> Procedure[None]:
+        """Put an end on record, before the caller is told: ``succeeded``, ``failed``, ``cancelled``,
+        ``never_started``."""
+        yield from self.keeper.conclude(end)
+
+    def returned(self) -> Procedure[None]:
+        """Put on record that this attempt's caller has got the run, without waiting for its end."""
+        yield from self.keeper.returned()
+
+    def _give_up(
+        self, error: WaitTimeoutError | InstanceStuckError, waiting: WaitFor, on_timeout: str, seconds: float
+    ) -> Procedure[RunResult]:
+        """The wait ended before the run did: cancel it unless it is to be left, and say what is true then."""
+        if on_timeout != "cancel":
+            what = "it was left running, and a later attempt goes on waiting for it"
+            raise same_end(error, f"{error.told}; {what}", None) from error
+        outcome = yield from self.stop(seconds)
+        if outcome is None:
+            what = "another attempt has it now, so it was not cancelled"
+            raise same_end(error, f"{error.told}; {what}", None) from error
+        if outcome.status == "already_ended":
+            return (yield from self.attend(error.instance_id, waiting, on_timeout="leave"))
+        if outcome.status in ("cancelled", "never_started"):
+            yield from self.conclude(outcome.status)
+        raise same_end(error, f"{error.told}; {cancel_text(outcome)}", outcome) from error
+
+    def stop(self, seconds: float = CANCEL_SECONDS) -> Procedure[CancelOutcome | None]:
+        """Cancel the run, unless another attempt has it. None: nothing was cancelled.
+
+        The stop is put on record first, so that a later attempt knows that the run was cancelled by its own side.
+        """
+        instance_id = self.instance_id
+        if instance_id is None or not (yield from self.keeper.hold()):
+            return None
+        return (yield from cancel(instance_id, timeout=seconds, versions=self._versions, now=self._now))
+
+
+def same_end(
+    error: WaitTimeoutError | InstanceStuckError, message: str, outcome: CancelOutcome | None
+) -> WaitTimeoutError | InstanceStuckError:
+    """The error again, with what has become of the instance since."""
+    read = outcome is not None and outcome.instance is not None
+    about: dict[str, Any] = {
+        "instance_id": error.instance_id,
+        "instance": outcome.instance if outcome is not None and read else error.instance,
+        "moved": outcome.moved if outcome is not None and read else error.moved,
+    }
+    if isinstance(error, InstanceStuckError):
+        return InstanceStuckError(message, reason=error.reason, **about)
+    return WaitTimeoutError(message, **about)

@@ -1,0 +1,101 @@
+"""What a caller of the owner protocol wants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from ..api.definitions import variable_texts
+from ..api.errors import ValidationError
+from ..procedures.define import KEY_VARIABLE
+from ..procedures.gate import GATE_VARIABLE
+from .resolve import How
+
+
+class OwnedRequest(msgspec.Struct, kw_only=True):
+    """What a caller wants, checked; nothing was sent yet.
+
+    Attributes:
+        workflow: id of a workflow, or a definition, which is ensured on the server with a gate.
+        variables: by name, as the caller gave them.
+        run_key: names the payment.
+        key_variable: the variable that carries the key to the server.
+        how: ``first`` where the key was surely never used, ``again`` where it may have been, ``new`` where the user
+            asked for a new run of it; None: the store knows whether the key was used.
+        shared_key: other callers may use the key too, so that even a first start looks for it where the workflow has a
+            gate.
+        since: the key was not used before; None where that is not known.
+        settled: the token of an AmbiguousRunError: that fate is settled.
+        rerun_failed: a bad end that an earlier attempt was told leads to a new run.
+        on_changed: ``refuse`` other content under the key, or ``adopt`` the run that has it.
+        fingerprint_ignores: names of variables that may differ.
+        fixed_content: other content is refused for a new run too.
+        attempt: names this attempt; all calls of one attempt have the same name.
+        facts: put on record with whatever this attempt saves.
+        chosen: the instance that an earlier attempt had chosen, for callers who keep no record.
+        wait_for_key: a key that another caller of this process holds is waited for, instead of refused.
+        allow_unbound: placeholders without a value may pass.
+        timeout: seconds for starting.
+    """
+
+    workflow: str | Mapping[str, Any]
+    run_key: str
+    variables: Mapping[str, Any] | None = None
+    key_variable: str = KEY_VARIABLE
+    how: How | None = None
+    shared_key: bool = False
+    since: datetime | None = None
+    settled: str | None = None
+    rerun_failed: bool = False
+    on_changed: Literal["refuse", "adopt"] = "refuse"
+    fingerprint_ignores: Sequence[str] = ()
+    fixed_content: bool = False
+    attempt: str = ""
+    facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    chosen: str | None = None
+    wait_for_key: bool = False
+    allow_unbound: bool = False
+    timeout: float = 60.0
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.texts = variable_texts(self.variables)
+        if not isinstance(self.workflow, str | Mapping) or not self.workflow:
+            raise ValidationError("workflow must be the id of a workflow or a definition", path="workflow")
+        if not isinstance(self.key_variable, str) or not self.key_variable:
+            raise ValidationError("key_variable must be a non-empty string", path="key_variable")
+        if self.key_variable == GATE_VARIABLE:
+            raise ValidationError(f"key_variable: {GATE_VARIABLE} carries the gate; name another", path="key_variable")
+        if GATE_VARIABLE in self.texts:
+            where = f"variables.{GATE_VARIABLE}"
+            raise ValidationError(f"{where} is set by this package; rename your variable", path=where)
+        if not isinstance(self.run_key, str) or not self.run_key:
+            raise ValidationError(f"run_key must be a non-empty string, not {self.run_key!r}", path="run_key")
+        if self.key_variable in self.texts:
+            where = f"variables.{self.key_variable}"
+            raise ValidationError(
+                f"{where} is set beside run_key: give the key once, as run_key, or name another key_variable",
+                path=where,
+            )
+        if self.since is not None and (not isinstance(self.since, datetime) or self.since.tzinfo is None):
+            raise ValidationError("since must be a datetime with a time zone", path="since")
+        if self.chosen is not None and (not isinstance(self.chosen, str) or not self.chosen):
+            raise ValidationError("chosen must be the id of an instance", path="chosen")
+        if self.on_changed not in ("refuse", "adopt"):
+            raise ValidationError(f"on_changed must be refuse or adopt, not {self.on_changed!r}", path="on_changed")
+        if isinstance(self.fingerprint_ignores, str) or not all(isinstance(x, str) for x in self.fingerprint_ignores):
+            raise ValidationError(
+                "fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores"
+            )
+        if self.settled is not None and (not isinstance(self.settled, str) or not self.settled):
+            raise ValidationError("settled must be the token that an AmbiguousRunError printed", path="settled")
+
+
+def settle_token(key: str, round: int, since: datetime | None) -> str:
+    """The token that settles one unknown fate: of this key, this round and this record."""
+    what = f"{key}\0{round}\0{since.isoformat() if since is not None else ''}"
+    return f"{round}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"

@@ -1,0 +1,139 @@
+"""The gate: what it looks like in a definition, and the text that opens it.
+
+A gated definition begins with a stage that waits for the event ``go:${runGate}``. The start of a run fills in
+``runGate``, so every run waits for an event of its own, and the engine's history shows that text for as long as it
+keeps the run. The text therefore says whose run it is, readable by any later process without a record::
+
+    <key>~<version><8 hex: stages><8 hex: variables>~<round>
+
+It is read from the right, since a key may contain anything. One variable stands in the string and no more:
+generation 1 of the server empties a string with two of them. What is sent to open a gate is always a text that was
+recorded or read from the run itself, never one that was computed anew: a computed text could differ, and would then
+open nothing, or the gate of another run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..api.definitions import awaited_event, may_become
+from ..api.errors import ValidationError
+
+GATE_VARIABLE = "runGate"
+"""The variable that carries the text of a run's gate. It belongs to this package."""
+OPENING = "go:"
+GATE_EVENT = f"{OPENING}${{{GATE_VARIABLE}}}"
+"""The event that a gate waits for, as it stands in a definition."""
+FORMAT = "1"
+"""Version of the text. A reader that meets another one cannot compare contents."""
+
+_TEXT = re.compile(r"(.+)~(\w)([0-9a-f]{8})([0-9a-f]{8})~([0-9]{1,9})", re.DOTALL)
+_OURS = re.compile(re.escape(GATE_EVENT) + r"(:[0-9]+)?")
+
+
+class GateText(msgspec.Struct, frozen=True):
+    """What the text of a gate says.
+
+    Attributes:
+        key: whose run it is.
+        stages: eight hexadecimal digits of the digest of the stages.
+        variables: eight hexadecimal digits of the digest of the variables.
+        round: the how-maniest run of the key it is, from 0.
+        format: version of the text.
+    """
+
+    key: str
+    stages: str
+    variables: str
+    round: int
+    format: str = FORMAT
+
+    @property
+    def text(self) -> str:
+        """The value of the variable ``runGate``."""
+        return f"{self.key}~{self.format}{self.stages}{self.variables}~{self.round}"
+
+
+def parsed_text(text: object) -> GateText | None:
+    """What a gate's text says; None where it is none of ours."""
+    match = _TEXT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    return GateText(key=match[1], format=match[2], stages=match[3], variables=match[4], round=int(match[5]))
+
+
+def opening_event(text: str) -> str:
+    """The event that opens the gate of the run with this text."""
+    return f"{OPENING}{text}"
+
+
+def parsed_event(event: object) -> GateText | None:
+    """What the event that a run's first stage waits for says of the run; None where that stage is no gate of ours."""
+    if not isinstance(event, str) or not event.startswith(OPENING):
+        return None
+    return parsed_text(event[len(OPENING) :])
+
+
+def is_gate(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage of a definition is a gate."""
+    return awaited_event(stage) == GATE_EVENT
+
+
+def gated(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition with a gate before its stages, added once."""
+    stages = list(definition["stages"])
+    if not stages or not is_gate(stages[0]):
+        stages.insert(0, {"wait_event": {"event": GATE_EVENT}})
+    return {**definition, "stages": stages}
+
+
+def own_stages(stages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The stages that the user wrote: without the gate and without checkpoints."""
+    return [stage for stage in stages if not _is_ours(stage)]
+
+
+def own_number(stages: Sequence[Mapping[str, Any]], number: int) -> int | None:
+    """The user's number of the stage that the server calls ``number``; None for a stage that is not the user's."""
+    if not 0 <= number < len(stages) or _is_ours(stages[number]):
+        return None
+    return number - sum(_is_ours(stage) for stage in stages[:number])
+
+
+def _is_ours(stage: Mapping[str, Any]) -> bool:
+    event = awaited_event(stage)
+    return event is not None and _OURS.fullmatch(event) is not None
+
+
+def has_gate(workflow_id: str, stages: Sequence[Mapping[str, Any]], text: str) -> bool:
+    """Whether runs of a workflow wait at a gate.
+
+    Args:
+        workflow_id: for messages.
+        stages: of the workflow, as the server keeps them.
+        text: of the gate of the run that is to be started; no other stage may wait for its event.
+
+    Raises:
+        ValidationError: the first stage is a gate of another form, or a later stage may wait for the gate's event.
+    """
+    first = awaited_event(stages[0]) if stages else None
+    if first is None or not first.startswith(f"{OPENING}${{"):
+        return False
+    if first != GATE_EVENT:
+        raise ValidationError(
+            f"the first stage of workflow {workflow_id} waits for {first!r}, which is no gate that this version can "
+            f"open; a gate waits for {GATE_EVENT!r}: create the workflow again with ensure_workflow(…, gate=True)",
+            path="stages[0].wait_event.event",
+        )
+    own = opening_event(text)
+    for number, stage in enumerate(stages[1:], start=1):
+        event = awaited_event(stage)
+        if event is not None and event.startswith(OPENING) and not _is_ours(stage) and may_become(event, own):
+            raise ValidationError(
+                f"stages[{number}] of workflow {workflow_id} may wait for the gate's event: a release could skip it",
+                path=f"stages[{number}].wait_event.event",
+            )
+    return True

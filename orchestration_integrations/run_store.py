@@ -1,0 +1,183 @@
+"""Where records of runs are kept outside a framework: a SQLite file, or memory.
+
+A file keeps processes of one machine apart: it compares before it stores, and the first choice of an instance
+stands. A file on a network share keeps nobody apart, since locks of such files are not dependable.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import msgspec
+
+from .api.errors import ConfigurationError
+from .ownership.record import RunRecord, conflict, follows, settled
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS choices (
+    key TEXT NOT NULL, round INTEGER NOT NULL, instance_id TEXT NOT NULL, PRIMARY KEY (key, round)
+) STRICT;
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+"""
+LOCK_SECONDS = 30.0
+"""Seconds for which a process waits for another one's writing."""
+
+
+class SqliteRunStore:
+    """Records in one SQLite file, shared by many processes of one machine and many threads.
+
+    Every record is on disk before a call returns. The absence of a record proves that a key was not used only since
+    the file was created.
+
+    Args:
+        path: of the file; created with its folder's permissions where it is missing.
+
+    Raises:
+        ConfigurationError: the file cannot be opened, or is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if not self.path or self.path == ":memory:" or self.path.startswith("file:"):
+            raise ConfigurationError("path: must be the path of a file; for memory use MemoryRunStore", field="path")
+        self._since: datetime | None = None
+        try:
+            with self._connection() as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.executescript(_SCHEMA)
+                connection.execute(
+                    "INSERT OR IGNORE INTO about VALUES ('complete_since', ?)",
+                    (datetime.now(timezone.utc).isoformat(),),
+                )
+                row = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
+                self._since = datetime.fromisoformat(row[0])
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigurationError(f"path: {self.path} cannot hold records of runs: {error}", field="path") from error
+
+    def __repr__(self) -> str:
+        return f"SqliteRunStore({self.path!r})"
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one use: safe between threads, and on both sides of a fork."""
+        connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @property
+    def complete_since(self) -> datetime | None:
+        """When the file was created."""
+        return self._since
+
+    def load(self, key: str) -> RunRecord | None:
+        """The record of a key."""
+        with self._connection() as connection:
+            return _read(connection, key)
+
+    def save(self, record: RunRecord) -> None:
+        """Store a record that follows the stored one.
+
+        Raises:
+            RecordConflictError: another process has saved one meanwhile.
+        """
+        with self._writing() as connection:
+            stored = _read(connection, record.key)
+            if not follows(stored, record):
+                raise conflict(record.key, stored)
+            _write(connection, record)
+
+    def choose(self, key: str, round: int, instance_id: str) -> str:
+        """The first choice of a round stands."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO choices VALUES (?, ?, ?)", (key, round, instance_id))
+            row = connection.execute(
+                "SELECT instance_id FROM choices WHERE key = ? AND round = ?", (key, round)
+            ).fetchone()
+            return str(row[0])
+
+    def settle(self, key: str) -> None:
+        """Have the next start of a key be a new round."""
+        with self._writing() as connection:
+            _write(connection, settled(_read(connection, key), key))
+
+    def records(self) -> Sequence[RunRecord]:
+        """All records, the oldest first."""
+        with self._connection() as connection:
+            rows = connection.execute("SELECT record FROM runs").fetchall()
+        return tuple(sorted((RunRecord.from_json(row[0]) for row in rows), key=lambda one: (one.since, one.key)))
+
+
+def _read(connection: sqlite3.Connection, key: str) -> RunRecord | None:
+    row = connection.execute("SELECT record FROM runs WHERE key = ?", (key,)).fetchone()
+    return None if row is None else RunRecord.from_json(row[0])
+
+
+def _write(connection: sqlite3.Connection, record: RunRecord) -> None:
+    text = msgspec.json.encode(record.to_json()).decode()
+    connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (record.key, text))
+
+
+class MemoryRunStore:
+    """Records that end with the process: for tests, and for gated workflows, whose runs can be found again on the
+    server. It vouches for nothing."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, RunRecord] = {}
+        self._choices: dict[tuple[str, int], str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def complete_since(self) -> datetime | None:
+        """None: the absence of a record proves nothing."""
+        return None
+
+    def load(self, key: str) -> RunRecord | None:
+        """The record of a key."""
+        return self._records.get(key)
+
+    def save(self, record: RunRecord) -> None:
+        """Store a record that follows the stored one.
+
+        Raises:
+            RecordConflictError: another caller has saved one meanwhile.
+        """
+        with self._lock:
+            stored = self._records.get(record.key)
+            if not follows(stored, record):
+                raise conflict(record.key, stored)
+            self._records[record.key] = record
+
+    def choose(self, key: str, round: int, instance_id: str) -> str:
+        """The first choice of a round stands."""
+        with self._lock:
+            return self._choices.setdefault((key, round), instance_id)
+
+    def settle(self, key: str) -> None:
+        """Have the next start of a key be a new round."""
+        with self._lock:
+            self._records[key] = settled(self._records.get(key), key)
+
+    def records(self) -> Sequence[RunRecord]:
+        """All records, the oldest first."""
+        with self._lock:
+            return tuple(sorted(self._records.values(), key=lambda one: (one.since, one.key)))
