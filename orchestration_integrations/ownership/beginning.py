@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..api.calls import get_instance, get_workflow
+from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     InstanceStuckError,
-    KeyReusedError,
     NotFoundError,
     OrchestrationError,
     UnreadableRecordError,
@@ -29,21 +28,24 @@ from ..api.errors import (
 )
 from ..api.models import Instance, Workflow
 from ..procedures.cancel import cancel
-from ..procedures.content import Content, content_of, differences, differs_from_gate
+from ..procedures.content import UNKNOWN, content_of
 from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
 from ..procedures.gate import GATE_VARIABLE, has_gate, parsed_text
 from ..procedures.listing import Versions
 from ..procedures.moved import NOTHING_READ
-from ..procedures.start import Starting, check_placeholders, shows_release
-from ..procedures.wording import difference_text
+from ..procedures.start import Starting, check_placeholders
+from .comparing import Comparing
 from .keeping import Keeper
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
 from .resolve import How, Question, Verdict, observation, resolve
+from .same_server import check_server
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
+VERIFY_SECONDS = 10.0
+"""Seconds for reading what a run that was adopted without a record has paid."""
 SETTLE_SECONDS = 15.0
 """Seconds that a run gets to end after the cancel that a new run asks for."""
 
@@ -71,12 +73,10 @@ class Beginning:
         self._versions = versions
         self._now = now
         self._permit = permit
-        self._workflow: Workflow | None = None
-        self._content = Content(stages="", variables={})
+        self._comparing = Comparing(keeper, versions, now)
         self._gated = False
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
         self._submitted = False
-        self.releases_sent = 0
 
     def run(self) -> Procedure[Instance]:
         """Find or start the run. See ``OwnedRun.begin``."""
@@ -92,12 +92,12 @@ class Beginning:
             self._proven = how == "first"
         else:
             self._proven = record.state == "intended" and keeper.vouches()
-        yield from self._check_server(record, how, token)
+        yield from check_server(keeper, starting, how, token, self._gated, self._versions, self._now)
         observer = self._observer = Observer(
             starting,
-            self._workflow,
+            self._comparing.workflow,
             self._gated,
-            self._content,
+            self._comparing.content,
             self._request.key_variable,
             self._versions,
             self._now,
@@ -107,7 +107,7 @@ class Beginning:
             seen = yield from self._observe(observer, question, token)
             verdict = resolve(question, seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
-            self._refuse_changed(verdict, seen)
+            self._comparing.check(verdict.kind, seen)
             instance = yield from self._act(verdict, seen)
             if instance is not None:
                 return instance
@@ -145,15 +145,15 @@ class Beginning:
         workflow = yield from self._workflow_asked_for(record, chosen)
         if workflow is None:
             return
-        self._workflow, starting.workflow_id = workflow, workflow.id
-        self._content = content_of(
+        self._comparing.workflow, starting.workflow_id = workflow, workflow.id
+        self._comparing.content = content_of(
             request.run_key,
             workflow.stages,
             request.texts,
             ignored=request.fingerprint_ignores,
             workflow_id=workflow.id if isinstance(request.workflow, str) else None,
         )
-        text = self._content.gate_text(request.run_key, 0).text
+        text = self._comparing.content.gate_text(request.run_key, 0).text
         self._gated = has_gate(workflow.id, workflow.stages, text)
         if workflow.deleted_at is not None and chosen is None:
             raise NotFoundError(f"workflow {workflow.id} was deleted at {workflow.deleted_at.isoformat()}")
@@ -184,7 +184,7 @@ class Beginning:
         except NotFoundError as error:
             if record is not None and chosen is not None:
                 self._gated = bool(record.gate) or self._keeper.store is None
-                self._content = record.content
+                self._comparing.content = record.content
                 starting.workflow_id = record.workflow_id or starting.workflow_id
                 return None
             if starting.fresh or error.error_code is not None:
@@ -197,44 +197,6 @@ class Beginning:
             why = f"{earlier}the workflow could not be read ({summary(error)})"
             raise starting.ambiguous(why, (chosen,) if chosen else (), error) from error
         return ensured.workflow
-
-    def _check_server(self, record: RunRecord | None, how: How, token: bool) -> Procedure[None]:
-        """A changed address is another server, unless it knows the very instance on record.
-
-        Raises:
-            WrongServerError: it does not, or nothing can tell.
-        """
-        keeper, starting = self._keeper, self._starting
-        if record is None or not record.server or record.server == keeper.server:
-            return
-        if token or (record.state == "told" and how == "new"):
-            return
-        where = f"the run of key {record.key} was submitted to {record.server}, and the address is now {keeper.server}"
-        remedy = "Restore the address, or settle the key once you know how that run ended"
-        if record.instance_id is None:
-            raise WrongServerError(f"{where}: nothing was submitted there. {remedy}", instance_id=None)
-        call = get_instance(record.instance_id, self._versions.plain)
-        try:
-            instance = yield from insist(call, self._now, starting.until)
-        except NotFoundError as error:
-            if error.error_code is None:
-                raise starting.ambiguous(f"{where}: {summary(error)}", (record.instance_id,), error) from error
-            raise WrongServerError(
-                f"{where}, which does not know instance {record.instance_id}: nothing was submitted there. {remedy}",
-                instance_id=record.instance_id,
-            ) from error
-        same = record.created_at is not None and instance.created_at == record.created_at
-        if not same or instance.workflow_id != record.workflow_id:
-            raise WrongServerError(
-                f"{where}: its instance {record.instance_id} is another one. {remedy}", instance_id=record.instance_id
-            )
-        if self._gated and not instance.terminated and not shows_release(instance):
-            raise WrongServerError(
-                f"{where}: instance {record.instance_id} is known there and was not released yet. {remedy}",
-                instance_id=record.instance_id,
-            )
-        logger.info("run key %s: %s is the same server as %s", record.key, keeper.server, record.server)
-        yield from keeper.save(record.changed(server=keeper.server))
 
     # ---- what the table is asked -------------------------------------------------------------------
 
@@ -262,74 +224,20 @@ class Beginning:
             number = record.round if record is not None else None
             return (yield from observer.look(number, proven=self._proven, at_once=self._submitted))
         if wanted == "proof":
-            return (yield from observer.prove())
+            return (yield from observer.prove(once=token))
         if record is None or record.instance_id is None:
             raise UnreadableRecordError(
                 f"the record of key {self._request.run_key} says {question.on_record} and names no instance",
                 run_key=self._request.run_key,
             )
         seen = yield from observer.read_chosen(record, record.instance_id, token)
-        if self._keeper.store is None:
-            yield from observer.read_gate(record.instance_id, seen)
+        nameless = self._gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
+        # Where only the id is known, what it stands for is read from the run's own gate.
+        unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
+        if unread and self._keeper.store is not None:
+            why = f"the gate of instance {record.instance_id} cannot be read, so nothing tells what it stands for"
+            raise self._starting.ambiguous(why, (record.instance_id,))
         return seen
-
-    # ---- other content -----------------------------------------------------------------------------
-
-    def _refuse_changed(self, verdict: Verdict, seen: Seen) -> None:
-        """The same key with other content is an error: never a second payment, and never the first one's success.
-
-        Raises:
-            KeyReusedError: unless the caller adopts what the key stands for, or a new run takes new content.
-        """
-        request = self._request
-        differs = self._differs(verdict, seen)
-        if not differs:
-            return
-        instance_id = seen.found[0].instance.id if seen.found else self._keeper.instance_id
-        if verdict.kind == "new round":
-            if not request.fixed_content:
-                what = difference_text(differs)
-                logger.warning("run key %s: the new run has other content than the last: %s", request.run_key, what)
-                return
-        elif request.on_changed == "adopt":
-            logger.warning(
-                "run key %s: going on with instance %s although %s (on_changed=adopt)",
-                request.run_key,
-                instance_id,
-                difference_text(differs),
-            )
-            return
-        raise KeyReusedError(
-            f"run key {request.run_key} names another payment (instance {instance_id}): {difference_text(differs)}; "
-            "nothing was started. Give this payment a key of its own, or say on_changed='adopt' to go on with that "
-            "instance",
-            run_key=request.run_key,
-            differs=differs[0],
-            instance_id=instance_id,
-        )
-
-    def _differs(self, verdict: Verdict, seen: Seen) -> Sequence[str]:
-        """What is not the same between what is asked for and what the table decided for."""
-        if self._workflow is None or verdict.kind not in (
-            "adopt",
-            "choose",
-            "key reused",
-            "continue",
-            "resume",
-            "report",
-            "report held",
-            "new round",
-        ):
-            return ()
-        record = self._keeper.record
-        by_record: Sequence[str] = ()
-        if record is not None and record.workflow_id:
-            by_record = differences(record.content, self._content, self._request.fingerprint_ignores)
-        if not seen.found:
-            return by_record
-        by_gate = differs_from_gate(seen.found[0].gate, self._content)
-        # The gate decides, since it is what was paid; the record names the variable where it knows it.
-        return (by_record or by_gate) if by_gate else ()
 
     # ---- what the table decides --------------------------------------------------------------------
 
@@ -382,7 +290,7 @@ class Beginning:
             why += "; for a key that was never used, say first_attempt=True"
             if keeper.store is not None:
                 # Row 2: its fate gets a record, so that a token can settle this one and no later one.
-                made = keeper.intended(0, None, starting.workflow_id, self._content, proven=False)
+                made = keeper.intended(0, None, starting.workflow_id, self._comparing.content, proven=False)
                 answer = yield from ask(keeper.store.save, made)
                 if answer.error is None:
                     keeper.record = made
@@ -408,8 +316,8 @@ class Beginning:
     def _start(self, number: int) -> Procedure[Instance | None]:
         """Save the intent, submit, choose, release."""
         keeper, starting, before = self._keeper, self._starting, self._keeper.record
-        gate = self._content.gate_text(self._request.run_key, number) if self._gated else None
-        intent = keeper.intended(number, gate, starting.workflow_id, self._content, proven=self._proven)
+        gate = self._comparing.content.gate_text(self._request.run_key, number) if self._gated else None
+        intent = keeper.intended(number, gate, starting.workflow_id, self._comparing.content, proven=self._proven)
         yield from keeper.save(intent)
         if before is not None and before.round != number:
             # This round begins here: nothing was submitted for it, and no run of it was chosen.
@@ -431,18 +339,20 @@ class Beginning:
                 continue
             break
         if gate is None:
-            yield from self._choose(instance.id, None, number)
+            if not (yield from self._choose(instance.id, None, number)):
+                return None
             shown = yield from starting.shown(instance)
             yield from keeper.note_seen(shown)
             return shown
-        winner, text = yield from self._choose(instance.id, gate.text, number)
-        return (yield from self._release(winner, text, ()))
+        if not (yield from self._choose(instance.id, gate.text, number)):
+            return None
+        return (yield from self._release(instance.id, gate.text, ()))
 
-    def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance]:
+    def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
         seen = yield from self._observer.prove()
         if seen.shows == "proof" and seen.instance is not None:
-            return (yield from self._adopt(seen.instance.id, None))
+            return (yield from self._adopt(seen.instance.id))
         why = f"its submit got no answer ({summary(lost)})"
         if not self._observer.provable:
             why += "; no stage carries the key, so nothing can be proved"
@@ -451,32 +361,33 @@ class Beginning:
     def _take_found(self, seen: Seen, *, released: bool) -> Procedure[Instance | None]:
         """Choose a run that a look found; the oldest, where several wait."""
         if not seen.found:
-            return (yield from self._adopt(seen.instance.id if seen.instance is not None else "", None))
+            return (yield from self._adopt(seen.instance.id if seen.instance is not None else ""))
         found = seen.found[0]
-        winner, text = yield from self._choose(found.instance.id, found.gate.text, found.gate.round, released=released)
-        if released and winner == found.instance.id:
-            logger.info("run key %s: adopting instance %s", self._request.run_key, winner)
-            return (yield from self._shown(winner))
+        if not (yield from self._choose(found.instance.id, found.gate.text, found.gate.round, released=released)):
+            return None
+        if released:
+            logger.info("run key %s: adopting instance %s", self._request.run_key, found.instance.id)
+            return (yield from self._shown(found.instance.id))
         others = [one.instance.id for one in seen.found[1:]] if self._submitted else []
-        return (yield from self._release(winner, text, others))
+        return (yield from self._release(found.instance.id, found.gate.text, others))
 
-    def _adopt(self, instance_id: str, text: str | None) -> Procedure[Instance]:
+    def _adopt(self, instance_id: str) -> Procedure[Instance | None]:
+        """Go on with a run of an ungated workflow that carries the key."""
         record = self._keeper.record
-        winner, _ = yield from self._choose(instance_id, text, record.round if record is not None else 0)
-        return (yield from self._shown(winner))
+        if not (yield from self._choose(instance_id, None, record.round if record is not None else 0)):
+            return None
+        return (yield from self._shown(instance_id))
 
     def _shown(self, instance_id: str) -> Procedure[Instance]:
         instance = yield from self._starting.read_found(instance_id)
         yield from self._keeper.note_seen(instance)
         return instance
 
-    def _choose(
-        self, instance_id: str, text: str | None, number: int, *, released: bool = False
-    ) -> Procedure[tuple[str, str | None]]:
+    def _choose(self, instance_id: str, text: str | None, number: int, *, released: bool = False) -> Procedure[bool]:
         """Choose an instance, put it on record, and tell the caller where it is not released yet.
 
         Returns:
-            The instance that is chosen, and the text of its gate, None where it has to be read.
+            False where another one was chosen before: that one is on record then, and the table decides about it.
         """
         keeper, record, winner = self._keeper, self._keeper.record, instance_id
         if keeper.store is not None:
@@ -488,10 +399,10 @@ class Beginning:
                     winner,
                     instance_id,
                 )
-                text = None  # the chosen one has its own, which is read from it
+        known = record is not None  # else only the run itself says what it stands for
         if record is None:
             intent = keeper.intended(
-                number, parsed_text(text), self._starting.workflow_id, self._content, proven=self._proven
+                number, parsed_text(text), self._starting.workflow_id, self._comparing.content, proven=self._proven
             )
             record = msgspec.structs.replace(intent, revision=0)
         yield from keeper.save(
@@ -500,24 +411,28 @@ class Beginning:
                 state="chosen",
                 round=number,
                 instance_id=winner,
-                gate=text if text is not None else "",
+                gate=text if text is not None and winner == instance_id else "",
+                content=record.content if winner == instance_id and (known or text) else UNKNOWN,
                 seen=False,
                 created_at=None,
                 hold=False,
                 end=None,
             )
         )
+        if winner != instance_id:
+            return False
         if self._on_chosen is not None and not released:
             yield from ask_or_raise(self._on_chosen, winner)
-        return winner, text
+        return True
 
     def _continue(self, seen: Seen, *, resume: bool) -> Procedure[Instance | None]:
         keeper, record = self._keeper, self._keeper.record
         if record is None or record.instance_id is None:
             return None
-        yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume))
+        gate = record.gate or (seen.found[0].gate.text if seen.found else "")
+        yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume, gate=gate))
         if self._gated:
-            return (yield from self._release(record.instance_id, record.gate or None, ()))
+            return (yield from self._release(record.instance_id, gate or None, ()))
         if seen.instance is not None:
             yield from keeper.note_seen(seen.instance)
         return seen.instance
@@ -533,11 +448,17 @@ class Beginning:
         if instance is None or keeper.record is None:
             return None
         yield from keeper.save(keeper.record.changed(hold=True))
-        outcome = yield from cancel(instance.id, timeout=SETTLE_SECONDS, versions=self._versions, now=self._now)
+        outcome = yield from cancel(
+            instance.id,
+            timeout=SETTLE_SECONDS,
+            versions=self._versions,
+            now=self._now,
+            permit=keeper.still_mine,
+        )
         starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
         if outcome.status == "cancelled":
             logger.info("run key %s: instance %s was cancelled, a new run follows", starting.key, instance.id)
-            self._refuse_changed(Verdict("new round", 15), seen)
+            self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
         yield from keeper.save(keeper.claimed(keeper.record, hold=False))
         if outcome.status in ("already_ended", "never_started"):

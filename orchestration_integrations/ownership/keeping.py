@@ -12,11 +12,11 @@ from typing import Any
 
 from ..api.errors import KeyReusedError, RecordConflictError, ValidationError
 from ..api.models import Instance
-from ..procedures.content import Content
+from ..procedures.content import UNKNOWN, Content
 from ..procedures.effects import Backoff, Now, Procedure, ask, ask_or_raise, pause
 from ..procedures.gate import GateText
 from ..procedures.start import KEY_AGE
-from .record import RunRecord, RunStore
+from .record import RunRecord, RunStore, conflict
 from .request import OwnedRequest, settle_token
 from .resolve import How
 
@@ -66,9 +66,10 @@ class Keeper:
             self.record = yield from ask_or_raise(self.store.load, self.request.run_key)
         record = self.record
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
-        if record is not None and mine and record.returned and not record.settled and not resumed:
+        rival = record is not None and self.request.rival is not None and self.request.rival(record)
+        if record is not None and (rival or (mine and record.returned)) and not record.settled and not resumed:
             raise KeyReusedError(
-                f"run key {self.request.run_key} was used by an earlier call of this attempt (instance "
+                f"run key {self.request.run_key} is used by another call of this attempt (instance "
                 f"{record.instance_id}); nothing was started. Give each payment a key of its own",
                 run_key=self.request.run_key,
                 differs="caller",
@@ -87,7 +88,7 @@ class Keeper:
             workflow_id=request.workflow if isinstance(request.workflow, str) else "",
             server=self.server,
             since=request.since or self.instant(),
-            content=Content(stages="", variables={}, format=""),
+            content=UNKNOWN,
             instance_id=request.chosen,
         )
 
@@ -224,6 +225,22 @@ class Keeper:
         record = self.record
         if record is not None and record.instance_id is not None:
             yield from self.save_late(record.changed(returned=True, attempt=self.request.attempt))
+
+    def still_mine(self) -> Procedure[None]:
+        """Look whether this attempt still has the run, before something is done to it.
+
+        A store that is away does not keep a run from being stopped.
+
+        Raises:
+            RecordConflictError: another attempt has it.
+        """
+        if self.store is None or self.record is None:
+            return
+        answer = yield from ask(self.store.load, self.record.key)
+        stored: RunRecord | None = answer.value
+        if answer.error is None and (stored is None or stored.nonce != self.record.nonce):
+            self.superseded = True
+            raise conflict(self.record.key, stored)
 
     def hold(self) -> Procedure[bool]:
         """Put on record that a stop was asked for. False: another attempt has the run, so it must not be stopped.

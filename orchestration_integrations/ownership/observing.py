@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
 from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, summary
-from ..api.models import Instance, Workflow
+from ..api.models import Instance, StageRun, Workflow
 from ..procedures.content import Content, differs_from_gate
 from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
 from ..procedures.listing import Versions
@@ -28,6 +30,7 @@ class Seen(msgspec.Struct):
     found: list[Found] = msgspec.field(default_factory=list)
     candidates: list[str] = msgspec.field(default_factory=list)
     error: OrchestrationError | None = None
+    history: Sequence[StageRun] = ()
 
 
 class Observer:
@@ -91,18 +94,18 @@ class Observer:
             return Seen("other waits", found=[one for one in look.waiting if one not in same])
         return Seen("one waits" if len(same) == 1 else "many wait", found=same)
 
-    def prove(self) -> Procedure[Seen]:
-        """Rows 2 and 8: proof that a run of the key exists, looked for until time is over."""
+    def prove(self, *, once: bool = False) -> Procedure[Seen]:
+        """Rows 2 and 8: proof that a run of the key exists, looked for until time is over, or ``once``."""
         starting = self._starting
         backoff = Backoff(self._now, first=0.2)
         while True:
             proven, candidates = yield from starting.proofs(provable=self.provable)
             if len(proven) > 1:
-                return Seen("several", candidates=[row.id for row in proven])
+                return Seen("several", candidates=[one.instance.id for one in proven])
             if proven:
-                return Seen("proof", instance=proven[0])
+                return Seen("proof", instance=proven[0].instance, history=proven[0].history)
             wait = backoff.seconds()
-            if self._now.monotonic() + wait >= starting.until or not self.provable:
+            if self._now.monotonic() + wait >= starting.until or once or not self.provable:
                 return Seen("nothing", candidates=candidates)
             yield from pause(wait)
 
@@ -142,13 +145,21 @@ class Observer:
                 raise self._starting.ambiguous(why, (chosen,))
             yield from pause(wait)
 
-    def read_gate(self, chosen: str, seen: Seen) -> Procedure[None]:
-        """A caller who keeps no record gives an id only: what it stands for is read from the run's own gate."""
-        if not self._gated or seen.instance is None:
-            return
-        gate = yield from self._starting.gate_of(chosen)
-        if gate is not None:
-            seen.found = [Found(seen.instance, gate)]
+    def read_gate(self, chosen: str, seen: Seen) -> Procedure[bool]:
+        """Read what a run stands for from its own gate. False where the engine does not show it in five seconds."""
+        if seen.instance is None:
+            return False
+        give_up = min(self._starting.until, self._now.monotonic() + HISTORY_SECONDS)
+        backoff = Backoff(self._now)
+        while True:
+            gate = yield from self._starting.gate_of(chosen)
+            if gate is not None:
+                seen.found = [Found(seen.instance, gate)]
+                return True
+            wait = backoff.seconds()
+            if self._now.monotonic() + wait >= give_up:
+                return False
+            yield from pause(wait)
 
     def _read_end(self, instance: Instance) -> Procedure[Seen]:
         state = instance.state
@@ -157,8 +168,9 @@ class Observer:
         if self._gated and not shows_release(instance):
             if (yield from self._nothing_launched(instance, behind=0)):
                 return Seen("ended before release", instance=instance)
-        elif state == "cancelled" and (yield from self._nothing_launched(instance, behind=0 if self._gated else -1)):
-            return Seen("cancelled unmoved", instance=instance)
+        elif state == "cancelled":
+            unmoved = yield from self._nothing_launched(instance, behind=0 if self._gated else -1)
+            return Seen("cancelled unmoved" if unmoved else "cancelled moved", instance=instance)
         return Seen("ended badly", instance=instance)
 
     def _nothing_launched(self, instance: Instance, behind: int) -> Procedure[bool]:

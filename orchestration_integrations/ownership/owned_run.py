@@ -27,6 +27,7 @@ from ..api.errors import (
     KeyReusedError,
     OwnerGoneError,
     OwnerUnreachableError,
+    RecordConflictError,
     WaitTimeoutError,
 )
 from ..api.models import CancelOutcome, Instance, RunResult
@@ -36,6 +37,7 @@ from ..procedures.holding import Hold
 from ..procedures.listing import Versions
 from ..procedures.wording import cancel_text
 from .beginning import Beginning
+from .comparing import Comparing
 from .keeping import Keeper
 from .record import GOOD_END, Owner, RunRecord, RunStore
 from .request import OwnedRequest
@@ -224,6 +226,7 @@ class OwnedRun:
                     yield from self.conclude("never_started")
                 raise
             return (yield from self._give_up(error, waiting, on_timeout, cancel_seconds))
+        yield from Comparing(self.keeper, self._versions, self._now).verify(result.instance)
         yield from self.conclude(GOOD_END)
         return result
 
@@ -261,7 +264,18 @@ class OwnedRun:
         instance_id = self.instance_id
         if instance_id is None or not (yield from self.keeper.hold()):
             return None
-        return (yield from cancel(instance_id, timeout=seconds, versions=self._versions, now=self._now))
+        try:
+            return (
+                yield from cancel(
+                    instance_id,
+                    timeout=seconds,
+                    versions=self._versions,
+                    now=self._now,
+                    permit=self.keeper.still_mine,
+                )
+            )
+        except RecordConflictError:
+            return None
 
 
 def same_end(

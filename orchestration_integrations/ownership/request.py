@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
 from ..procedures.define import KEY_VARIABLE
 from ..procedures.gate import GATE_VARIABLE
+from .record import RunRecord
 from .resolve import How
 
 
@@ -36,6 +37,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         fixed_content: other content is refused for a new run too.
         attempt: names this attempt; all calls of one attempt have the same name.
         facts: put on record with whatever this attempt saves.
+        rival: told the record, says whether another caller that runs beside this attempt has the key: for a framework
+            that runs several callers in one attempt of what encloses them.
         chosen: the instance that an earlier attempt had chosen, for callers who keep no record.
         wait_for_key: a key that another caller of this process holds is waited for, instead of refused.
         allow_unbound: placeholders without a value may pass.
@@ -56,6 +59,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     fixed_content: bool = False
     attempt: str = ""
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    rival: Callable[[RunRecord], bool] | None = None
     chosen: str | None = None
     wait_for_key: bool = False
     allow_unbound: bool = False

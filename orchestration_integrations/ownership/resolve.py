@@ -43,6 +43,7 @@ Shows = Literal[
     "ended well",
     "ended badly",
     "cancelled unmoved",  # cancelled, and nothing behind the gate had begun
+    "cancelled moved",  # cancelled after something behind the gate had begun
 ]
 ON_RECORD: tuple[OnRecord, ...] = ("none", "intended", "chosen", "ended", "told")
 HOWS: tuple[How, ...] = ("first", "again", "new")
@@ -57,6 +58,7 @@ INSTANCES: tuple[Shows, ...] = (
     "ended well",
     "ended badly",
     "cancelled unmoved",
+    "cancelled moved",
 )
 
 Kind = Literal[
@@ -181,7 +183,9 @@ def _chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("cancel first", 15) if new else Verdict("continue", 14)
     if shows == "cancelled unmoved" and question.held:
         return Verdict("new round", 16)
-    if shows in ("ended well", "ended badly", "cancelled unmoved", "ended before release"):
+    if shows in ("cancelled unmoved", "cancelled moved") and new:
+        return Verdict("new round", 15)  # the cancel that a new run asks for has happened already
+    if shows in ("ended well", "ended badly", "cancelled unmoved", "cancelled moved", "ended before release"):
         return Verdict("report", 17)
     return Verdict("ambiguous", 0)
 
@@ -191,6 +195,8 @@ def _told(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round", 20)
     if shows == "unknown id":
         return Verdict("wrong server", 9) if question.seen else Verdict("keep trying", 10)
+    if shows in ("runs", "at checkpoint"):
+        return Verdict("continue", 14)
     if question.good:
         return Verdict("report", 18)
     if question.rerun:

@@ -8,6 +8,7 @@ lost or refused by a passing fault is sent again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from ..api.calls import abort_instance, get_instance
@@ -16,7 +17,7 @@ from ..api.models import ActivityRun, CancelOutcome, Instance
 from .effects import Backoff, Now, Procedure, do, pause
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
-from .start import unknown_to_engine
+from .start import ANSWER_HOLDS_SECONDS, unknown_to_engine
 from .waiting import ROW_GRACE, is_old
 
 MOVED_SECONDS = 3.0
@@ -28,9 +29,18 @@ REPEAT_AFTER = 3.0
 
 
 def cancel(
-    instance_id: str, *, timeout: float, versions: Versions, now: Now, row_grace: float = ROW_GRACE
+    instance_id: str,
+    *,
+    timeout: float,
+    versions: Versions,
+    now: Now,
+    row_grace: float = ROW_GRACE,
+    permit: Callable[[], Procedure[None]] | None = None,
 ) -> Procedure[CancelOutcome]:
     """Abort, then read until the instance has ended or ``timeout`` seconds have passed.
+
+    Args:
+        permit: asked before each abort; what it raises ends the cancel. Its word holds for ten seconds.
 
     Raises:
         NotFoundError: the server answers, and knows no such instance.
@@ -47,8 +57,12 @@ def cancel(
     backoff = Backoff(now, first=0.05, longest=1.0)
     while True:
         if now.monotonic() >= abort_at:
+            allowed = max(until, now.monotonic() + LEAST)
+            if permit is not None:
+                yield from permit()
+                allowed = min(allowed, now.monotonic() + ANSWER_HOLDS_SECONDS)
             try:
-                yield from do(call, max(until, now.monotonic() + LEAST))
+                yield from do(call, allowed)
                 said, again = "204", REPEAT_AFTER
             except OrchestrationError as error:
                 said = summary(error)

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ..api.definitions import canonical
+from ..api.definitions import PLACEHOLDER, SAFE_INTEGER, canonical, strings_of
+from ..api.models import StageRun
 from .gate import FORMAT, GateText, own_stages
 
 STAGES_DIGITS = 8
@@ -42,6 +43,10 @@ class Content(msgspec.Struct, frozen=True):
         return GateText(
             key=key, stages=self.stages, variables=_all_variables(key, self.variables), round=round, format=self.format
         )
+
+
+UNKNOWN = Content(stages="", variables={}, format="")
+"""The content of a run of which only the id is known: its gate says what it stands for."""
 
 
 def content_of(
@@ -102,6 +107,44 @@ def differs_from_gate(gate: GateText, asked: Content) -> tuple[str, ...]:
     if gate.variables != wanted.variables:
         found.append("content")
     return tuple(found)
+
+
+def differs_from_history(
+    stages: Sequence[Mapping[str, Any]], texts: Mapping[str, str], history: Sequence[StageRun]
+) -> tuple[str, ...]:
+    """The variables whose values a run's history shows to be others: all that is known of a run without a gate.
+
+    Only what a launched stage shows as a whole string is compared; the server normalises durations, and numbers from
+    2**53 on lose digits there.
+    """
+    found: dict[str, None] = {}
+    for stage, run in zip(stages, history, strict=False):
+        kind, body = next(iter(stage.items()), ("", {}))
+        shown = dict(strings_of(_as_texts(run.input)))
+        for path, template in strings_of(body if kind != "delay" else {}):
+            name = PLACEHOLDER.fullmatch(template)
+            if name is None or name[1] not in texts or path not in shown:
+                continue
+            mine, theirs = texts[name[1]], shown[path]
+            if mine != theirs and not (_is_large(mine) or _same_number(mine, theirs)):
+                found[f"variables.{name[1]}"] = None
+    return tuple(found)
+
+
+def _as_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_texts(inner) for inner in value]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _is_large(text: str) -> bool:
+    return text.isdecimal() and int(text) >= SAFE_INTEGER
+
+
+def _same_number(mine: str, theirs: str) -> bool:
+    return mine.isdecimal() and theirs.isdecimal() and int(mine) == int(theirs)
 
 
 def _all_variables(key: str, digests: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ for the same name nothing is ever repeated.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..api.calls import get_instance, get_instance_history, get_workflow, send_event
 from ..api.definitions import awaited_event, may_become
@@ -29,7 +29,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import Instance, StageStatus
-from .effects import Backoff, Now, Procedure, do, insist, pause
+from .effects import Backoff, Now, Procedure, ask_or_raise, do, insist, pause
 from .listing import Versions
 from .waiting import FAILURE_SECONDS, ROW_GRACE
 
@@ -52,8 +52,12 @@ def send_event_when_ready(
     versions: Versions,
     now: Now,
     row_grace: float = ROW_GRACE,
+    before_send: Callable[[], object] | None = None,
 ) -> Procedure[Instance]:
     """Deliver an event to the stage that waits for it.
+
+    Args:
+        before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
     Raises:
         EventNotDeliveredError: with the reason.
@@ -61,7 +65,7 @@ def send_event_when_ready(
     """
     started = now.monotonic()
     until = float("inf") if timeout is None else started + timeout
-    delivery = _Delivery(instance_id, name, versions, now, until)
+    delivery = _Delivery(instance_id, name, versions, now, until, before_send)
     instance = yield from delivery.read(row_grace)
     waiting_stages = yield from delivery.stages_for(instance)
     target = _target(delivery, waiting_stages, stage, instance)
@@ -72,12 +76,21 @@ def send_event_when_ready(
 class _Delivery:
     """What the steps of one delivery share."""
 
-    def __init__(self, instance_id: str, name: str, versions: Versions, now: Now, until: float) -> None:
+    def __init__(
+        self,
+        instance_id: str,
+        name: str,
+        versions: Versions,
+        now: Now,
+        until: float,
+        before_send: Callable[[], object] | None,
+    ) -> None:
         self.instance_id = instance_id
         self.name = name
         self.versions = versions
         self.now = now
         self.until = until
+        self.before_send = before_send
         self.event_call = send_event(instance_id, name, versions.plain)
 
     def failed(self, reason: NotDelivered, why: str, instance: Instance | None) -> EventNotDeliveredError:
@@ -231,6 +244,8 @@ def _capped(delivery: _Delivery) -> float | None:
 
 def _send(delivery: _Delivery) -> Procedure[str]:
     """``taken`` (204), ``lost`` (may have been taken) or ``refused`` (surely was not)."""
+    if delivery.before_send is not None:
+        yield from ask_or_raise(delivery.before_send)
     try:
         yield from do(delivery.event_call, _capped(delivery))
     except OrchestrationError as error:

@@ -67,6 +67,13 @@ class Found(msgspec.Struct, frozen=True):
     gate: GateText
 
 
+class Proof(msgspec.Struct, frozen=True):
+    """A run whose history carries the key."""
+
+    instance: Instance
+    history: Sequence[StageRun]
+
+
 class Look(msgspec.Struct):
     """What a look found of the key: released runs, and unreleased ones that wait; the oldest first."""
 
@@ -445,11 +452,11 @@ class Starting:
                 return instance
             yield from pause(wait)
 
-    def proofs(self, *, provable: bool) -> Procedure[tuple[list[Instance], list[str]]]:
+    def proofs(self, *, provable: bool) -> Procedure[tuple[list[Proof], list[str]]]:
         """(runs whose history carries the key, ids of all candidates); the oldest first."""
         rows = yield from self._candidates()
         rows.sort(key=lambda row: (row.created_at, row.id))
-        proven: list[Instance] = []
+        proven: list[Proof] = []
         for row in rows if provable else ():
             history: Sequence[StageRun]
             try:
@@ -457,7 +464,7 @@ class Starting:
             except OrchestrationError:
                 continue
             if any(is_same_key(text, self.key) for run in history for _, text in strings_of(run.input)):
-                proven.append(row)
+                proven.append(Proof(row, history))
             elif row.terminated:
                 self.foreign.add(row.id)  # all that will ever stand in its history has been read
         return proven, [row.id for row in rows]

@@ -37,6 +37,7 @@ from ..api.errors import (
 from ..api.instants import UNKNOWN_INSTANT, format_instant
 from ..api.models import ActivityRun, Instance, Moved, RunResult, StageEvent, StageRun
 from .effects import Now, Procedure, do, pause, tell
+from .gate import own_number
 from .listing import Versions
 from .moved import STILL, read_moved
 
@@ -214,6 +215,7 @@ class Waiting(msgspec.Struct):
     _asked_engine: int = 0
     _held: Seen | None = None
     _asked_definition: bool = False
+    _definition: Sequence[Mapping[str, Any]] | None = None
 
     def begin(self, now: float) -> Step:
         """The first step."""
@@ -297,6 +299,7 @@ class Waiting(msgspec.Struct):
 
     def _on_definition(self, stages: Sequence[Mapping[str, object]], now: float) -> Step:
         self.stage_count = len(stages)
+        self._definition = stages
         for number, stage in enumerate(stages):
             self._stages.setdefault(number, _Told()).name = _RUNS.get(next(iter(stage), ""))
         return self._resume(now)
@@ -397,8 +400,15 @@ class Waiting(msgspec.Struct):
     def _event(
         self, stage: int, kind: Literal["begun", "ended", "failing", "listening"], detail: str | None
     ) -> StageEvent:
-        name = self._stages[stage].name
-        return StageEvent(instance_id=self.instance_id, stage=stage, kind=kind, name=name, detail=detail)
+        known = self._definition is not None and stage < len(self._definition)
+        return StageEvent(
+            instance_id=self.instance_id,
+            stage=stage,
+            kind=kind,
+            name=self._stages[stage].name,
+            detail=detail,
+            own_stage=own_number(self._definition or (), stage) if known else stage,
+        )
 
     def _stage_events(self, instance: Instance) -> tuple[StageEvent, ...]:
         """Begin and end of each stage, once and in order, also of those that came and went unseen."""
@@ -516,7 +526,9 @@ def error_of(end: End, instance_id: str, moved: Moved) -> OrchestrationError:
         if isinstance(end.error, NotFoundError):
             known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
             return NotFoundError(
-                f"instance {instance_id} {known} ({summary(end.error)})", status_code=end.error.status_code
+                f"instance {instance_id} {known} ({summary(end.error)})",
+                status_code=end.error.status_code,
+                error_code=end.error.error_code,
             )
         if isinstance(end.error, AuthenticationError):
             return AuthenticationError(

@@ -10,16 +10,22 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from msgspec.structs import replace
+
 from orchestration_integrations.api.errors import AmbiguousRunError
+from orchestration_integrations.ownership import beginning, comparing, keeping, observing, owned_run
+from orchestration_integrations.ownership.resolve import Verdict
 from orchestration_integrations.procedures import cancel, events, start, waiting
-from orchestration_integrations.procedures.effects import do, tell
+from orchestration_integrations.procedures.effects import Ask, do
+from orchestration_integrations.run_store import MemoryRunStore
 
 
 @contextmanager
 def retries_a_submit_on_timeout() -> Iterator[None]:
     """A run whose answer was lost is simply sent again."""
     with mock.patch.object(start, "is_ambiguous", return_value=False):
-        yield
+        with mock.patch.object(beginning, "is_ambiguous", return_value=False):
+            yield
 
 
 @contextmanager
@@ -44,19 +50,17 @@ def trusts_204() -> Iterator[None]:
 @contextmanager
 def trusts_absence() -> Iterator[None]:
     """No row shows the run, so it is started again."""
-    real = start._proof
+    real = beginning.Beginning._look_for_proof
 
-    def proof(self: Any, why: str, provable: bool, cause: Any) -> Any:
+    def look_for_proof(self: Any, lost: Any) -> Any:
         try:
-            return (yield from real(self, why, provable, cause))
+            return (yield from real(self, lost))
         except AmbiguousRunError as error:
             if error.candidates:
                 raise
-        instance = yield from start._submit(self)
-        yield from tell(self.request.on_chosen, instance.id)
-        return instance
+        return (yield from self._starting.submit(None, "runGate"))
 
-    with mock.patch.object(start, "_proof", proof):
+    with mock.patch.object(beginning.Beginning, "_look_for_proof", look_for_proof):
         yield
 
 
@@ -76,15 +80,18 @@ def drops_the_last_look() -> Iterator[None]:
 @contextmanager
 def forgets_what_was_chosen() -> Iterator[None]:
     """An attempt chooses anew although an earlier one had stored its choice, and takes any of several."""
-    real = start._gated
 
-    def gated(self: start._Start) -> Any:
-        self.request.chosen = None
-        self.request.fresh = True
-        return (yield from real(self))
-
-    with mock.patch.object(start, "_gated", gated):
+    def load(self: keeping.Keeper, *, resumed: bool = False) -> Any:
+        self.record = None
+        return None
         yield
+
+    def vouches(self: keeping.Keeper) -> bool:
+        return True
+
+    with mock.patch.object(keeping.Keeper, "load", load), mock.patch.object(keeping.Keeper, "vouches", vouches):
+        with mock.patch.object(keeping.Keeper, "how", lambda self: "first"):
+            yield
 
 
 @contextmanager
@@ -116,15 +123,200 @@ def sends_events_blindly() -> Iterator[None]:
 @contextmanager
 def always_gives_up() -> Iterator[None]:
     """A client that is never wrong because it never says anything."""
-    real = start._gated
+    real = beginning.Beginning.run
 
-    def gated(self: start._Start) -> Any:
+    def run(self: beginning.Beginning) -> Any:
         yield from real(self)
-        raise self.ambiguous("who knows", ())
+        raise self._starting.ambiguous("who knows", ())
 
-    with mock.patch.object(start, "_gated", gated):
+    with mock.patch.object(beginning.Beginning, "run", run):
         yield
 
+
+# ---- whose run it is -------------------------------------------------------------------------------
+
+
+@contextmanager
+def compares_no_content() -> Iterator[None]:
+    """A used key with another amount comes back to the first payment."""
+    with mock.patch.object(comparing.Comparing, "check", lambda self, kind, seen: None):
+        yield
+
+
+@contextmanager
+def asks_no_owner() -> Iterator[None]:
+    """A run is released although nobody wants it any more."""
+
+    def permit(self: Any, instance_id: str) -> Any:
+        return
+        yield
+
+    with mock.patch.object(owned_run.OwnedRun, "_permit", permit):
+        yield
+
+
+@contextmanager
+def asks_the_owner_once() -> Iterator[None]:
+    """The owner's first answer stands for all later sends."""
+    real = owned_run.OwnedRun._permit
+
+    def permit(self: Any, instance_id: str) -> Any:
+        if not getattr(self, "asked", False):
+            yield from real(self, instance_id)
+            self.asked = True
+
+    with mock.patch.object(owned_run.OwnedRun, "_permit", permit):
+        yield
+
+
+@contextmanager
+def saves_afterwards() -> Iterator[None]:
+    """What was done is put on record after it was done."""
+    real = keeping.Keeper.note_seen
+
+    def save(self: keeping.Keeper, record: Any) -> Any:
+        self.record = record
+        return
+        yield
+
+    def note_seen(self: keeping.Keeper, instance: Any) -> Any:
+        if self.store is not None and self.record is not None:
+            stored = (yield Ask(self.store.load, (self.record.key,))).value
+            revision = (stored.revision if stored is not None else 0) + 1
+            self.record = replace(self.record, revision=revision)
+            yield Ask(self.store.save, (self.record,))
+        yield from real(self, instance)
+
+    with mock.patch.object(keeping.Keeper, "save", save), mock.patch.object(keeping.Keeper, "note_seen", note_seen):
+        yield
+
+
+@contextmanager
+def chooses_by_overwriting() -> Iterator[None]:
+    """The last choice of an instance wins."""
+    with mock.patch.object(MemoryRunStore, "choose", lambda self, key, round, instance_id: instance_id):
+        yield
+
+
+@contextmanager
+def computes_the_event_anew() -> Iterator[None]:
+    """What opens a gate is computed from what is asked for now."""
+    real = beginning.Beginning._release
+
+    def release(self: Any, instance_id: str, gate: str | None, others: Any) -> Any:
+        text = self._comparing.content.gate_text(self._request.run_key, 0).text
+        return (yield from real(self, instance_id, text, others))
+
+    with mock.patch.object(beginning.Beginning, "_release", release):
+        yield
+
+
+@contextmanager
+def lets_the_loser_cancel() -> Iterator[None]:
+    """An attempt that another one has superseded cancels the run all the same."""
+
+    def hold(self: keeping.Keeper) -> Any:
+        return self.instance_id is not None
+        yield
+
+    def still_mine(self: keeping.Keeper) -> Any:
+        return
+        yield
+
+    with mock.patch.object(keeping.Keeper, "hold", hold), mock.patch.object(keeping.Keeper, "still_mine", still_mine):
+        yield
+
+
+@contextmanager
+def lets_another_caller_pass() -> Iterator[None]:
+    """A second call of one attempt gets the first one's run."""
+    real = keeping.Keeper.load
+
+    def load(self: keeping.Keeper, *, resumed: bool = False) -> Any:
+        return (yield from real(self, resumed=True))
+
+    with mock.patch.object(keeping.Keeper, "load", load):
+        yield
+
+
+@contextmanager
+def starts_anew_what_is_unknown() -> Iterator[None]:
+    """A clear of a run whose fate is unknown starts another one."""
+    real = beginning.resolve
+
+    def resolve(question: Any, shows: Any) -> Verdict:
+        if question.how == "new" and shows == "nothing" and not question.gated:
+            return Verdict("new round", 8)
+        return real(question, shows)
+
+    with mock.patch.object(beginning, "resolve", resolve):
+        yield
+
+
+@contextmanager
+def starts_anew_beside_a_run() -> Iterator[None]:
+    """A new run is started while the old one goes on."""
+    real = beginning.resolve
+
+    def resolve(question: Any, shows: Any) -> Verdict:
+        verdict = real(question, shows)
+        return Verdict("new round", 15) if verdict.kind == "cancel first" else verdict
+
+    with mock.patch.object(beginning, "resolve", resolve):
+        yield
+
+
+@contextmanager
+def takes_a_lost_record_for_none() -> Iterator[None]:
+    """A store that is away is read as an empty one."""
+    real = keeping.Keeper.load
+
+    def load(self: keeping.Keeper, *, resumed: bool = False) -> Any:
+        try:
+            return (yield from real(self, resumed=resumed))
+        except OSError:
+            self.record = None
+            return None
+
+    with mock.patch.object(keeping.Keeper, "load", load):
+        yield
+
+
+@contextmanager
+def takes_every_store_for_complete() -> Iterator[None]:
+    """An empty file in a new pod is taken for proof that nothing was started."""
+    with mock.patch.object(keeping.Keeper, "vouches", lambda self: True):
+        yield
+
+
+@contextmanager
+def takes_any_end_for_unmoved() -> Iterator[None]:
+    """A run that we cancelled is started anew although it had paid."""
+    real = observing.Observer._nothing_launched
+
+    def nothing_launched(self: Any, instance: Any, behind: int) -> Any:
+        yield from real(self, instance, behind)
+        return True
+
+    with mock.patch.object(observing.Observer, "_nothing_launched", nothing_launched):
+        yield
+
+
+OWNER_MUTANTS: tuple[Callable[[], Any], ...] = (
+    compares_no_content,
+    asks_no_owner,
+    asks_the_owner_once,
+    saves_afterwards,
+    chooses_by_overwriting,
+    computes_the_event_anew,
+    lets_the_loser_cancel,
+    lets_another_caller_pass,
+    starts_anew_what_is_unknown,
+    starts_anew_beside_a_run,
+    takes_a_lost_record_for_none,
+    takes_every_store_for_complete,
+    takes_any_end_for_unmoved,
+)
 
 MUTANTS: tuple[Callable[[], Any], ...] = (
     retries_a_submit_on_timeout,

@@ -1,0 +1,222 @@
+"""Where records are kept: compare before a save, the first choice stands, nothing is deleted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sqlite3
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration_integrations import (
+    ConfigurationError,
+    MemoryRunStore,
+    RecordConflictError,
+    RunRecord,
+    SqliteRunStore,
+    UnreadableRecordError,
+)
+from orchestration_integrations.procedures.content import Content
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def record(key="k", **changes):
+    plain = RunRecord(
+        key=key,
+        state="intended",
+        workflow_id="w",
+        server="http://s",
+        since=NOW,
+        content=Content(stages="0" * 8, variables={"amount": "1" * 12}),
+    )
+    return plain.changed(**changes)
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request, tmp_path):
+    return SqliteRunStore(tmp_path / "runs.db") if request.param == "sqlite" else MemoryRunStore()
+
+
+def test_a_record_is_stored_and_found(store):
+    assert store.load("k") is None
+    first = record()
+    store.save(first)
+    assert store.load("k") == first
+    second = first.changed(state="chosen", instance_id="i", seen=True, created_at=NOW, passing=(2,))
+    store.save(second)
+    assert store.load("k") == second
+    assert store.records() == (second,)
+
+
+def test_a_save_from_an_old_record_is_refused(store):
+    first = record()
+    store.save(first)
+    mine, theirs = first.changed(attempt="mine"), first.changed(attempt="theirs")
+    store.save(theirs)
+    with pytest.raises(RecordConflictError, match="theirs") as caught:
+        store.save(mine)
+    assert caught.value.run_key == "k"
+    assert store.load("k") == theirs
+    with pytest.raises(RecordConflictError):
+        store.save(record())
+
+
+def test_the_same_saving_again_knows_itself(store):
+    first = record()
+    store.save(first)
+    store.save(first)
+    second = first.changed(state="chosen", instance_id="i")
+    store.save(second)
+    store.save(second)
+    assert store.load("k") == second
+
+
+def test_the_first_choice_stands(store):
+    assert store.choose("k", 0, "one") == "one"
+    assert store.choose("k", 0, "two") == "one"
+    assert store.choose("k", 1, "two") == "two"
+    assert store.choose("other", 0, "two") == "two"
+
+
+def test_settling_deletes_nothing(store):
+    store.settle("never used")
+    assert store.load("never used").settled
+    first = record()
+    store.save(first)
+    store.save(first.changed(state="chosen", instance_id="i"))
+    store.settle("k")
+    kept = store.load("k")
+    assert (kept.settled, kept.instance_id, kept.state) == (True, "i", "chosen")
+
+
+def test_what_each_store_vouches_for(tmp_path):
+    assert MemoryRunStore().complete_since is None
+    before = datetime.now(timezone.utc)
+    made = SqliteRunStore(tmp_path / "runs.db").complete_since
+    assert before <= made <= datetime.now(timezone.utc)
+    assert SqliteRunStore(tmp_path / "runs.db").complete_since == made
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "file:x?mode=memory"])
+def test_a_path_that_is_no_file_is_refused(path):
+    with pytest.raises(ConfigurationError) as caught:
+        SqliteRunStore(path)
+    assert caught.value.field == "path"
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path):
+    (tmp_path / "runs.db").write_text("not a database, " * 100)
+    with pytest.raises(ConfigurationError, match="runs.db"):
+        SqliteRunStore(tmp_path / "runs.db")
+    with pytest.raises(ConfigurationError):
+        SqliteRunStore(tmp_path / "no" / "such" / "folder" / "runs.db")
+
+
+# ---- the stored form -------------------------------------------------------------------------------
+
+texts = st.text(max_size=20)
+records = st.builds(
+    RunRecord,
+    key=st.text(min_size=1),
+    state=st.sampled_from(["intended", "chosen", "ended", "told"]),
+    workflow_id=texts,
+    server=texts,
+    since=st.datetimes(timezones=st.just(timezone.utc)),
+    content=st.builds(
+        Content, stages=texts, variables=st.dictionaries(texts, texts), workflow_id=st.none() | texts, format=texts
+    ),
+    round=st.integers(0, 10**6),
+    gate=texts,
+    instance_id=st.none() | texts,
+    end=st.none() | texts,
+    seen=st.booleans(),
+    created_at=st.none() | st.datetimes(timezones=st.just(timezone.utc)),
+    hold=st.booleans(),
+    passing=st.lists(st.integers(0, 50)).map(tuple),
+    settled=st.booleans(),
+    attempt=texts,
+    returned=st.booleans(),
+    told_by=texts,
+    facts=st.dictionaries(texts, st.none() | st.integers(-(2**53), 2**53) | texts),
+    revision=st.integers(0, 10**6),
+    nonce=texts,
+)
+
+
+@given(records)
+def test_a_record_survives_its_stored_form(one):
+    stored = one.to_json()
+    assert RunRecord.from_json(stored) == one
+    assert RunRecord.from_json(json.dumps(stored)) == one
+
+
+def test_fields_of_a_later_version_are_kept():
+    stored = {**record().to_json(), "colour": "blue"}
+    again = RunRecord.from_json(stored).changed(state="chosen", instance_id="i").to_json()
+    assert again["colour"] == "blue"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "{",
+        "[]",
+        "null",
+        {},
+        {"version": 1, "key": "k"},
+        {**record().to_json(), "version": 2},
+        {**record().to_json(), "state": "dreamt"},
+        {**record().to_json(), "revision": "many"},
+    ],
+)
+def test_what_cannot_be_read_is_an_error_and_no_guess(stored):
+    with pytest.raises(UnreadableRecordError) as caught:
+        RunRecord.from_json(stored)
+    assert caught.value.field == "record"
+
+
+def test_an_unreadable_row_stops_a_load(tmp_path):
+    store = SqliteRunStore(tmp_path / "runs.db")
+    store.save(record())
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        connection.execute("UPDATE runs SET record = '{}'")
+    with pytest.raises(UnreadableRecordError):
+        store.load("k")
+
+
+# ---- side by side ----------------------------------------------------------------------------------
+
+
+def _choose_and_append(path, number, results):
+    store = SqliteRunStore(path)
+    won = store.choose("k", 0, f"instance-{number}")
+    saved = 0
+    for _ in range(20):
+        while True:
+            stored = store.load("k")
+            mine = record(attempt=str(number)) if stored is None else stored.changed(attempt=str(number))
+            try:
+                store.save(mine)
+            except RecordConflictError:
+                continue
+            saved += 1
+            break
+    results.put((won, saved))
+
+
+def test_processes_side_by_side_lose_nothing(tmp_path):
+    path = str(tmp_path / "runs.db")
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_choose_and_append, args=(path, number, results)) for number in range(4)]
+    for one in workers:
+        one.start()
+    answers = [results.get(timeout=60) for _ in workers]
+    for one in workers:
+        one.join(30)
+    assert len({won for won, _ in answers}) == 1
+    assert SqliteRunStore(path).load("k").revision == sum(saved for _, saved in answers) == 80
