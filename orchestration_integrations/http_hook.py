@@ -35,6 +35,7 @@ from .api.errors import (
     ConfigurationError,
     OrchestrationError,
     StateUnknownError,
+    TransportError,
     ValidationError,
     is_ambiguous,
     summary,
@@ -208,7 +209,10 @@ class _Hook:
         allowed = self.settings.timeout
         if call.holds:
             allowed = max(allowed, self.settings.retry_budget)
-        at = self._clock.monotonic() + allowed
+        now = self._clock.monotonic()
+        if until is not None and now >= until:
+            raise TransportError(f"{call.what}: not sent, its time was over", sent=False)
+        at = now + allowed
         return Deadline(self._clock, at if until is None else min(at, until))
 
     def _until(self, call: Call[Any], deadline: float) -> float | None:
@@ -407,8 +411,6 @@ class _Hook:
             raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
         if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
             raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
-        if isinstance(workflow, str):
-            calls.get_workflow(workflow)
         deadline = None if timeout is None else self._clock.time() + _at_least_zero(timeout, "timeout")
         self.waiting("unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts)
         wanted = request.OwnedRequest(
@@ -428,6 +430,8 @@ class _Hook:
             allow_unbound=allow_unbound,
             timeout=_at_least_zero(start_timeout, "start_timeout"),
         )
+        if isinstance(workflow, str):
+            calls.get_workflow(workflow)  # refuses a bad id before anything is sent
 
         def waiting_for(instance_id: str) -> Procedure[RunResult]:
             return self._wait(instance_id, None, poll_interval, on_stage, fail_after_attempts, deadline, None)
@@ -516,6 +520,20 @@ class _Hook:
         _warn_of_repeats(instance_id, result.moved)
         return result
 
+    def waiting_for(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> Procedure[RunResult]:
+        """The wait for an instance as a procedure, to be performed within another one. Arguments as for ``wait``."""
+        return self._wait(instance_id, timeout, poll_interval, on_stage, fail_after_attempts, deadline, row_grace)
+
     def waiting(
         self,
         instance_id: str,
@@ -552,7 +570,12 @@ class _Hook:
         )
 
     def _send_when_ready(
-        self, instance_id: str, name: str, stage: int | None, timeout: float | None
+        self,
+        instance_id: str,
+        name: str,
+        stage: int | None,
+        timeout: float | None,
+        before_send: Callable[[], object] | None,
     ) -> Procedure[Instance]:
         calls.send_event(instance_id, name)  # refuses bad input before anything is sent
         if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
@@ -565,6 +588,7 @@ class _Hook:
             versions=self._versions,
             now=self,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+            before_send=before_send,
         )
 
     def _cancel(
@@ -1230,7 +1254,13 @@ class OrchestrationHttpHook(_Hook):
             handle.result = self.perform(once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout))
 
     def send_event_when_ready(
-        self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
+        self,
+        instance_id: str,
+        name: str,
+        *,
+        stage: int | None = None,
+        timeout: float | None = None,
+        before_send: Callable[[], object] | None = None,
     ) -> Instance:
         """Wait until a stage listens for the event, send it, and see that this stage ended: operations GetInstance,
         GetWorkflow, GetInstanceHistory, SendEvent.
@@ -1242,6 +1272,7 @@ class OrchestrationHttpHook(_Hook):
             name: of the event.
             stage: which stage is meant, from 0; needed where several stages wait for the name.
             timeout: seconds, None for no limit.
+            before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
         Returns:
             The instance, that stage behind it.
@@ -1251,7 +1282,7 @@ class OrchestrationHttpHook(_Hook):
             NotFoundError: there is no such instance.
         """
         with telemetry.span("send_event", instance_id=instance_id):
-            return self.perform(self._send_when_ready(instance_id, name, stage, timeout))
+            return self.perform(self._send_when_ready(instance_id, name, stage, timeout, before_send))
 
     def cancel(
         self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None
@@ -1640,11 +1671,17 @@ class AsyncOrchestrationHttpHook(_Hook):
             )
 
     async def send_event_when_ready(
-        self, instance_id: str, name: str, *, stage: int | None = None, timeout: float | None = None
+        self,
+        instance_id: str,
+        name: str,
+        *,
+        stage: int | None = None,
+        timeout: float | None = None,
+        before_send: Callable[[], object] | None = None,
     ) -> Instance:
-        """As ``OrchestrationHttpHook.send_event_when_ready``."""
+        """As ``OrchestrationHttpHook.send_event_when_ready``. ``before_send`` is called in a thread."""
         with telemetry.span("send_event", instance_id=instance_id):
-            return await self.perform(self._send_when_ready(instance_id, name, stage, timeout))
+            return await self.perform(self._send_when_ready(instance_id, name, stage, timeout, before_send))
 
     async def cancel(
         self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None

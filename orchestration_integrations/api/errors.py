@@ -396,6 +396,11 @@ def is_unexplained(error: OrchestrationError) -> bool:
     return isinstance(error, ServerError) and not is_passing(error) and error.status_code in (200, 201, 500)
 
 
+def is_gateways_404(error: BaseException) -> bool:
+    """A 404 without an error code: a gateway or a wrong path answered, not the server. It denies nothing."""
+    return isinstance(error, NotFoundError) and error.status_code == 404 and error.error_code is None
+
+
 def is_ambiguous(error: OrchestrationError) -> bool:
     """Whether a submit that ended with ``error`` may have been carried out.
 

@@ -201,7 +201,9 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """What a wait tells of a stage.
 
     ``name`` is ``RunSend``, ``RunDelay`` …, None while unknown. ``detail``: the event listened for,
-    the last failure with attempt and next try, or the error that the stage ended with.
+    the last failure with attempt and next try, or the error that the stage ended with. ``stage`` is the server's
+    number; ``own_stage`` the one that the stage has in the definition as its user wrote it: None for the gate, the
+    server's number where the definition could not be read.
     """
 
     instance_id: str
@@ -209,6 +211,7 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["begun", "ended", "failing", "listening"]
     name: str | None
     detail: str | None
+    own_stage: int | None = None
 
 
 # ---- from JSON -------------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ class Beginning:
             held=record is not None and record.hold,
             good=record is not None and record.end == GOOD_END,
             rerun=self._request.rerun_failed and record is not None and record.told_by != self._request.attempt,
+            returned=record is not None and record.returned,
         )
 
     def _observe(self, observer: Observer, question: Question, token: bool) -> Procedure[Seen]:

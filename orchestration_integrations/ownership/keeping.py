@@ -10,6 +10,8 @@ import logging
 from datetime import datetime, timezone
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..api.errors import KeyReusedError, RecordConflictError, ValidationError
 from ..api.models import Instance
 from ..procedures.content import UNKNOWN, Content
@@ -188,8 +190,12 @@ class Keeper:
                 self.record = record
                 return True
             if isinstance(answer.error, RecordConflictError):
-                self.superseded = True
-                break
+                stored = yield from self._stored_by_me()
+                if stored is None:
+                    self.superseded = True
+                    break
+                changes = {"revision": stored.revision, "hold": stored.hold or record.hold}
+                record = replace(record, **changes).changed()
         logger.warning(
             "run key %s, instance %s: not recorded that it is %s: %r",
             record.key,
@@ -237,10 +243,25 @@ class Keeper:
         if self.store is None or self.record is None:
             return
         answer = yield from ask(self.store.load, self.record.key)
-        stored: RunRecord | None = answer.value
-        if answer.error is None and (stored is None or stored.nonce != self.record.nonce):
+        if answer.error is None and not self._is_mine(answer.value):
             self.superseded = True
-            raise conflict(self.record.key, stored)
+            raise conflict(self.record.key, answer.value)
+
+    def _is_mine(self, stored: RunRecord | None) -> bool:
+        """Whether this attempt had the record last, though others may have put a hold on it since, or the answer to a
+        save was lost."""
+        if stored is None or self.record is None:
+            return False
+        if not self.request.attempt:
+            return stored.nonce == self.record.nonce
+        return (stored.attempt, stored.instance_id) == (self.request.attempt, self.record.instance_id)
+
+    def _stored_by_me(self) -> Procedure[RunRecord | None]:
+        """What is stored, where it is this attempt's; None where it is not, or the store is away."""
+        if self.store is None:
+            return None
+        answer = yield from ask(self.store.load, self.request.run_key)
+        return answer.value if answer.error is None and self._is_mine(answer.value) else None
 
     def hold(self) -> Procedure[bool]:
         """Put on record that a stop was asked for. False: another attempt has the run, so it must not be stopped.
@@ -255,11 +276,13 @@ class Keeper:
         made = record.changed(hold=True)
         answer = yield from ask(self.store.save, made)
         if isinstance(answer.error, RecordConflictError):
-            self.superseded = True
-            logger.warning(
-                "run key %s: another attempt has instance %s, which is not cancelled", record.key, record.instance_id
-            )
-            return False
+            stored = yield from self._stored_by_me()
+            if stored is None:
+                self.superseded = True
+                logger.warning("run key %s: another attempt has instance %s", record.key, record.instance_id)
+                return False
+            made = stored.changed(hold=True)
+            answer = yield from ask(self.store.save, made)
         if answer.error is None:
             self.record = made
         else:

@@ -24,22 +24,18 @@ import msgspec
 from ..api.calls import get_instance, get_instance_history, get_stage_history, get_workflow
 from ..api.errors import (
     AuthenticationError,
-    InstanceCancelledError,
-    InstanceFailedError,
-    InstanceStuckError,
     NotFoundError,
     OrchestrationError,
-    StateUnknownError,
     ValidationError,
-    WaitTimeoutError,
     summary,
 )
 from ..api.instants import UNKNOWN_INSTANT, format_instant
-from ..api.models import ActivityRun, Instance, Moved, RunResult, StageEvent, StageRun
+from ..api.models import ActivityRun, Instance, RunResult, StageEvent, StageRun
 from .effects import Now, Procedure, do, pause, tell
+from .ends import conclude
 from .gate import own_number
 from .listing import Versions
-from .moved import STILL, read_moved
+from .moved import STILL
 
 FIRST_INTERVAL = 0.2
 """Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
@@ -55,8 +51,6 @@ FAILURES = 10
 """Reads in a row that may fail …"""
 FAILURE_SECONDS = 120.0
 """… and seconds since the last that did not: a wait gives up once both are exceeded."""
-MOVED_SECONDS = 5.0
-"""Seconds for reading what had moved, where no deadline is near."""
 LONGEST_DETAIL_PAUSE = 30.0
 LONGEST_RETRY_AFTER = 300.0
 """Seconds: a server that asks for a longer silence is looked at all the same."""
@@ -215,7 +209,7 @@ class Waiting(msgspec.Struct):
     _asked_engine: int = 0
     _held: Seen | None = None
     _asked_definition: bool = False
-    _definition: Sequence[Mapping[str, Any]] | None = None
+    definition: Sequence[Mapping[str, Any]] | None = None
 
     def begin(self, now: float) -> Step:
         """The first step."""
@@ -299,7 +293,7 @@ class Waiting(msgspec.Struct):
 
     def _on_definition(self, stages: Sequence[Mapping[str, object]], now: float) -> Step:
         self.stage_count = len(stages)
-        self._definition = stages
+        self.definition = stages
         for number, stage in enumerate(stages):
             self._stages.setdefault(number, _Told()).name = _RUNS.get(next(iter(stage), ""))
         return self._resume(now)
@@ -400,14 +394,14 @@ class Waiting(msgspec.Struct):
     def _event(
         self, stage: int, kind: Literal["begun", "ended", "failing", "listening"], detail: str | None
     ) -> StageEvent:
-        known = self._definition is not None and stage < len(self._definition)
+        known = self.definition is not None and stage < len(self.definition)
         return StageEvent(
             instance_id=self.instance_id,
             stage=stage,
             kind=kind,
             name=self._stages[stage].name,
             detail=detail,
-            own_stage=own_number(self._definition or (), stage) if known else stage,
+            own_stage=own_number(self.definition or (), stage) if known else stage,
         )
 
     def _stage_events(self, instance: Instance) -> tuple[StageEvent, ...]:
@@ -495,84 +489,3 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
         except OrchestrationError as error:
             seen = ReadFailed(error) if isinstance(following, Read) else DetailFailed(error)
         step = waiting.feed(seen, at())
-
-
-def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
-    """Read what had moved, then return the result or raise what the end means.
-
-    Args:
-        latest: monotonic seconds by which all is over, None for no limit.
-    """
-    instance = end.instance
-    moved = Moved(stages_completed=0, transactions=(), complete=False)
-    if instance is not None and end.kind not in ("error", "never_started"):
-        over = now.monotonic() + MOVED_SECONDS
-        if latest is not None:
-            over = min(over, latest)
-        moved, _ = yield from read_moved(instance, versions, now, over, frozenset(waiting.retried))
-    elif end.kind == "never_started":
-        moved = Moved(stages_completed=0, transactions=(), complete=True)
-    if end.kind == "succeeded" and instance is not None:
-        return RunResult(instance=instance, moved=moved)
-    raise error_of(end, waiting.instance_id, moved)
-
-
-def error_of(end: End, instance_id: str, moved: Moved) -> OrchestrationError:
-    """The error that an end of a wait, other than success, means. Its message names the instance."""
-    instance = end.instance
-    about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
-    tail = f" after {_moved_text(moved)}"
-    if end.kind == "error" and end.error is not None:
-        if isinstance(end.error, NotFoundError):
-            known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
-            return NotFoundError(
-                f"instance {instance_id} {known} ({summary(end.error)})",
-                status_code=end.error.status_code,
-                error_code=end.error.error_code,
-            )
-        if isinstance(end.error, AuthenticationError):
-            return AuthenticationError(
-                f"the state of instance {instance_id} may not be read: {end.error}",
-                status_code=end.error.status_code,
-                error_code=end.error.error_code,
-                server_message=end.error.message,
-            )
-        return end.error
-    if end.kind == "failed":
-        return InstanceFailedError(f"instance {instance_id} failed{_where(instance)}: {end.detail}{tail}", **about)
-    if end.kind == "cancelled":
-        message = f"instance {instance_id} was cancelled{tail}; to run anew, use another run key"
-        return InstanceCancelledError(message, **about)
-    if end.kind == "never_started":
-        return InstanceStuckError(
-            f"instance {instance_id} has a row but no run behind it: it never started and never will",
-            reason="never_started",
-            **about,
-        )
-    if end.kind == "attempts":
-        stuck = f"instance {instance_id} is stuck{tail}: {end.detail}"
-        return InstanceStuckError(
-            f"{stuck}; it goes on trying until it is cancelled", reason="attempts", told=stuck, **about
-        )
-    if end.kind == "timeout":
-        why = f" ({end.detail})" if end.detail else ""
-        state = "could not be read" if end.error is not None else "was still running"
-        late = f"instance {instance_id} {state} at the deadline{why}{tail}"
-        return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
-    return StateUnknownError(
-        f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
-    )
-
-
-def _where(instance: Instance | None) -> str:
-    failed = next((row.stage for row in instance.status if row.error), None) if instance is not None else None
-    return f" in stage {failed}" if failed is not None else ""
-
-
-def _moved_text(moved: Moved) -> str:
-    stages = f"{moved.stages_completed} completed stage{'' if moved.stages_completed == 1 else 's'}"
-    made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
-    more = "" if moved.complete else ", perhaps more (not all histories could be read)"
-    twice = sum(transaction.maybe_repeated for transaction in moved.transactions)
-    ledger = f"; {twice} of them may have been made twice: check the ledger" if twice else ""
-    return f"{stages} and {made}{more}{ledger}"

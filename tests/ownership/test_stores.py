@@ -110,7 +110,7 @@ def test_a_path_that_is_no_file_is_refused(path):
 
 def test_a_file_that_is_no_store_is_refused(tmp_path):
     (tmp_path / "runs.db").write_text("not a database, " * 100)
-    with pytest.raises(ConfigurationError, match="runs.db"):
+    with pytest.raises(ConfigurationError, match=r"runs\.db"):
         SqliteRunStore(tmp_path / "runs.db")
     with pytest.raises(ConfigurationError):
         SqliteRunStore(tmp_path / "no" / "such" / "folder" / "runs.db")

@@ -90,7 +90,7 @@ def forgets_what_was_chosen() -> Iterator[None]:
         return True
 
     with mock.patch.object(keeping.Keeper, "load", load), mock.patch.object(keeping.Keeper, "vouches", vouches):
-        with mock.patch.object(keeping.Keeper, "how", lambda self: "first"):
+        with mock.patch.object(keeping.Keeper, "how", return_value="first"):
             yield
 
 
@@ -139,7 +139,7 @@ def always_gives_up() -> Iterator[None]:
 @contextmanager
 def compares_no_content() -> Iterator[None]:
     """A used key with another amount comes back to the first payment."""
-    with mock.patch.object(comparing.Comparing, "check", lambda self, kind, seen: None):
+    with mock.patch.object(comparing.Comparing, "check", return_value=None):
         yield
 
 
@@ -285,7 +285,7 @@ def takes_a_lost_record_for_none() -> Iterator[None]:
 @contextmanager
 def takes_every_store_for_complete() -> Iterator[None]:
     """An empty file in a new pod is taken for proof that nothing was started."""
-    with mock.patch.object(keeping.Keeper, "vouches", lambda self: True):
+    with mock.patch.object(keeping.Keeper, "vouches", return_value=True):
         yield
 
 

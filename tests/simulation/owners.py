@@ -41,9 +41,9 @@ from orchestration_integrations import (
 from orchestration_integrations.http_hook import _advance, _Ended
 from orchestration_integrations.ownership import beginning
 from orchestration_integrations.ownership.owned_run import OwnedRun
-from orchestration_integrations.ownership.record import RunRecord, RunStore, conflict, follows
+from orchestration_integrations.ownership.record import RunRecord, RunStore
 from orchestration_integrations.ownership.request import OwnedRequest
-from orchestration_integrations.ownership.resolve import Question, Shows, Verdict, resolve
+from orchestration_integrations.ownership.resolve import Question, Shows, Verdict
 from orchestration_integrations.procedures.gate import OPENING, parsed_event
 from orchestration_integrations.procedures.holding import Hold
 from orchestration_integrations.run_store import MemoryRunStore
@@ -79,6 +79,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "pays twice": [paying(), {"delay": {"duration": "8s"}}, paying()],
     "carries its key": [paying(shop="${runKey}"), {"delay": {"duration": "5s"}}],
     "fails": [paying(shop="bad account!")],
+    "takes long": [{"delay": {"duration": "150s"}}, paying()],
     "fails late": [paying(), {"delay": {"duration": "3s"}}, paying(shop="bad account!")],
 }
 
@@ -100,12 +101,9 @@ class DurableStore(MemoryRunStore):
 
 
 class OverwritingStore(DurableStore):
-    """A store that cannot compare and set in one step, as Airflow's Variables."""
+    """A store that cannot compare before it stores: the last writer wins. Only a choice has a unique name."""
 
     def save(self, record: RunRecord) -> None:
-        stored = self._records.get(record.key)
-        if not follows(stored, record):
-            raise conflict(record.key, stored)
         self._records[record.key] = record
 
 
@@ -171,10 +169,12 @@ class OwnerHistory:
     store_crash: float = 0.0
     first_at: float = 0.0
     workflow_id: str = ""
+    owner_tells_attempts: bool = True
+    told_ends: set[str] = field(default_factory=set)
     told_success: set[str] = field(default_factory=set)
     returned: set[tuple[str, int]] = field(default_factory=set)
     events: list[str] = field(default_factory=list)
-    settled_rounds: int = 0
+    settled: set[str] = field(default_factory=set)
 
     # ---- stores ------------------------------------------------------------------------------------
 
@@ -292,7 +292,12 @@ class FaultyStore:
         return None if found is None else RunRecord.from_json(found.to_json())
 
     def save(self, record: RunRecord) -> None:
-        self._call(self._inner.save, record)
+        def save(made: RunRecord) -> None:
+            self._inner.save(made)
+            if made.state == "told" and made.instance_id is not None:
+                self._history.told_ends.add(made.instance_id)
+
+        self._call(save, record)
 
     def choose(self, key: str, round: int, instance_id: str) -> str:
         return str(self._call(self._inner.choose, key, round, instance_id))
@@ -317,6 +322,7 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
     )
     history.first_at = clock.time()
     history.store_faults = rng.choice([0.0, 0.0, 0.05, 0.2])
+    history.owner_tells_attempts = rng.random() < 0.6
     history.store_crash = rng.choice([0.0, 0.03, 0.1])
     setup = OrchestrationHttpHook(Settings(base_url=ADDRESS), clock=clock, transport=FaultyTransport(plan))
     if not history.is_gated:
@@ -326,8 +332,10 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
     plan.quiet_at = clock.time() + rng.choice([10, 60, 240])
     plan.schedule_outages()
 
+    real = beginning.resolve
+
     def counted(question: Question, shows: Shows) -> Verdict:
-        verdict = resolve(question, shows)
+        verdict = real(question, shows)
         history.counts[f"row {verdict.row:2}: {verdict.kind}"] += 1
         return verdict
 
@@ -386,6 +394,7 @@ def _one_event(history: OwnerHistory, number: int) -> None:
     elif what == "settle" and history.shared is not None and _fate_is_over(history):
         history.shared.settle(KEY)
         history.new_asked += 1
+        history.settled |= {one["instance_id"] for one in history.mine()}
         history.events.append("the user settled the key")
         _attempt(history)
     else:
@@ -423,13 +432,13 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
         attempt.asked_since_send = True
         if not history.plan.is_quiet() and rng.random() < 0.05:
             raise StoreError("the owner cannot be asked")
-        answer = "superseded" if attempt.taken_over else attempt.wish
+        answer = "superseded" if attempt.taken_over and history.owner_tells_attempts else attempt.wish
         attempt.said_yes_at = clock.time() if answer == "yes" else None
         return answer
 
     store = history.store()
     run = hook.owning(request, store=store, owner=owner)
-    run._hold = Hold(f"process {number}", KEY)  # each attempt is a process of its own
+    run._hold = Hold(f"history {history.seed}, process {number}", KEY)  # each attempt is a process of its own
     attempt = Attempt(number, name, request, history.amount, new, hook, run, transport)
     attempt.answered_before = _answered_before(history, name)
     transport.attempt = store.attempt = attempt
@@ -448,10 +457,6 @@ def _attempt(history: OwnerHistory, *, new: bool = False, same: bool = False) ->
     for other in history.attempts:
         if other.steps is not None and not history.remembers:
             _drop(history, other)  # two at once are kept apart by a store that they share, or not at all
-    if history.store_kind == "by overwriting":
-        for other in history.attempts:
-            if other.steps is not None:
-                _drop(history, other)
     attempt = _new_attempt(history, new=new, same=same)
     if new:
         history.new_asked += 1
@@ -463,7 +468,7 @@ def _attempt(history: OwnerHistory, *, new: bool = False, same: bool = False) ->
     attempt.steps = _steps(history, attempt)
     fate = rng.choices(
         ["to its end", "dies", "pauses", "interrupted", "unwanted"],
-        weights=[3, 3, 1.5 if history.store_kind == "durable" else 0, 1.5, 1.5],
+        weights=[3, 3, 3 if history.remembers else 0, 1.5, 1.5],
     )[0]
     _go_on(history, attempt, fate)
 
@@ -488,7 +493,7 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
         run.close()
         for number in range(attempt.resumptions):
             resumed = hook.owning(attempt.request, store=attempt.store, owner=attempt.owner)
-            resumed._hold = Hold(f"process {attempt.number}, resumed {number}", KEY)
+            resumed._hold = Hold(f"history {history.seed}, process {attempt.number}, resumed {number}", KEY)
             yield from _performed(hook, resumed.load())
             attempt.run = resumed
             result = yield from _performed(hook, resumed.attend(instance.id, waiting, on_timeout=on_timeout))
@@ -603,6 +608,7 @@ def _judge_result(history: OwnerHistory, attempt: Attempt, result: Any) -> None:
         raise history.broken(f"{attempt.name} called a success what ended so: {truth}")
     _judge_variables(history, attempt, instance_id)
     history.told_success.add(instance_id)
+    history.told_ends.add(instance_id)
 
 
 def _judge_variables(history: OwnerHistory, attempt: Attempt, instance_id: str) -> None:
@@ -630,6 +636,7 @@ def _judge_error(history: OwnerHistory, attempt: Attempt, error: Exception) -> N
     if isinstance(error, OrchestrationError) and known in released and known not in text and KEY not in text:
         raise history.broken(f"{attempt.name} said nothing of {known}, which runs: {error!r}") from error
     if isinstance(error, InstanceFailedError | InstanceCancelledError):
+        history.told_ends.add(error.instance_id)
         history.returned.add((attempt.name, attempt.number))
     refused = isinstance(error, KeyReusedError) and error.differs == "caller"
     if refused and not attempt.answered_before:
@@ -657,6 +664,9 @@ def _judge_payments(history: OwnerHistory) -> None:
         truth = history.truth(earlier)
         if truth is None or truth["at"] > at + SLACK:
             raise history.broken(f"run {later} was released at {at}, and run {earlier} ended so: {truth}")
+        known = earlier in history.told_ends or truth["error"] == "canceled" or earlier in history.settled
+        if earlier in payers and not known:
+            raise history.broken(f"run {later} was released, and nobody was told that run {earlier} had paid")
     rounds = Counter(_round_of(history, one) for one, _ in released)
     twice = [number for number, count in rounds.items() if count > 1]
     if history.is_gated and twice:

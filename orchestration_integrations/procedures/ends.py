@@ -1,0 +1,155 @@
+"""What the end of a wait means: a result, or the error that says how it ended and what had moved by then.
+
+Messages name stages as the user wrote them: the gate and checkpoints are no stages of the user's, so they are not
+counted. The attributes of errors and models keep the server's numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..api.calls import get_workflow
+from ..api.errors import (
+    AuthenticationError,
+    InstanceCancelledError,
+    InstanceFailedError,
+    InstanceStuckError,
+    NotFoundError,
+    OrchestrationError,
+    StateUnknownError,
+    WaitTimeoutError,
+    summary,
+)
+from ..api.models import Instance, Moved, RunResult
+from .effects import Now, Procedure, do
+from .gate import own_number
+from .listing import Versions
+from .moved import read_moved
+
+if TYPE_CHECKING:
+    from .waiting import End, Waiting
+
+MOVED_SECONDS = 5.0
+"""Seconds for reading what had moved, where no deadline is near."""
+
+Stages = Sequence[Mapping[str, Any]]
+
+
+def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
+    """Read what had moved, then return the result or raise what the end means.
+
+    Args:
+        latest: monotonic seconds by which all is over, None for no limit.
+    """
+    instance = end.instance
+    moved = Moved(stages_completed=0, transactions=(), complete=False)
+    if instance is not None and end.kind not in ("error", "never_started"):
+        over = now.monotonic() + MOVED_SECONDS
+        if latest is not None:
+            over = min(over, latest)
+        moved, _ = yield from read_moved(instance, versions, now, over, frozenset(waiting.retried))
+    elif end.kind == "never_started":
+        moved = Moved(stages_completed=0, transactions=(), complete=True)
+    if end.kind == "succeeded" and instance is not None:
+        return RunResult(instance=instance, moved=moved)
+    stages = yield from _definition(instance, waiting, versions, now, latest)
+    raise error_of(end, waiting.instance_id, moved, stages)
+
+
+def _definition(
+    instance: Instance | None, waiting: Waiting, versions: Versions, now: Now, latest: float | None
+) -> Procedure[Stages | None]:
+    """The stages of the workflow, which name those of the instance; None where they cannot be read at once."""
+    if waiting.definition is not None or instance is None or not instance.status:
+        return waiting.definition
+    over = now.monotonic() + MOVED_SECONDS
+    try:
+        call = get_workflow(instance.workflow_id, versions.plain)
+        return (yield from do(call, over if latest is None else min(over, latest))).stages
+    except OrchestrationError:
+        return None
+
+
+def error_of(end: End, instance_id: str, moved: Moved, stages: Stages | None = None) -> OrchestrationError:
+    """The error that an end of a wait, other than success, means. Its message names the instance.
+
+    Args:
+        stages: of the workflow; None where they are not known.
+    """
+    instance = end.instance
+    about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
+    tail = f" after {_moved_text(moved, _own_completed(instance, moved, stages))}"
+    if end.kind == "error" and end.error is not None:
+        if isinstance(end.error, NotFoundError):
+            known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
+            return NotFoundError(
+                f"instance {instance_id} {known} ({summary(end.error)})",
+                status_code=end.error.status_code,
+                error_code=end.error.error_code,
+            )
+        if isinstance(end.error, AuthenticationError):
+            return AuthenticationError(
+                f"the state of instance {instance_id} may not be read: {end.error}",
+                status_code=end.error.status_code,
+                error_code=end.error.error_code,
+                server_message=end.error.message,
+            )
+        return end.error
+    if end.kind == "failed":
+        return InstanceFailedError(
+            f"instance {instance_id} failed{_where(instance, stages)}: {end.detail}{tail}", **about
+        )
+    if end.kind == "cancelled":
+        cancelled = f"instance {instance_id} was cancelled{tail}"
+        return InstanceCancelledError(f"{cancelled}; to run anew, use another run key", told=cancelled, **about)
+    if end.kind == "never_started":
+        return InstanceStuckError(
+            f"instance {instance_id} has a row but no run behind it: it never started and never will",
+            reason="never_started",
+            **about,
+        )
+    if end.kind == "attempts":
+        stuck = f"instance {instance_id} is stuck{tail}: {end.detail}"
+        return InstanceStuckError(
+            f"{stuck}; it goes on trying until it is cancelled", reason="attempts", told=stuck, **about
+        )
+    if end.kind == "timeout":
+        why = f" ({end.detail})" if end.detail else ""
+        state = "could not be read" if end.error is not None else "was still running"
+        late = f"instance {instance_id} {state} at the deadline{why}{tail}"
+        return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
+    return StateUnknownError(
+        f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
+    )
+
+
+def _where(instance: Instance | None, stages: Stages | None) -> str:
+    failed = next((row.stage for row in instance.status if row.error), None) if instance is not None else None
+    if failed is None:
+        return ""
+    if stages is None or failed >= len(stages):
+        return f" in stage {failed} (counted by the server)"
+    number, kind = own_number(stages, failed), next(iter(stages[failed]), "unknown")
+    return " at its gate" if number is None else f" in stage {number} ({kind})"
+
+
+def _own_completed(instance: Instance | None, moved: Moved, stages: Stages | None) -> int:
+    """How many of the user's stages ended well."""
+    if instance is None or stages is None:
+        return moved.stages_completed
+    ours = sum(
+        row.terminated_at is not None and row.error is None and row.stage < len(stages)
+        and own_number(stages, row.stage) is None
+        for row in {row.stage: row for row in instance.status}.values()
+    )  # fmt: skip
+    return max(0, moved.stages_completed - ours)
+
+
+def _moved_text(moved: Moved, completed: int) -> str:
+    stages = f"{completed} completed stage{'' if completed == 1 else 's'}"
+    made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
+    more = "" if moved.complete else ", perhaps more (not all histories could be read)"
+    twice = sum(transaction.maybe_repeated for transaction in moved.transactions)
+    ledger = f"; {twice} of them may have been made twice: check the ledger" if twice else ""
+    return f"{stages} and {made}{more}{ledger}"
