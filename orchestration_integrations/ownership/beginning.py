@@ -16,6 +16,7 @@ from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     InstanceStuckError,
+    KeyReusedError,
     NotFoundError,
     OrchestrationError,
     UnreadableRecordError,
@@ -107,7 +108,7 @@ class Beginning:
             seen = yield from self._observe(observer, question, token)
             verdict = resolve(question, seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
-            self._comparing.check(verdict.kind, seen)
+            yield from self._compare(verdict, seen, how)
             instance = yield from self._act(verdict, seen)
             if instance is not None:
                 return instance
@@ -213,7 +214,6 @@ class Beginning:
             held=record is not None and record.hold,
             good=record is not None and record.end == GOOD_END,
             rerun=self._request.rerun_failed and record is not None and record.told_by != self._request.attempt,
-            returned=record is not None and record.returned,
         )
 
     def _observe(self, observer: Observer, question: Question, token: bool) -> Procedure[Seen]:
@@ -239,6 +239,15 @@ class Beginning:
             why = f"the gate of instance {record.instance_id} cannot be read, so nothing tells what it stands for"
             raise self._starting.ambiguous(why, (record.instance_id,))
         return seen
+
+    def _compare(self, verdict: Verdict, seen: Seen, how: How) -> Procedure[None]:
+        """Refuse other content. Where a new run was asked for, that tells the old one's end, so the next may follow."""
+        try:
+            self._comparing.check(verdict.kind, seen)
+        except KeyReusedError:
+            if verdict.kind == "report" and how == "new" and seen.instance is not None:
+                yield from self._keeper.conclude(seen.instance.state)
+            raise
 
     # ---- what the table decides --------------------------------------------------------------------
 
@@ -448,7 +457,8 @@ class Beginning:
         keeper, starting, instance = self._keeper, self._starting, seen.instance
         if instance is None or keeper.record is None:
             return None
-        yield from keeper.save(keeper.record.changed(hold=True))
+        # The facts stay those of the old run, so that a death in here does not lose that a new one is wanted.
+        yield from keeper.save(keeper.record.changed(hold=True, attempt=self._request.attempt, returned=False))
         outcome = yield from cancel(
             instance.id,
             timeout=SETTLE_SECONDS,

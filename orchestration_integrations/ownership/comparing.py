@@ -25,6 +25,7 @@ logger = logging.getLogger("orchestration_integrations.ownership")
 
 VERIFY_SECONDS = 10.0
 """Seconds for reading what a run that was adopted without a record has paid."""
+_ENDED = {"succeeded": "succeeded", "failed": "failed", "cancelled": "been cancelled", "running": "not ended"}
 _GOES_ON: tuple[Kind, ...] = ("adopt", "choose", "key reused", "continue", "resume", "report", "report held")
 
 
@@ -79,6 +80,8 @@ class Comparing:
         if instance_id is None and seen.instance is not None:
             instance_id = seen.instance.id
         what = difference_text(differs)
+        ended = kind == "report" and seen.instance is not None and seen.instance.terminated
+        state = f", which has {_ENDED[seen.instance.state]}" if ended and seen.instance is not None else ""
         if kind == "new round":
             if not request.fixed_content:
                 logger.warning("run key %s: the new run has other content than the last: %s", request.run_key, what)
@@ -92,8 +95,8 @@ class Comparing:
             )
             return
         raise KeyReusedError(
-            f"run key {request.run_key} names another payment (instance {instance_id}): {what}; nothing was started. "
-            "Give this payment a key of its own, or say on_changed='adopt' to go on with that instance",
+            f"run key {request.run_key} names another payment (instance {instance_id}{state}): {what}; nothing was "
+            "started. Give this payment a key of its own, or say on_changed='adopt' to go on with that instance",
             run_key=request.run_key,
             differs=differs[0],
             instance_id=instance_id,

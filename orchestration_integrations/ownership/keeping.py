@@ -68,6 +68,8 @@ class Keeper:
             self.record = yield from ask_or_raise(self.store.load, self.request.run_key)
         record = self.record
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
+        if resumed and record is not None and not mine:
+            self.superseded = True  # another attempt has taken the key up since
         rival = record is not None and self.request.rival is not None and self.request.rival(record)
         if record is not None and (rival or (mine and record.returned)) and not record.settled and not resumed:
             raise KeyReusedError(
@@ -209,7 +211,7 @@ class Keeper:
         """Put an end on record, before the caller is told: ``succeeded``, ``failed``, ``cancelled``,
         ``never_started``."""
         record = self.record
-        if record is None or record.instance_id is None:
+        if record is None or record.instance_id is None or self.superseded:
             return
         if record.state == "told" and record.end == end and record.told_by == self.request.attempt:
             return
@@ -229,7 +231,7 @@ class Keeper:
     def returned(self) -> Procedure[None]:
         """Put on record that this attempt's caller has got the run, without waiting for its end."""
         record = self.record
-        if record is not None and record.instance_id is not None:
+        if record is not None and record.instance_id is not None and not self.superseded:
             yield from self.save_late(record.changed(returned=True, attempt=self.request.attempt))
 
     def still_mine(self) -> Procedure[None]:

@@ -90,7 +90,6 @@ class Question(msgspec.Struct, frozen=True):
         held: a stop of the run on record was asked for.
         good: the run on record was told to have succeeded.
         rerun: a bad end that an earlier attempt was told leads to a new run.
-        returned: the caller was given the run without its end, and asked for no more.
     """
 
     on_record: OnRecord
@@ -101,7 +100,6 @@ class Question(msgspec.Struct, frozen=True):
     held: bool = False
     good: bool = False
     rerun: bool = False
-    returned: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -187,8 +185,8 @@ def _chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round", 16)
     if shows in ("cancelled unmoved", "cancelled moved") and new:
         return Verdict("new round", 15)  # the cancel that a new run asks for has happened already
-    if shows in ("ended well", "ended badly") and new and question.returned:
-        return Verdict("new round", 20)  # nobody waits to be told that end
+    if shows in ("ended well", "ended badly") and question.token:
+        return Verdict("new round", 17)  # whoever settled it knows how it ended
     if shows in ("ended well", "ended badly", "cancelled unmoved", "cancelled moved", "ended before release"):
         return Verdict("report", 17)
     return Verdict("ambiguous", 0)

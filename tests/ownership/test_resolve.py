@@ -65,6 +65,8 @@ ROWS = [
     (Question("chosen", "again", held=True), "ended badly", "report", 17),
     (Question("chosen", "new"), "ended well", "report", 17),
     (Question("ended", "new"), "ended badly", "report", 17),
+    (Question("chosen", "again", token=True), "ended well", "new round", 17),
+    (Question("chosen", "new"), "cancelled moved", "new round", 15),
     (Question("chosen", "again", rerun=True), "ended badly", "report", 17),
     (Question("told", "again", good=True), "ended well", "report", 18),
     (Question("told", "again", good=True, rerun=True), "ended well", "report", 18),

@@ -51,6 +51,7 @@ from orchestration_integrations.server import Core, VirtualClock
 from orchestration_integrations.server.exchange import Request
 
 from .faulty import Crash, FaultyTransport, Plan
+from .frameworks import Airflow, PlainPython, Prefect, some_framework
 from .histories import Violation
 
 KEY = "order-17"
@@ -155,6 +156,7 @@ class OwnerHistory:
     clock: VirtualClock
     core: Core
     plan: Plan
+    framework: PlainPython | Airflow | Prefect
     store_kind: str
     is_gated: bool
     shape: str
@@ -223,7 +225,8 @@ class OwnerHistory:
         told = "\n  ".join(self.events)
         return Violation(
             f"{what}\nseed {self.seed}: generation {self.core.generation}, {self.shape!r}, "
-            f"{'gated' if self.is_gated else 'ungated'}, store {self.store_kind!r}\n  {told}\nreplay with "
+            f"{'gated' if self.is_gated else 'ungated'}, "
+            f"store {self.store_kind!r}, {self.framework.name}\n  {told}\nreplay with "
             f"python -m tests.simulation.soak --owners --seed {self.seed}"
         )
 
@@ -318,8 +321,18 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
     intensity = rng.choice([0.0, 0.0, 0.05, 0.15, 0.3])
     plan = Plan(rng, clock, core, 0.0, clock.time())
     history = OwnerHistory(
-        seed, rng, clock, core, plan, rng.choice(STORES), rng.random() < 0.75, rng.choice(list(SHAPES))
+        seed,
+        rng,
+        clock,
+        core,
+        plan,
+        some_framework(rng),
+        rng.choice(STORES),
+        rng.random() < 0.75,
+        rng.choice(list(SHAPES)),
     )
+    if history.framework.name != "plain" and not history.remembers:
+        history.store_kind = "durable"  # frameworks keep records
     history.first_at = clock.time()
     history.store_faults = rng.choice([0.0, 0.0, 0.05, 0.2])
     history.owner_tells_attempts = rng.random() < 0.6
@@ -343,6 +356,7 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
         _play(history)
     history.counts[f"generation {core.generation}"] += 1
     history.counts[f"store {history.store_kind}"] += 1
+    history.counts[f"facts of {history.framework.name}"] += 1
     return history.counts
 
 
@@ -371,6 +385,8 @@ def _one_event(history: OwnerHistory, number: int) -> None:
         ["attempt", "edit", "rename", "move", "new", "again in the same attempt", "resume", "sleep", "settle"],
         weights=[8, 1.5, 1, 1, 3, 1.5, 3, 2, 0.7],
     )[0]
+    if isinstance(history.framework, Airflow):
+        history.framework.ended = not any(one.steps is not None for one in history.attempts)
     if what == "attempt" or (what == "new" and not history.attempts):
         _attempt(history)
     elif what == "edit":
@@ -386,7 +402,7 @@ def _one_event(history: OwnerHistory, number: int) -> None:
         history.events.append(f"the server's address is {history.address} now")
         _attempt(history)
     elif what == "new":
-        _attempt(history, new=True)
+        _attempt(history, new=history.framework.name != "prefect")  # which has no clear
     elif what == "again in the same attempt" and history.attempts:
         _attempt(history, same=True)
     elif what == "resume":
@@ -411,19 +427,22 @@ def _fate_is_over(history: OwnerHistory) -> bool:
 def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = False) -> Attempt:
     rng, clock = history.rng, history.clock
     number = len(history.attempts) + 1
-    name = history.attempts[-1].name if same else f"try {number}"
     first = number == 1 and rng.random() < 0.7
+    store = history.store()
+    history.framework.next_attempt(rng, new=new, same=same)
     born = datetime.fromtimestamp(history.first_at, timezone.utc)
     timeout = BUDGET if final else rng.choice([5.0, 20.0, 60.0])
+    record = history.shared.load(KEY) if history.remembers and history.shared is not None else None
+    said = history.framework.request(record, new=new, first=first, born=born)
+    name = said["attempt"]
     request = OwnedRequest(
         workflow=definition_of(history) if history.is_gated else history.workflow_id,
         variables={"amount": history.amount},
         run_key=KEY,
-        how="new" if new else "first" if first else "again",
         since=born if rng.random() < 0.8 else None,
         rerun_failed=not final and rng.random() < 0.15,
-        attempt=name,
         timeout=timeout,
+        **said,
     )
     transport = WatchedTransport(history)
     hook = OrchestrationHttpHook(Settings(base_url=history.address), clock=clock, transport=transport)
@@ -436,7 +455,6 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
         attempt.said_yes_at = clock.time() if answer == "yes" else None
         return answer
 
-    store = history.store()
     run = hook.owning(request, store=store, owner=owner)
     run._hold = Hold(f"history {history.seed}, process {number}", KEY)  # each attempt is a process of its own
     attempt = Attempt(number, name, request, history.amount, new, hook, run, transport)
@@ -632,14 +650,15 @@ def _judge_error(history: OwnerHistory, attempt: Attempt, error: Exception) -> N
     running = [one["instance_id"] for one in history.mine() if history.truth(one["instance_id"]) is None]
     released = [one for one in history.released_at() if one in running]
     text = str(error)
-    known = attempt.run.instance_id
+    known = attempt.run.instance_id if not attempt.run.superseded else None
     if isinstance(error, OrchestrationError) and known in released and known not in text and KEY not in text:
         raise history.broken(f"{attempt.name} said nothing of {known}, which runs: {error!r}") from error
     if isinstance(error, InstanceFailedError | InstanceCancelledError):
         history.told_ends.add(error.instance_id)
         history.returned.add((attempt.name, attempt.number))
     refused = isinstance(error, KeyReusedError) and error.differs == "caller"
-    if refused and not attempt.answered_before:
+    others = any(name == attempt.name and number != attempt.number for name, number in history.returned)
+    if refused and not (attempt.answered_before or others):
         raise history.broken(f"no other call of {attempt.name} had the key, and it said {error!r}") from error
     if isinstance(error, AmbiguousRunError) and (error.run_key != KEY or KEY not in text):
         raise history.broken(f"the error does not name the key: {error!r}") from error
@@ -648,8 +667,8 @@ def _judge_error(history: OwnerHistory, attempt: Attempt, error: Exception) -> N
 def _answered_before(history: OwnerHistory, name: str) -> bool:
     """Whether another call of the same attempt has got its answer."""
     record = history.shared.load(KEY) if history.shared is not None else None
-    if record is not None and record.told_by == name:
-        return True  # also a run that was given up and then seen cancelled
+    if record is not None and record.attempt == name and record.returned:
+        return True  # also a run that was given up and then seen cancelled, or a death right after that was saved
     return any(name == returned for returned, _ in history.returned)
 
 

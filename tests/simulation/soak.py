@@ -1,4 +1,4 @@
-"""Play many histories and count what happened: ``python -m tests.simulation.soak --count 10000``."""
+"""Play many histories and count what happened: ``python -m tests.simulation.soak --count 10000 [--owners]``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import sys
 import time
 import traceback
 from collections import Counter
+from functools import partial
 
 from .histories import run_history
+from .owners import run_owner_history
 
 
-def _play(seeds: range) -> tuple[Counter[str], list[tuple[int, str]]]:
+def _play_history(seed: int) -> Counter[str]:
+    return run_history(seed).counts
+
+
+def _play(seeds: range, owners: bool) -> tuple[Counter[str], list[tuple[int, str]]]:
     logging.disable(logging.CRITICAL)
     counts: Counter[str] = Counter()
     failures = []
     for seed in seeds:
         try:
-            counts.update(run_history(seed).counts)
+            counts.update(run_owner_history(seed) if owners else _play_history(seed))
         except Exception:
             failures.append((seed, traceback.format_exc(limit=-3)))
     return counts, failures
@@ -32,9 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one history only")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--owners", action="store_true", help="histories of owners of a run")
     options = parser.parse_args(argv)
     if options.seed is not None:
-        print(run_history(options.seed).counts)
+        print(run_owner_history(options.seed) if options.owners else _play_history(options.seed))
         return 0
     begun = time.monotonic()
     size = 50
@@ -43,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     failures: list[tuple[int, str]] = []
     with multiprocessing.Pool(options.processes) as pool:
-        for number, (some, failed) in enumerate(pool.imap_unordered(_play, chunks), start=1):
+        for number, (some, failed) in enumerate(
+            pool.imap_unordered(partial(_play, owners=options.owners), chunks), start=1
+        ):
             counts.update(some)
             failures += failed
             if sys.stdout.isatty():
