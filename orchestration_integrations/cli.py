@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import sys
 import threading
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 
 try:
     import typer
 except ImportError:
     sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli,server]'")
+
+if TYPE_CHECKING:
+    from .ownership.record import RunRecord
+    from .run_store import SqliteRunStore
 
 app = typer.Typer(
     name="orchestration-integrations",
@@ -85,6 +90,86 @@ def unreleased(
     for instance, key in rows:
         table.add_row(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
     Console().print(table if rows else "no run waits for its release")
+
+
+runs = typer.Typer(help="The records that run_once keeps in a SQLite file.", no_args_is_help=True)
+app.add_typer(runs, name="runs")
+StoreOption = Annotated[str, typer.Option("--store", help="The SQLite file that run_once was given.")]
+KeyArgument = Annotated[str, typer.Argument(help="The run key.")]
+
+
+def _store(path: str) -> SqliteRunStore:
+    """The store in a file that is there; a missing one is a typing mistake, and is not made."""
+    from .api.errors import ConfigurationError
+    from .run_store import SqliteRunStore
+
+    if not os.path.exists(path):
+        _fail(f"there is no file {path}")
+    try:
+        return SqliteRunStore(path)
+    except ConfigurationError as error:
+        _fail(str(error))
+
+
+def _record(store: SqliteRunStore, key: str) -> RunRecord:
+    from .api.errors import UnreadableRecordError
+
+    try:
+        record = store.load(key)
+    except UnreadableRecordError as error:
+        _fail(str(error))
+    if record is None:
+        _fail(f"there is no record of run key {key}")
+    return record
+
+
+def _fail(why: str) -> NoReturn:
+    typer.echo(why, err=True)
+    raise typer.Exit(2)
+
+
+@runs.command("list")
+def list_runs(store: StoreOption) -> None:
+    """One line for each key: its state, how it ended, its instance, since when."""
+    from .api.errors import UnreadableRecordError
+
+    try:
+        records = _store(store).records()
+    except UnreadableRecordError as error:
+        _fail(str(error))
+    for record in records:
+        since = record.since.isoformat(timespec="seconds")
+        state = f"{record.state}{' (settled)' if record.settled else ''}"
+        typer.echo(f"{record.key}\t{state}\t{record.end or '-'}\t{record.instance_id or '-'}\t{since}")
+    if not records:
+        typer.echo("no key is on record", err=True)
+
+
+@runs.command()
+def show(key: KeyArgument, store: StoreOption) -> None:
+    """All that is on record of a key, as JSON."""
+    import json
+
+    typer.echo(json.dumps(_record(_store(store), key).to_json(), indent=2))
+
+
+@runs.command()
+def settle(
+    key: KeyArgument,
+    store: StoreOption,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Let the next start of a key be a new run: once you know how the one on record ended. Nothing is deleted.
+
+    A run that still goes on is cancelled first by the next start, and waited for where that does not end it.
+    """
+    found = _store(store)
+    record = _record(found, key)
+    ended = f"instance {record.instance_id or '(unknown)'}, {record.end or record.state}"
+    if not yes:
+        typer.confirm(f"The next start of {key} will pay again ({ended}). Settle it?", abort=True)
+    found.settle(key)
+    typer.echo(f"{key} is settled: its next start is a new run")
 
 
 def main() -> None:

@@ -1,33 +1,73 @@
 """Run money flows on a Formance Orchestration server from Prefect flows.
 
-Blocks, tasks, a flow, hooks and a context manager. A run that a flow started is cancelled when the flow is,
-and a flow that is retried comes back to the run that it had started.
+Blocks, tasks, a flow, hooks and a context manager. A run that a flow started is cancelled when the flow is, and a flow
+that is retried comes back to the run that it had started. The names below load when they are first used.
 """
 
-from .context import workflow_instance
-from .credentials import OrchestrationCredentials
-from .errors import FlowRunCancelledError
-from .flows import cancel_instances_of_flow_run, run_workflow_and_wait, run_workflow_and_wait_async
-from .hooks import cancel_instances
-from .tasks import (
-    cancel_instance,
-    cancel_instance_async,
-    create_workflow,
-    create_workflow_async,
-    get_instance,
-    get_instance_async,
-    get_instance_history,
-    get_instance_history_async,
-    list_instances,
-    list_instances_async,
-    run_workflow,
-    run_workflow_async,
-    send_event,
-    send_event_async,
-    wait_for_instance,
-    wait_for_instance_async,
-)
-from .workflow import OrchestrationRun, OrchestrationWorkflow
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .context import workflow_instance
+    from .credentials import OrchestrationCredentials
+    from .errors import FlowRunCancelledError
+    from .flows import cancel_instances_of_flow_run, run_workflow_and_wait, run_workflow_and_wait_async
+    from .hooks import cancel_instances
+    from .reading import (
+        get_instance,
+        get_instance_async,
+        get_instance_history,
+        get_instance_history_async,
+        list_instances,
+        list_instances_async,
+    )
+    from .run_records import settle_run
+    from .tasks import (
+        cancel_instance,
+        cancel_instance_async,
+        create_workflow,
+        create_workflow_async,
+        run_workflow,
+        run_workflow_async,
+        send_event,
+        send_event_async,
+        wait_for_instance,
+        wait_for_instance_async,
+    )
+    from .workflow import OrchestrationRun, OrchestrationWorkflow
+
+_HOMES = {
+    "context": ("workflow_instance",),
+    "credentials": ("OrchestrationCredentials",),
+    "errors": ("FlowRunCancelledError",),
+    "flows": ("cancel_instances_of_flow_run", "run_workflow_and_wait", "run_workflow_and_wait_async"),
+    "hooks": ("cancel_instances",),
+    "reading": (
+        "get_instance",
+        "get_instance_async",
+        "get_instance_history",
+        "get_instance_history_async",
+        "list_instances",
+        "list_instances_async",
+    ),
+    "run_records": ("settle_run",),
+    "tasks": (
+        "cancel_instance",
+        "cancel_instance_async",
+        "create_workflow",
+        "create_workflow_async",
+        "run_workflow",
+        "run_workflow_async",
+        "send_event",
+        "send_event_async",
+        "wait_for_instance",
+        "wait_for_instance_async",
+    ),
+    "workflow": ("OrchestrationRun", "OrchestrationWorkflow"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FlowRunCancelledError",
@@ -52,7 +92,19 @@ __all__ = [
     "run_workflow_async",
     "send_event",
     "send_event_async",
+    "settle_run",
     "wait_for_instance",
     "wait_for_instance_async",
     "workflow_instance",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,27 +2,29 @@
 
 Events, for automations: ``orchestration.instance.started``, ``orchestration.instance.stage`` (payload: stage,
 kind, name, detail) and ``orchestration.instance.ended`` (payload: state). Their resource is
-``orchestration.instance.<id>``.
+``orchestration.instance.<id>``. Stages have the numbers that they have in the user's definition: the gate that this
+package put before them is not shown.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
 
 from ..api.instants import format_instant
 from ..api.models import Instance, StageEvent
 from ..http_hook import OrchestrationHttpHook
+from ..procedures.gate import own_number, own_stages
 from ..settings import Settings
+from .api import api
 from .credentials import FACE
-from .flow_runs import here, run_logger
+from .place import ids_here, run_logger
 
 READ_SECONDS = 3.0
 """Seconds that reading the definition may take, once per wait."""
@@ -35,13 +37,12 @@ class Progress:
     """
 
     def __init__(self, settings: Settings, instance_id: str, *, shown: bool) -> None:
-        place = here()
         self._settings = settings
         self._instance_id = instance_id
-        self._flow_run_id, self._task_run_id = place.flow_run_id, place.task_run_id
-        self._shown = shown and (place.flow_run_id is not None or place.task_run_id is not None)
+        self._flow_run_id, self._task_run_id = ids_here()
+        self._shown = shown and (self._flow_run_id is not None or self._task_run_id is not None)
         self._logger = run_logger()
-        self._stages: int | None = None
+        self._stages: Sequence[Mapping[str, Any]] | None = None
         self._artifact: UUID | None = None
         self._last: tuple[float, str] | None = None
         self._names: dict[int, str] = {}
@@ -57,15 +58,17 @@ class Progress:
         """What a wait tells."""
         if event.name:
             self._names[event.stage] = event.name
+        number = self._own_number(event.stage)
+        if number is None:
+            self._logger.debug("instance %s: gate %s", self._instance_id, event.kind)
+            return
         name = event.name or self._names.get(event.stage) or ""
-        shown = (
-            f"stage {event.stage} {name}".rstrip() + f" {event.kind}" + (f": {event.detail}" if event.detail else "")
-        )
+        shown = f"stage {number} {name}".rstrip() + f" {event.kind}" + (f": {event.detail}" if event.detail else "")
         self._logger.info("instance %s: %s", self._instance_id, shown)
-        self._emit("stage", {"stage": event.stage, "kind": event.kind, "name": name, "detail": event.detail or ""})
+        self._emit("stage", {"stage": number, "kind": event.kind, "name": name, "detail": event.detail or ""})
         if self._shown:
-            total = self._total()
-            done = event.stage + (1 if event.kind == "ended" else 0)
+            total = len(own_stages(self._definition()))
+            done = number + (1 if event.kind == "ended" else 0)
             share = 100.0 * done / total if total else 0.0
             of = f" of {total}" if total else ""
             self._progress(min(share, 100.0), f"Instance {self._instance_id}: {shown} ({done}{of} stages done)")
@@ -79,28 +82,35 @@ class Progress:
         if instance is not None and instance.status:
             table = [
                 {
-                    "stage": row.stage,
+                    "stage": number,
                     "kind": self._names.get(row.stage, ""),
                     "started": format_instant(row.started_at),
                     "ended": format_instant(row.terminated_at) if row.terminated_at is not None else "",
                     "error": row.error or "",
                 }
                 for row in instance.status
+                if (number := self._own_number(row.stage)) is not None
             ]
             self._create("stages", json.dumps(table), "table")
 
-    def _total(self) -> int:
+    def _own_number(self, stage: int) -> int | None:
+        """The user's number of a stage; the server's where the definition could not be read; None for the gate."""
+        stages = self._definition()
+        return own_number(stages, stage) if stage < len(stages) else stage
+
+    def _definition(self) -> Sequence[Mapping[str, Any]]:
+        """The stages of the workflow, read once; empty where they could not be read."""
         if self._stages is None:
-            self._stages = 0
+            self._stages = ()
             quick = self._settings.with_changes(
                 timeout=min(self._settings.timeout, READ_SECONDS), retry_budget=READ_SECONDS
             )
             try:
                 with OrchestrationHttpHook(quick, face=FACE) as hook:
                     workflow_id = hook.get_instance(self._instance_id).workflow_id
-                    self._stages = len(hook.get_workflow(workflow_id).stages)
+                    self._stages = hook.get_workflow(workflow_id).stages
             except Exception:
-                self._logger.debug("the number of stages is unknown", exc_info=True)
+                self._logger.debug("the stages of the workflow are unknown", exc_info=True)
         return self._stages
 
     def _progress(self, share: float, description: str) -> None:
@@ -130,8 +140,7 @@ class Progress:
 
     def _safely(self, ask: Callable[[Any], Any]) -> Any:
         try:
-            with get_client(sync_client=True) as client:
-                return ask(client)
+            return ask(api())
         except Exception:
             self._logger.debug("an artifact could not be written", exc_info=True)
             return None

@@ -1,10 +1,10 @@
 """Cancelling what a flow run had started, after a signal, a failure or a time-out.
 
-Several ways of ending a flow fire together: the wait is interrupted, a transaction is rolled back, a
-hook runs. Each asks here, and an instance is cancelled once: whoever comes while that goes on waits for
-it, whoever comes soon after gets the same answer, so that all of it together stays within the
-seconds that a killed flow run has. Every instance is cancelled in a thread with a client of its own: what
-was interrupted is not used again, several go at once, and a second signal does not stop them.
+Several ways of ending a flow fire together: the wait is interrupted, a transaction is rolled back, a hook runs. Each
+asks here, and an instance is cancelled once: whoever comes while that goes on waits for it, whoever comes soon after
+gets the same answer, so that all of it together stays within the seconds that a killed flow run has. Every instance is
+cancelled in a thread with a client of its own: what was interrupted is not used again, several go at once, and a
+second signal does not stop them. An instance that another attempt has taken over is left to it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..api.errors import NotFoundError, OrchestrationError, summary
+from ..api.errors import OrchestrationError, summary
 from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
+from ..ownership.owned_run import OwnedRun
+from ..ownership.record import RunRecord
+from ..ownership.request import OwnedRequest
+from ..procedures.wording import cancel_text
 from ..settings import Settings
 from .credentials import FACE
-from .flow_runs import run_logger
+from .place import run_logger
+from .run_records import PrefectRunStore
 
 CANCEL_SECONDS = 14.0
 """Until an instance counts as not confirmed; with reading what had moved, all is over within 18 seconds."""
@@ -30,25 +36,93 @@ ASK_AGAIN_SECONDS = 30.0
 EXCHANGE_SECONDS = 4.0
 
 
+@dataclass(frozen=True)
+class Target:
+    """An instance to be cancelled.
+
+    Attributes:
+        settings: of the server.
+        instance_id: the instance.
+        run: what this process does with it, where it has begun that.
+        record: what is on record of it, where that was read.
+    """
+
+    settings: Settings
+    instance_id: str
+    run: OwnedRun | None = None
+    record: RunRecord | None = None
+
+
+def owned_by_record(hook: Any, store: PrefectRunStore, record: RunRecord, **request: Any) -> OwnedRun:
+    """The run on a record, for whoever goes on with it on behalf of the attempt that has it. ``load`` it first."""
+    wanted = OwnedRequest(
+        workflow=record.workflow_id or "unknown",
+        run_key=record.key,
+        attempt=record.attempt,
+        facts=record.facts,
+        **request,
+    )
+    run: OwnedRun = hook.owning(wanted, store=store)
+    return run
+
+
 class _Cancelling:
     """One instance being cancelled."""
 
-    def __init__(self, settings: Settings, instance_id: str, limit: float) -> None:
-        self.instance_id = instance_id
+    def __init__(self, target: Target, limit: float) -> None:
+        self.target = target
         self.outcome: CancelOutcome | None = None
         self.error: Exception | None = None
+        self.superseded = False
         self.begun_at = time.monotonic()
+        settings = target.settings
         self._settings = settings.with_changes(timeout=min(settings.timeout, EXCHANGE_SECONDS), retry_budget=limit)
         self._limit = limit
-        self.thread = threading.Thread(target=self._run, name=f"cancel-{instance_id}")
+        self.thread = threading.Thread(target=self._run, name=f"cancel-{target.instance_id}")
         self.thread.start()
 
     def _run(self) -> None:
         try:
             with OrchestrationHttpHook(self._settings, face=FACE) as hook:
-                self.outcome = hook.cancel(self.instance_id, timeout=self._limit)
+                self.outcome = self._stop(hook)
         except Exception as error:  # told by whoever waits for it
             self.error = error
+
+    def _stop(self, hook: OrchestrationHttpHook) -> CancelOutcome | None:
+        target = self.target
+        hook.expect(target.instance_id)
+        run = self._owned(hook)
+        if self.superseded:
+            return None
+        if run is None or run.instance_id != target.instance_id:
+            return hook.cancel(target.instance_id, timeout=self._limit)
+        outcome = hook.perform(run.stop(self._limit))
+        self.superseded = outcome is None
+        return outcome
+
+    def _owned(self, hook: OrchestrationHttpHook) -> OwnedRun | None:
+        """The work on the run, with its record as it is now; None where no record is known."""
+        begun, known = self.target.run, self.target.record
+        if begun is not None and begun.keeper.store is not None:
+            run, attempt = hook.owning(begun.request, store=PrefectRunStore()), begun.request.attempt
+        elif begun is not None:
+            run = hook.owning(begun.request)
+            run.take_over(begun)
+            return run
+        elif known is not None:
+            run, attempt = owned_by_record(hook, PrefectRunStore(), known), known.attempt
+        else:
+            return None
+        try:
+            record = hook.perform(run.load())
+        except Exception as error:
+            run_logger().warning("run key %s: its record could not be read: %r", run.request.run_key, error)
+            record = None
+        if record is not None and record.instance_id == self.target.instance_id:
+            self.superseded = record.attempt != attempt
+        elif begun is not None:
+            run.take_over(begun)
+        return run
 
     @property
     def stands(self) -> bool:
@@ -64,15 +138,16 @@ _known: dict[tuple[str, str], _Cancelling] = {}
 _lock = threading.Lock()
 
 
-def _begin(settings: Settings, ids: Sequence[str], limit: float) -> list[_Cancelling]:
+def _begin(targets: Sequence[Target], limit: float) -> list[_Cancelling]:
     begun = []
     with _lock:
-        for instance_id in dict.fromkeys(ids):
-            key = (settings.base_url, instance_id)
+        for target in targets:
+            key = (target.settings.base_url, target.instance_id)
             one = _known.get(key)
             if one is None or not one.stands:
-                one = _known[key] = _Cancelling(settings, instance_id, limit)
-            begun.append(one)
+                one = _known[key] = _Cancelling(target, limit)
+            if one not in begun:
+                begun.append(one)
         for key in list(_known)[: max(0, len(_known) - 10_000)]:
             if not _known[key].thread.is_alive():
                 del _known[key]
@@ -80,16 +155,28 @@ def _begin(settings: Settings, ids: Sequence[str], limit: float) -> list[_Cancel
 
 
 def cancel_instances_now(
-    settings: Settings, ids: Sequence[str], why: str, *, limit: float = CANCEL_SECONDS, logger: Any = None
+    targets: Sequence[Target],
+    why: str,
+    *,
+    limit: float = CANCEL_SECONDS,
+    logger: Any = None,
+    success_is_bad: bool = False,
 ) -> dict[str, CancelOutcome | None]:
     """Cancel instances, all at once, and tell what became of each. Never raises but for a second interrupt.
 
     A first interrupt that comes meanwhile is raised after the end.
 
+    Args:
+        targets: the instances.
+        why: for the log.
+        limit: seconds until one counts as not confirmed.
+        logger: where it is told; by default the logger of the run that calls.
+        success_is_bad: a run that had succeeded is told as a warning, since its money was to come back.
+
     Returns:
-        The outcome by id; None where cancelling failed altogether.
+        The outcome by id; None where cancelling failed altogether, or another attempt has the instance.
     """
-    begun = _begin(settings, ids, limit)
+    begun = _begin(targets, limit)
     interrupt: BaseException | None = None
     for one in begun:
         while one.thread.is_alive():
@@ -99,51 +186,47 @@ def cancel_instances_now(
                 if interrupt is not None:
                     raise
                 interrupt = error
-    outcomes = _tell(begun, why, logger or run_logger())
+    _tell(begun, why, logger or run_logger(), success_is_bad)
     if interrupt is not None:
         raise interrupt
-    return outcomes
+    return {one.target.instance_id: one.outcome for one in begun}
 
 
 async def acancel_instances_now(
-    settings: Settings, ids: Sequence[str], why: str, *, limit: float = CANCEL_SECONDS
+    targets: Sequence[Target], why: str, *, limit: float = CANCEL_SECONDS
 ) -> dict[str, CancelOutcome | None]:
     """As ``cancel_instances_now``, leaving the event loop free; blocking it where cancellation is delivered again
     and again."""
-    begun = _begin(settings, ids, limit)
+    begun = _begin(targets, limit)
     interrupts = 0
     while interrupts < 3 and any(one.thread.is_alive() for one in begun):
         try:
             await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             interrupts += 1
-    return cancel_instances_now(settings, ids, why, limit=limit)
+    return cancel_instances_now(targets, why, limit=limit)
 
 
-def _tell(begun: Sequence[_Cancelling], why: str, logger: Any) -> dict[str, CancelOutcome | None]:
+def _tell(begun: Sequence[_Cancelling], why: str, logger: Any, success_is_bad: bool) -> None:
     for one in begun:
         if one.outcome is not None:
-            level, text = _said(one.outcome)
-        elif isinstance(one.error, NotFoundError):
-            level, text = logging.WARNING, f"could not be cancelled: {summary(one.error)}"
+            level, text = _said(one.outcome, success_is_bad)
+        elif one.superseded:
+            level, text = logging.WARNING, "another attempt has it now, so it was not cancelled"
         else:
             reason = summary(one.error) if isinstance(one.error, OrchestrationError) else repr(one.error)
-            level, text = logging.ERROR, f"could not be cancelled and may still run: {reason}"
-        logger.log(level, "%s: instance %s %s", why, one.instance_id, text)
-    return {one.instance_id: one.outcome for one in begun}
+            level, text = logging.ERROR, f"it could not be cancelled and may still run: {reason}"
+        logger.log(level, "%s: instance %s: %s", why, one.target.instance_id, text)
 
 
-def _said(outcome: CancelOutcome) -> tuple[int, str]:
-    moved = f"{len(outcome.moved.transactions)} transactions had been made"
-    if outcome.in_flight:
-        moved += f"; {len(outcome.in_flight)} payments were under way and may arrive: check the ledger"
-    if outcome.status == "cancelled":
-        return (logging.WARNING if outcome.in_flight else logging.INFO), f"is cancelled; {moved}"
-    if outcome.status == "already_ended":
-        state = outcome.instance.state if outcome.instance is not None else "over"
-        return logging.INFO, f"had already ended ({state}); {moved}"
-    if outcome.status == "never_started":
-        return logging.INFO, "never started"
-    return logging.ERROR, (
-        f"was not seen to end after the cancel ({outcome.abort_answer}): it may still run and move money; {moved}"
-    )
+def _said(outcome: CancelOutcome, success_is_bad: bool) -> tuple[int, str]:
+    text = cancel_text(outcome)
+    moved = len(outcome.moved.transactions)
+    if moved:
+        text += f"; {moved} transaction{'s' if moved > 1 else ''} had been made"
+    succeeded = outcome.instance is not None and outcome.instance.state == "succeeded"
+    if outcome.status == "already_ended" and succeeded and success_is_bad:
+        return logging.WARNING, f"{text}; its money was not rolled back"
+    if outcome.status == "not_confirmed":
+        return logging.ERROR, text
+    return (logging.WARNING if outcome.in_flight else logging.INFO), text

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
 from prefect.exceptions import Pause
 
 from ..procedures.define import KEY_VARIABLE
-from .cancelling import acancel_instances_now, cancel_instances_now
+from .cancelling import Target, acancel_instances_now, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
+from .errors import FlowRunCancelledError
+from .owning import RunRequest, record_of
+from .place import here
 from .runs import WaitOptions, astart_run, start_run
-from .steps import RunRequest
 from .workflow import OrchestrationRun
 
 
 def _left_for_good(error: BaseException | None) -> bool:
-    """Not where the flow run is suspended: it will be resumed, and comes back to its run."""
-    return error is not None and not isinstance(error, Pause)
+    """Not where the flow run is suspended or tried again: it comes back to its run."""
+    superseded = isinstance(error, FlowRunCancelledError) and error.superseded
+    return error is not None and not isinstance(error, Pause) and not superseded
+
+
+def _target(run: OrchestrationRun) -> Target:
+    """What to cancel, with its record where that can be read. Blocking."""
+    try:
+        record = record_of(here(), run.instance_id, run.run_key)
+    except Exception:  # the cancel matters more
+        record = None
+    return Target(run._settings, run.instance_id, record=record)
 
 
 class workflow_instance:
@@ -34,7 +46,8 @@ class workflow_instance:
 
     Args:
         credentials: the block, or the name of the stored block.
-        workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound: as for ``run_workflow``.
+        workflow_id, variables, step, run_key, rerun_failed, on_changed, fingerprint_ignores, settled, key_variable,
+            allow_unbound: as for ``run_workflow``.
         timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress: of waiting, as for
             ``wait_for_instance``.
     """
@@ -48,6 +61,9 @@ class workflow_instance:
         step: str | None = None,
         run_key: str | None = None,
         rerun_failed: bool = False,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        settled: str | None = None,
         key_variable: str = KEY_VARIABLE,
         allow_unbound: bool = False,
         timeout: float | None = None,
@@ -58,7 +74,18 @@ class workflow_instance:
         show_progress: bool = True,
     ) -> None:
         self._credentials = credentials
-        self._request = RunRequest(workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound)
+        self._request = RunRequest(
+            workflow_id,
+            variables,
+            step,
+            run_key,
+            rerun_failed,
+            on_changed,
+            fingerprint_ignores,
+            settled,
+            key_variable,
+            allow_unbound,
+        )
         self._options = WaitOptions(
             timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress
         )
@@ -74,7 +101,7 @@ class workflow_instance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._run is not None and _left_for_good(error):
-            cancel_instances_now(self._run._settings, [self._run.instance_id], f"left by {type(error).__name__}")
+            cancel_instances_now([_target(self._run)], f"left by {type(error).__name__}")
 
     async def __aenter__(self) -> OrchestrationRun:
         settings = await asyncio.to_thread(settings_of, self._credentials)
@@ -87,4 +114,4 @@ class workflow_instance:
     ) -> None:
         if self._run is not None and _left_for_good(error):
             why = f"left by {type(error).__name__}"
-            await acancel_instances_now(self._run._settings, [self._run.instance_id], why)
+            await acancel_instances_now([_target(self._run)], why)

@@ -9,12 +9,13 @@ from uuid import UUID
 from prefect import flow
 
 from ..procedures.define import KEY_VARIABLE
-from .cancelling import CANCEL_SECONDS, acancel_instances_now, cancel_instances_now
+from .cancelling import CANCEL_SECONDS, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
-from .flow_runs import instance_ids, read_flow_run
-from .runs import instance_id_of
-from .steps import steps_of_the_caller
-from .tasks import run_workflow, run_workflow_async, wait_for_instance, wait_for_instance_async
+from .hooks import targets_of
+from .owning import RunRequest
+from .place import run_logger, steps_of_the_caller
+from .run_records import records_of_flow_run
+from .runs import WaitOptions, arun_and_wait, run_and_wait
 
 
 @flow(name="run-workflow-and-wait", flow_run_name="run-and-wait-{workflow_id}", retries=0)
@@ -31,6 +32,9 @@ def run_workflow_and_wait(
     step: str | None = None,
     run_key: str | None = None,
     rerun_failed: bool = False,
+    on_changed: Literal["refuse", "adopt"] = "refuse",
+    fingerprint_ignores: list[str] | tuple[str, ...] = (),
+    settled: str | None = None,
     key_variable: str = KEY_VARIABLE,
     allow_unbound: bool = False,
     show_progress: bool = True,
@@ -48,36 +52,21 @@ def run_workflow_and_wait(
     Returns:
         ``{"instance_id", "workflow_id", "state", "stages_completed", "transactions", "maybe_repeated"}``.
     """
+    request = RunRequest(
+        workflow_id,
+        variables,
+        step,
+        run_key,
+        rerun_failed,
+        on_changed,
+        fingerprint_ignores,
+        settled,
+        key_variable,
+        allow_unbound,
+    )
+    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
     with steps_of_the_caller():
-        run = run_workflow(
-            credentials,
-            workflow_id,
-            variables,
-            step=step,
-            run_key=run_key,
-            rerun_failed=rerun_failed,
-            key_variable=key_variable,
-            allow_unbound=allow_unbound,
-            cancel_on_interrupt=cancel_on_interrupt,
-            show_progress=show_progress,
-        )
-    try:
-        return wait_for_instance(
-            credentials,
-            run,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_timeout=on_timeout,
-            cancel_on_interrupt=cancel_on_interrupt,
-            fail_after_attempts=fail_after_attempts,
-            show_progress=show_progress,
-        )
-    except Exception:
-        raise
-    except BaseException:
-        if cancel_on_interrupt:  # also where the interrupt came between two tasks
-            cancel_instances_now(settings_of(credentials), [instance_id_of(run)], "the flow was interrupted")
-        raise
+        return run_and_wait(settings_of(credentials), request, options)
 
 
 @flow(name="run-workflow-and-wait", flow_run_name="run-and-wait-{workflow_id}", retries=0)
@@ -94,42 +83,30 @@ async def run_workflow_and_wait_async(
     step: str | None = None,
     run_key: str | None = None,
     rerun_failed: bool = False,
+    on_changed: Literal["refuse", "adopt"] = "refuse",
+    fingerprint_ignores: list[str] | tuple[str, ...] = (),
+    settled: str | None = None,
     key_variable: str = KEY_VARIABLE,
     allow_unbound: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """As ``run_workflow_and_wait``, for asyncio."""
+    request = RunRequest(
+        workflow_id,
+        variables,
+        step,
+        run_key,
+        rerun_failed,
+        on_changed,
+        fingerprint_ignores,
+        settled,
+        key_variable,
+        allow_unbound,
+    )
+    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    settings = await asyncio.to_thread(settings_of, credentials)
     with steps_of_the_caller():
-        run = await run_workflow_async(
-            credentials,
-            workflow_id,
-            variables,
-            step=step,
-            run_key=run_key,
-            rerun_failed=rerun_failed,
-            key_variable=key_variable,
-            allow_unbound=allow_unbound,
-            cancel_on_interrupt=cancel_on_interrupt,
-            show_progress=show_progress,
-        )
-    try:
-        return await wait_for_instance_async(
-            credentials,
-            run,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_timeout=on_timeout,
-            cancel_on_interrupt=cancel_on_interrupt,
-            fail_after_attempts=fail_after_attempts,
-            show_progress=show_progress,
-        )
-    except Exception:
-        raise
-    except BaseException:
-        if cancel_on_interrupt:
-            settings = await asyncio.to_thread(settings_of, credentials)
-            await acancel_instances_now(settings, [instance_id_of(run)], "the flow was interrupted")
-        raise
+        return await arun_and_wait(settings, request, options)
 
 
 @flow(name="cancel-instances-of-flow-run", flow_run_name="cancel-instances-of-{flow_run_id}")
@@ -150,6 +127,7 @@ def cancel_instances_of_flow_run(
         By instance: ``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed`` (it may run on) or
         ``failed`` (it could not be cancelled and may run on).
     """
-    ids = instance_ids(read_flow_run(flow_run_id))
-    outcomes = cancel_instances_now(settings_of(credentials), ids, f"flow run {flow_run_id} is over", limit=timeout)
+    settings = settings_of(credentials)
+    targets = targets_of(settings, records_of_flow_run(flow_run_id), run_logger())
+    outcomes = cancel_instances_now(targets, f"flow run {flow_run_id} is over", limit=timeout)
     return {one: outcome.status if outcome is not None else "failed" for one, outcome in outcomes.items()}

@@ -1,28 +1,31 @@
 """Starting a run and waiting for it, as tasks, blocks and the context manager do; each blocking and not.
 
-An interrupt is any BaseException: Prefect's signals, a cancelled asyncio task, a time-out that Prefect
-raises, Ctrl-C, and whatever else is no answer of the server. It cancels the instance and goes on.
+An interrupt is any BaseException: Prefect's signals, a cancelled asyncio task, a time-out that Prefect raises, Ctrl-C,
+and for a wait whatever else is no answer of the server. There is one ``try`` from the first submit to the return: an
+interrupt anywhere in it cancels the instance, unless another attempt has it, and goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..api.errors import InstanceStuckError, OrchestrationError, ValidationError, WaitTimeoutError
-from ..api.models import CancelOutcome, Instance, RunResult, StageEvent, Transaction
-from ..clock import SystemClock
+from ..api.errors import OrchestrationError, ValidationError
+from ..api.models import Instance, RunResult, StageEvent, Transaction
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..ownership.owned_run import OwnedRun
 from ..settings import Settings
 from .artifacts import Progress
-from .cancelling import acancel_instances_now, cancel_instances_now
+from .cancelling import Target, acancel_instances_now, cancel_instances_now
 from .credentials import FACE
-from .flow_runs import WATCH_SECONDS, FlowRunWatch, run_logger, watch_here
-from .rollback import RunRolledBackError
-from .steps import Plan, RunRequest, plan_run
+from .errors import FlowRunCancelledError, RunRolledBackError
+from .owner import Owner, WatchingClock
+from .owning import Hook, RunRequest, Start, attending, record_of
+from .place import Place, here, run_logger
+from .run_records import PrefectRunStore
 
 
 def instance_id_of(given: object) -> str:
@@ -46,69 +49,10 @@ def instance_id_of(given: object) -> str:
     return given
 
 
-# ---- starting --------------------------------------------------------------------------------------
-
-
-def start_run(
-    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
-) -> tuple[Instance, str | None]:
-    """Start, adopt or go on with the run that a request means. Returns it and its key."""
-    with OrchestrationHttpHook(settings, face=FACE) as hook:
-        plan = plan_run(settings, request, hook)
-        try:
-            instance = hook.start(request.workflow_id, on_chosen=plan.choose, **plan.arguments)
-        except BaseException as error:
-            if _must_cancel(error, plan, cancel_on_interrupt):
-                cancel_instances_now(settings, [plan.instance_id or ""], "interrupted while starting")
-            raise
-    _started(settings, instance, plan, show_progress)
-    return instance, plan.key
-
-
-async def astart_run(
-    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
-) -> tuple[Instance, str | None]:
-    """As ``start_run``, without blocking."""
-    with OrchestrationHttpHook(settings, face=FACE) as reader:
-        plan = await asyncio.to_thread(plan_run, settings, request, reader)
-
-    async def choose(instance_id: str) -> None:
-        plan.instance_id = instance_id
-        await asyncio.to_thread(plan.choose, instance_id)
-
-    async with AsyncOrchestrationHttpHook(settings, face=FACE) as hook:
-        try:
-            instance = await hook.start(request.workflow_id, on_chosen=choose, **plan.arguments)
-        except BaseException as error:
-            if _must_cancel(error, plan, cancel_on_interrupt):
-                await acancel_instances_now(settings, [plan.instance_id or ""], "interrupted while starting")
-            raise
-    await asyncio.to_thread(_started, settings, instance, plan, show_progress)
-    return instance, plan.key
-
-
-def _must_cancel(error: BaseException, plan: Plan, cancel_on_interrupt: bool) -> bool:
-    if isinstance(error, RunRolledBackError):
-        return plan.instance_id is not None
-    if isinstance(error, Exception) or not cancel_on_interrupt:
-        return False  # a retry goes on with what is on record
-    if plan.instance_id is None:
-        run_logger().warning(
-            "interrupted while starting a run of workflow %s with key %s: nothing was released; where the workflow has "
-            "no gate, a run may exist",
-            plan.request.workflow_id,
-            plan.key,
-        )
-    return plan.instance_id is not None
-
-
-def _started(settings: Settings, instance: Instance, plan: Plan, show_progress: bool) -> None:
-    if plan.instance_id != instance.id:
-        plan.choose(instance.id)  # adopted: found by its key
-    Progress(settings, instance.id, shown=show_progress).started(instance.workflow_id, instance.state)
-
-
-# ---- waiting ---------------------------------------------------------------------------------------
+def run_key_of(given: object) -> str | None:
+    """The run key in what ``run_workflow`` returned; None where only an id is known."""
+    key = given.get("run_key") if isinstance(given, Mapping) else None
+    return key if isinstance(key, str) and key else None
 
 
 @dataclass(frozen=True)
@@ -127,7 +71,7 @@ class WaitOptions:
             raise ValidationError(f"on_timeout must be 'cancel' or 'leave', not {self.on_timeout!r}", path="on_timeout")
 
     def arguments(self) -> dict[str, Any]:
-        """For the hook's ``wait``."""
+        """For the hook's ``waiting_for``."""
         return {
             "timeout": self.timeout,
             "poll_interval": self.poll_interval,
@@ -135,151 +79,247 @@ class WaitOptions:
         }
 
 
-class _WatchingClock(SystemClock):
-    """Lets a wait look up from its sleep: is the flow run being cancelled?"""
-
-    def __init__(self, watch: FlowRunWatch | None) -> None:
-        self._watch = watch
-
-    def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            if self._watch is not None:
-                self._watch.check()
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, WATCH_SECONDS))
-
-    async def asleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            if self._watch is not None:
-                await asyncio.to_thread(self._watch.check)
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, WATCH_SECONDS))
+def _must_cancel(error: BaseException, *, waiting: bool) -> bool:
+    """Whether what was raised ends the run too, where the caller asked for that."""
+    if isinstance(error, OrchestrationError):
+        return False  # it has been decided about already, or a retry goes on
+    if isinstance(error, FlowRunCancelledError):
+        return not error.superseded
+    if isinstance(error, RunRolledBackError):
+        return True
+    return waiting or not isinstance(error, Exception)
 
 
-def wait_run(settings: Settings, instance_id: str, options: WaitOptions) -> dict[str, Any]:
-    """Wait for an instance; see ``wait_for_instance``."""
+# ---- starting --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _starting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool]) -> Iterator[None]:
     try:
-        return _wait(settings, instance_id, options)
-    except OrchestrationError:
-        raise
+        yield
     except BaseException as error:
-        if options.cancel_on_interrupt:
-            cancel_instances_now(settings, [instance_id], _interrupted(error))
+        start.failed()
+        target = start.target
+        asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
+        if target is not None and asked and _must_cancel(error, waiting=bool(at_wait)):
+            cancel_instances_now([target], _interrupted(error))
         raise
+    finally:
+        start.close()
 
 
-def _wait(settings: Settings, instance_id: str, options: WaitOptions) -> dict[str, Any]:
-    progress = Progress(settings, instance_id, shown=options.show_progress)
+@asynccontextmanager
+async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool]) -> AsyncIterator[None]:
     try:
-        with OrchestrationHttpHook(settings, face=FACE, clock=_WatchingClock(watch_here())) as hook:
-            result = hook.wait(instance_id, on_stage=progress.stage, **options.arguments())
-    except OrchestrationError as error:
-        raised: OrchestrationError | dict[str, Any] = error
-        if _gives_up(error) and options.on_timeout == "cancel":
-            outcome = cancel_instances_now(settings, [instance_id], "given up")[instance_id]
-            raised = _after_cancel(error, instance_id, outcome)
-        progress.ended(*_end(raised, error))
-        if isinstance(raised, dict):
-            return raised
-        if raised is error:
-            raise
-        raise raised from error
-    progress.ended("succeeded", result.instance)
-    return described(result)
-
-
-async def await_run(settings: Settings, instance_id: str, options: WaitOptions) -> dict[str, Any]:
-    """As ``wait_run``, without blocking."""
-    try:
-        return await _await(settings, instance_id, options)
-    except OrchestrationError:
-        raise
+        yield
     except BaseException as error:
-        if options.cancel_on_interrupt:
-            await acancel_instances_now(settings, [instance_id], _interrupted(error))
+        start.failed()
+        target = start.target
+        asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
+        if target is not None and asked and _must_cancel(error, waiting=bool(at_wait)):
+            await acancel_instances_now([target], _interrupted(error))
         raise
+    finally:
+        start.close()
 
 
-async def _await(settings: Settings, instance_id: str, options: WaitOptions) -> dict[str, Any]:
-    progress = Progress(settings, instance_id, shown=options.show_progress)
+def start_run(
+    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
+) -> tuple[Instance, str | None]:
+    """Start, adopt or go on with the run that a request means. Returns it and its key."""
+    start = Start(settings, request)
+    with _starting(start, cancel_on_interrupt, []):
+        start.prepare()
+        with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
+            run = start.owning(hook)
+            instance = hook.perform(run.begin())
+            start.begun(instance)
+            hook.perform(run.returned())
+        Progress(settings, instance.id, shown=show_progress).started(instance.workflow_id, instance.state)
+        return instance, start.key
 
+
+async def astart_run(
+    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
+) -> tuple[Instance, str | None]:
+    """As ``start_run``, without blocking."""
+    start = Start(settings, request)
+    async with _astarting(start, cancel_on_interrupt, []):
+        await asyncio.to_thread(start.prepare)
+        async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
+            run = start.owning(hook)
+            instance = await hook.perform(run.begin())
+            start.begun(instance)
+            await hook.perform(run.returned())
+        progress = Progress(settings, instance.id, shown=show_progress)
+        await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
+        return instance, start.key
+
+
+# ---- starting and waiting --------------------------------------------------------------------------
+
+
+def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) -> dict[str, Any]:
+    """Start, adopt or go on with a run, and wait for its end."""
+    start = Start(settings, request)
+    at_wait: list[bool] = []
+    with _starting(start, options.cancel_on_interrupt, at_wait):
+        start.prepare()
+        with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
+            run = start.owning(hook)
+            instance = hook.perform(run.begin())
+            start.begun(instance)
+            progress = Progress(settings, instance.id, shown=options.show_progress)
+            progress.started(instance.workflow_id, instance.state)
+            at_wait.append(True)
+
+            def waiting(instance_id: str) -> Any:
+                return hook.waiting_for(instance_id, on_stage=progress.stage, **options.arguments())
+
+            try:
+                result = hook.perform(run.attend(instance.id, waiting, on_timeout=options.on_timeout))
+            except OrchestrationError as error:
+                progress.ended(*_end(error))
+                raise
+        progress.ended("succeeded", result.instance)
+        return described(result)
+
+
+async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) -> dict[str, Any]:
+    """As ``run_and_wait``, without blocking."""
+    start = Start(settings, request)
+    at_wait: list[bool] = []
+    async with _astarting(start, options.cancel_on_interrupt, at_wait):
+        await asyncio.to_thread(start.prepare)
+        async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
+            run = start.owning(hook)
+            instance = await hook.perform(run.begin())
+            start.begun(instance)
+            progress = Progress(settings, instance.id, shown=options.show_progress)
+            await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
+            at_wait.append(True)
+            result = await _attended(hook, run, instance.id, progress, options)
+        await asyncio.to_thread(progress.ended, "succeeded", result.instance)
+        return described(result)
+
+
+async def _attended(
+    hook: AsyncOrchestrationHttpHook, run: OwnedRun, instance_id: str, progress: Progress, options: WaitOptions
+) -> RunResult:
     async def stage(event: StageEvent) -> None:
         await asyncio.to_thread(progress.stage, event)
 
+    def waiting(one: str) -> Any:
+        return hook.waiting_for(one, on_stage=stage, **options.arguments())
+
     try:
-        async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=_WatchingClock(watch_here())) as hook:
-            result = await hook.wait(instance_id, on_stage=stage, **options.arguments())
+        result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options.on_timeout))
     except OrchestrationError as error:
-        raised: OrchestrationError | dict[str, Any] = error
-        if _gives_up(error) and options.on_timeout == "cancel":
-            outcome = (await acancel_instances_now(settings, [instance_id], "given up"))[instance_id]
-            raised = _after_cancel(error, instance_id, outcome)
-        await asyncio.to_thread(progress.ended, *_end(raised, error))
-        if isinstance(raised, dict):
-            return raised
-        if raised is error:
-            raise
-        raise raised from error
-    await asyncio.to_thread(progress.ended, "succeeded", result.instance)
-    return described(result)
+        await asyncio.to_thread(progress.ended, *_end(error))
+        raise
+    return result
+
+
+# ---- waiting ---------------------------------------------------------------------------------------
+
+
+def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key: str | None = None) -> dict[str, Any]:
+    """Wait for an instance; see ``wait_for_instance``."""
+    target = Target(settings, instance_id)
+    try:
+        place = _place()
+        record = record_of(place, instance_id, run_key)
+        target = Target(settings, instance_id, record=record)
+        progress = Progress(settings, instance_id, shown=options.show_progress)
+        clock = WatchingClock(Owner(place) if place is not None else None)
+        with OrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
+            run = attending(hook, place, record, instance_id)
+            try:
+                hook.perform(run.load())
+            except Exception as error:
+                run = _without_record(hook, instance_id, error)
+                hook.perform(run.load())
+
+            def waiting(one: str) -> Any:
+                return hook.waiting_for(one, on_stage=progress.stage, **options.arguments())
+
+            try:
+                result = hook.perform(run.attend(instance_id, waiting, on_timeout=options.on_timeout))
+            except OrchestrationError as error:
+                progress.ended(*_end(error))
+                raise
+        progress.ended("succeeded", result.instance)
+        return described(result)
+    except BaseException as error:
+        if options.cancel_on_interrupt and _must_cancel(error, waiting=True):
+            cancel_instances_now([target], _interrupted(error))
+        raise
+
+
+async def await_run(
+    settings: Settings, instance_id: str, options: WaitOptions, run_key: str | None = None
+) -> dict[str, Any]:
+    """As ``wait_run``, without blocking."""
+    target = Target(settings, instance_id)
+    try:
+        place = await asyncio.to_thread(_place)
+        record = await asyncio.to_thread(record_of, place, instance_id, run_key)
+        target = Target(settings, instance_id, record=record)
+        progress = Progress(settings, instance_id, shown=options.show_progress)
+        clock = WatchingClock(Owner(place) if place is not None else None)
+        async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
+            run = attending(hook, place, record, instance_id)
+            try:
+                await hook.perform(run.load())
+            except Exception as error:
+                run = _without_record(hook, instance_id, error)
+                await hook.perform(run.load())
+            result = await _attended(hook, run, instance_id, progress, options)
+        await asyncio.to_thread(progress.ended, "succeeded", result.instance)
+        return described(result)
+    except BaseException as error:
+        if options.cancel_on_interrupt and _must_cancel(error, waiting=True):
+            await acancel_instances_now([target], _interrupted(error))
+        raise
+
+
+def _place() -> Place | None:
+    """Where the wait stands; a wait goes on where Prefect's API cannot tell."""
+    try:
+        return here()
+    except Exception as error:
+        run_logger().warning("the flow run around this wait could not be read, so nobody watches it: %r", error)
+        return None
+
+
+def _without_record(hook: Hook, instance_id: str, error: Exception) -> OwnedRun:
+    run_logger().warning("instance %s: its record could not be read: %r", instance_id, error)
+    return attending(hook, None, None, instance_id)
 
 
 def _interrupted(error: BaseException) -> str:
-    return f"the wait was interrupted ({type(error).__name__})"
+    return f"interrupted ({type(error).__name__})"
 
 
-def _gives_up(error: OrchestrationError) -> bool:
-    """Whether the wait ended while the instance goes on."""
-    return isinstance(error, WaitTimeoutError) or (isinstance(error, InstanceStuckError) and error.reason == "attempts")
-
-
-def _after_cancel(
-    error: OrchestrationError, instance_id: str, outcome: CancelOutcome | None
-) -> OrchestrationError | dict[str, Any]:
-    """What is true once an instance that was given up has been cancelled: an error, or the success that came first."""
-    told = str(error).replace("; it was not cancelled", "").replace("; it goes on trying until it is cancelled", "")
-    if outcome is None:
-        return _same(error, f"{told}; it could not be cancelled and may still run", instance_id, None)
-    instance = outcome.instance
-    if outcome.status == "already_ended" and instance is not None and instance.state == "succeeded":
-        return described(RunResult(instance=instance, moved=outcome.moved))
-    if outcome.status == "cancelled":
-        late = f"; {len(outcome.in_flight)} payments were under way and may arrive" if outcome.in_flight else ""
-        text = f"{told}; it was then cancelled{late}"
-    elif outcome.status == "already_ended":
-        text = f"{told}; it then ended by itself: {instance.failure if instance is not None else ''}"
-    elif outcome.status == "never_started":
-        text = f"{told}; it never started"
-    else:
-        text = f"{told}; a cancel was sent ({outcome.abort_answer}) and not seen to take effect: it may still run"
-    return _same(error, text, instance_id, outcome)
-
-
-def _same(error: OrchestrationError, text: str, instance_id: str, outcome: CancelOutcome | None) -> OrchestrationError:
-    about: dict[str, Any] = {
-        "instance_id": instance_id,
-        "instance": outcome.instance if outcome is not None else getattr(error, "instance", None),
-        "moved": outcome.moved if outcome is not None else getattr(error, "moved", None),
-    }
-    if isinstance(error, InstanceStuckError):
-        return InstanceStuckError(text, reason=error.reason, **about)
-    return WaitTimeoutError(text, **about)
-
-
-def _end(raised: OrchestrationError | dict[str, Any], error: OrchestrationError) -> tuple[str, Instance | None]:
+def _end(error: OrchestrationError) -> tuple[str, Instance | None]:
     """How a wait that raised ended, for the UI."""
-    instance = getattr(error if isinstance(raised, dict) else raised, "instance", None)
-    if isinstance(raised, dict):
-        return "succeeded", instance
+    instance = getattr(error, "instance", None)
     if instance is not None and instance.terminated:
         return instance.state, instance
-    return type(raised).__name__, instance
+    return type(error).__name__, instance
+
+
+# ---- results ---------------------------------------------------------------------------------------
+
+
+def describe_start(instance: Instance, key: str | None) -> dict[str, Any]:
+    """A started run as a small plain dict."""
+    return {
+        "instance_id": instance.id,
+        "workflow_id": instance.workflow_id,
+        "state": instance.state,
+        "run_key": key,
+    }
 
 
 def described(result: RunResult) -> dict[str, Any]:
@@ -303,3 +343,14 @@ def _transaction(one: Transaction) -> dict[str, Any]:
         "postings": [dict(posting) for posting in one.postings],
         "maybe_repeated": one.maybe_repeated,
     }
+
+
+# ---- stopping --------------------------------------------------------------------------------------
+
+
+def stop_arguments(instance_id: str, run_key: str | None) -> dict[str, Any]:
+    """For the hook's ``cancel``: the store and the key, so that a retry knows that its own side cancelled. Blocking."""
+    record = record_of(here(), instance_id, run_key)
+    if record is None:
+        return {}
+    return {"store": PrefectRunStore(), "run_key": record.key}

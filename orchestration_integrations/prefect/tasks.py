@@ -1,4 +1,4 @@
-"""The tasks: one for each thing to do with workflows and instances, blocking and (``…_async``) for asyncio.
+"""The tasks that do something: one for each thing, blocking and (``…_async``) for asyncio. ``reading`` has the others.
 
 Credentials come first: the block, or the name under which it is stored. All of them return small plain
 values. None is cached: a cached answer would be a payment not made, or a state long past.
@@ -7,8 +7,6 @@ values. None is cached: a cached answer would be a payment not made, or a state 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,21 +16,31 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run as runtime_task_run
 
 from ..api.errors import EventNotDeliveredError, ValidationError
-from ..api.instants import format_instant
-from ..api.models import CancelOutcome, Instance, StageRun
+from ..api.models import CancelOutcome, Instance
 from ..api.yaml_text import parse_definition
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..procedures.define import KEY_VARIABLE
-from ..settings import Settings
 from .credentials import FACE, Credentials, OrchestrationCredentials, settings_of
-from .flow_runs import EVENT_LABEL, here, lineage, put_labels, run_logger
-from .runs import WaitOptions, astart_run, await_run, instance_id_of, start_run, wait_run
-from .steps import RunRequest, describe
+from .events import EventRecord
+from .owner import WatchingClock
+from .owning import RunRequest
+from .place import run_logger
+from .runs import (
+    WaitOptions,
+    astart_run,
+    await_run,
+    describe_start,
+    instance_id_of,
+    run_key_of,
+    start_run,
+    stop_arguments,
+    wait_run,
+)
 
 _ID_LENGTH = 12
 
 
-def _named(verb: str) -> Any:
+def named(verb: str) -> Any:
     """A name for a task run that says what it is about."""
 
     def name() -> str:
@@ -87,7 +95,7 @@ async def create_workflow_async(
 ) -> str:
     """As ``create_workflow``, for asyncio."""
     given = await asyncio.to_thread(_definition, definition, path)
-    async with await _hook(credentials) as hook:
+    async with await async_hook(credentials) as hook:
         return (await hook.ensure_workflow(given, gate=gate)).workflow.id
 
 
@@ -107,14 +115,15 @@ def _definition(definition: Mapping[str, Any] | str | None, path: str | None) ->
     return parsed
 
 
-async def _hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
+async def async_hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
+    """A hook for asyncio; a stored block is loaded in a thread."""
     return AsyncOrchestrationHttpHook(await asyncio.to_thread(settings_of, credentials), face=FACE)
 
 
 # ---- runs ------------------------------------------------------------------------------------------
 
 
-@task(name="run-workflow", task_run_name=_named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
 def run_workflow(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
@@ -123,27 +132,32 @@ def run_workflow(
     step: str | None = None,
     run_key: str | None = None,
     rerun_failed: bool = False,
+    on_changed: Literal["refuse", "adopt"] = "refuse",
+    fingerprint_ignores: Sequence[str] = (),
+    settled: str | None = None,
     key_variable: str = KEY_VARIABLE,
     allow_unbound: bool = False,
     timeout: float = 60.0,
     cancel_on_interrupt: bool = True,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Start a run of a workflow, and do not wait for it. A retry of the flow comes back to the same run.
+    """Start a run of a workflow, and do not wait for it. A retry of whatever encloses the call comes back to the run.
 
-    The id of the run stands as a label on the flow run, ``orchestration.instance.<id>``, before the run is
-    released, and in the transaction around, which cancels the run if it is rolled back.
+    The run is on record before it is released, and known to the transaction around, which cancels it if it is rolled
+    back.
 
     Args:
         credentials: the block, or the name of the stored block.
         workflow_id: what to run; best one with a gate (``create_workflow(…, gate=True)``).
         variables: strings, booleans, integers, Decimals, dates and aware datetimes.
-        step: a name for this start, one of its kind in the flow. Give it wherever the variables may differ in a
-            retry, or where tasks run in other processes. By default starts are told apart by workflow and variables,
-            and equal ones are counted.
-        run_key: a key of your own, instead: one run per key, whatever flow run asks.
-        rerun_failed: where the run on record failed or was cancelled, start a new one. Its first stages may have moved
-            money: by default the failure is reported again.
+        step: names this payment within the flow run. The same name with other content, or twice in one attempt, is
+            an error. By default starts are told apart by workflow and variables, and equal ones are counted.
+        run_key: a key of your own, instead: one payment per key, whatever flow run asks.
+        rerun_failed: where an earlier attempt was told that the run failed or was cancelled, start a new one. Its
+            first stages may have moved money: by default the failure is reported again.
+        on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
+        fingerprint_ignores: names of variables that may differ between attempts.
+        settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
         key_variable: the variable that carries the key; default ``runKey``.
         allow_unbound: let placeholders without a value pass.
         timeout: seconds for all of it, default 60.
@@ -154,18 +168,33 @@ def run_workflow(
         ``{"instance_id", "workflow_id", "state", "run_key"}``.
 
     Raises:
+        KeyReusedError: the key stands for other content, or another call of this attempt has it; nothing was started.
         AmbiguousRunError: a run may exist, and nothing proves that it does or does not.
+        OwnerGoneError: the flow run is over, or another attempt of it is at work; nothing was released.
+        RecordConflictError, OwnerUnreachableError, WrongServerError, UnreadableRecordError: nothing was released.
         NotFoundError: there is no such workflow, or it is deleted. Nothing was sent.
         ValidationError: a placeholder has no value, or the input is wrong. Nothing was sent.
     """
-    request = RunRequest(workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound, timeout)
+    request = RunRequest(
+        workflow_id,
+        variables,
+        step,
+        run_key,
+        rerun_failed,
+        on_changed,
+        fingerprint_ignores,
+        settled,
+        key_variable,
+        allow_unbound,
+        timeout,
+    )
     instance, key = start_run(
         settings_of(credentials), request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
     )
-    return describe(instance, key)
+    return describe_start(instance, key)
 
 
-@task(name="run-workflow", task_run_name=_named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
 async def run_workflow_async(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
@@ -174,6 +203,9 @@ async def run_workflow_async(
     step: str | None = None,
     run_key: str | None = None,
     rerun_failed: bool = False,
+    on_changed: Literal["refuse", "adopt"] = "refuse",
+    fingerprint_ignores: Sequence[str] = (),
+    settled: str | None = None,
     key_variable: str = KEY_VARIABLE,
     allow_unbound: bool = False,
     timeout: float = 60.0,
@@ -181,15 +213,27 @@ async def run_workflow_async(
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """As ``run_workflow``, for asyncio."""
-    request = RunRequest(workflow_id, variables, step, run_key, rerun_failed, key_variable, allow_unbound, timeout)
+    request = RunRequest(
+        workflow_id,
+        variables,
+        step,
+        run_key,
+        rerun_failed,
+        on_changed,
+        fingerprint_ignores,
+        settled,
+        key_variable,
+        allow_unbound,
+        timeout,
+    )
     settings = await asyncio.to_thread(settings_of, credentials)
     instance, key = await astart_run(
         settings, request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
     )
-    return describe(instance, key)
+    return describe_start(instance, key)
 
 
-@task(name="wait-for-instance", task_run_name=_named("wait"), cache_policy=NO_CACHE)
+@task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
 def wait_for_instance(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
@@ -211,7 +255,7 @@ def wait_for_instance(
         on_timeout: what becomes of an instance that is given up at the time-out or by ``fail_after_attempts``:
             ``cancel`` (default) or ``leave``.
         cancel_on_interrupt: cancel the instance if this wait is interrupted, by whatever it is: default True. A
-            task that was submitted looks every two seconds whether its flow run is being cancelled.
+            task that was submitted looks every two seconds whether its flow run is over.
         fail_after_attempts: give up once a payment failed so often; None (default) for never.
         show_progress: write artifacts and emit events; default True.
 
@@ -223,15 +267,15 @@ def wait_for_instance(
         WaitTimeoutError: it had not ended in time; the message says what became of it.
         InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
         StateUnknownError: it could not be read for two minutes; it may run.
-        FlowRunCancelledError: the flow run is being cancelled.
+        FlowRunCancelledError: the flow run is over (then the instance was cancelled), or is tried again.
         NotFoundError: there is no such instance.
     """
     found = instance_id_of(instance_id)
     options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
-    return wait_run(settings_of(credentials), found, options)
+    return wait_run(settings_of(credentials), found, options, run_key_of(instance_id))
 
 
-@task(name="wait-for-instance", task_run_name=_named("wait"), cache_policy=NO_CACHE)
+@task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
 async def wait_for_instance_async(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
@@ -246,10 +290,11 @@ async def wait_for_instance_async(
     """As ``wait_for_instance``, for asyncio."""
     found = instance_id_of(instance_id)
     options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
-    return await await_run(await asyncio.to_thread(settings_of, credentials), found, options)
+    settings = await asyncio.to_thread(settings_of, credentials)
+    return await await_run(settings, found, options, run_key_of(instance_id))
 
 
-@task(name="cancel-instance", task_run_name=_named("cancel"), cache_policy=NO_CACHE)
+@task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 def cancel_instance(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
 ) -> dict[str, Any]:
@@ -269,18 +314,20 @@ def cancel_instance(
         NotFoundError: there is no such instance.
     """
     found = instance_id_of(instance_id)
+    known = stop_arguments(found, run_key_of(instance_id))
     with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return _outcome(found, hook.cancel(found, timeout=timeout))
+        return _outcome(found, hook.cancel(found, timeout=timeout, **known))
 
 
-@task(name="cancel-instance", task_run_name=_named("cancel"), cache_policy=NO_CACHE)
+@task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 async def cancel_instance_async(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
 ) -> dict[str, Any]:
     """As ``cancel_instance``, for asyncio."""
     found = instance_id_of(instance_id)
-    async with await _hook(credentials) as hook:
-        return _outcome(found, await hook.cancel(found, timeout=timeout))
+    known = await asyncio.to_thread(stop_arguments, found, run_key_of(instance_id))
+    async with await async_hook(credentials) as hook:
+        return _outcome(found, await hook.cancel(found, timeout=timeout, **known))
 
 
 def _outcome(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
@@ -299,7 +346,7 @@ def _outcome(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
 # ---- events ----------------------------------------------------------------------------------------
 
 
-@task(name="send-event", task_run_name=_named("send-event"), cache_policy=NO_CACHE, retries=0)
+@task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
 def send_event(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
@@ -310,7 +357,8 @@ def send_event(
 ) -> dict[str, Any]:
     """Wait until a stage listens for an event, send it, and see that the stage ended.
 
-    An event that an earlier attempt of the flow run had delivered to the instance is not sent again.
+    A retry of whatever encloses the call does not send again what an earlier attempt had delivered. A second call in
+    the same attempt is another one: it is sent, or refused where no stage listens any more.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -324,23 +372,27 @@ def send_event(
 
     Raises:
         EventNotDeliveredError: ``reason`` says why.
+        OwnerGoneError, OwnerUnreachableError, FlowRunCancelledError: the flow run is over; nothing was sent.
         NotFoundError: there is no such instance.
     """
     found = instance_id_of(instance_id)
     settings = settings_of(credentials)
-    record = _EventRecord(settings, found, event, stage)
-    with OrchestrationHttpHook(settings, face=FACE) as hook:
-        if record.begin():
+    record = EventRecord(settings, found, event, stage)
+    come_back = record.begin()
+    with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(record.owner)) as hook:
+        if come_back:
             return _sent(hook.get_instance(found), event)
         try:
-            instance = hook.send_event_when_ready(found, event, stage=stage, timeout=timeout)
+            instance = hook.send_event_when_ready(
+                found, event, stage=stage, timeout=timeout, before_send=record.before_send
+            )
         except EventNotDeliveredError as error:
             raise record.judged(error) from error
     record.delivered()
     return _sent(instance, event)
 
 
-@task(name="send-event", task_run_name=_named("send-event"), cache_policy=NO_CACHE, retries=0)
+@task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
 async def send_event_async(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
@@ -352,167 +404,20 @@ async def send_event_async(
     """As ``send_event``, for asyncio."""
     found = instance_id_of(instance_id)
     settings = await asyncio.to_thread(settings_of, credentials)
-    record = _EventRecord(settings, found, event, stage)
-    async with AsyncOrchestrationHttpHook(settings, face=FACE) as hook:
-        if await asyncio.to_thread(record.begin):
+    record = EventRecord(settings, found, event, stage)
+    come_back = await asyncio.to_thread(record.begin)
+    async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(record.owner)) as hook:
+        if come_back:
             return _sent(await hook.get_instance(found), event)
         try:
-            instance = await hook.send_event_when_ready(found, event, stage=stage, timeout=timeout)
+            instance = await hook.send_event_when_ready(
+                found, event, stage=stage, timeout=timeout, before_send=record.before_send
+            )
         except EventNotDeliveredError as error:
             raise record.judged(error) from error
     await asyncio.to_thread(record.delivered)
     return _sent(instance, event)
 
 
-class _EventRecord:
-    """What earlier attempts of the flow run did about an event."""
-
-    def __init__(self, settings: Settings, instance_id: str, event: str, stage: int | None) -> None:
-        what = json.dumps([settings.base_url, instance_id, event, stage])
-        self._label = EVENT_LABEL + hashlib.sha256(what.encode()).hexdigest()[:20]
-        self._flow_run_id = here().flow_run_id
-        self._tried = False
-
-    def begin(self) -> bool:
-        """Whether it was delivered before; else that it is about to be sent is put on record."""
-        if self._flow_run_id is None:
-            return False
-        root = lineage(self._flow_run_id)[-1]
-        self._flow_run_id = root.id
-        known = root.labels.get(self._label)
-        if known == "delivered":
-            return True
-        self._tried = known is not None
-        put_labels(root.id, {self._label: "sending"})
-        return False
-
-    def delivered(self) -> None:
-        """Put on record that it was."""
-        if self._flow_run_id is not None:
-            put_labels(self._flow_run_id, {self._label: "delivered"})
-
-    def judged(self, error: EventNotDeliveredError) -> EventNotDeliveredError:
-        """The error; where an earlier attempt had sent it too, that attempt may be why the stage is over."""
-        if not self._tried or error.reason not in ("stage_over", "instance_ended"):
-            return error
-        return EventNotDeliveredError(
-            f"{error}; an earlier attempt of the flow run had begun to send it and may have delivered it",
-            reason="unknown",
-            instance_id=error.instance_id,
-            instance=error.instance,
-        )
-
-
 def _sent(instance: Instance, event: str) -> dict[str, Any]:
     return {"instance_id": instance.id, "event": event, "state": instance.state}
-
-
-# ---- reading ---------------------------------------------------------------------------------------
-
-
-@task(name="get-instance", task_run_name=_named("get-instance"), cache_policy=NO_CACHE)
-def get_instance(credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Read an instance.
-
-    Returns:
-        ``{"instance_id", "workflow_id", "state", "error", "created_at", "terminated_at", "stages"}``, instants as
-        RFC 3339 texts.
-
-    Raises:
-        NotFoundError: there is no such instance.
-    """
-    found = instance_id_of(instance_id)
-    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return _instance(hook.get_instance(found))
-
-
-@task(name="get-instance", task_run_name=_named("get-instance"), cache_policy=NO_CACHE)
-async def get_instance_async(
-    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
-) -> dict[str, Any]:
-    """As ``get_instance``, for asyncio."""
-    found = instance_id_of(instance_id)
-    async with await _hook(credentials) as hook:
-        return _instance(await hook.get_instance(found))
-
-
-@task(name="list-instances", task_run_name=_named("list-instances"), cache_policy=NO_CACHE)
-def list_instances(
-    credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
-) -> list[dict[str, Any]]:
-    """Instances, of one workflow or all, running ones only or (``running=False``) ended ones; as ``get_instance`` gives
-    them, their stages not included by every server."""
-    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return [_instance(row) for row in hook.list_instances(workflow_id, running)]
-
-
-@task(name="list-instances", task_run_name=_named("list-instances"), cache_policy=NO_CACHE)
-async def list_instances_async(
-    credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
-) -> list[dict[str, Any]]:
-    """As ``list_instances``, for asyncio."""
-    async with await _hook(credentials) as hook:
-        return [_instance(row) for row in await hook.list_instances(workflow_id, running)]
-
-
-@task(name="get-instance-history", task_run_name=_named("get-history"), cache_policy=NO_CACHE)
-def get_instance_history(
-    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The stages whose work was launched.
-
-    Returns:
-        A list of ``{"stage", "name", "input", "error", "terminated", "started_at", "terminated_at"}``. Numbers of an
-        input beyond 2**53 may have lost digits on the server.
-
-    Raises:
-        NotFoundError: there is no such instance, or the engine no longer keeps its history.
-    """
-    found = instance_id_of(instance_id)
-    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return _history(hook.get_instance_history(found))
-
-
-@task(name="get-instance-history", task_run_name=_named("get-history"), cache_policy=NO_CACHE)
-async def get_instance_history_async(
-    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """As ``get_instance_history``, for asyncio."""
-    found = instance_id_of(instance_id)
-    async with await _hook(credentials) as hook:
-        return _history(await hook.get_instance_history(found))
-
-
-def _instance(instance: Instance) -> dict[str, Any]:
-    return {
-        "instance_id": instance.id,
-        "workflow_id": instance.workflow_id,
-        "state": instance.state,
-        "error": instance.failure,
-        "created_at": format_instant(instance.created_at),
-        "terminated_at": format_instant(instance.terminated_at) if instance.terminated_at is not None else None,
-        "stages": [
-            {
-                "stage": row.stage,
-                "error": row.error,
-                "started_at": format_instant(row.started_at),
-                "terminated_at": format_instant(row.terminated_at) if row.terminated_at is not None else None,
-            }
-            for row in instance.status
-        ],
-    }
-
-
-def _history(stages: Sequence[StageRun]) -> list[dict[str, Any]]:
-    return [
-        {
-            "stage": number,
-            "name": run.name,
-            "input": dict(run.input),
-            "error": run.error,
-            "terminated": run.terminated,
-            "started_at": format_instant(run.started_at),
-            "terminated_at": format_instant(run.terminated_at) if run.terminated_at is not None else None,
-        }
-        for number, run in enumerate(stages)
-    ]

@@ -14,8 +14,8 @@ from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..procedures.define import KEY_VARIABLE
 from ..settings import Settings
 from .credentials import FACE, OrchestrationCredentials
-from .runs import WaitOptions, astart_run, await_run, described, start_run, wait_run
-from .steps import RunRequest
+from .owning import RunRequest
+from .runs import WaitOptions, astart_run, await_run, described, start_run, stop_arguments, wait_run
 
 
 class OrchestrationRun(JobRun[dict[str, Any]]):
@@ -48,12 +48,12 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
 
     def wait_for_completion(self) -> dict[str, Any]:  # type: ignore[override]
         """Wait as the task ``wait_for_instance`` does, with its results and errors."""
-        self._result = wait_run(self._settings, self.instance_id, self._options)
+        self._result = wait_run(self._settings, self.instance_id, self._options, self.run_key)
         return self._result
 
     async def await_for_completion(self) -> dict[str, Any]:
         """As ``wait_for_completion``, for asyncio."""
-        self._result = await await_run(self._settings, self.instance_id, self._options)
+        self._result = await await_run(self._settings, self.instance_id, self._options, self.run_key)
         return self._result
 
     def fetch_result(self) -> dict[str, Any]:  # type: ignore[override]
@@ -77,13 +77,15 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
 
     def cancel(self, *, timeout: float = 15.0) -> CancelOutcome:
         """Cancel the run and say what is true then; ``not_confirmed`` after ``timeout`` seconds (default 15)."""
+        known = stop_arguments(self.instance_id, self.run_key)
         with OrchestrationHttpHook(self._settings, face=FACE) as hook:
-            return hook.cancel(self.instance_id, timeout=timeout)
+            return hook.cancel(self.instance_id, timeout=timeout, **known)
 
     async def acancel(self, *, timeout: float = 15.0) -> CancelOutcome:
         """As ``cancel``, for asyncio."""
+        known = await asyncio.to_thread(stop_arguments, self.instance_id, self.run_key)
         async with AsyncOrchestrationHttpHook(self._settings, face=FACE) as hook:
-            return await hook.cancel(self.instance_id, timeout=timeout)
+            return await hook.cancel(self.instance_id, timeout=timeout, **known)
 
 
 class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
@@ -121,6 +123,15 @@ class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
     rerun_failed: bool = Field(
         default=False, description="Whether a retry of the flow starts anew where the run had failed."
     )
+    on_changed: Literal["refuse", "adopt"] = Field(
+        default="refuse", description="What to do where the key stands for other content: refuse, or adopt that run."
+    )
+    fingerprint_ignores: tuple[str, ...] = Field(
+        default=(), description="Names of variables that may differ between attempts."
+    )
+    settled: str | None = Field(
+        default=None, description="Token of an AmbiguousRunError whose fate is settled; none for none."
+    )
     key_variable: str = Field(default=KEY_VARIABLE, description="Variable that carries the key of the run.")
     allow_unbound: bool = Field(default=False, description="Whether placeholders without a value may pass.")
     poll_interval: float = Field(default=5.0, description="Longest seconds between two reads.")
@@ -144,17 +155,17 @@ class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
 
         Raises:
             ConfigurationError: neither or both of ``workflow_id`` and ``definition`` are set.
-            AmbiguousRunError, NotFoundError, ValidationError: as ``run_workflow``.
+            KeyReusedError, AmbiguousRunError, NotFoundError, ValidationError …: as ``run_workflow``.
         """
         self._one_of_both()
         settings = self.credentials.settings()
-        workflow_id = self.workflow_id
-        if self.definition is not None:
+        workflow: str | dict[str, Any] = self.workflow_id or self.definition or ""
+        if self.definition is not None and not self.gate:
             with OrchestrationHttpHook(settings, face=FACE) as hook:
-                workflow_id = hook.ensure_workflow(self.definition, gate=self.gate).workflow.id
+                workflow = hook.ensure_workflow(self.definition, gate=False).workflow.id
         instance, key = start_run(
             settings,
-            self._request(workflow_id or "", variables),
+            self._request(workflow, variables),
             cancel_on_interrupt=self.cancel_on_interrupt,
             show_progress=self.show_progress,
         )
@@ -164,13 +175,13 @@ class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
         """As ``trigger``, for asyncio."""
         self._one_of_both()
         settings = await asyncio.to_thread(self.credentials.settings)
-        workflow_id = self.workflow_id
-        if self.definition is not None:
+        workflow: str | dict[str, Any] = self.workflow_id or self.definition or ""
+        if self.definition is not None and not self.gate:
             async with AsyncOrchestrationHttpHook(settings, face=FACE) as hook:
-                workflow_id = (await hook.ensure_workflow(self.definition, gate=self.gate)).workflow.id
+                workflow = (await hook.ensure_workflow(self.definition, gate=False)).workflow.id
         instance, key = await astart_run(
             settings,
-            self._request(workflow_id or "", variables),
+            self._request(workflow, variables),
             cancel_on_interrupt=self.cancel_on_interrupt,
             show_progress=self.show_progress,
         )
@@ -180,13 +191,16 @@ class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
         if (self.workflow_id is None) == (self.definition is None):
             raise ConfigurationError("workflow_id: set either workflow_id or definition", field="workflow_id")
 
-    def _request(self, workflow_id: str, variables: dict[str, Any] | None) -> RunRequest:
+    def _request(self, workflow: str | dict[str, Any], variables: dict[str, Any] | None) -> RunRequest:
         return RunRequest(
-            workflow_id,
+            workflow,
             {**self.variables, **(variables or {})},
             self.step,
             self.run_key,
             self.rerun_failed,
+            self.on_changed,
+            self.fingerprint_ignores,
+            self.settled,
             self.key_variable,
             self.allow_unbound,
         )

@@ -57,6 +57,16 @@ def submitted(workflow_id: str, directory: str) -> None:
     future.result()
 
 
+@flow(timeout_seconds=15)
+def timed_out(workflow_id: str, directory: str) -> None:
+    """No hooks; Prefect raises in the flow's own thread only."""
+    credentials = OrchestrationCredentials.load(BLOCK)
+    run = run_workflow(credentials, workflow_id)
+    future = wait_for_instance.submit(credentials, run, poll_interval=60)
+    tell(directory)
+    future.result()
+
+
 @flow
 async def asynchronous(workflow_id: str, directory: str) -> None:
     """No hooks."""
@@ -84,7 +94,7 @@ def killed_once(workflow_id: str, directory: str) -> None:
     wait_for_instance(credentials, run, poll_interval=60)
 
 
-FLOWS = (direct, direct_2, submitted, asynchronous, hooked, killed_once)
+FLOWS = (direct, direct_2, submitted, timed_out, asynchronous, hooked, killed_once)
 
 if __name__ == "__main__":
     serve(*[one.to_deployment(name="served") for one in FLOWS], limit=20)

@@ -44,7 +44,28 @@ def test_registered_as_collection() -> None:
     from importlib.metadata import entry_points
 
     found = [one for one in entry_points(group="prefect.collections") if one.name == "orchestration_integrations"]
-    assert [one.load() for one in found] == [face]
+    loaded = [one.load() for one in found]
+    assert [set(one.__all__) for one in loaded] == [{"OrchestrationCredentials", "OrchestrationWorkflow"}]
+
+
+def test_importing_the_package_imports_no_prefect() -> None:
+    code = (
+        "import sys, orchestration_integrations.prefect as face; print('prefect' in sys.modules, len(dir(face)) > 20)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120).strip() == "False True"
+
+
+def test_names_are_what_they_were() -> None:
+    assert all(getattr(face, name) is not None for name in face.__all__)
+    assert set(face.__all__) == set(face._HOME_OF)
+    with pytest.raises(AttributeError, match="nothing"):
+        face.nothing  # noqa: B018
+
+
+def test_blocks_are_registered_by_the_package(prefect_api: str) -> None:
+    command = [sys.executable, "-m", "prefect", "block", "register", "-m", "orchestration_integrations.prefect"]
+    said = subprocess.check_output(command, text=True, timeout=120, stderr=subprocess.STDOUT)
+    assert "Successfully registered 2 blocks" in said
 
 
 def test_credentials_normalise_as_settings_do(monkeypatch: pytest.MonkeyPatch) -> None:

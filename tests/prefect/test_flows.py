@@ -25,9 +25,11 @@ from orchestration_integrations import (
     AmbiguousRunError,
     ConfigurationError,
     InstanceFailedError,
+    KeyReusedError,
     OrchestrationHttpHook,
     ValidationError,
     WaitTimeoutError,
+    WrongServerError,
 )
 from orchestration_integrations.prefect import (
     FlowRunCancelledError,
@@ -45,7 +47,8 @@ from orchestration_integrations.prefect import (
     wait_for_instance_async,
     workflow_instance,
 )
-from orchestration_integrations.prefect.steps import Plan
+from orchestration_integrations.prefect.owning import Start
+from orchestration_integrations.prefect.run_records import PrefectRunStore, records_of_flow_run
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import abortable, defined, endless, errors_of, failing, releases, send, short, until
@@ -57,9 +60,8 @@ class Boom(Exception):
     """A failure of the flow's own."""
 
 
-def labels_of(flow_run_id: str) -> dict[str, Any]:
-    with get_client(sync_client=True) as client:
-        return dict(client.read_flow_run(UUID(flow_run_id)).labels)
+def instances_of(flow_run_id: str) -> list[str | None]:
+    return [record.instance_id for record in records_of_flow_run(UUID(flow_run_id))]
 
 
 def started(server: EmbeddedServer) -> list[str]:
@@ -81,52 +83,47 @@ def test_async_flow_run_and_wait(server: EmbeddedServer, credentials: Orchestrat
     assert releases(server) == [result["instance_id"]]
 
 
-def test_id_is_on_the_flow_run_before_the_release(
+def test_id_is_on_record_before_the_release(
     server: EmbeddedServer, credentials: OrchestrationCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[dict[str, Any], list[str]]] = []
-    real = Plan.choose
+    seen: list[tuple[list[str | None], list[str]]] = []
+    real = Start._chosen
 
-    def choose(self: Plan, instance_id: str) -> None:
+    def chosen(self: Start, instance_id: str) -> None:
         real(self, instance_id)
-        seen.append((labels_of(str(runtime_flow_run.id)), releases(server)))
+        seen.append((instances_of(str(runtime_flow_run.id)), releases(server)))
 
-    monkeypatch.setattr(Plan, "choose", choose)
+    monkeypatch.setattr(Start, "_chosen", chosen)
 
     @flow
     def one() -> str:
         return str(run_workflow(credentials, defined(server, endless()))["instance_id"])
 
     instance_id = one()
-    (labels, released), *more = seen
-    assert not more
-    assert f"orchestration.instance.{instance_id}" in labels
-    assert all(isinstance(value, str | bool | int | float) for value in labels.values())
-    assert released == []
+    assert seen[0] == ([instance_id], [])
     assert releases(server) == [instance_id]
 
 
 def test_nothing_is_released_where_the_id_cannot_be_stored(
     server: EmbeddedServer, credentials: OrchestrationCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration_integrations.prefect import steps
+    real = PrefectRunStore.save
+    attempts: list[list[str]] = []
 
-    real = steps.put_labels
-
-    def put(flow_run_id: UUID, labels: Any) -> None:
-        if any(name.startswith("orchestration.instance.") for name in labels):
+    def save(self: PrefectRunStore, record: Any) -> None:
+        if record.state == "chosen" and runtime_flow_run.run_count == 1:
             raise RuntimeError("Prefect's API is away")
-        real(flow_run_id, labels)
+        real(self, record)
+
+    monkeypatch.setattr(PrefectRunStore, "save", save)
 
     @flow(retries=1)
     def one() -> Any:
-        if runtime_flow_run.run_count == 2:
-            monkeypatch.setattr(steps, "put_labels", real)
-        else:
-            monkeypatch.setattr(steps, "put_labels", put)
+        attempts.append(releases(server))
         return run_workflow(credentials, defined(server, short()))
 
     run = one()
+    assert attempts == [[], []]
     assert started(server) == [run["instance_id"]]
     assert releases(server) == [run["instance_id"]]
 
@@ -275,22 +272,39 @@ def test_changed_variables_in_a_retry_are_refused(
     assert len(started(server)) == 1
 
 
-def test_named_step_comes_back_whatever_its_variables(
-    server: EmbeddedServer, credentials: OrchestrationCredentials
-) -> None:
+def changing(server: EmbeddedServer, credentials: OrchestrationCredentials, **options: Any) -> list[str]:
+    """A flow whose named step has other variables in its second attempt; the instances that it got."""
     workflow_id = defined(server, short("${payee}"))
     seen: list[str] = []
 
     @flow(retries=1)
     def one() -> None:
         attempt = runtime_flow_run.run_count
-        run = run_workflow(credentials, workflow_id, {"payee": f"users:{attempt}"}, step="pay")
+        run = run_workflow(credentials, workflow_id, {"payee": f"users:{attempt}"}, step="pay", **options)
         seen.append(run["instance_id"])
         if attempt == 1:
             raise Boom
 
     one()
-    assert seen == started(server) * 2
+    return seen
+
+
+def test_named_step_with_other_variables_is_refused(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    """P6: the retry would have reported a payment that it did not mean."""
+    with pytest.raises(KeyReusedError) as caught:
+        changing(server, credentials)
+    assert caught.value.differs == "variables.payee"
+    assert [caught.value.instance_id] == started(server)
+    assert len(releases(server)) == 1
+
+
+@pytest.mark.parametrize("options", [{"on_changed": "adopt"}, {"fingerprint_ignores": ["payee"]}], ids=str)
+def test_other_variables_where_the_user_says_so(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, options: dict[str, Any]
+) -> None:
+    assert changing(server, credentials, **options) == started(server) * 2
 
 
 def test_step_first_reached_in_a_retry(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
@@ -343,7 +357,7 @@ def test_another_server_in_a_retry_is_refused(server: EmbeddedServer, credential
             run_workflow(OrchestrationCredentials(base_url=url), workflow_id, step="pay")
             raise Boom
 
-        with pytest.raises(AmbiguousRunError, match="server"):
+        with pytest.raises(WrongServerError):
             one()
         assert started(other) == []
     assert len(started(server)) == 1
@@ -640,7 +654,8 @@ def test_artifacts_and_events(
 
     result = one(True)
     key = f"instance-{result['instance_id']}"
-    assert {artifact.key: artifact.type for artifact in artifacts_of(ids[0])} == {
+    shown = [one for one in artifacts_of(ids[0]) if one.type != "orchestration-record"]
+    assert {artifact.key: artifact.type for artifact in shown} == {
         f"{key}-link": "markdown",
         f"{key}-progress": "progress",
         f"{key}-stages": "table",
@@ -649,7 +664,7 @@ def test_artifacts_and_events(
     assert float(str(by_key[f"{key}-progress"].data)) == 100.0
     assert "succeeded" in str(by_key[f"{key}-progress"].description)
     table = json.loads(str(by_key[f"{key}-stages"].data))
-    assert [(row["stage"], row["kind"], row["error"]) for row in table] == [(0, "RunWaitEvent", ""), (1, "RunSend", "")]
+    assert [(row["stage"], row["kind"], row["error"]) for row in table] == [(0, "RunSend", "")]
     names = [name for name, _ in events]
     assert names[0] == "orchestration.instance.started"
     assert names[-1] == "orchestration.instance.ended"
@@ -660,7 +675,7 @@ def test_artifacts_and_events(
     events.clear()
     one(False)
     assert events == []
-    assert artifacts_of(ids[1]) == []
+    assert {one.type for one in artifacts_of(ids[1])} == {"orchestration-record"}
 
 
 def artifacts_of(flow_run_id: str) -> list[Any]:
@@ -677,7 +692,7 @@ def test_progress_never_fails_a_wait(
     def away(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("away")
 
-    monkeypatch.setattr(artifacts, "get_client", away)
+    monkeypatch.setattr(artifacts, "api", away)
     monkeypatch.setattr(artifacts, "emit_event", away)
     assert run_workflow_and_wait(credentials, defined(server, short()), poll_interval=0.2)["state"] == "succeeded"
 

@@ -152,7 +152,9 @@ RUNS = (
     ("served asynchronous", "asynchronous/served", 3),
     ("served hooked", "hooked/served", 3),
     ("terminated direct", "direct/served", 3),
+    ("terminated submitted", "submitted/served", 3),
     ("terminated hooked", "hooked/served", 3),
+    ("timed out", "timed-out/served", 3),
     ("killed served", "hooked/served", 3),
     ("killed again", "killed-once/served", 3),
     ("worked direct", "direct/worked", 3),
@@ -171,13 +173,22 @@ def test_cancelled(runs: dict[str, Run], name: str) -> None:
     assert run.ends() == "Cancelled"
 
 
-@pytest.mark.parametrize("name", ["terminated direct", "terminated hooked"])
+@pytest.mark.parametrize("name", ["terminated direct", "terminated submitted", "terminated hooked"])
 def test_terminated(runs: dict[str, Run], name: str) -> None:
     """SIGTERM from outside, as an evicted pod gets it."""
     run = runs[name]
     run.kill(signal.SIGTERM)
     assert run.end_of_instance() == "canceled"
     assert run.ends() == "Crashed"
+
+
+def test_timed_out(runs: dict[str, Run]) -> None:
+    """`timeout_seconds` of the flow, and a submitted wait: it ends, and so does the process."""
+    run = runs["timed out"]
+    pid = run.process()
+    assert run.end_of_instance() == "canceled"
+    assert run.ends() == "TimedOut"
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the process has ended")
 
 
 @pytest.mark.parametrize("name", ["killed served", "killed worked"])
@@ -213,4 +224,4 @@ def test_abort_without_effect(runs: dict[str, Run], serving: Process) -> None:
     assert run.instance_id not in errors_of(run.server)
     said = [line for line in serving.text().splitlines() if run.instance_id in line]
     assert [line for line in said if "may still run" in line]
-    assert not [line for line in said if "is cancelled" in line]
+    assert not [line for line in said if "it was cancelled" in line]

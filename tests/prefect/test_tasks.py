@@ -132,7 +132,7 @@ def test_interrupted_wait_cancels_and_goes_on(
             raise raised
 
         monkeypatch.undo()
-        monkeypatch.setattr(runs_module._WatchingClock, "asleep", deliver)
+        monkeypatch.setattr(runs_module.WatchingClock, "asleep", deliver)
     with pytest.raises(type(raised)):
         call(wait, credentials, run, poll_interval=0.2)
     assert errors_of(server) == {run["instance_id"]: "canceled"}
@@ -184,13 +184,12 @@ def test_interrupt_may_leave_the_run(
 def test_interrupt_between_choice_and_release(
     server: EmbeddedServer, credentials: OrchestrationCredentials, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration_integrations.prefect.steps import Plan
+    from orchestration_integrations.prefect.owning import Start
 
-    def interrupted(self: Plan, instance_id: str) -> None:
-        self.instance_id = instance_id
+    def interrupted(self: Start, instance_id: str) -> None:
         raise TerminationSignal(signal=15)
 
-    monkeypatch.setattr(Plan, "choose", interrupted)
+    monkeypatch.setattr(Start, "_chosen", interrupted)
     with pytest.raises(TerminationSignal):
         call(start, credentials, defined(server, endless()))
     assert releases(server) == []
@@ -203,11 +202,11 @@ def test_interrupt_between_choice_and_release(
 def test_timeout_cancels_unless_told(server: EmbeddedServer, credentials: OrchestrationCredentials, wait: Any) -> None:
     workflow_id = defined(server, endless())
     left = run_workflow.fn(credentials, workflow_id)
-    with pytest.raises(WaitTimeoutError, match="not cancelled"):
+    with pytest.raises(WaitTimeoutError, match="it was left running"):
         call(wait, credentials, left, timeout=0, on_timeout="leave")
     assert server.record().aborts == []
     given_up = run_workflow.fn(credentials, workflow_id)
-    with pytest.raises(WaitTimeoutError, match="it was then cancelled") as caught:
+    with pytest.raises(WaitTimeoutError, match=r"; it was cancelled$") as caught:
         call(wait, credentials, given_up, timeout=0.5)
     assert caught.value.instance.state == "cancelled"
     assert errors_of(server) == {given_up["instance_id"]: "canceled"}
@@ -218,9 +217,10 @@ def test_cancel_without_effect_is_said(
     server: EmbeddedServer, credentials: OrchestrationCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On generation 2 an abort does nothing: the error must not say that it did."""
-    from orchestration_integrations.prefect import cancelling
+    from orchestration_integrations.ownership import owned_run
 
-    monkeypatch.setattr(cancelling.cancel_instances_now, "__kwdefaults__", {"limit": 1.0, "logger": None})
+    real = owned_run.cancel
+    monkeypatch.setattr(owned_run, "cancel", lambda one, *, timeout, **more: real(one, timeout=1.0, **more))
     run = run_workflow.fn(credentials, defined(server, endless()))
     with pytest.raises(WaitTimeoutError, match="it may still run"):
         wait_for_instance.fn(credentials, run, timeout=0.2)
@@ -234,13 +234,15 @@ def test_success_at_the_last_moment_is_a_success(
     run = run_workflow.fn(
         credentials, defined(server, {"name": "d", "stages": [{"delay": {"duration": "20s"}}, send()]})
     )
-    real = runs_module.cancel_instances_now
+    from orchestration_integrations.ownership import owned_run
+
+    real = owned_run.cancel
 
     def late(*args: Any, **kwargs: Any) -> Any:
         server.advance(60)  # it ends between the last look and the cancel
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(runs_module, "cancel_instances_now", late)
+    monkeypatch.setattr(owned_run, "cancel", late)
     result = wait_for_instance.fn(credentials, run, timeout=0.3)
     assert result["state"] == "succeeded"
     assert len(result["transactions"]) == 1
@@ -251,7 +253,7 @@ def test_payment_that_keeps_failing_is_given_up(server: EmbeddedServer, credenti
     poor = {"name": "poor", "stages": [send()]}
     poor["stages"][0]["send"]["source"] = {"account": {"id": "users:poor"}}
     run = run_workflow.fn(credentials, defined(server, poor))
-    with pytest.raises(InstanceStuckError, match="then cancelled") as caught:
+    with pytest.raises(InstanceStuckError, match="; it was cancelled amid CreateTransaction") as caught:
         wait_for_instance.fn(credentials, run, poll_interval=0.2, fail_after_attempts=1)
     assert caught.value.reason == "attempts"
     assert errors_of(server) == {run["instance_id"]: "canceled"}
@@ -291,7 +293,7 @@ def test_reading(
         else (create_workflow, get_instance, list_instances, get_instance_history)
     )
     file = tmp_path / "payment.yaml"
-    file.write_text("name: short\nstages:\n- wait_event: {event: 'go:${runKey}'}\n- delay: {duration: 1h}\n")
+    file.write_text("name: short\nstages:\n- wait_event: {event: 'go:${runGate}'}\n- delay: {duration: 1h}\n")
     workflow_id = call(create, credentials, path=str(file))
     assert call(create, credentials, file.read_text(), gate=True) == workflow_id
     run = run_workflow.fn(credentials, workflow_id)
@@ -332,12 +334,11 @@ def test_context_manager(server: EmbeddedServer, credentials: OrchestrationCrede
 def test_all_ways_of_cancelling_at_once_are_harmless(
     server: EmbeddedServer, credentials: OrchestrationCredentials
 ) -> None:
-    from orchestration_integrations.prefect.cancelling import cancel_instances_now
+    from orchestration_integrations.prefect.cancelling import Target, cancel_instances_now
 
     runs = [run_workflow.fn(credentials, defined(server, endless()))["instance_id"] for _ in range(3)]
-    threads = [
-        threading.Thread(target=cancel_instances_now, args=(credentials.settings(), runs, "test")) for _ in range(5)
-    ]
+    targets = [Target(credentials.settings(), run) for run in runs]
+    threads = [threading.Thread(target=cancel_instances_now, args=(targets, "test")) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -363,5 +364,5 @@ def test_interrupt_during_a_cancel_waits_for_its_end(
 
     monkeypatch.setattr(threading.Thread, "join", join)
     with pytest.raises(TerminationSignal):
-        cancelling.cancel_instances_now(credentials.settings(), [run], "test", limit=2)
+        cancelling.cancel_instances_now([cancelling.Target(credentials.settings(), run)], "test", limit=2)
     assert not [one for one in threading.enumerate() if one.name == f"cancel-{run}"]
