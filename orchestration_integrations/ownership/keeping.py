@@ -68,7 +68,7 @@ class Keeper:
             self.record = yield from ask_or_raise(self.store.load, self.request.run_key)
         record = self.record
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
-        if resumed and record is not None and not mine:
+        if resumed and record is not None and self.request.attempt and not mine:
             self.superseded = True  # another attempt has taken the key up since
         rival = record is not None and self.request.rival is not None and self.request.rival(record)
         if record is not None and (rival or (mine and record.returned)) and not record.settled and not resumed:

@@ -51,6 +51,7 @@ def test_fresh_histories():
     play(range(first, first + FRESH))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mutant", OWNER_MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_the_histories_catch_a_broken_rule(mutant):
     with mutant():
@@ -62,6 +63,7 @@ def test_the_histories_catch_a_broken_rule(mutant):
     pytest.fail(f"4000 histories did not notice: {mutant.__doc__}")
 
 
+@pytest.mark.proof
 def test_every_row_of_the_table_is_played():
     counts = play(range(10_000, 10_800))
     rows = {int(name[4:6]) for name in counts if name.startswith("row ")}
