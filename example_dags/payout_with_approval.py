@@ -72,9 +72,10 @@ with DAG(
         task_id="release", instance_id=INSTANCE_ID, event="approved", timeout=300, retries=1
     )
     paid = OrchestrationInstanceSensor(task_id="paid", instance_id=INSTANCE_ID, deferrable=True, timeout=300, retries=1)
-    # Only where the release was skipped: the reserved money stays where it is, for someone to decide.
+    # Only where the release was skipped: the reserved money stays where it is, for someone to decide. A server that
+    # cannot cancel would leave the run waiting for an approval that was refused: then this task fails, and tells it.
     refused = OrchestrationCancelInstanceOperator(
-        task_id="refused", instance_id=INSTANCE_ID, trigger_rule="all_skipped"
+        task_id="refused", instance_id=INSTANCE_ID, trigger_rule="all_skipped", fail_if_not_confirmed=True
     )
     reserve >> ask >> release >> [paid, refused]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import random
 import threading
 import uuid
@@ -325,8 +326,8 @@ class _Hook:
             if not run_key:
                 where = f"variables.{key_variable}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
-        fresh = run_key is None or options.pop("first_attempt")
-        options.pop("first_attempt", None)
+        first_attempt = options.pop("first_attempt")
+        fresh = run_key is None or first_attempt
         if run_key is None and options["chosen"] is not None:
             raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")
         wanted = request.OwnedRequest(
@@ -335,9 +336,10 @@ class _Hook:
             run_key=uuid.uuid4().hex if run_key is None else run_key,
             how="first" if fresh else "again",
             wait_for_key=True,
+            may_say_first=True,
             **{**options, "timeout": _at_least_zero(options["timeout"], "timeout")},
         )
-        run = self.owning(wanted, on_chosen=on_chosen, owner=_owner_of(wants))
+        run = self.owning(wanted, on_chosen=on_chosen, owner=self._owner_of(wants))
         try:
             instance = yield from run.begin()
         finally:
@@ -361,7 +363,7 @@ class _Hook:
             wanted: what the caller wants.
             store: where the record of the key is kept; None: nowhere.
             owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
-            on_chosen: told the id before the release, and where an earlier attempt's run is gone on with.
+            on_chosen: told the id before the release of a run that this attempt chose.
         """
 
         def told(instance_id: str) -> object:
@@ -419,6 +421,8 @@ class _Hook:
             run_key=run_key,
             key_variable=key_variable,
             how="first" if first_attempt else None,
+            shared_key=not first_attempt,
+            may_say_first=True,
             since=since,
             settled=settled,
             rerun_failed=rerun_failed,
@@ -434,14 +438,34 @@ class _Hook:
             calls.get_workflow(workflow)  # refuses a bad id before anything is sent
 
         def waiting_for(instance_id: str) -> Procedure[RunResult]:
-            return self._wait(instance_id, None, poll_interval, on_stage, fail_after_attempts, deadline, None)
+            listener = None if on_stage is None else _noting(on_stage, once)
+            return self._wait(instance_id, None, poll_interval, listener, fail_after_attempts, deadline, None)
 
-        return OnceOptions(
-            run=self.owning(wanted, store=store, owner=_owner_of(wants), on_chosen=on_chosen),
+        once = OnceOptions(
+            run=self.owning(wanted, store=store, owner=self._owner_of(wants), on_chosen=on_chosen),
             waiting_for=waiting_for,
             on_timeout=on_timeout,
             cancel_on_interrupt=cancel_on_interrupt,
+            process=os.getpid(),
         )
+        return once
+
+    def _owner_of(self, wants: Callable[[], object] | None) -> Callable[[], Any] | None:
+        """A caller's yes or no, as the owner protocol asks for it."""
+        if wants is None:
+            return None
+        asynchronous = inspect.iscoroutinefunction(wants)
+        if not callable(wants) or (asynchronous and isinstance(self, OrchestrationHttpHook)):
+            raise ValidationError(
+                "wants must be a plain function that returns whether the run is still wanted", path="wants"
+            )
+        if asynchronous:
+
+            async def awaited() -> str:
+                return "yes" if await cast("Any", wants)() else "unwanted"
+
+            return awaited
+        return lambda: "yes" if _plain(wants()) else "unwanted"
 
     def _interrupted(self, run: owned_run.OwnedRun, error: BaseException) -> None:
         """After an interrupt: cancel the run if it is this attempt's, by a fresh blocking hook with short time-outs.
@@ -672,13 +696,25 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     return get_running_loop()
 
 
-def _owner_of(wants: Callable[[], bool] | None) -> Any:
-    """A caller's yes or no, as the owner protocol asks for it."""
-    if wants is None:
-        return None
-    if not callable(wants):
-        raise ValidationError("wants must be a function that returns whether the run is still wanted", path="wants")
-    return lambda: "yes" if wants() else "unwanted"
+def _noting(listener: Callable[[StageEvent], object], once: OnceOptions) -> Callable[[StageEvent], object]:
+    """The caller's listener; that it raised is noted, whatever it raised: its errors say nothing of the run."""
+
+    async def awaited(answer: Any) -> object:
+        try:
+            return await answer
+        except BaseException:
+            once.listener_raised = True
+            raise
+
+    def told(event: StageEvent) -> object:
+        try:
+            answer = listener(event)
+        except BaseException:
+            once.listener_raised = True
+            raise
+        return awaited(answer) if inspect.isawaitable(answer) else answer
+
+    return told
 
 
 class OwnedRunHandle(msgspec.Struct):
@@ -700,6 +736,15 @@ class OnceOptions(msgspec.Struct):
     waiting_for: Callable[[str], Procedure[RunResult]]
     on_timeout: Literal["cancel", "leave"]
     cancel_on_interrupt: bool
+    process: int
+    listener_raised: bool = False
+
+    def is_interrupt(self, error: BaseException) -> bool:
+        """Whether an exception says nothing of the run, so that it is the caller's wish to end; not in a forked
+        child, whose parent has the run."""
+        if self.process != os.getpid():
+            return False
+        return self.listener_raised or not isinstance(error, OrchestrationError)
 
 
 class _Ended(msgspec.Struct, frozen=True):
@@ -830,6 +875,8 @@ class OrchestrationHttpHook(_Hook):
                 try:
                     result, error = self._effect(step), None
                 except OrchestrationError as caught:
+                    if not isinstance(step, Do):
+                        raise  # a callback's error says nothing of the server
                     result, error = None, caught
                 step = _advance(procedure, result, error)
             return cast("T", step.value)
@@ -1056,7 +1103,8 @@ class OrchestrationHttpHook(_Hook):
             variables: as for ``run_workflow``.
             run_key: names the run; the same key again finds the same run. None: a fresh one.
             first_attempt: the caller knows that this key was never used before: nothing earlier is looked for.
-            since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through.
+            since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through; None
+                (default): seven days. A run of the key that is older than that is not found.
             chosen: the instance that an earlier attempt had chosen: that one is released and no other.
             on_chosen: told the instance's id before its release; it should store it where it outlives this process.
             key_variable: the variable that carries the key.
@@ -1174,7 +1222,8 @@ class OrchestrationHttpHook(_Hook):
             first_attempt: the caller knows that the key was never used before.
             wants: asked right before the release whether the run is still wanted.
             checkpoints: not available in this version.
-            cancel_on_interrupt: cancel the run where this call is interrupted (Ctrl-C, a signal that raises).
+            cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by the
+                end of its asyncio task, or by an exception of ``on_stage``.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
                 (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``.
@@ -1216,10 +1265,8 @@ class OrchestrationHttpHook(_Hook):
         """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
         try:
             yield
-        except OrchestrationError:
-            raise
         except BaseException as error:
-            if once.cancel_on_interrupt:
+            if once.cancel_on_interrupt and once.is_interrupt(error):
                 self._interrupted(once.run, error)
             raise
         finally:
@@ -1249,7 +1296,9 @@ class OrchestrationHttpHook(_Hook):
             try:
                 yield handle
             except BaseException as error:
-                self._interrupted(once.run, error)
+                if once.cancel_on_interrupt and once.process == os.getpid():
+                    self._interrupted(once.run, error)
+                once.cancel_on_interrupt = False  # that is done
                 raise
             handle.result = self.perform(once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout))
 
@@ -1338,7 +1387,7 @@ class AsyncOrchestrationHttpHook(_Hook):
     """Talks to an orchestration server without blocking. Same methods as OrchestrationHttpHook, each awaitable.
 
     One hook may be used from several event loops in turn: each loop gets connections of its own.
-    Callbacks (``on_stage``, ``on_chosen``) may be plain or asynchronous functions.
+    Callbacks (``on_stage``, ``on_chosen``, ``wants``) may be plain or asynchronous functions.
     """
 
     def _prepare(self) -> None:
@@ -1429,6 +1478,8 @@ class AsyncOrchestrationHttpHook(_Hook):
                 try:
                     result, error = await self._effect(step), None
                 except OrchestrationError as caught:
+                    if not isinstance(step, Do):
+                        raise  # a callback's error says nothing of the server
                     result, error = None, caught
                 step = _advance(procedure, result, error)
             return cast("T", step.value)
@@ -1637,10 +1688,8 @@ class AsyncOrchestrationHttpHook(_Hook):
         """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
         try:
             yield
-        except OrchestrationError:
-            raise
         except BaseException as error:
-            if once.cancel_on_interrupt:
+            if once.cancel_on_interrupt and once.is_interrupt(error):
                 await self._stopped(once.run, error)
             raise
         finally:
@@ -1664,7 +1713,9 @@ class AsyncOrchestrationHttpHook(_Hook):
             try:
                 yield handle
             except BaseException as error:
-                await self._stopped(once.run, error)
+                if once.cancel_on_interrupt and once.process == os.getpid():
+                    await self._stopped(once.run, error)
+                once.cancel_on_interrupt = False  # that is done
                 raise
             handle.result = await self.perform(
                 once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout)

@@ -46,17 +46,14 @@ class SqliteRunStore:
         self.path = os.fspath(path)
         if not self.path or self.path == ":memory:" or self.path.startswith("file:"):
             raise ConfigurationError("path: must be the path of a file; for memory use MemoryRunStore", field="path")
-        self._since: datetime | None = None
         try:
-            with self._connection() as connection:
+            with self._connection(create=True) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
                 connection.execute(
                     "INSERT OR IGNORE INTO about VALUES ('complete_since', ?)",
                     (datetime.now(timezone.utc).isoformat(),),
                 )
-                row = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
-                self._since = datetime.fromisoformat(row[0])
         except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(f"path: {self.path} cannot hold records of runs: {error}", field="path") from error
 
@@ -64,8 +61,12 @@ class SqliteRunStore:
         return f"SqliteRunStore({self.path!r})"
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection for one use: safe between threads, and on both sides of a fork."""
+        if not create and not os.path.exists(self.path):
+            raise ConfigurationError(
+                f"path: {self.path} was removed while it was in use; its records are lost", field="path"
+            )
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
         try:
             connection.execute("PRAGMA synchronous=FULL")
@@ -86,8 +87,10 @@ class SqliteRunStore:
 
     @property
     def complete_since(self) -> datetime | None:
-        """When the file was created."""
-        return self._since
+        """When the file was created. Read anew each time: the file may have been removed and made again."""
+        with self._connection() as connection:
+            row = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
+            return datetime.fromisoformat(row[0])
 
     def load(self, key: str) -> RunRecord | None:
         """The record of a key."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         OrchestrationRunWorkflowOperator,
         OrchestrationSendEventOperator,
     )
+    from .record_care import remove_old_records, settle_run
     from .retry_policy import OrchestrationRetryPolicy
     from .sensors import OrchestrationInstanceSensor, OrchestrationStageSensor
     from .triggers import OrchestrationInstanceEndedTrigger, OrchestrationInstanceTrigger, OrchestrationStageTrigger
@@ -29,6 +30,7 @@ _HOMES = {
         "OrchestrationRunWorkflowOperator",
         "OrchestrationSendEventOperator",
     ),
+    "record_care": ("remove_old_records", "settle_run"),
     "retry_policy": ("OrchestrationRetryPolicy",),
     "sensors": ("OrchestrationInstanceSensor", "OrchestrationStageSensor"),
     "triggers": ("OrchestrationInstanceEndedTrigger", "OrchestrationInstanceTrigger", "OrchestrationStageTrigger"),
@@ -49,6 +51,8 @@ __all__ = [
     "OrchestrationStageSensor",
     "OrchestrationStageTrigger",
     "cancel_instances_on_failure",
+    "remove_old_records",
+    "settle_run",
 ]
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
-from ..api.errors import OrchestrationError
-from ..api.models import CancelOutcome
+from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import AIRFLOW_3
 from .hooks import OrchestrationHook
 from .links import ABOUT_KEY
@@ -20,9 +19,8 @@ from .run_operator import OrchestrationRunWorkflowOperator
 
 logger = logging.getLogger("orchestration_integrations.airflow")
 
-CANCEL_SECONDS = 10.0
-"""Seconds for each cancel; several run at once, and Airflow stops a callback that takes too long."""
-AT_ONCE = 8
+CANCEL_SECONDS = 14.0
+"""Seconds for all cancels together: Airflow kills a worker whose callback takes 20 s, a DAG processor after 50 s."""
 
 
 def cancel_instances_on_failure(dag: Any) -> Any:
@@ -80,21 +78,32 @@ def cancel_instances(context: Any) -> None:
                 wanted[about["conn_id"], about["instance_id"]] = None
         except Exception:
             logger.exception("which instances task %s has started could not be read", task.task_id)
-    if not wanted:
-        return
+    if wanted:
+        _cancel_all(list(wanted))
+
+
+def _cancel_all(wanted: Sequence[tuple[str, str]]) -> None:
+    """All aborts first, then what came of them; one line names what was not seen to end."""
     hooks = {}
-    for conn_id, _ in wanted:
-        if conn_id not in hooks:
+    left: dict[str, str] = {}
+    with ExitStack() as stack:
+        for conn_id in dict.fromkeys(conn_id for conn_id, _ in wanted):
             try:
-                hook = OrchestrationHook(conn_id)
-                hook.settings()
-                hooks[conn_id] = hook
-            except Exception:
-                logger.exception("connection %s: its instances were not cancelled and may still run", conn_id)
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        for conn_id, instance_id in wanted:
-            if conn_id in hooks:
-                pool.submit(_cancel, hooks[conn_id], instance_id)
+                http = OrchestrationHook(conn_id).fresh_conn(timeout=5.0, retry_budget=RETRY_SECONDS)
+                hooks[conn_id] = stack.enter_context(http)
+            except Exception as error:
+                why = f"connection {conn_id} cannot be used ({error})"
+                left.update((instance_id, why) for of, instance_id in wanted if of == conn_id)
+        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], CANCEL_SECONDS)
+    left.update((one[1], outcome) for one, outcome in told.items() if isinstance(outcome, str))
+    if left:
+        logger.error(
+            "a task of the DAG run has failed; %d of %d instances may still run: %s",
+            len(left),
+            len(wanted),
+            "; ".join(f"{instance_id} ({why})" for instance_id, why in left.items()),
+        )
+    logger.info("a task of the DAG run has failed; %d instances have ended", len(wanted) - len(left))
 
 
 def _runs_workflows(task: Any) -> bool:
@@ -108,19 +117,3 @@ def _started(ti: Any, context: Any, task_id: str) -> list[dict[str, str]]:
     where = {"run_id": run_id} if AIRFLOW_3 else {}
     found = ti.xcom_pull(task_ids=[task_id], key=ABOUT_KEY, **where)
     return [one for one in list(found or ()) if isinstance(one, dict) and one.get("instance_id") and one.get("conn_id")]
-
-
-def _cancel(hook: OrchestrationHook, instance_id: str) -> None:
-    try:
-        with hook.fresh_conn(timeout=5.0, retry_budget=5.0) as http:
-            if http.get_instance(instance_id).terminated:
-                return
-            outcome: CancelOutcome = http.cancel(instance_id, timeout=CANCEL_SECONDS)
-    except OrchestrationError as error:
-        logger.error("instance %s was not cancelled and may still run: %s", instance_id, error)
-        return
-    except Exception:
-        logger.exception("instance %s was not cancelled and may still run", instance_id)
-        return
-    level = logging.ERROR if outcome.status == "not_confirmed" else logging.INFO
-    logger.log(level, "a task of the DAG run has failed; instance %s: %s", instance_id, outcome.status)

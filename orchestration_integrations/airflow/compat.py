@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
+from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import (
@@ -26,6 +28,8 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import StartTriggerArgs, TriggerEvent
+
+from .attempt import Attempt
 
 AIRFLOW_VERSION_TEXT = version("apache-airflow")
 AIRFLOW_VERSION = tuple(int(part) for part in AIRFLOW_VERSION_TEXT.split(".")[:2])
@@ -66,8 +70,30 @@ def default_deferrable() -> bool:
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
 
 
-def state_of_task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
-    """The state of a task instance as Airflow 3 tells it over its execution API; None where it does not."""
+class Sight(NamedTuple):
+    """What Airflow says of a task instance at one moment.
+
+    Attributes:
+        state: None where it has none.
+        try_number: None where Airflow does not say it (3.x).
+        other_process: another process than this one is at work on it (2.11).
+    """
+
+    state: str | None
+    try_number: int | None = None
+    other_process: bool = False
+
+
+def sight_of_task(parts: tuple[str, str, str, int], *, in_trigger: bool = False) -> Sight:
+    """What Airflow says of a task instance: over its execution API, or on 2.11 from the database.
+
+    Args:
+        parts: ids of DAG, run and task, and the map index.
+        in_trigger: asked by a triggerer, whose process is never the task's own.
+    """
+    dag_id, run_id, task_id, map_index = parts
+    if not AIRFLOW_3:
+        return _sight_of_row(parts, in_trigger)
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     told: dict[str, Any] = RuntimeTaskInstance.get_task_states(
@@ -77,28 +103,75 @@ def state_of_task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str
         map_index=map_index if map_index >= 0 else None,
     )
     states = told.get(run_id) or {}
-    name = task_id if map_index < 0 else f"{task_id}_{map_index}"
-    state = states.get(name)
-    return None if state is None else str(getattr(state, "value", state))
+    return Sight(_text(states.get(task_id if map_index < 0 else f"{task_id}_{map_index}")))
 
 
-def state_of_task_instance_row(task_instance: Any) -> str | None:
-    """The same on Airflow 2, where a triggerer reads the database itself."""
+def _sight_of_row(parts: tuple[str, str, str, int], in_trigger: bool) -> Sight:
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
 
+    dag_id, run_id, task_id, map_index = parts
     with create_session() as session:
-        state = (
-            session.query(TaskInstance.state)
+        row = (
+            session.query(TaskInstance.state, TaskInstance.try_number, TaskInstance.pid)
             .filter(
-                TaskInstance.dag_id == task_instance.dag_id,
-                TaskInstance.run_id == task_instance.run_id,
-                TaskInstance.task_id == task_instance.task_id,
-                TaskInstance.map_index == task_instance.map_index,
+                TaskInstance.dag_id == dag_id,
+                TaskInstance.run_id == run_id,
+                TaskInstance.task_id == task_id,
+                TaskInstance.map_index == map_index,
             )
-            .scalar()
+            .one_or_none()
         )
+    if row is None:
+        return Sight("removed")
+    state, try_number, pid = row
+    ours = not in_trigger and pid == os.getpid()
+    if ours and _text(state) in ("scheduled", "queued"):
+        state = "running"  # dag.test() runs tasks in place and never says so; the scheduler would have set another try
+    return Sight(_text(state), try_number, not in_trigger and pid is not None and not ours)
+
+
+def state_of_dag_run(dag_id: str, run_id: str) -> str | None:
+    """The state of a DAG run."""
+    if AIRFLOW_3:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        return _text(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id))
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return _text(session.query(DagRun.state).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).scalar())
+
+
+def _text(state: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
+
+
+def is_timeout_of_airflow(error: BaseException | None) -> bool:
+    """Whether Airflow has ended the task by ``execution_timeout``: its ``on_kill`` is called then, too."""
+    return error is not None and any(one.__name__ == "AirflowTaskTimeout" for one in type(error).__mro__)
+
+
+def attempt_of(context: Any) -> Attempt:
+    """The running try, from a task's context."""
+    ti = context["ti"]
+    dag_run = context.get("dag_run")
+    now = datetime.now(timezone.utc)
+    instants = [one for one in (getattr(dag_run, "start_date", None), ti.start_date) if one is not None]
+    max_tries = ti.max_tries if ti.max_tries is not None else 0
+    clear_number = getattr(dag_run, "clear_number", None) if AIRFLOW_3_3 else None
+    return Attempt(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+        max_tries=max_tries,
+        retries=max_tries if AIRFLOW_3 else (ti.task.retries or 0),
+        clear_number=clear_number,
+        first_instant=min([*instants, now]),
+    )
 
 
 __all__ = [
@@ -122,17 +195,20 @@ __all__ = [
     "PokeReturnValue",
     "RetryDecision",
     "RetryPolicy",
+    "Sight",
     "StartTriggerArgs",
     "TaskDeferralError",
     "TaskDeferralTimeout",
     "TaskDeferred",
     "TriggerEvent",
     "XCom",
+    "attempt_of",
     "conf",
     "default_deferrable",
     "get_async_connection",
     "is_deferral_timeout",
+    "is_timeout_of_airflow",
     "mask_secret",
-    "state_of_task",
-    "state_of_task_instance_row",
+    "sight_of_task",
+    "state_of_dag_run",
 ]

@@ -1,19 +1,29 @@
-"""Errors after which Airflow must not try again by itself.
+"""Errors as Airflow should take them: which are not tried again, and what they say of a run that may go on.
 
-Each is both: the error of this package with its attributes, and Airflow's fail-exception.
+Each error that no further try can mend is both: the error of this package with its attributes, and Airflow's
+fail-exception.
 """
 
 from __future__ import annotations
 
 from ..api.errors import (
     AmbiguousRunError,
+    AuthenticationError,
     ConfigurationError,
     EventNotDeliveredError,
     InstanceCancelledError,
     InstanceFailedError,
+    KeyReusedError,
     NotFoundError,
     OrchestrationError,
+    RateLimitedError,
+    ServerError,
+    StateUnknownError,
+    TransportError,
+    UnreadableRecordError,
     ValidationError,
+    WrongServerError,
+    is_gateways_404,
 )
 from .compat import AirflowFailException
 
@@ -22,8 +32,16 @@ class AmbiguousRunFailure(AmbiguousRunError, AirflowFailException):  # type: ign
     """A run may have been started; another try could not tell either, and must not submit again."""
 
 
-class WrongServerFailure(NotFoundError, AirflowFailException):  # type: ignore[misc]
-    """The run on record is unknown to this server, or the connection points to another server than it did."""
+class WrongServerFailure(WrongServerError, AirflowFailException):  # type: ignore[misc]
+    """The run on record is unknown to the server that the connection points to."""
+
+
+class UnreadableRecordFailure(UnreadableRecordError, AirflowFailException):  # type: ignore[misc]
+    """The record of the task's run cannot be read: another try could not either."""
+
+
+class KeyReusedFailure(KeyReusedError, AirflowFailException):  # type: ignore[misc]
+    """The run key stands for another payment."""
 
 
 class ValidationFailure(ValidationError, AirflowFailException):  # type: ignore[misc]
@@ -56,6 +74,9 @@ class ConfigurationFailure(ConfigurationError, AirflowFailException):  # type: i
 
 _FINAL: dict[type[OrchestrationError], type[OrchestrationError]] = {
     AmbiguousRunError: AmbiguousRunFailure,
+    WrongServerError: WrongServerFailure,
+    UnreadableRecordError: UnreadableRecordFailure,
+    KeyReusedError: KeyReusedFailure,
     ValidationError: ValidationFailure,
     NotFoundError: NotFoundFailure,
     ConfigurationError: ConfigurationFailure,
@@ -63,14 +84,24 @@ _FINAL: dict[type[OrchestrationError], type[OrchestrationError]] = {
     InstanceFailedError: InstanceFailedFailure,
     InstanceCancelledError: InstanceCancelledFailure,
 }
-
-
-_NEVER_MENDS = (AmbiguousRunError, ValidationError, NotFoundError, ConfigurationError)
+_ENDS = (InstanceFailedError, InstanceCancelledError, EventNotDeliveredError)
+"""Ends that a task reports again at each try, rather than failing for good."""
+_LEAVES_A_RUN = (
+    AuthenticationError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    StateUnknownError,
+    TransportError,
+)
+"""Errors that say nothing of a run which had begun."""
 
 
 def told(error: OrchestrationError) -> OrchestrationError:
     """The error as a task should raise it: one that no further try can mend is not retried."""
-    return final(error) if type(error) in _NEVER_MENDS else error
+    if type(error) in _ENDS or is_gateways_404(error):
+        return error
+    return final(error)
 
 
 def final(error: OrchestrationError) -> OrchestrationError:
@@ -85,6 +116,20 @@ def final(error: OrchestrationError) -> OrchestrationError:
     return made
 
 
-def wrong_server(message: str) -> WrongServerFailure:
-    """The hard error for a run that this server cannot know."""
-    return WrongServerFailure(message, status_code=None)
+def with_advice(error: OrchestrationError, instance_id: str | None, retry_follows: bool, rerun: bool) -> None:
+    """Complete a message by what a user of Airflow does about it, or needs to know: once, and nothing else.
+
+    Args:
+        error: is changed.
+        instance_id: the run, where one is known.
+        retry_follows: Airflow tries again.
+        rerun: a retry starts a new run.
+    """
+    if isinstance(error, InstanceFailedError | InstanceCancelledError):
+        remedy = "let it retry" if rerun and retry_follows else "clear the task"
+        error.args = (f"{error.told}; to run anew, {remedy}",)
+    elif instance_id is not None and isinstance(error, _LEAVES_A_RUN):
+        goes_on = "the next try goes on with it" if retry_follows else "no retry follows"
+        message = str(error)
+        name = "it" if instance_id in message else f"instance {instance_id}"
+        error.args = (f"{message}; {name} may still run ({goes_on})",)

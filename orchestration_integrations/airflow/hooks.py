@@ -15,7 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from ..api.errors import AuthenticationError, ConfigurationError, NotFoundError, OrchestrationError, summary
+from ..api.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NotFoundError,
+    OrchestrationError,
+    is_gateways_404,
+    summary,
+)
 from ..settings import Settings
 from .compat import AIRFLOW_VERSION_TEXT, BaseHook, get_async_connection, mask_secret
 
@@ -114,6 +121,14 @@ def mask(values: Iterable[str]) -> None:
             mask_secret(form)
 
 
+def _quiet_requests() -> None:
+    """Keep the HTTP library from writing a line for each request into the task's log, unless its level is set."""
+    for name in ("httpx", "httpcore"):
+        library = logging.getLogger(name)
+        if library.level == logging.NOTSET:
+            library.setLevel(logging.WARNING)
+
+
 def _mask_token(token: str) -> None:
     """Mask a fetched token. Telling the supervisor may block: not on an event loop."""
     try:
@@ -164,15 +179,24 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
             self._http = self.fresh_conn()
         return self._http
 
-    def fresh_conn(self, **changes: Any) -> OrchestrationHttpHook:
-        """Another shared hook with its own connections, some settings changed."""
+    def fresh_conn(self, *, masked: bool = True, **changes: Any) -> OrchestrationHttpHook:
+        """Another shared hook with its own connections, some settings changed.
+
+        Args:
+            masked: register fetched tokens with Airflow's masker. False for a process that is being killed, where a
+                call to Airflow may hang.
+            changes: settings by name.
+        """
         from ..http_hook import OrchestrationHttpHook
 
-        return OrchestrationHttpHook(self.settings().with_changes(**changes), face=FACE, on_token=_mask_token)
+        _quiet_requests()
+        settings = self.settings().with_changes(**changes)
+        return OrchestrationHttpHook(settings, face=FACE, on_token=_mask_token if masked else None)
 
     async def get_async_conn(self) -> AsyncOrchestrationHttpHook:
         """The async twin; use it as an async context manager."""
         settings = await self.async_settings()
+        _quiet_requests()
         loop = asyncio.get_running_loop()
         module = await loop.run_in_executor(None, import_module, "orchestration_integrations.http_hook")
         made: AsyncOrchestrationHttpHook = module.AsyncOrchestrationHttpHook(settings, face=FACE, on_token=_mask_token)
@@ -217,7 +241,7 @@ def _takes_credentials(http: OrchestrationHttpHook) -> str:
     try:
         http.get_instance(_NOBODY)
     except NotFoundError as error:
-        if error.status_code == 404 and error.error_code is None:
+        if is_gateways_404(error):
             raise
         return ""
     except AuthenticationError:

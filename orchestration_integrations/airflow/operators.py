@@ -8,22 +8,34 @@ from datetime import timedelta
 from typing import Any
 
 from ..api.definitions import awaited_event, may_become
-from ..api.errors import EventNotDeliveredError, NotFoundError, OrchestrationError, ValidationError, summary
+from ..api.errors import (
+    EventNotDeliveredError,
+    NotFoundError,
+    OrchestrationError,
+    OwnerGoneError,
+    OwnerUnreachableError,
+    ValidationError,
+)
 from ..api.models import CancelOutcome, Instance
+from .arguments import instance_ids, read_definition
+from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
     AirflowException,
     AirflowSkipException,
     BaseOperator,
     Context,
+    attempt_of,
     default_deferrable,
 )
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .run_operator import DEFER_MARGIN, OrchestrationRunWorkflowOperator, read_definition
+from .owner import Calls, TaskOwner
+from .run_operator import OrchestrationRunWorkflowOperator
+from .run_records import EventNote
 from .summary import moved_summary
+from .task_run import DEFER_MARGIN
 
-EVENT_STORE_KEY = "orchestration_event"
 SEND_SECONDS = 60.0
 """Seconds for delivering an event to a stage that was seen listening."""
 
@@ -202,9 +214,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             timeout = max(1.0, deadline - time.time())
         elif self.deferrable:
             timeout = SEND_SECONDS
+        sending = _Sending(context, self.instance_id, self.event)
         with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
-            tried = _note_sending(context, self.instance_id, self.event)
-            if tried and stage is not None and _waits_often(http, self.instance_id, self.event):
+            if sending.tried and stage is not None and _waits_often(http, self.instance_id, self.event):
                 raise EventNotDeliveredFailure(
                     f"an earlier try may have sent {self.event!r} to instance {self.instance_id}, and several stages "
                     "wait for that name: sending it again could skip one",
@@ -212,9 +224,11 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
                     instance_id=self.instance_id,
                 )
             try:
-                instance = http.send_event_when_ready(self.instance_id, self.event, stage=stage, timeout=timeout)
+                instance = http.send_event_when_ready(
+                    self.instance_id, self.event, stage=stage, timeout=timeout, before_send=sending.before_send
+                )
             except EventNotDeliveredError as error:
-                if tried and _is_past(error):
+                if sending.tried and _is_past(error):
                     self.log.warning("an earlier try, or someone else, has delivered it already: %s", error)
                     instance = http.get_instance(self.instance_id)
                 elif error.reason == "not_ready":
@@ -224,16 +238,51 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         return {"instance_id": instance.id, "event": self.event, "state": instance.state}
 
 
-def _note_sending(context: Context, instance_id: str, event: str) -> bool:
-    """Write down that the event is about to be sent; whether an earlier try had done so (Airflow 3.3)."""
-    store = context.get("task_state_store")
-    if store is None:
-        return bool(context["ti"].try_number > 1)
-    ours = {"instance_id": instance_id, "event": event}
-    if store.get(EVENT_STORE_KEY) == ours:
-        return True
-    store.set(EVENT_STORE_KEY, ours)
-    return False
+class _Sending:
+    """What comes right before an event is sent: is it still wanted, and the note that it may have been sent.
+
+    Attributes:
+        tried: an earlier try of this task may have sent this event to this instance.
+    """
+
+    def __init__(self, context: Context, instance_id: str, event: str) -> None:
+        attempt = attempt_of(context)
+        self._instance_id = instance_id
+        self._ours = {"instance_id": instance_id, "event": event}
+        self._owner = TaskOwner(attempt, Calls())
+        self._note = EventNote(attempt, context)
+        try:
+            self.tried = self._note.read() == self._ours
+        except ValueError as error:
+            raise ValidationError(
+                f"whether an earlier try has sent the event cannot be read: {error}", path="event"
+            ) from None
+
+    def before_send(self) -> None:
+        """Ask the owner, then write the note: a try that dies after it may have sent the event.
+
+        Raises:
+            OwnerGoneError: the task was marked, cleared or taken over; nothing was sent.
+            OwnerUnreachableError: Airflow could not be asked; nothing was sent.
+        """
+        try:
+            word = self._owner()
+        except Exception as error:
+            raise OwnerUnreachableError(
+                f"whether the event to instance {self._instance_id} is still wanted could not be found out "
+                f"({error!r}); it was not sent",
+                run_key=None,
+                instance_id=self._instance_id,
+            ) from error
+        if word != "yes":
+            raise OwnerGoneError(
+                f"this task was marked, cleared or taken over, so the event to instance {self._instance_id} was not "
+                "sent",
+                run_key=None,
+                instance_id=self._instance_id,
+                superseded=word == "superseded",
+            )
+        self._note.write(self._ours)
 
 
 def _waits_often(http: Any, instance_id: str, event: str) -> bool:
@@ -256,9 +305,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     """Cancel an instance and say what is true afterwards. Meant for a trigger rule or as a teardown.
 
     Args:
-        instance_id: whom to cancel; a list cancels each. Nothing (None, empty, the text "None") skips the task.
+        instance_id: whom to cancel; a list, or its text as a template renders it, cancels each. Nothing (None, empty,
+            the text "None") skips the task.
         fail_if_not_confirmed: fail where it was not seen to end. Default False: the outcome says so.
-        timeout: seconds for it to end; 15.
+        timeout: seconds for it, or for all of a list together, to end; 15.
         orchestration_conn_id: the connection.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
@@ -286,44 +336,44 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel, read until it has ended or the time is over."""
-        several = not isinstance(self.instance_id, str) and isinstance(self.instance_id, Sequence)
-        given = self.instance_id if several else [self.instance_id]
-        ids = list(dict.fromkeys(one for one in given if one not in (None, "", "None", "none")))
+        try:
+            ids, several = instance_ids(self.instance_id)
+        except OrchestrationError as error:
+            raise told(error) from None
         if not ids:
             raise AirflowSkipException("there is no instance to cancel")
         outcomes: list[dict[str, Any]] = []
-        failures: list[str] = []
-        with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
-            for one in ids:
+        hook = OrchestrationHook(self.orchestration_conn_id)
+        with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
+            if several:
+                all_told = cancel_all({"": http}, [("", one) for one in ids], self.timeout)
+                for (_, one), outcome in all_told.items():
+                    outcomes.append(_unsure(one, outcome) if isinstance(outcome, str) else cancel_summary(one, outcome))
+                    if isinstance(outcome, str):
+                        self.log.error("instance %s may still run: %s", one, outcome)
+            else:
                 try:
-                    if not isinstance(one, str):
-                        raise ValidationError(f"instance_id must be a string, not {one!r}", path="instance_id")
-                    outcome = http.cancel(one, timeout=self.timeout)
+                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=self.timeout)))
                 except OrchestrationError as error:
-                    if not several:
-                        raise told(error) from error.__cause__
-                    failures.append(f"{one}: {summary(error)}")
-                    continue
-                outcomes.append(cancel_summary(one, outcome))
-                self._tell(one, outcome)
+                    raise told(error) from error.__cause__
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]
         if unsure and self.fail_if_not_confirmed:
-            failures.append(f"not seen to end: {', '.join(unsure)}")
-        if failures:
-            raise AirflowException(f"not all was cancelled, it may still run: {'; '.join(failures)}")
+            raise AirflowException(f"not all was cancelled, it may still run; not seen to end: {', '.join(unsure)}")
         if not several:
             return outcomes[0]
         return {"status": worst_of(outcomes), "instances": outcomes}
 
-    def _tell(self, instance_id: str, outcome: CancelOutcome) -> None:
-        level = self.log.error if outcome.status == "not_confirmed" else self.log.info
-        level("instance %s: %s (the abort was answered with %s)", instance_id, outcome.status, outcome.abort_answer)
-        for activity in outcome.in_flight:
-            self.log.warning(
-                "instance %s was cancelled amid %s: the money may have moved, check the ledger",
-                instance_id,
-                activity.name,
-            )
+
+def _unsure(instance_id: str, why: str) -> dict[str, Any]:
+    """The outcome of an instance that was not seen to end, as JSON values."""
+    return {
+        "instance_id": instance_id,
+        "status": "not_confirmed",
+        "state": None,
+        "abort_answer": why,
+        "in_flight": [],
+        **moved_summary(None),
+    }
 
 
 def cancel_summary(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:

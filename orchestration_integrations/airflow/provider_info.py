@@ -61,7 +61,21 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.triggers"]}],
         "extra-links": [f"{_PACKAGE}.links.OrchestrationInstanceLink"],
-        "config": {},
+        "config": {
+            "orchestration": {
+                "description": "Formance Orchestration.",
+                "options": {
+                    "record_store": {
+                        "description": "Where tasks keep the record of their runs: auto (the task state store of "
+                        "Airflow 3.3, below it Variables), variables, or none.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": "auto",
+                    }
+                },
+            }
+        },
     }
 
 

@@ -15,6 +15,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     ValidationError,
+    is_gateways_404,
 )
 from .compat import RetryDecision, RetryPolicy
 
@@ -43,7 +44,7 @@ else:
 
         def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> Any:
             """Decide by the error; others than this package's follow Airflow's rules."""
-            if isinstance(exception, _HOPELESS):
+            if isinstance(exception, _HOPELESS) and not is_gateways_404(exception):
                 return RetryDecision.fail(f"{type(exception).__name__}: another try would end the same way")
             if isinstance(exception, _ENDED) and not self.rerun_failed:
                 return RetryDecision.fail("the run has ended; another try would only report that again")

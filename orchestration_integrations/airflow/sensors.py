@@ -18,6 +18,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     ValidationError,
+    is_gateways_404,
 )
 from ..api.models import Instance, Moved, StageRun
 from .compat import (
@@ -36,6 +37,8 @@ from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 DEFER_MARGIN = 60.0
 ROW_GRACE = 10.0
 """Seconds for which an id may be unknown to the server: rows can be late."""
+UPSTREAM_GRACE = 3600.0
+"""The same for an id that comes from upstream: the server gave it, so a run stands behind it however late its row."""
 MOST_DEFERRALS = 5
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
 _STATES = ("succeeded", "failed", "cancelled")
@@ -59,6 +62,8 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         self.orchestration_conn_id = orchestration_conn_id
         self.deferrable = default_deferrable() if deferrable is None else deferrable
         self.start_from_trigger = bool(start_from_trigger and self.deferrable)
+        # A template or an XCom of another task: what is filled in later.
+        self._from_upstream = not isinstance(instance_id, str) or "{" in instance_id
         self._started: float | None = None
         self._hook: OrchestrationHook | None = None
 
@@ -152,8 +157,11 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
     def _look_told(self, context: Context) -> dict[str, Any] | None:
         started = context["ti"].start_date
         self._started = started.timestamp() if started is not None else self._started or time.time()
+        self._from_upstream = self._from_upstream or (getattr(context["ti"], "map_index", None) or -1) >= 0
         try:
             return self._look()
+        except NotFoundError:
+            raise  # a row can be late: another try may find it
         except OrchestrationError as error:
             raise told(error) from error.__cause__
 
@@ -190,11 +198,15 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             self._hook = OrchestrationHook(self.orchestration_conn_id)
         return self._hook.get_conn()
 
+    def _row_grace(self) -> float:
+        return UPSTREAM_GRACE if self._from_upstream else ROW_GRACE
+
     def _instance(self) -> Instance | None:
         try:
             instance: Instance = self._http().get_instance(self.instance_id)
-        except NotFoundError:
-            if self._started is not None and time.time() - self._started < ROW_GRACE:
+        except NotFoundError as error:
+            waited = time.time() - (self._started or 0.0)
+            if is_gateways_404(error) or waited < self._row_grace():
                 return None
             raise
         return instance
@@ -255,6 +267,7 @@ class OrchestrationInstanceSensor(_Sensor):
             orchestration_conn_id=self.orchestration_conn_id,
             deadline=deadline,
             poll_interval=max(0.1, float(self.poke_interval)),
+            row_grace=self._row_grace(),
         )
 
 
@@ -332,6 +345,7 @@ class OrchestrationStageSensor(_Sensor):
             orchestration_conn_id=self.orchestration_conn_id,
             deadline=deadline,
             poll_interval=max(0.1, float(self.poke_interval)),
+            row_grace=self._row_grace(),
         )
 
 

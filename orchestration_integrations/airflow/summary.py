@@ -9,6 +9,8 @@ from ..api.models import Instance, Moved, StageEvent
 
 MOST_TRANSACTIONS = 100
 """Transactions that a result names; ``transactions_left_out`` counts the rest."""
+KINDS = {"RunSend": "send", "RunDelay": "delay", "RunWaitEvent": "wait_event", "RunUpdate": "update"}
+"""How a user's definition calls the kinds of stage that the server names."""
 _FIELDS = ("stages_completed", "transactions", "maybe_repeated")
 
 
@@ -48,9 +50,12 @@ def told_moved(result: Any, instance_id: str) -> Mapping[str, Any] | None:
 
 
 def stage_line(event: StageEvent) -> str:
-    """One log line for what happened to a stage."""
-    name = f" ({event.name})" if event.name else ""
-    head = f"instance {event.instance_id}: stage {event.stage}{name}"
+    """One log line for what happened to a stage; empty for the gate, which is no stage of the user's."""
+    if event.own_stage is None:
+        return ""
+    kind = KINDS.get(event.name or "", event.name)
+    name = f" ({kind})" if kind else ""
+    head = f"instance {event.instance_id}: stage {event.own_stage}{name}"
     if event.kind == "begun":
         return f"{head} has begun"
     if event.kind == "ended":

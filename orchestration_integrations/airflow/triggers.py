@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from datetime import datetime, timezone
 from typing import Any
 
 from ..api.errors import (
@@ -21,15 +22,8 @@ from ..api.errors import (
     WaitTimeoutError,
 )
 from ..api.models import Instance, StageEvent
-from .compat import (
-    AIRFLOW_3,
-    AIRFLOW_3_3,
-    USER_ACTION,
-    BaseEventTrigger,
-    TriggerEvent,
-    state_of_task,
-    state_of_task_instance_row,
-)
+from .attempt import Attempt, Wish, wish
+from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, sight_of_task
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .summary import run_summary, stage_line
 
@@ -37,6 +31,9 @@ KILL_SECONDS = 15.0
 """Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
 
 logger = logging.getLogger("orchestration_integrations.airflow")
+
+ASK_SECONDS = 8.0
+"""Seconds that Airflow gets to tell the state of a task to its trigger; its first answer there can take five."""
 
 _cancelling: set[asyncio.Task[None]] = set()
 """Cancels under way: an event loop itself keeps only weak references."""
@@ -70,7 +67,7 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         return self._event("error", f"{type(error).__name__}: {error}")
 
     async def on_kill(self) -> None:
-        """Cancel the instance, because a user marked or cleared the task or its DAG run ended (Airflow 3.3).
+        """Cancel the instance, because a user acted on the task or its DAG run ended (Airflow 3.3).
 
         Airflow gives this a time limit of 30 s, but cancels it anew about a second later, as it does not see the
         trigger gone: so the work is done by a task of its own, which that does not reach.
@@ -78,55 +75,74 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         if not self.cancel_on_kill:
             logger.info("instance %s is left alone (cancel_on_kill=False)", self.instance_id)
             return
-        working = asyncio.get_running_loop().create_task(self._cancel_instance())
+        await self._go_on_with(self._killed_by_user())
+
+    async def _go_on_with(self, work: Coroutine[Any, Any, None]) -> None:
+        working = asyncio.get_running_loop().create_task(work)
         _cancelling.add(working)
         working.add_done_callback(_cancelling.discard)
         await asyncio.shield(working)
 
+    async def _killed_by_user(self) -> None:
+        """What a user did is told by the task's state; where that cannot be read it was a kill."""
+        word = await self._asked()
+        if word == "superseded":
+            logger.warning(
+                "the task was marked as a success, or another try of it is to come: instance %s is left alone and "
+                "goes on",
+                self.instance_id,
+            )
+            return
+        await self._cancel_instance()
+
     async def _cancel_instance(self) -> None:
+        logger.info("the task was killed: cancelling instance %s", self.instance_id)
         try:
             async with await self._hook.get_async_conn() as http:
-                outcome = await http.cancel(self.instance_id, timeout=KILL_SECONDS)
+                await http.cancel(self.instance_id, timeout=KILL_SECONDS)  # which tells what came of it
         except OrchestrationError as error:
             logger.error("instance %s was not cancelled and may still run: %s", self.instance_id, error)
-            return
-        if outcome.status == "not_confirmed":
-            logger.error(
-                "instance %s still runs: the abort was answered with %s and had no effect in %.0f s",
-                self.instance_id,
-                outcome.abort_answer,
-                KILL_SECONDS,
-            )
-            return
-        logger.info("cancel of instance %s: %s", self.instance_id, outcome.status)
-        for activity in outcome.in_flight:
-            logger.warning(
-                "instance %s was cancelled amid %s: the money may have moved, check the ledger",
-                self.instance_id,
-                activity.name,
-            )
 
     async def _cancelled(self, error: asyncio.CancelledError) -> None:
         """Below Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""
         if AIRFLOW_3_3 or not self.cancel_on_kill or (error.args and error.args[0] == USER_ACTION):
             return
-        try:
-            state = await asyncio.get_running_loop().run_in_executor(None, self._task_state)
-        except Exception:
+        word = await self._asked()
+        if word is None:
             logger.warning("the state of the task is unknown: instance %s is left alone", self.instance_id)
-            return
-        if state is None or state == "deferred":
-            return
-        logger.info("the task is no longer deferred but %s: cancelling instance %s", state, self.instance_id)
-        await self.on_kill()
+        elif word == "unwanted":
+            await self._go_on_with(self._cancel_instance())
+        elif word == "superseded":
+            logger.info("the task is no longer deferred: instance %s is left to what follows", self.instance_id)
 
-    def _task_state(self) -> str | None:
+    async def _asked(self) -> Wish | None:
+        """Whether the deferred try still wants the instance; None where that cannot be found out in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(None, self._wish), ASK_SECONDS)
+        except Exception as error:
+            logger.warning("Airflow could not be asked for the state of the task: %r", error)
+            return None
+
+    def _wish(self) -> Wish | None:
         ti = self.task_instance
         if ti is None:
             return None
-        if AIRFLOW_3:
-            return state_of_task(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-        return state_of_task_instance_row(ti)
+        attempt = Attempt(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=ti.map_index if ti.map_index is not None else -1,
+            try_number=ti.try_number,
+            max_tries=0,
+            retries=0,
+            clear_number=None,
+            first_instant=datetime.now(timezone.utc),
+        )
+        sight = sight_of_task(attempt.parts, in_trigger=True)
+        if sight.state == "running":
+            return "superseded"  # a worker has gone on with it
+        return wish(attempt, sight.state, try_number=sight.try_number)
 
 
 class OrchestrationInstanceTrigger(_InstanceTrigger):
@@ -220,7 +236,7 @@ class OrchestrationStageTrigger(_InstanceTrigger):
         stage: its number; None (only with ``until="listening"``) for any.
         until: ``begun``, ``ended`` or ``listening``.
         event: name that must be listened for; None for any.
-        orchestration_conn_id, deadline, poll_interval, later: as of ``OrchestrationInstanceTrigger``.
+        orchestration_conn_id, deadline, poll_interval, row_grace, later: as of ``OrchestrationInstanceTrigger``.
     """
 
     def __init__(
@@ -232,9 +248,11 @@ class OrchestrationStageTrigger(_InstanceTrigger):
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         deadline: float | None = None,
         poll_interval: float = 5.0,
+        row_grace: float | None = None,
         **later: Any,
     ) -> None:
         super().__init__(instance_id, orchestration_conn_id, cancel_on_kill=False)
+        self.row_grace = row_grace
         self.stage = stage
         self.until = until
         self.event = event
@@ -250,6 +268,7 @@ class OrchestrationStageTrigger(_InstanceTrigger):
             "orchestration_conn_id": self.orchestration_conn_id,
             "deadline": self.deadline,
             "poll_interval": self.poll_interval,
+            "row_grace": self.row_grace,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -264,6 +283,7 @@ class OrchestrationStageTrigger(_InstanceTrigger):
                     deadline=self.deadline,
                     poll_interval=self.poll_interval,
                     on_stage=self._on_stage,
+                    row_grace=self.row_grace,
                 )
         except _Reached as reached:
             return self._event(reached.status, str(reached))
@@ -278,9 +298,9 @@ class OrchestrationStageTrigger(_InstanceTrigger):
             return
         if event.kind == self.until and not (event.kind == "ended" and event.detail):
             if event.kind != "listening" or self.event in (None, event.detail):
-                raise _Reached("reached", stage_line(event))
+                raise _Reached("reached", _line_of(event))
         elif event.kind == "ended" and self.stage is not None:
-            raise _Reached("failed" if event.detail else "over", stage_line(event))
+            raise _Reached("failed" if event.detail else "over", _line_of(event))
 
 
 class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
@@ -360,8 +380,14 @@ def _end_of(instance: Instance) -> dict[str, Any]:
     }
 
 
+def _line_of(event: StageEvent) -> str:
+    return stage_line(event) or f"instance {event.instance_id}: its gate has {event.kind}"
+
+
 def _log_stage(event: StageEvent) -> None:
-    logger.info("%s", stage_line(event))
+    line = stage_line(event)
+    if line:
+        logger.info("%s", line)
 
 
 def _status_of(error: OrchestrationError) -> str:

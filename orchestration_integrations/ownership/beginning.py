@@ -45,8 +45,6 @@ from .same_server import check_server
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
-VERIFY_SECONDS = 10.0
-"""Seconds for reading what a run that was adopted without a record has paid."""
 SETTLE_SECONDS = 15.0
 """Seconds that a run gets to end after the cancel that a new run asks for."""
 
@@ -183,9 +181,14 @@ class Beginning:
                 return (yield from insist(call, self._now, starting.until))
             ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
         except NotFoundError as error:
-            if record is not None and chosen is not None:
+            mine = record is not None and request.workflow in (record.workflow_id, "")
+            if record is not None and chosen is not None and (mine or self._keeper.store is None):
                 self._gated = bool(record.gate) or self._keeper.store is None
-                self._comparing.content = record.content
+                # The stages cannot be read any more; the variables are compared all the same.
+                self._comparing.content = content_of(
+                    request.run_key, (), request.texts, ignored=request.fingerprint_ignores
+                ).without_stages()
+                self._comparing.hidden = True
                 starting.workflow_id = record.workflow_id or starting.workflow_id
                 return None
             if starting.fresh or error.error_code is not None:
@@ -297,7 +300,8 @@ class Beginning:
         if not self._observer.provable:
             why += "; no stage carries the key, so nothing can be proved"
         if record is None:
-            why += "; for a key that was never used, say first_attempt=True"
+            if self._request.may_say_first:
+                why += "; for a key that was never used, say first_attempt=True"
             if keeper.store is not None:
                 # Row 2: its fate gets a record, so that a token can settle this one and no later one.
                 made = keeper.intended(0, None, starting.workflow_id, self._comparing.content, proven=False)
@@ -457,7 +461,7 @@ class Beginning:
         keeper, starting, instance = self._keeper, self._starting, seen.instance
         if instance is None or keeper.record is None:
             return None
-        # The facts stay those of the old run, so that a death in here does not lose that a new one is wanted.
+        # The facts stay those of the old run: an attempt that dies in here must not lose that a new one is wanted.
         yield from keeper.save(keeper.record.changed(hold=True, attempt=self._request.attempt, returned=False))
         outcome = yield from cancel(
             instance.id,

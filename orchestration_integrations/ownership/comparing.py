@@ -33,13 +33,15 @@ class Comparing:
     """Compares what is asked for with what the key stands for.
 
     Attributes:
-        workflow: what is to run; None where the server hides it, so that nothing can be compared.
+        workflow: what is to run; None where the server hides it.
         content: what is asked for.
+        hidden: the server hides the workflow, so that its stages cannot be compared.
     """
 
     def __init__(self, keeper: Keeper, versions: Versions, now: Now) -> None:
         self.workflow: Workflow | None = None
         self.content = Content(stages="", variables={})
+        self.hidden = False
         self._keeper = keeper
         self._request = keeper.request
         self._versions = versions
@@ -51,8 +53,9 @@ class Comparing:
         Raises:
             KeyReusedError: unless the caller adopts what the key stands for, or a new run takes new content.
         """
-        if self.workflow is not None and kind in (*_GOES_ON, "new round"):
-            self._refuse(kind, seen, self._differs(seen))
+        fixed = kind == "cancel first" and self._request.fixed_content  # before anything is done to the old run
+        if (self.workflow is not None or self.hidden) and (fixed or kind in (*_GOES_ON, "new round")):
+            self._refuse("new round" if fixed else kind, seen, self._differs(seen))
 
     def _differs(self, seen: Seen) -> Sequence[str]:
         record = self._keeper.record

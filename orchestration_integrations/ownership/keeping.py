@@ -196,14 +196,18 @@ class Keeper:
                 if stored is None:
                     self.superseded = True
                     break
-                changes = {"revision": stored.revision, "hold": stored.hold or record.hold}
+                changes = {
+                    "revision": stored.revision,
+                    "hold": stored.hold or record.hold,
+                    "settled": stored.settled,
+                }
                 record = replace(record, **changes).changed()
         logger.warning(
-            "run key %s, instance %s: not recorded that it is %s: %r",
+            "run key %s, instance %s: not recorded that it is %s (%s)",
             record.key,
             record.instance_id,
             record.end or record.state,
-            answer.error,
+            type(answer.error).__name__,
         )
         return False
 
@@ -221,7 +225,7 @@ class Keeper:
         yield from self.save_late(
             record.changed(
                 state="told",
-                end=record.end or end,
+                end=end,
                 told_by=record.told_by or self.request.attempt,
                 returned=True,
                 facts=self.request.facts,
@@ -275,6 +279,14 @@ class Keeper:
             return False
         if self.store is None:
             return True
+        if self.request.attempt and record.attempt != self.request.attempt:
+            logger.warning(
+                "run key %s: instance %s of an earlier attempt is not cancelled, since this attempt had not taken it "
+                "up; it may still run",
+                record.key,
+                record.instance_id,
+            )
+            return False
         made = record.changed(hold=True)
         answer = yield from ask(self.store.save, made)
         if isinstance(answer.error, RecordConflictError):
@@ -288,7 +300,8 @@ class Keeper:
         if answer.error is None:
             self.record = made
         else:
-            logger.warning("run key %s: not recorded that a stop was asked for: %r", record.key, answer.error)
+            what = type(answer.error).__name__
+            logger.warning("run key %s: not recorded that a stop was asked for (%s)", record.key, what)
         return True
 
 
@@ -299,7 +312,12 @@ def put_hold(store: RunStore, run_key: str, instance_id: str) -> Procedure[None]
         ValidationError: the record of the key names another instance.
     """
     for _ in range(3):
-        record: RunRecord | None = yield from ask_or_raise(store.load, run_key)
+        loaded = yield from ask(store.load, run_key)
+        if loaded.error is not None:
+            what = type(loaded.error).__name__
+            logger.warning("run key %s: not recorded that a stop was asked for (%s)", run_key, what)
+            return  # a store that is away does not keep a run from being stopped
+        record: RunRecord | None = loaded.value
         if record is None:
             return
         if record.instance_id != instance_id:
@@ -311,4 +329,6 @@ def put_hold(store: RunStore, run_key: str, instance_id: str) -> Procedure[None]
         if answer.error is None:
             return
         if not isinstance(answer.error, RecordConflictError):
-            raise answer.error
+            what = type(answer.error).__name__
+            logger.warning("run key %s: not recorded that a stop was asked for (%s)", run_key, what)
+            return

@@ -65,8 +65,17 @@ class Observer:
     @property
     def provable(self) -> bool:
         """Whether a stage carries the key as a whole string, so that its history proves whose run it is."""
-        stages = list(self._workflow.stages) if self._workflow is not None else []
-        return any(text == f"${{{self._key_variable}}}" for _, text in strings_of(stages))
+        return bool(self._places())
+
+    def _places(self) -> set[tuple[int, str]]:
+        """Where the key stands as a whole string: (number of the stage, path in its input)."""
+        stages = self._workflow.stages if self._workflow is not None else ()
+        return {
+            (number, path)
+            for number, stage in enumerate(stages)
+            for path, text in strings_of(next(iter(stage.values()), None))
+            if text == f"${{{self._key_variable}}}"
+        }
 
     def look(self, number: int | None, *, proven: bool, at_once: bool) -> Procedure[Seen]:
         """Rows 3 to 7: runs of the key.
@@ -99,7 +108,7 @@ class Observer:
         starting = self._starting
         backoff = Backoff(self._now, first=0.2)
         while True:
-            proven, candidates = yield from starting.proofs(provable=self.provable)
+            proven, candidates = yield from starting.proofs(self._places())
             if len(proven) > 1:
                 return Seen("several", candidates=[one.instance.id for one in proven])
             if proven:

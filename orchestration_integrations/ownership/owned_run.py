@@ -82,7 +82,7 @@ class OwnedRun:
         self._owner = owner
         self._versions = versions
         self._now = now
-        self._hold = Hold(server, request.run_key)
+        self._hold = Hold(request.run_key)
         self._beginning = Beginning(self.keeper, self._permit, on_chosen, versions, now)
 
     @property
@@ -159,8 +159,8 @@ class OwnedRun:
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= give_up:
                 raise OwnerUnreachableError(
-                    f"whether the run of key {key} is still wanted could not be found out ({answer.error!r}); instance "
-                    f"{instance_id} was not released",
+                    f"whether the run of key {key} is still wanted could not be found out "
+                    f"({type(answer.error).__name__}); instance {instance_id} was not released",
                     run_key=key,
                     instance_id=instance_id,
                 ) from answer.error
@@ -225,7 +225,7 @@ class OwnedRun:
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
                 raise
-            return (yield from self._give_up(error, waiting, on_timeout, cancel_seconds))
+            return (yield from self._give_up(error, instance_id, waiting, on_timeout, cancel_seconds))
         yield from Comparing(self.keeper, self._versions, self._now).verify(result.instance)
         yield from self.conclude(GOOD_END)
         return result
@@ -240,7 +240,12 @@ class OwnedRun:
         yield from self.keeper.returned()
 
     def _give_up(
-        self, error: WaitTimeoutError | InstanceStuckError, waiting: WaitFor, on_timeout: str, seconds: float
+        self,
+        error: WaitTimeoutError | InstanceStuckError,
+        instance_id: str,
+        waiting: WaitFor,
+        on_timeout: str,
+        seconds: float,
     ) -> Procedure[RunResult]:
         """The wait ended before the run did: cancel it unless it is to be left, and say what is true then."""
         if on_timeout != "cancel":
@@ -251,7 +256,7 @@ class OwnedRun:
             what = "another attempt has it now, so it was not cancelled"
             raise same_end(error, f"{error.told}; {what}", None) from error
         if outcome.status == "already_ended":
-            return (yield from self.attend(error.instance_id, waiting, on_timeout="leave"))
+            return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
         if outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
         raise same_end(error, f"{error.told}; {cancel_text(outcome)}", outcome) from error

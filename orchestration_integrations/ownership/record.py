@@ -42,7 +42,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: whose run it is.
-        round: the how-maniest run of the key, from 0.
+        round: the number of the run among those of its key, from 0.
         state: ``intended``, ``chosen``, ``ended`` or ``told``.
         workflow_id: what runs.
         server: base URL of the server that it was submitted to.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
 from ..procedures.define import KEY_VARIABLE
@@ -40,6 +41,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         rival: told the record, says whether another caller that runs beside this attempt has the key: for a framework
             that runs several callers in one attempt of what encloses them.
         chosen: the instance that an earlier attempt had chosen, for callers who keep no record.
+        may_say_first: the caller has a way to say that the key was never used.
         wait_for_key: a key that another caller of this process holds is waited for, instead of refused.
         allow_unbound: placeholders without a value may pass.
         timeout: seconds for starting.
@@ -61,6 +63,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
     rival: Callable[[RunRecord], bool] | None = None
     chosen: str | None = None
+    may_say_first: bool = False
     wait_for_key: bool = False
     allow_unbound: bool = False
     timeout: float = 60.0
@@ -79,6 +82,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
             raise ValidationError(f"{where} is set by this package; rename your variable", path=where)
         if not isinstance(self.run_key, str) or not self.run_key:
             raise ValidationError(f"run_key must be a non-empty string, not {self.run_key!r}", path="run_key")
+        if not is_encodable(self.run_key):
+            raise ValidationError("run_key contains an unpaired surrogate and cannot be sent as UTF-8", path="run_key")
         if self.key_variable in self.texts:
             where = f"variables.{self.key_variable}"
             raise ValidationError(

@@ -7,7 +7,7 @@ through: what no row names is ``ambiguous``, which starts nothing.
 The rule behind the rows: *a key names one payment.* A second submit for it happens only where the first surely moved
 nothing, or where the user said, for this very run, that another one is wanted.
 
-What I dislike: rows 5 and 6 differ only in who could have chosen a run, and rows 16 and 17 only in whether money can
+The weakest rows: 5 and 6 differ only in who could have chosen a run, and rows 16 and 17 only in whether money can
 have moved. Both are decided by absence (no choice on record, no stage behind the gate), which is the weakest kind of
 knowledge. They are safe because ``choose`` lets the first choice win, and because an unreadable history counts as a
 stage that has begun.
@@ -85,7 +85,8 @@ class Question(msgspec.Struct, frozen=True):
         on_record: state of the record.
         how: ``first``, ``again`` or ``new``.
         gated: whether runs of the workflow wait at a gate.
-        token: the caller has settled what became of the run on record.
+        token: the user has settled what became of the run on record. It decides only where that is unknown; a settled
+            *key* asks for a new run besides (``how`` is ``new``), whatever is known.
         seen: the server has shown the instance on record.
         held: a stop of the run on record was asked for.
         good: the run on record was told to have succeeded.
@@ -115,7 +116,7 @@ def observation(question: Question) -> Literal["nothing", "look", "proof", "inst
         return "nothing"
     if question.on_record in ("none", "intended"):
         return "look" if question.gated else "proof"
-    if question.on_record == "told" and (question.how == "new" or question.token):
+    if question.on_record == "told" and question.how == "new":
         return "nothing"
     return "instance"
 
@@ -166,7 +167,7 @@ def _ungated(question: Question, shows: Shows) -> Verdict:
 
 
 def _chosen(question: Question, shows: Shows) -> Verdict:
-    gated, new = question.gated, question.how == "new" or question.token
+    gated, new = question.gated, question.how == "new"
     if shows == "unknown id":
         if question.seen:
             return Verdict("wrong server", 9)
@@ -185,21 +186,21 @@ def _chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round", 16)
     if shows in ("cancelled unmoved", "cancelled moved") and new:
         return Verdict("new round", 15)  # the cancel that a new run asks for has happened already
-    if shows in ("ended well", "ended badly") and question.token:
-        return Verdict("new round", 17)  # whoever settled it knows how it ended
+    if shows in ("ended well", "ended badly") and new and question.token:
+        return Verdict("new round", 17)  # whoever settled the key knows how it ended
     if shows in ("ended well", "ended badly", "cancelled unmoved", "cancelled moved", "ended before release"):
         return Verdict("report", 17)
     return Verdict("ambiguous", 0)
 
 
 def _told(question: Question, shows: Shows) -> Verdict:
-    if question.how == "new" or question.token:
+    if question.how == "new":
         return Verdict("new round", 20)
     if shows == "unknown id":
         return Verdict("wrong server", 9) if question.seen else Verdict("keep trying", 10)
     if shows in ("runs", "at checkpoint"):
         return Verdict("continue", 14)
-    if question.good:
+    if question.good or shows == "ended well":
         return Verdict("report", 18)
     if question.rerun:
         return Verdict("new round", 19)

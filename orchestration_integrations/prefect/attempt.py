@@ -293,9 +293,10 @@ def content_digest(workflow: str | Mapping[str, Any], texts: Mapping[str, str]) 
 
 
 def not_come_back_to(facts: AttemptFacts, claim: Claim, records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Unnamed calls of earlier attempts, of the same workflow, that this attempt has not come back to.
+    """Unnamed calls of earlier attempts that this attempt has not come back to, and that the call may be.
 
-    A call whose key is not on record may be one of them with other variables: nobody can tell.
+    A call whose key is not on record may be one of the same workflow with other variables; and where no earlier call
+    had its workflow, one whose definition was edited. Nobody can tell.
 
     Args:
         facts: of this attempt.
@@ -304,11 +305,13 @@ def not_come_back_to(facts: AttemptFacts, claim: Claim, records: Iterable[RunRec
     """
     with _lock:
         callers = dict(_given.get(facts.root, _Given()).callers)
+    if not claim.call:
+        return []
+    unnamed = [record for record in records if record.facts.get("call") and record.workflow_id]
+    known = any(record.facts.get("call") == claim.call for record in unnamed)
     return [
         record
-        for record in records
-        if claim.call
-        and record.facts.get("call") == claim.call
-        and record.workflow_id
+        for record in unnamed
+        if (not known or record.facts.get("call") == claim.call)
         and facts.relation(callers.get(record.key, record.facts)) == "again"
     ]

@@ -195,7 +195,7 @@ def _refuse_changed(facts: AttemptFacts, claim: Claim, store: PrefectRunStore) -
     Raises:
         AmbiguousRunError: there is one that this attempt has not come back to.
     """
-    if not claim.call or not facts.later or not facts.path[0].is_flow or store.load(claim.key) is not None:
+    if not claim.call or not facts.later or store.load(claim.key) is not None:
         return
     doubtful = not_come_back_to(facts, claim, _records_of_earlier_attempts(facts))
     if not doubtful:
@@ -205,7 +205,7 @@ def _refuse_changed(facts: AttemptFacts, claim: Claim, store: PrefectRunStore) -
     named = f"; candidates: {', '.join(candidates)}" if candidates else ""
     raise AmbiguousRunError(
         f"a run of workflow {doubtful[0].workflow_id} may exist: an earlier attempt started one that this attempt has "
-        "not come back to, with other variables or in another order; nothing was started. Name each start with step=, "
+        "not come back to, with other variables, another definition or in another order; nothing was started. Name each start with step=, "
         f"or give run_key={named}",
         workflow_id=doubtful[0].workflow_id,
         run_key=claim.key,
@@ -221,7 +221,7 @@ def _records_of_earlier_attempts(facts: AttemptFacts) -> list[RunRecord]:
     with _lock:
         known = _earlier.get(name)
     if known is None:
-        known = records_of_root(uuid.UUID(facts.root))
+        known = records_of_root(uuid.UUID(facts.root), is_flow=facts.path[0].is_flow)
         with _lock:
             _earlier[name] = known
             while len(_earlier) > 100:

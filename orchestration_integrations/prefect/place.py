@@ -137,7 +137,7 @@ class _Level:
     Attributes:
         id, run_count, created: of the run, as they were when this was read.
         name: without what changes.
-        number: the how-maniest call of it the flow around made; None where a task called it.
+        number: the number of the call of it the flow around made; None where a task called it.
         caller: id of the task run that called it, where Prefect knows one.
     """
 

@@ -12,6 +12,7 @@ which Prefect has one for a name, so the first choice stands.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ from prefect.client.schemas.actions import ArtifactCreate, VariableCreate
 from prefect.client.schemas.filters import (
     ArtifactCollectionFilter,
     ArtifactCollectionFilterFlowRunId,
+    ArtifactCollectionFilterTaskRunId,
     ArtifactCollectionFilterType,
     ArtifactFilter,
     ArtifactFilterKey,
@@ -32,6 +34,8 @@ from prefect.exceptions import ObjectAlreadyExists
 from ..api.errors import UnreadableRecordError
 from ..ownership.record import RunRecord, conflict, settled
 from .api import api, read_flow_run
+
+logger = logging.getLogger("orchestration_integrations.prefect")
 
 RECORD_TYPE = "orchestration-record"
 CHOICE_TAG = "orchestration"
@@ -152,8 +156,15 @@ class PrefectRunStore:
                 description=f"Run key `{record.key}`: {record.state}{end}{instance}",
                 data=record.to_json(),
                 flow_run_id=UUID(str(flow_run_id)) if flow_run_id else None,
+                task_run_id=None if flow_run_id else _root_task(record),
             )
         )
+
+
+def _root_task(record: RunRecord) -> UUID | None:
+    """The outermost task run of a call outside any flow; None outside any run."""
+    path = record.facts.get("path")
+    return UUID(str(path[0][0])) if path else None
 
 
 def _row(artifact: Any, key: str) -> Row:
@@ -166,10 +177,7 @@ def _row(artifact: Any, key: str) -> Row:
 
 def records_of_flow_run(flow_run_id: UUID) -> list[RunRecord]:
     """The latest record of each key that a flow run, its tasks or its subflows used. One call for each 200 keys, and
-    two more for each flow run around it.
-
-    Raises:
-        UnreadableRecordError: one cannot be read.
+    two more for each flow run around it. One that cannot be read is told in the log and passed over.
     """
     root = _outermost(flow_run_id)
     found = records_of_root(root)
@@ -178,10 +186,12 @@ def records_of_flow_run(flow_run_id: UUID) -> list[RunRecord]:
     return [record for record in found if any(one[0] == str(flow_run_id) for one in record.facts.get("path", ()))]
 
 
-def records_of_root(flow_run_id: UUID) -> list[RunRecord]:
-    """The same for an outermost flow run."""
+def records_of_root(root: UUID, *, is_flow: bool = True) -> list[RunRecord]:
+    """The same for an outermost flow run, or, outside any flow, an outermost task run. One that cannot be read is told
+    in the log and passed over, so that it keeps nobody from the others."""
     wanted = ArtifactCollectionFilter(
-        flow_run_id=ArtifactCollectionFilterFlowRunId(any_=[flow_run_id]),
+        flow_run_id=ArtifactCollectionFilterFlowRunId(any_=[root]) if is_flow else None,
+        task_run_id=None if is_flow else ArtifactCollectionFilterTaskRunId(any_=[root]),
         type=ArtifactCollectionFilterType(any_=[RECORD_TYPE]),
     )
     found: dict[str, RunRecord] = {}
@@ -189,7 +199,11 @@ def records_of_root(flow_run_id: UUID) -> list[RunRecord]:
     while True:
         page = api().read_latest_artifacts(artifact_filter=wanted, limit=PAGE, offset=offset)
         for row in page:
-            record = RunRecord.from_json(row.data)
+            try:
+                record = RunRecord.from_json(row.data)
+            except UnreadableRecordError as error:
+                logger.error("artifact %s: %s", row.latest_id, error)
+                continue
             found[record.key] = record
         offset += len(page)
         if len(page) < PAGE:
@@ -211,8 +225,8 @@ def _outermost(flow_run_id: UUID) -> UUID:
 def settle_run(run_key: str) -> dict[str, Any]:
     """Say that the fate of a run is settled: the next start of its key is a new run. Nothing is deleted.
 
-    For a key whose run may exist (AmbiguousRunError) once you know how it ended. A run that is under way is not
-    touched: look first, cancel it if it must not go on.
+    For a key whose run may exist (AmbiguousRunError) once you know how it ended. This call touches no run; where the
+    run on record still goes on, the next start cancels it first, and waits for it where that does not end it.
 
     Args:
         run_key: as ``run_workflow`` returned it, or as the error names it.

@@ -2,8 +2,9 @@
 
 A key names one payment. Whether a later call under the same key means the same payment is decided by comparing
 contents: the digest of the stages, and a digest for each variable, so that an error can name the variable that
-differs. The key salts every digest: equal contents under one key give equal digests, and amounts or account names
-cannot be read out of a record. The name and the id of a workflow are not part of the content, so a definition that
+differs. The key salts every digest, so that equal contents under one key give equal digests, and equal values under
+different keys do not. Digests are no encryption: whoever has a record can find a short value, such as an amount, by
+trial. The name and the id of a workflow are not part of the content, so a definition that
 is created again under another name is the same payment; but two workflows that a caller names *by id* are different.
 """
 
@@ -37,6 +38,10 @@ class Content(msgspec.Struct, frozen=True):
     variables: Mapping[str, str]
     workflow_id: str | None = None
     format: str = FORMAT
+
+    def without_stages(self) -> Content:
+        """The same where the stages are not known."""
+        return msgspec.structs.replace(self, stages="")
 
     def gate_text(self, key: str, round: int) -> GateText:
         """What the gate of a run of this content says."""

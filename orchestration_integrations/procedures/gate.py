@@ -42,7 +42,7 @@ class GateText(msgspec.Struct, frozen=True):
         key: whose run it is.
         stages: eight hexadecimal digits of the digest of the stages.
         variables: eight hexadecimal digits of the digest of the variables.
-        round: the how-maniest run of the key it is, from 0.
+        round: the number of the run among those of its key, from 0.
         format: version of the text.
     """
 

@@ -15,7 +15,7 @@ key exists is taken: the key as a whole string in a stage's history. Never a sec
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
@@ -146,7 +146,6 @@ class Starting:
         self.rounds: set[int] = set()
         self.submit_may_exist = not fresh  # by an earlier attempt
         self.token: str | None = None
-        self.releases_sent = 0
 
     def left(self) -> float:
         """Seconds until all must be over."""
@@ -163,7 +162,7 @@ class Starting:
 
     def ambiguous(self, why: str, candidates: Sequence[str], cause: BaseException | None = None) -> AmbiguousRunError:
         """The error for a run that may exist."""
-        earliest = self.since or datetime.fromtimestamp(self.begun, timezone.utc)
+        earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
         settle = f"; once you know how it ended, settled={self.token!r} allows a new run" if self.token else ""
         error = AmbiguousRunError(
@@ -392,7 +391,6 @@ class Starting:
         """
         yield from self.permit(chosen)
         allowed = min(self.until, self.now.monotonic() + ANSWER_HOLDS_SECONDS)
-        self.releases_sent += 1
         try:
             yield from do(send_event(chosen, opening_event(gate), self.versions.plain), allowed)
         except NotFoundError as error:
@@ -452,18 +450,28 @@ class Starting:
                 return instance
             yield from pause(wait)
 
-    def proofs(self, *, provable: bool) -> Procedure[tuple[list[Proof], list[str]]]:
-        """(runs whose history carries the key, ids of all candidates); the oldest first."""
+    def proofs(self, places: Collection[tuple[int, str]]) -> Procedure[tuple[list[Proof], list[str]]]:
+        """(runs whose history carries the key, ids of all candidates); the oldest first.
+
+        Args:
+            places: (number of a stage, path in its input) where the definition says that the key stands.
+        """
         rows = yield from self._candidates()
         rows.sort(key=lambda row: (row.created_at, row.id))
         proven: list[Proof] = []
-        for row in rows if provable else ():
+        for row in rows if places else ():
             history: Sequence[StageRun]
             try:
                 history = yield from do(get_instance_history(row.id, self.versions.plain), self.until)
             except OrchestrationError:
                 continue
-            if any(is_same_key(text, self.key) for run in history for _, text in strings_of(run.input)):
+            shown = [
+                text
+                for number, run in enumerate(history)
+                for path, text in strings_of(run.input)
+                if (number, path) in places
+            ]
+            if shown and all(is_same_key(text, self.key) for text in shown):
                 proven.append(Proof(row, history))
             elif row.terminated:
                 self.foreign.add(row.id)  # all that will ever stand in its history has been read

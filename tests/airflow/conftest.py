@@ -65,6 +65,20 @@ def server(generation: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]
         yield one
 
 
+@pytest.fixture(autouse=True)
+def airflow_says(request: pytest.FixtureRequest) -> Iterator[object]:
+    """The states and Variables of an Airflow that does not run; tests that run one do without it."""
+    if not HAS_AIRFLOW or "airflow_home" in request.fixturenames or {"e2e", "e2e211"} & set(request.path.parts):
+        yield None
+        return
+    from tests.airflow.harness import Airflow
+
+    says = Airflow()
+    with pytest.MonkeyPatch.context() as patch:
+        says.put_in_place(patch)
+        yield says
+
+
 @contextlib.contextmanager
 def connection_to(monkeypatch: pytest.MonkeyPatch, **fields: object) -> Iterator[None]:
     with monkeypatch.context() as patch:

@@ -12,6 +12,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from orchestration_integrations import OrchestrationHttpHook
+from orchestration_integrations.airflow import compat, run_records, triggers, variables
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 
 SEND = {
@@ -39,17 +40,76 @@ class Store:
         return json.loads(self.texts[key]) if key in self.texts else default
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        assert json.loads(json.dumps(value)) == value, "Airflow takes plain JSON only: no tuples"
         self.texts[key] = json.dumps(value)
+
+
+class Airflow:
+    """What Airflow would say and keep, while no Airflow runs: states, Variables. Put in place by ``conftest``."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, str] = {}
+        self.task_state: str | None = "running"
+        self.run_state: str | None = "running"
+        self.asked = 0
+        self.away = False
+
+    def sight_of_task(self, parts: Any, *, in_trigger: bool = False) -> compat.Sight:
+        self.asked += 1
+        if self.away:
+            raise RuntimeError("the API server is away")
+        return compat.Sight(self.task_state)
+
+    def state_of_dag_run(self, dag_id: str, run_id: str) -> str | None:
+        return self.run_state
+
+    def read(self, name: str) -> str | None:
+        if self.away:
+            raise RuntimeError("the API server is away")
+        return self.variables.get(name)
+
+    def write(self, name: str, text: str, description: str) -> None:
+        assert len(name) < 250
+        if self.away:
+            raise RuntimeError("the API server is away")
+        self.variables[name] = text
+
+    def write_first(self, name: str, text: str, description: str) -> str:
+        if self.away:
+            raise RuntimeError("the API server is away")
+        return self.variables.setdefault(name, text)
+
+    def of(self, kind: str) -> dict[str, str]:
+        return {name: text for name, text in self.variables.items() if name.startswith(f"orchestration_{kind}_")}
+
+    def put_in_place(self, patch: Any) -> None:
+        for name in ("sight_of_task", "state_of_dag_run"):
+            patch.setattr(compat, name, getattr(self, name))
+        patch.setattr(triggers, "sight_of_task", self.sight_of_task)
+        for name in ("read", "write", "write_first"):
+            patch.setattr(variables, name, getattr(self, name))
 
 
 class Task:
     """One task over its tries: counts them as Airflow does."""
 
-    def __init__(self, *, retries: int = 2, durable: bool = True, map_index: int = -1, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        retries: int = 2,
+        durable: bool = True,
+        map_index: int = -1,
+        task_id: str = "pay",
+        run_id: str = "run",
+        **arguments: Any,
+    ) -> None:
         self.retries = retries
         self.max_tries = retries
+        self.clear_number = 0
         self.try_number = 0
         self.map_index = map_index
+        self.task_id = task_id
+        self.run_id = run_id
         self.store = Store() if durable else None
         self.arguments: dict[str, Any] = {"variables": TO, "poll_interval": 0.2, **arguments}
         self.xcoms: dict[str, Any] = {}
@@ -59,12 +119,13 @@ class Task:
     def clear(self) -> None:
         """As a user clears a task that does not run."""
         self.max_tries = self.try_number + self.retries
+        self.clear_number += 1
 
     def context(self, operator: Any) -> dict[str, Any]:
         ti = SimpleNamespace(
             dag_id="dag",
-            run_id="run",
-            task_id="pay",
+            run_id=self.run_id,
+            task_id=self.task_id,
             map_index=self.map_index,
             try_number=self.try_number,
             max_tries=self.max_tries,
@@ -75,8 +136,8 @@ class Task:
         )
         context: dict[str, Any] = {
             "ti": ti,
-            "dag_run": SimpleNamespace(start_date=self.first_start),
-            "run_id": "run",
+            "dag_run": SimpleNamespace(start_date=self.first_start, clear_number=self.clear_number),
+            "run_id": self.run_id,
         }
         if self.store is not None:
             context["task_state_store"] = self.store
@@ -87,17 +148,29 @@ class Task:
         self.try_number += 1
         self.xcoms.clear()
         operator = self.operator = OrchestrationRunWorkflowOperator(
-            task_id="pay", retries=self.retries, **{**self.arguments, **changes}
+            task_id=self.task_id, retries=self.retries, **{**self.arguments, **changes}
         )
         context = self.context(operator)
         return perform(operator, context)
 
     @property
     def record(self) -> dict[str, Any]:
-        assert self.store is not None
-        found = self.store.get("orchestration_run")
-        assert isinstance(found, dict)
-        return found
+        """What is on record, as plain JSON; on either store."""
+        if self.store is not None:
+            kept = self.store.get("orchestration_run")
+        else:
+            kept = run_records.VariablePlace(("dag", self.run_id, self.task_id, self.map_index)).read("run")
+        assert isinstance(kept, dict)
+        assert isinstance(kept["record"], dict)
+        return kept["record"]
+
+    def put_on_record(self, **changes: Any) -> None:
+        """Change the record by hand."""
+        kept = {"opened": "1970-01-01T00:00:00+00:00", "record": {**self.record, **changes}}
+        if self.store is not None:
+            self.store.set("orchestration_run", kept)
+        else:
+            run_records.VariablePlace(("dag", self.run_id, self.task_id, self.map_index)).write("run", kept)
 
 
 def perform(operator: Any, context: dict[str, Any]) -> Any:
@@ -106,13 +179,18 @@ def perform(operator: Any, context: dict[str, Any]) -> Any:
         return operator.execute(context)
     except TaskDeferred as deferred:
         last = deferred
+    return perform_from(operator, context, last, first_event(rebuilt(last.trigger)))
+
+
+def perform_from(operator: Any, context: dict[str, Any], last: Any, event: Any) -> Any:
+    """Go on after a deferral, with what its trigger told."""
     while True:
-        event = first_event(rebuilt(last.trigger))
         kwargs = json.loads(json.dumps(last.kwargs or {}))
         try:
             return operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
         except TaskDeferred as deferred:
             last = deferred
+            event = first_event(rebuilt(last.trigger))
 
 
 def rebuilt(trigger: Any) -> Any:

@@ -50,12 +50,19 @@ def test_mapped_fan_out(airflow_home: Path, server: Any) -> None:
 @pytest.mark.skipif(
     AIRFLOW_VERSION >= (3, 1), reason="asks a human in the UI: driven over REST in the standalone tests"
 )
-@pytest.mark.parametrize(("approved", "generation"), [(True, 2), (False, 1)])
-def test_payout_with_approval(airflow_home: Path, server: Any, approved: bool) -> None:
+@pytest.mark.parametrize(("approved", "generation"), [(True, 2), (False, 1), (False, 2)])
+def test_payout_with_approval(airflow_home: Path, server: Any, approved: bool, generation: int) -> None:
+    """W10: where a refusal could not be carried out, the DAG run is red."""
     run = loaded("payout_with_approval").dag.test(run_conf={"approved": approved})
-    assert state(run) == "success", states(run)
+    told = "skipped" if approved else "success" if generation == 1 else "failed"
+    assert states(run)["refused"] == told
+    assert state(run) == ("failed" if told == "failed" else "success"), states(run)
     assert server.balance("merchants:m1", "EUR/2") == (1250 if approved else 0)
-    assert states(run)["refused"] == ("skipped" if approved else "success")
+
+
+def test_a_refusal_that_cannot_be_carried_out_fails_its_task() -> None:
+    """W10, where the question stands in the UI."""
+    assert loaded("payout_with_approval").refused.fail_if_not_confirmed is True
 
 
 @pytest.mark.parametrize("generation", [1, 2, 3])
@@ -85,8 +92,11 @@ def test_setup_and_teardown(airflow_home: Path, server: Any, generation: int) ->
 
 @pytest.mark.skipif(AIRFLOW_VERSION >= (3, 0), reason="later versions tell a task's state over their API")
 def test_a_triggerer_of_airflow_2_reads_the_state_of_a_task(airflow_home: Path, server: Any) -> None:
-    from orchestration_integrations.airflow.compat import state_of_task_instance_row
+    from orchestration_integrations.airflow.compat import sight_of_task
 
     run = loaded("run_and_wait").dag.test()
     (ti,) = run.get_task_instances()
-    assert state_of_task_instance_row(ti) == "success"
+    parts = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    assert sight_of_task(parts, in_trigger=True).state == "success"
+    assert sight_of_task(parts).try_number == ti.try_number
+    assert sight_of_task((*parts[:3], 7)).state == "removed"

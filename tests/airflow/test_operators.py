@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, AirflowSkipException
 
-from orchestration_integrations import EventNotDeliveredError, NotFoundError, OrchestrationHttpHook, ValidationError
+from orchestration_integrations import (
+    EventNotDeliveredError,
+    NotFoundError,
+    OrchestrationHttpHook,
+    OwnerGoneError,
+    OwnerUnreachableError,
+    ValidationError,
+)
+from orchestration_integrations.airflow import callbacks
 from orchestration_integrations.airflow.callbacks import cancel_instances, cancel_instances_on_failure
 from orchestration_integrations.airflow.links import OrchestrationInstanceLink
 from orchestration_integrations.airflow.operators import (
@@ -26,7 +35,16 @@ TWICE = {"name": "twice", "stages": [{"wait_event": {"event": "go"}}, {"wait_eve
 
 
 def context(*, try_number: int = 1, store: Store | None = None) -> dict[str, Any]:
-    ti = SimpleNamespace(try_number=try_number, start_date=datetime.now(timezone.utc))
+    ti = SimpleNamespace(
+        dag_id="dag",
+        run_id="run",
+        task_id="event",
+        map_index=-1,
+        try_number=try_number,
+        max_tries=2,
+        start_date=datetime.now(timezone.utc),
+        task=SimpleNamespace(retries=2),
+    )
     return {"ti": ti, **({} if store is None else {"task_state_store": store})}
 
 
@@ -109,15 +127,49 @@ def test_an_event_that_comes_too_early_may_be_retried(server: Any) -> None:
     assert not isinstance(caught.value, AirflowFailException)
 
 
-def test_a_retry_after_a_delivery_is_a_success(server: Any) -> None:
+STORES = pytest.mark.parametrize("durable", [True, False], ids=["state store", "variables"])
+
+
+@STORES
+def test_a_retry_after_a_delivery_is_a_success(server: Any, airflow_says: Any, durable: bool) -> None:
     instance_id = begin(server, WAITS)
-    store = Store()
+    store = Store() if durable else None
     operator = OrchestrationSendEventOperator(task_id="s", instance_id=instance_id, event="approve", timeout=30)
     perform(operator, context(store=store))
     assert perform(operator, context(try_number=2, store=store))["instance_id"] == instance_id
     assert server.record().requests["send_event"] == 1
-    with pytest.raises(EventNotDeliveredError):
-        perform(operator, context(store=Store()))  # who never sent it cannot claim it
+    airflow_says.variables.clear()
+    with pytest.raises(EventNotDeliveredError):  # who never sent it cannot claim it, whatever its try number
+        perform(operator, context(try_number=3, store=Store() if durable else None))
+
+
+@STORES
+def test_a_try_that_has_sent_nothing_leaves_no_note(server: Any, airflow_says: Any, durable: bool) -> None:
+    """S2: the note is written right before the send, so that a later try may still send."""
+    twice = {"name": "twice later", "stages": [{"delay": {"duration": "2s"}}, *TWICE["stages"]]}  # type: ignore[misc]
+    instance_id = begin(server, twice)
+    store = Store() if durable else None
+    operator = OrchestrationSendEventOperator(task_id="s", instance_id=instance_id, event="go", stage=1, timeout=0.5)
+    with pytest.raises(EventNotDeliveredError) as caught:
+        perform(operator, context(store=store))
+    assert caught.value.reason == "not_ready"
+    operator.timeout = 30
+    perform(operator, context(try_number=2, store=store))
+    assert [row["stage"] for row in server.record().released] == [1]
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "restarting", "scheduled", "away"])
+def test_an_event_is_sent_only_while_the_task_wants_it(server: Any, airflow_says: Any, state: str) -> None:
+    instance_id = begin(server, WAITS)
+    store = Store()
+    airflow_says.task_state = state
+    operator = OrchestrationSendEventOperator(task_id="s", instance_id=instance_id, event="approve")
+    if state == "away":
+        airflow_says.away = True
+    with pytest.raises(OwnerUnreachableError if state == "away" else OwnerGoneError):
+        perform(operator, context(store=store))
+    assert "send_event" not in server.record().requests
+    assert store.texts == {}
 
 
 def test_a_retry_never_sends_twice_where_several_stages_wait_for_the_name(server: Any) -> None:
@@ -185,6 +237,41 @@ def test_a_list_cancels_each(server: Any, generation: int) -> None:
     assert all(state_of(server, one) == "cancelled" for one in ids)
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("spelling", ["python", "json", "tuple", "lazy"])
+def test_the_text_of_a_list_cancels_each(server: Any, generation: int, spelling: str) -> None:
+    """S7: a mapped task's XComs, as a template renders them."""
+    ids = [begin(server, LONG) for _ in range(3)]
+    given: Any = {
+        "python": str([*ids, None]),
+        "json": json.dumps([*ids, None]),
+        "tuple": (*ids, None),
+        "lazy": iter([*ids, None]),
+    }[spelling]
+    operator = OrchestrationCancelInstanceOperator(task_id="c", instance_id=given, timeout=2)
+    result = operator.execute(context())
+    assert json.loads(json.dumps(result)) == result
+    assert [one["instance_id"] for one in result["instances"]] == ids
+    assert server.record().requests["abort_instance"] >= 3
+    wanted = "cancelled" if generation == 1 else "not_confirmed"
+    assert {one["status"] for one in result["instances"]} == {wanted}
+    operator = OrchestrationCancelInstanceOperator(
+        task_id="c", instance_id=str(ids), timeout=1, fail_if_not_confirmed=True
+    )
+    if generation == 2:
+        with pytest.raises(AirflowException) as caught:
+            operator.execute(context())
+        assert all(one in str(caught.value) for one in ids)
+
+
+@pytest.mark.parametrize("odd", ["LazyXComSelectSequence([2 items])", "[broken", "a b", "{'x': 1}", 7, ["a b"], [1]])
+def test_what_is_no_id_is_never_taken_for_nothing(server: Any, odd: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        OrchestrationCancelInstanceOperator(task_id="c", instance_id=odd).execute(context())
+    assert isinstance(caught.value, AirflowFailException)
+    assert server.record().requests == {}
+
+
 def failing_dag() -> Any:
     with DAG("failing", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc)) as dag:
         OrchestrationRunWorkflowOperator(task_id="one", workflow_id="w")
@@ -226,8 +313,36 @@ def test_the_callback_cancels_what_runs_and_nothing_else(
     with caplog.at_level(logging.INFO, "orchestration_integrations.airflow"):
         cancel_instances({"dag": failing_dag(), "ti": ti, "run_id": "run"})
     assert [state_of(server, one) for one in running] == ["cancelled", "cancelled"]
-    assert server.record().requests["abort_instance"] == 2
-    assert caplog.text.count("a task of the DAG run has failed") == 2
+    assert server.record().requests["abort_instance"] == 4  # once each, and once more for what it came to
+    assert "3 instances have ended" in caplog.text
+
+
+def test_the_callback_sends_all_aborts_first_and_names_what_is_left(
+    server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S13, W2: sixty live runs that no abort ends, and one limit for all of them."""
+    ids = [begin(server, LONG) for _ in range(60)]
+    monkeypatch.setattr(callbacks, "CANCEL_SECONDS", 6.0)
+
+    def pull(task_ids: Any, key: str, **_: Any) -> Any:
+        found = ids if task_ids[0] == "one" else []
+        return [{"instance_id": one, "conn_id": "orchestration_default"} for one in found]
+
+    ti = SimpleNamespace(run_id="run", xcom_pull=pull)
+    began = time.monotonic()
+    cancel_instances({"dag": failing_dag(), "ti": ti, "run_id": "run"})
+    assert time.monotonic() - began < 9
+    assert server.record().requests["abort_instance"] >= 60
+    (line,) = [one.getMessage() for one in caplog.records if "may still run" in one.getMessage()]
+    assert all(one in line for one in ids)
+
+
+def test_a_connection_that_is_gone_is_named_with_its_instances(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def pull(task_ids: Any, key: str, **_: Any) -> Any:
+        return [{"instance_id": "i-7", "conn_id": "no_such_connection"}]
+
+    cancel_instances({"dag": failing_dag(), "ti": SimpleNamespace(run_id="run", xcom_pull=pull)})
+    assert "i-7 (connection no_such_connection cannot be used" in caplog.text
 
 
 def test_the_callback_never_raises(server: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -156,17 +156,17 @@ assert not heavy, heavy
 
 
 def test_nothing_reaches_for_airflows_database_but_the_one_place_for_airflow_2() -> None:
-    """On Airflow 3 no operator, trigger or callback may touch the ORM."""
+    """On Airflow 3 no operator, trigger or callback may touch the ORM; a command on the scheduler's host may."""
     for file in PACKAGE.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
                 ("airflow.models", "airflow.utils.session", "airflow.settings")
             ):
-                assert file.name == "compat.py", f"{file.name}:{node.lineno}"
+                assert file.name in ("compat.py", "variables.py", "record_care.py"), f"{file.name}:{node.lineno}"
 
 
 def test_only_one_module_imports_airflow() -> None:
-    allowed = {"compat.py"}
+    allowed = {"compat.py", "variables.py", "record_care.py"}
     for file in PACKAGE.glob("*.py"):
         imports = [
             node.module or ""

@@ -12,11 +12,15 @@ from orchestration_integrations import (
     AmbiguousRunError,
     InstanceCancelledError,
     InstanceFailedError,
-    NotFoundError,
+    KeyReusedError,
     OrchestrationHttpHook,
+    UnreadableRecordError,
+    WrongServerError,
 )
-from orchestration_integrations.airflow import run_operator
+from orchestration_integrations.airflow import killing, run_records, task_run
 from orchestration_integrations.http_hook import AsyncOrchestrationHttpHook
+from orchestration_integrations.ownership import beginning
+from orchestration_integrations.procedures.gate import parsed_text
 from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, Task, define, state_of
 
 
@@ -28,13 +32,16 @@ def die(*_: Any, **__: Any) -> Any:
     raise Died
 
 
+KEY = "dag/run/pay/-1"
+
+
 @pytest.fixture
 def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let a try die where ``name`` of the hook is called."""
+    """Let a try die where ``name`` of the hook is called: ``owning`` before the submit, ``wait`` while it waits."""
 
     def attempt(task: Task, name: str, **changes: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(OrchestrationHttpHook, name, die)
+            patch.setattr(OrchestrationHttpHook, {"wait": "waiting_for"}.get(name, name), die)
             patch.setattr(AsyncOrchestrationHttpHook, name, die)
             with pytest.raises(Died):
                 task.attempt(**changes)
@@ -43,7 +50,17 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 WAYS = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
-STORES = pytest.mark.parametrize("durable", [True, False], ids=["store", "key alone"])
+STORES = pytest.mark.parametrize("durable", [True, False], ids=["state store", "variables"])
+
+
+def rounds(server: Any) -> list[tuple[str, int]]:
+    """Key and round of each run that was started, by what its gate says."""
+    texts = [parsed_text(one["variables"]["runGate"]) for one in server.record().started]
+    return [(one.key, one.round) for one in texts if one is not None]
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise RuntimeError("the state store is away")
 
 
 def amount(server: Any) -> int:
@@ -67,7 +84,7 @@ def test_a_try_that_dies_while_waiting_is_taken_up(server: Any, dies: Any, defer
 @STORES
 def test_a_try_that_dies_before_the_submit_leaves_nothing(server: Any, dies: Any, durable: bool) -> None:
     task = Task(definition=SHORT, durable=durable)
-    dies(task, "start")
+    dies(task, "owning")
     assert task.attempt()["state"] == "succeeded"
     assert len(server.record().started) == 1
 
@@ -78,7 +95,7 @@ def test_a_try_that_dies_between_choice_and_release_is_released_once(
 ) -> None:
     task = Task(definition=SHORT, durable=durable)
     with monkeypatch.context() as patch:
-        patch.setattr(run_operator._Run, "_noticed", die)
+        patch.setattr(task_run.TaskRun, "_noticed", die)
         with pytest.raises(Died):
             task.attempt()
     assert server.record().released == []
@@ -90,32 +107,30 @@ def test_a_try_that_dies_between_choice_and_release_is_released_once(
 
 
 @pytest.mark.parametrize("moment", ["before the submit", "before the release"])
-def test_a_kill_amid_the_start_releases_nothing(server: Any, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+@STORES
+def test_a_kill_amid_the_start_releases_nothing(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, moment: str, durable: bool
+) -> None:
     """Airflow 3 lets the interrupted code go on after ``on_kill``: it must stop by itself."""
-    monkeypatch.setattr(run_operator, "KILL_SECONDS", 0.5)
-    task = Task(definition=WAITS)
+    monkeypatch.setattr(killing, "KILL_SECONDS", 1.0)
+    task = Task(definition=WAITS, durable=durable)
+    name = "_request" if moment == "before the submit" else "_noticed"
+    real = getattr(task_run.TaskRun, name)
+
+    def killed(self: Any, *arguments: Any) -> Any:
+        found = real(self, *arguments)
+        airflow_says.task_state = "failed"
+        self.operator.on_kill()
+        return found
+
     with monkeypatch.context() as patch:
-        if moment == "before the submit":
-            real = run_operator._Run._workflow_id
-
-            def killed_early(self: Any) -> Any:
-                found = real(self)
-                self.operator.on_kill()
-                return found
-
-            patch.setattr(run_operator._Run, "_workflow_id", killed_early)
-        else:
-            noticed = run_operator._Run._noticed
-
-            def killed_late(self: Any, instance_id: str) -> None:
-                noticed(self, instance_id)
-                self.operator.on_kill()
-
-            patch.setattr(run_operator._Run, "_noticed", killed_late)
+        patch.setattr(task_run.TaskRun, name, killed)
         with pytest.raises(AirflowException, match="killed"):
             task.attempt()
     assert server.record().released == []
     assert server.record().money == []
+    airflow_says.task_state = "running"
+    task.clear()
     result = task.attempt(wait_for_termination=False)
     assert [row["instance_id"] for row in server.record().released] == [result["instance_id"]]
 
@@ -160,8 +175,7 @@ def test_a_failed_run_is_replaced_only_where_it_was_asked_for(server: Any, defer
     for number in range(1, 4):
         with pytest.raises(InstanceFailedError):
             task.attempt()
-        keys = [one["variables"]["runKey"] for one in server.record().started]
-        assert keys == ["dag/run/pay/-1/0", "dag/run/pay/-1/0#1", "dag/run/pay/-1/0#2"][:number]
+        assert rounds(server) == [(KEY, 0), (KEY, 1), (KEY, 2)][:number]
 
 
 def test_a_run_that_is_not_reported_yet_is_not_replaced(server: Any, dies: Any) -> None:
@@ -174,43 +188,77 @@ def test_a_run_that_is_not_reported_yet_is_not_replaced(server: Any, dies: Any) 
 
 @pytest.mark.parametrize("generation", [1, 3])
 @WAYS
-def test_a_cancelled_run_is_never_a_success(server: Any, dies: Any, deferrable: bool) -> None:
-    task = Task(definition=LONG, deferrable=deferrable)
+@STORES
+def test_a_cancelled_run_is_never_a_success(server: Any, dies: Any, deferrable: bool, durable: bool) -> None:
+    task = Task(definition=LONG, deferrable=deferrable, durable=durable)
     dies(task, "wait")
     with OrchestrationHttpHook(base_url=server.url) as http:
         assert http.cancel(task.record["instance_id"]).status == "cancelled"
     for _ in range(2):
-        with pytest.raises(InstanceCancelledError, match="run anew"):
+        with pytest.raises(InstanceCancelledError, match=r"to run anew, clear the task$"):
             task.attempt()
     assert len(server.record().started) == 1
 
 
-def test_an_id_that_the_server_no_longer_knows_is_a_hard_error(server: Any, dies: Any) -> None:
-    task = Task(definition=SHORT)
+@STORES
+def test_an_id_that_the_server_no_longer_knows_is_a_hard_error(server: Any, dies: Any, durable: bool) -> None:
+    task = Task(definition=SHORT, durable=durable)
     dies(task, "wait")
-    record = task.record
-    task.store.set("orchestration_run", {**record, "instance_id": "0e7f1d7e-0000-4000-8000-000000000000"})  # type: ignore[union-attr]
-    with pytest.raises(NotFoundError, match="another server") as caught:
+    assert task.record["seen"] is True
+    task.put_on_record(instance_id="0e7f1d7e-0000-4000-8000-000000000000")
+    with pytest.raises(WrongServerError, match="another server") as caught:
         task.attempt()
     assert isinstance(caught.value, AirflowFailException)
     assert server.record().requests["run_workflow"] == 1
 
 
-def test_a_connection_that_points_elsewhere_is_a_hard_error(server: Any, dies: Any) -> None:
-    task = Task(definition=SHORT)
+@STORES
+def test_a_connection_that_points_elsewhere_is_a_hard_error(server: Any, dies: Any, durable: bool) -> None:
+    task = Task(definition=SHORT, durable=durable)
     dies(task, "wait")
-    task.store.set("orchestration_run", {**task.record, "server": "https://other.example.com"})  # type: ignore[union-attr]
-    with pytest.raises(NotFoundError, match=r"other\.example\.com") as caught:
+    task.put_on_record(server="https://other.example.com", instance_id="0e7f1d7e-0000-4000-8000-000000000000")
+    with pytest.raises(WrongServerError, match=r"other\.example\.com") as caught:
         task.attempt()
     assert isinstance(caught.value, AirflowFailException)
     assert server.record().requests["run_workflow"] == 1
 
 
-def test_a_record_that_cannot_be_read_starts_nothing(server: Any) -> None:
-    task = Task(definition=SHORT)
-    task.store.set("orchestration_run", {"written": "by hand"})  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="can't be read"):
+@STORES
+def test_the_same_server_under_another_address_is_gone_on_with(server: Any, dies: Any, durable: bool) -> None:
+    """R9: ``localhost`` for ``127.0.0.1``, or a new gateway path."""
+    task = Task(definition=SHORT, durable=durable)
+    dies(task, "wait")
+    task.put_on_record(server="https://written.otherwise.example.com")
+    assert task.attempt()["instance_id"] == server.record().started[0]["instance_id"]
+    assert task.record["server"] == server.url
+    assert server.record().requests["run_workflow"] == 1
+
+
+@pytest.mark.parametrize("written", [{"written": "by hand"}, "text", {"opened": "?", "record": None}, 7])
+@STORES
+def test_a_record_that_cannot_be_read_starts_nothing_and_is_not_retried(
+    server: Any, airflow_says: Any, durable: bool, written: Any
+) -> None:
+    """S12."""
+    task = Task(definition=SHORT, durable=durable)
+    if task.store is not None and written != {"opened": "?", "record": None}:
+        task.store.set("orchestration_run", written)
+    elif task.store is not None:
+        task.store.set("orchestration_run", {"opened": "1970-01-01T00:00:00+00:00", "record": {"version": 99}})
+    else:
+        run_records.VariablePlace(("dag", "run", "pay", -1)).write("run", written)
+    with pytest.raises(UnreadableRecordError, match="cannot be read") as caught:
         task.attempt()
+    assert isinstance(caught.value, AirflowFailException)
+    assert server.record().started == []
+
+
+def test_a_variable_that_someone_else_wrote_starts_nothing(server: Any, airflow_says: Any) -> None:
+    name = run_records.VariablePlace(("dag", "run", "pay", -1)).variable("run")
+    for text in ("", "{", "null", '"x"', '{"is": 1}'):
+        airflow_says.variables[name] = text
+        with pytest.raises(UnreadableRecordError):
+            Task(definition=SHORT, durable=False).attempt()
     assert server.record().started == []
 
 
@@ -222,8 +270,7 @@ def test_clearing_a_finished_task_runs_anew(server: Any, deferrable: bool, durab
     task.clear()
     second = task.attempt()
     assert second["instance_id"] != first["instance_id"]
-    keys = [one["variables"]["runKey"] for one in server.record().started]
-    assert keys == ["dag/run/pay/-1/0", "dag/run/pay/-1/1"]
+    assert rounds(server) == [(KEY, 0), (KEY, 1)]
     assert amount(server) == 200
 
 
@@ -242,7 +289,7 @@ def test_clearing_a_failed_task_runs_anew_and_its_retries_do_not(server: Any) ->
 def test_clearing_a_task_whose_run_goes_on_does_not_pay_twice(
     server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch, durable: bool
 ) -> None:
-    monkeypatch.setattr(run_operator, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(beginning, "SETTLE_SECONDS", 0.5)
     task = Task(definition=WAITS, durable=durable)
     dies(task, "wait")
     task.clear()
@@ -285,11 +332,13 @@ def test_clearing_a_task_whose_run_ended_unreported_reports_that_first(
     assert len(server.record().started) == 2
 
 
-def test_clearing_a_task_that_does_not_wait_runs_anew_once_its_run_has_ended(server: Any) -> None:
+def test_clearing_a_task_that_does_not_wait_tells_the_end_first_and_then_runs_anew(server: Any) -> None:
     task = Task(definition=SHORT, wait_for_termination=False)
     first = task.attempt()["instance_id"]
     with OrchestrationHttpHook(base_url=server.url) as http:
         http.wait(first, timeout=30)
+    task.clear()
+    assert task.attempt()["instance_id"] == first
     task.clear()
     assert task.attempt()["instance_id"] != first
 
@@ -319,34 +368,44 @@ def test_a_change_of_retries_is_no_clear(server: Any) -> None:
     assert len(server.record().started) == 1
 
 
-@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("generation", [1, 2, 3])
+@STORES
 def test_a_clear_while_the_task_runs_leaves_a_mark(
-    server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch, generation: int
+    server: Any, airflow_says: Any, dies: Any, monkeypatch: pytest.MonkeyPatch, generation: int, durable: bool
 ) -> None:
-    """Such a clear need not move ``max_tries``: the kill notes what it was for."""
-    monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "restarting")
-    monkeypatch.setattr(run_operator, "KILL_SECONDS", 1.5 if generation == 2 else 15.0)
-    monkeypatch.setattr(run_operator, "SETTLE_SECONDS", 0.5)
-    task = Task(definition=LONG)
+    """R6: such a clear need not move ``max_tries``, and the state store refuses the killed process by then."""
+    monkeypatch.setattr(killing, "KILL_SECONDS", 1.5 if generation == 2 else 15.0)
+    monkeypatch.setattr(beginning, "SETTLE_SECONDS", 0.5)
+    task = Task(definition=LONG, durable=durable)
     dies(task, "wait")
     assert task.operator is not None
-    task.operator.on_kill()
-    assert task.record["cleared"] is True
+    airflow_says.task_state = "restarting"
+    if task.store is not None:
+        with monkeypatch.context() as patch:
+            patch.setattr(task.store, "set", refuse)
+            patch.setattr(task.store, "get", refuse)
+            task.operator.on_kill()
+    else:
+        task.operator.on_kill()
+    assert len(airflow_says.of("mark")) == 1
+    airflow_says.task_state = "running"
     task.attempt(wait_for_termination=False)
     ids = [one["instance_id"] for one in server.record().started]
     assert task.xcoms["instance_id"] == ids[-1]
-    assert task.record["cleared"] is False
     states = [state_of(server, one) for one in ids]
-    assert states == (["cancelled", "running"] if generation == 1 else ["running"])
+    assert states == (["running"] if generation == 2 else ["cancelled", "running"])
+    task.attempt(wait_for_termination=False)  # a retry: the mark asks once
+    assert len(server.record().started) == len(ids)
 
 
-def test_a_kill_that_is_no_clear_leaves_no_mark(server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_operator, "state_of_task", lambda *_: "running")
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_kill_that_is_no_clear_leaves_no_mark(server: Any, airflow_says: Any, dies: Any, state: str) -> None:
     task = Task(definition=SHORT)
     dies(task, "wait")
     assert task.operator is not None
+    airflow_says.task_state = state
     task.operator.on_kill()
-    assert task.record["cleared"] is False
+    assert airflow_says.of("mark") == {}
 
 
 def test_a_given_key_is_used_as_it_is_and_adopted_everywhere(server: Any) -> None:
@@ -357,12 +416,15 @@ def test_a_given_key_is_used_as_it_is_and_adopted_everywhere(server: Any) -> Non
 
 
 @STORES
-def test_a_clear_with_a_given_key_pays_once(server: Any, durable: bool) -> None:
+def test_a_clear_with_a_given_key_asks_for_another_run_unless_told_otherwise(server: Any, durable: bool) -> None:
     task = Task(definition=SHORT, run_key="invoice-7", durable=durable)
     first = task.attempt()
     task.clear()
-    assert task.attempt()["instance_id"] == first["instance_id"]
+    assert task.attempt(rerun_on_clear=False)["instance_id"] == first["instance_id"]
     assert amount(server) == 100
+    task.clear()
+    assert task.attempt()["instance_id"] != first["instance_id"]
+    assert rounds(server) == [("invoice-7", 0), ("invoice-7", 1)]
 
 
 def test_mapped_tasks_have_runs_of_their_own(server: Any) -> None:
@@ -382,7 +444,7 @@ def test_an_ungated_run_whose_answer_is_lost_is_never_repeated(server: Any, faul
         task.attempt()
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.workflow_id == workflow_id
-    assert caught.value.run_key == "dag/run/pay/-1/0"
+    assert caught.value.run_key == KEY
     with pytest.raises(AmbiguousRunError):
         task.attempt()
     assert server.record().requests["run_workflow"] == 1
@@ -404,12 +466,19 @@ def test_an_ungated_run_that_carries_its_key_is_adopted(server: Any) -> None:
     assert server.record().requests["run_workflow"] == 1
 
 
-def test_a_changed_definition_does_not_lose_the_run(server: Any, dies: Any) -> None:
-    task = Task(definition=SHORT)
+@STORES
+def test_a_changed_definition_is_refused_or_adopted_and_never_a_second_run(
+    server: Any, dies: Any, durable: bool
+) -> None:
+    task = Task(definition=SHORT, durable=durable)
     dies(task, "wait")
     first = task.xcoms["instance_id"]
-    result = task.attempt(definition={**SHORT, "stages": [*SHORT["stages"], {"delay": {"duration": "1s"}}]})  # type: ignore[misc]
-    assert result["instance_id"] == first
+    changed = {**SHORT, "stages": [*SHORT["stages"], {"delay": {"duration": "1s"}}]}  # type: ignore[misc]
+    with pytest.raises(KeyReusedError) as caught:
+        task.attempt(definition=changed)
+    assert caught.value.differs == "workflow"
+    assert isinstance(caught.value, AirflowFailException)
+    assert task.attempt(definition=changed, on_changed="adopt")["instance_id"] == first
     assert len(server.record().started) == 1
 
 
@@ -423,10 +492,6 @@ def test_no_wait_attaches_as_well(server: Any) -> None:
 
 def test_a_store_that_fails_lets_nothing_start(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(definition=SHORT)
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("the state store is away")
-
     monkeypatch.setattr(task.store, "set", refuse)
     with pytest.raises(RuntimeError, match="away"):
         task.attempt()

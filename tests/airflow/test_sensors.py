@@ -16,7 +16,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from orchestration_integrations import OrchestrationHttpHook, ValidationError
+from orchestration_integrations import NotFoundError, OrchestrationHttpHook, ValidationError
+from orchestration_integrations.airflow import sensors
 from orchestration_integrations.airflow.compat import AIRFLOW_3
 from orchestration_integrations.airflow.sensors import OrchestrationInstanceSensor, OrchestrationStageSensor
 from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, perform
@@ -198,3 +199,38 @@ def test_starting_in_the_triggerer_is_set_up_per_task() -> None:
     assert (
         made(OrchestrationInstanceSensor, "poke", instance_id="i", start_from_trigger=True).start_from_trigger is False
     )
+
+
+UNKNOWN = "0e7f1d7e-0000-4000-8000-000000000000"
+
+
+@MODES
+def test_an_instance_that_is_not_found_may_be_retried(server: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """W5: its row may be late."""
+    monkeypatch.setattr(sensors, "ROW_GRACE", 0.0)
+    with pytest.raises(NotFoundError) as caught:
+        sense(made(OrchestrationInstanceSensor, mode, instance_id=UNKNOWN))
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@MODES
+def test_an_id_that_comes_from_upstream_gets_the_long_patience(
+    server: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """W5: the server gave it, so a run stands behind it however late its row is."""
+    monkeypatch.setattr(sensors, "ROW_GRACE", 0.0)
+    server.fault("run_workflow", "late_row", seconds=3)
+    instance_id = begin(server, SHORT)
+    sensor = made(OrchestrationInstanceSensor, mode, instance_id="{{ ti.xcom_pull(task_ids='pay') }}")
+    sensor.instance_id = instance_id  # as Airflow fills templates in
+    assert sense(sensor)["state"] == "succeeded"
+
+
+@MODES
+def test_a_gateways_page_does_not_fail_a_sensor(server: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """W1 (d)."""
+    monkeypatch.setattr(sensors, "ROW_GRACE", 0.0)
+    instance_id = begin(server, SHORT)
+    server.fault("get_instance", "html", 3, code=404)
+    sensor = made(OrchestrationInstanceSensor, mode, instance_id=instance_id)
+    assert sense(sensor)["state"] == "succeeded"

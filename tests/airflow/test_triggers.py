@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,10 +152,10 @@ def test_a_kill_by_a_user_can_be_without_effect(
     monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
     monkeypatch.setattr(triggers, "KILL_SECONDS", 1.0)
     instance_id = begin(server, LONG)
-    with caplog.at_level("INFO", "orchestration_integrations.airflow"):
+    with caplog.at_level("INFO", "orchestration_integrations"):
         killed(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True), USER_ACTION)
-    told = [one.getMessage() for one in caplog.records if one.name == "orchestration_integrations.airflow"]
-    assert any("still runs" in line for line in told)
+    told = [one.getMessage() for one in caplog.records if one.name.startswith("orchestration_integrations")]
+    assert sum("not_confirmed" in line for line in told) == 1
     assert not any("cancelled" in line for line in told)
 
 
@@ -192,24 +193,47 @@ def test_a_kill_leaves_the_run_where_that_was_asked_for(server: Any, generation:
     assert "abort_instance" not in server.record().requests
 
 
+def of_task(trigger: Any) -> Any:
+    """The trigger with its task, as a triggerer sets it."""
+    trigger.task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="pay", map_index=-1, try_number=1)
+    return trigger
+
+
 @pytest.mark.parametrize("generation", [1])
 @pytest.mark.parametrize(
     ("state", "cancelled"),
-    [("failed", True), ("scheduled", True), ("deferred", False), (None, False), ("error", False)],
+    [
+        ("failed", True),
+        ("skipped", True),
+        ("success", False),  # R7
+        ("scheduled", False),  # a clear, whose next try cancels it; or a copy of this trigger has fired
+        ("running", False),
+        ("deferred", False),
+        (None, False),
+        ("error", False),
+    ],
 )
 def test_below_3_3_the_state_of_the_task_tells_a_kill_from_a_shutdown(
-    server: Any, monkeypatch: pytest.MonkeyPatch, generation: int, state: str | None, cancelled: bool
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, state: str, cancelled: bool
 ) -> None:
-    def told(self: Any) -> str | None:
-        if state == "error":
-            raise RuntimeError("the database is away")
-        return state
-
+    airflow_says.task_state, airflow_says.away = state, state == "error"
     monkeypatch.setattr(triggers, "AIRFLOW_3_3", False)
-    monkeypatch.setattr(OrchestrationInstanceTrigger, "_task_state", told)
     instance_id = begin(server, LONG)
-    killed(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True))
+    killed(of_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True)))
     assert ("abort_instance" in server.record().requests) is cancelled
+    assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize(("state", "cancelled"), [("failed", True), ("success", False), (None, False), ("error", True)])
+def test_a_users_kill_of_a_deferred_task_is_told_from_its_mark_as_a_success(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, state: str, cancelled: bool
+) -> None:
+    """R7, on Airflow 3.3, where ``on_kill`` says that a user acted, and not how."""
+    airflow_says.task_state, airflow_says.away = state, state == "error"
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    instance_id = begin(server, LONG)
+    killed(of_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True)), USER_ACTION)
     assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -67,7 +69,9 @@ def airflow(servers: dict[int, EmbeddedServer], guarded: EmbeddedServer) -> Iter
 def starts(server: EmbeddedServer, run_id: str) -> list[str]:
     """Instances that were started for a DAG run."""
     return [
-        row["instance_id"] for row in server.record().started if f"/{run_id}/" in row["variables"].get("runKey", "")
+        row["instance_id"]
+        for row in server.record().started
+        if f"/{quote(run_id, safe=' .:+@=,')}/" in row["variables"].get("runKey", "")
     ]
 
 
@@ -160,9 +164,7 @@ def test_marking_a_deferred_task_failed_cancels(
     airflow.mark("deferred", run_id, "pay", "failed")
     eventually(lambda: aborts(server) > before, "an abort is sent")
     if generation == 2:
-        assert f"instance {instance_id} still runs" in eventually(
-            lambda: (text := airflow.logs()) and f"{instance_id} still runs" in text and text, "a log tells it"
-        )
+        eventually(lambda: f"cancel of instance {instance_id}: not_confirmed" in airflow.logs(), "a log tells it")
         assert error_of(server, instance_id) == "running"
     else:
         eventually(lambda: error_of(server, instance_id) == "canceled", "it is cancelled")
@@ -218,10 +220,12 @@ def test_a_time_limit_amid_the_deferral_cancels(
     else:
         assert error_of(server, instance_id) == "running"
         if dag_id == "dagrun_timeout":
-            eventually(lambda: f"instance {instance_id} still runs" in airflow.logs(), "a log tells that it still runs")
+            told = f"cancel of instance {instance_id}: not_confirmed"
+            eventually(lambda: told in airflow.logs(), "a log tells that it still runs")
         else:
             eventually(
-                lambda: "STILL RUNS" in airflow.log(dag_id, run_id, "pay", 1), "its log tells that it still runs"
+                lambda: "its cancel is not confirmed" in airflow.log(dag_id, run_id, "pay", 1),
+                "its log tells that it may still run",
             )
     assert starts(server, run_id) == [instance_id]
 
@@ -261,6 +265,57 @@ def test_clearing_a_waiting_task_never_leaves_two_runs(
     assert airflow.until_run(dag_id, run_id, "success", "failed") == "success"
     assert airflow.xcom(dag_id, run_id, "pay")["instance_id"] == second
     assert len(starts(server, run_id)) == (2 if generation == 1 else 1)
+
+
+@pytest.mark.parametrize("dag_id", ["sync", "deferred"])
+def test_marking_a_waiting_task_as_a_success_leaves_its_run(
+    airflow: Standalone, servers: dict[int, EmbeddedServer], dag_id: str
+) -> None:
+    """R7: whoever says that the task is done did not ask for half a payment."""
+    server = servers[1]
+    before = aborts(server)
+    run_id = airflow.trigger(dag_id, definition=WAITS, conn="gen1")
+    instance_id = airflow.instance(dag_id, run_id)
+    airflow.until_waiting(dag_id, run_id, "pay", "running" if dag_id == "sync" else "deferred")
+    airflow.mark(dag_id, run_id, "pay", "success")
+    eventually(
+        lambda: re.search(rf"marked as a success.*{instance_id} is left alone", airflow.logs()), "a log tells it"
+    )
+    assert aborts(server) == before
+    assert error_of(server, instance_id) == "running"
+    approve(server, instance_id)
+    eventually(lambda: error_of(server, instance_id) == "succeeded", "it is paid as a whole")
+
+
+@pytest.mark.parametrize("dag_id", ["sync", "sync_once"])
+def test_a_drain_leaves_the_run(airflow: Standalone, servers: dict[int, EmbeddedServer], dag_id: str) -> None:
+    """R5: SIGTERM to the process of a task that nobody marked. Airflow 3.3 lets ``execute`` go on to its end."""
+    server = servers[1]
+    before = aborts(server)
+    run_id = airflow.trigger(dag_id, definition=WAITS, conn="gen1")
+    instance_id = airflow.instance(dag_id, run_id)
+    os.kill(airflow.pid(dag_id, run_id, "pay", 1), signal.SIGTERM)
+    eventually(lambda: f"instance {instance_id} is left alone" in airflow.logs(), "its log tells it")
+    approve(server, instance_id)
+    assert airflow.until_run(dag_id, run_id, "success", "failed") == "success"
+    assert starts(server, run_id) == [instance_id]
+    assert aborts(server) == before
+
+
+@pytest.mark.parametrize("repeat", range(3))
+def test_clearing_a_running_task_runs_anew_each_time(
+    airflow: Standalone, servers: dict[int, EmbeddedServer], repeat: int
+) -> None:
+    """R6: the state store refuses the killed process, and the next try still knows that a user has cleared it."""
+    server = servers[3 if repeat else 1]
+    run_id = airflow.trigger("sync", definition=ENDLESS, conn=f"gen{3 if repeat else 1}")
+    first = airflow.instance("sync", run_id)
+    airflow.clear("sync", run_id, "pay")
+    second = eventually(lambda: (found := starts(server, run_id)) and len(found) == 2 and found[1], "a second run")
+    assert error_of(server, first) == "canceled"
+    airflow.mark("sync", run_id, "pay", "failed")
+    eventually(lambda: error_of(server, str(second)) == "canceled", "the second is cancelled")
+    assert len(starts(server, run_id)) == 2
 
 
 @pytest.mark.parametrize("dag_id", ["siblings", "trigger_rule"])

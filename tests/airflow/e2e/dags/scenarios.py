@@ -48,6 +48,9 @@ def run(task_id: str = "pay", **arguments: Any) -> OrchestrationRunWorkflowOpera
 with dag("sync"):
     run(retries=2)
 
+with dag("sync_once"):
+    run(retries=0)
+
 with dag("deferred"):
     run(retries=2, deferrable=True)
 
@@ -60,7 +63,10 @@ with dag("deadline"):
 with dag("execution_timeout"):
     run(retries=0, deferrable=True, execution_timeout=timedelta(seconds=6))
 
-with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=30)):
+with dag("execution_timeout_long"):
+    run(retries=0, deferrable=True, execution_timeout=timedelta(seconds=20))
+
+with dag("dagrun_timeout", dagrun_timeout=timedelta(seconds=45)):
     run(retries=0, deferrable=True)
 
 with dag("sensor"):

@@ -1,0 +1,154 @@
+"""What operators are given, checked once templates are filled in and before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from ..api.errors import ValidationError
+
+_NONE = re.compile(r"(?<![A-Za-z0-9_])None(?![A-Za-z0-9_])")
+
+
+def check_run(
+    *,
+    workflow_id: Any,
+    definition: Any,
+    path: Any,
+    variables: Any,
+    run_key: Any,
+    on_timeout: Any,
+    allow_none_text: Sequence[str],
+) -> None:
+    """Refuse wrong arguments of a run.
+
+    Raises:
+        ValidationError: ``path`` names the argument.
+    """
+    sources = {"workflow_id": workflow_id, "definition": definition, "path": path}
+    given = [name for name, value in sources.items() if value not in (None, "")]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise ValidationError(f"give exactly one of workflow_id, definition and path, not {found}", path="workflow_id")
+    if given == ["workflow_id"]:
+        if not isinstance(workflow_id, str):
+            raise ValidationError(
+                f"workflow_id must be a string, not a {type(workflow_id).__name__}", path="workflow_id"
+            )
+        refuse_none_text("workflow_id", workflow_id)
+    if on_timeout not in ("cancel", "leave"):
+        raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+    if variables is not None and not isinstance(variables, Mapping):
+        raise ValidationError(f"variables must be a mapping, not a {type(variables).__name__}", path="variables")
+    if run_key is not None:
+        if not isinstance(run_key, str) or not run_key:
+            raise ValidationError(f"run_key must be a non-empty string, not {run_key!r}", path="run_key")
+        refuse_none_text("run_key", run_key)
+    for name, value in (variables or {}).items():
+        if name not in allow_none_text:
+            refuse_none_text(f"variables.{name}", value)
+
+
+def refuse_none_text(path: str, value: Any) -> None:
+    """Refuse the text ``None``, which a template makes of an XCom that is not there: it would be paid to.
+
+    Raises:
+        ValidationError: the word stands in the text.
+    """
+    if isinstance(value, str) and _NONE.search(value):
+        how = "; allow_none_text names variables that may hold it" if path.startswith("variables.") else ""
+        raise ValidationError(
+            f"{path} is {value!r}: a template has found nothing (an XCom that is not there?) and made the text None "
+            f"of it; nothing was started{how}",
+            path=path,
+        )
+
+
+def seconds_of(value: float | timedelta | None, name: str) -> float | None:
+    """A number of seconds, or None.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
+        raise ValidationError(f"{name} must be a number of seconds from 0 or a timedelta, not {value!r}", path=name)
+    return float(value)
+
+
+def read_definition(definition: Any, path: Any) -> Mapping[str, Any]:
+    """A definition given as a mapping, as text or as a file.
+
+    Raises:
+        ValidationError: it is none, or the file can't be read.
+    """
+    from ..api.yaml_text import parse_definition
+
+    if definition in (None, ""):
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValidationError(f"path: {path!r} cannot be read: {error}", path="path") from None
+        found = parse_definition(text, str(path))
+    elif isinstance(definition, str):
+        found = parse_definition(definition)
+    else:
+        found = definition
+    if not isinstance(found, Mapping) or not found:
+        raise ValidationError(f"a definition must be a mapping, not a {type(found).__name__}", path="definition")
+    return found
+
+
+def instance_ids(given: Any) -> tuple[list[str], bool]:
+    """The instances that are named, and whether they came as a list.
+
+    A mapped task's ids come as a list, or as the text that a template makes of one: both are taken. None, the empty
+    text and the text ``None`` name nothing.
+
+    Raises:
+        ValidationError: it is neither an id nor a list of ids. Taken for nothing, it would leave runs alive.
+    """
+    listed = given
+    if isinstance(given, str) and given.strip()[:1] in ("[", "("):
+        listed = _list_of(given)
+    elif not isinstance(given, str) and given is not None:
+        try:
+            listed = list(given)  # a list, or what Airflow hands over for the XComs of a mapped task
+        except TypeError:
+            raise ValidationError(
+                f"instance_id must be an id or a list of ids, not {given!r}", path="instance_id"
+            ) from None
+    several = not isinstance(listed, str) and listed is not None
+    found: list[str] = []
+    for one in listed if several else [listed]:
+        if one is None or (isinstance(one, str) and one.strip() in ("", "None", "none")):
+            continue
+        if not isinstance(one, str) or re.search(r"[\s()\[\]{}<>,'\"]", one.strip()):
+            raise ValidationError(
+                f"instance_id must be the id of an instance or a list of ids, not {one!r}; for a mapped task "
+                "give a list: instance_id=pay.output['instance_id'], or \"{{ ti.xcom_pull(…) | list }}\"",
+                path="instance_id",
+            )
+        found.append(one.strip())
+    return list(dict.fromkeys(found)), several
+
+
+def _list_of(text: str) -> Sequence[Any]:
+    """The list that a template has made a text of: Python's spelling, or JSON."""
+    import ast
+    import json
+
+    for parse in (ast.literal_eval, json.loads):
+        try:
+            found = parse(text)
+        except (ValueError, SyntaxError, RecursionError):
+            continue
+        if isinstance(found, list | tuple):
+            return found
+    raise ValidationError(f"instance_id: this text is no list of ids: {text[:200]!r}", path="instance_id")

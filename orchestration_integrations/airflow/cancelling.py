@@ -1,0 +1,114 @@
+"""Cancelling many instances in one span of time: all aborts first, then look what came of them.
+
+An abort costs one call, and seeing that it had an effect can take as long as one lets it, on generation 2 of the
+server for ever. So no instance waits for its abort until another one has been seen to end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from ..api.errors import NotFoundError, OrchestrationError, is_gateways_404, is_passing, is_unexplained, summary
+from ..api.models import CancelOutcome, Instance
+from ..procedures.moved import NOTHING_READ
+
+if TYPE_CHECKING:
+    from ..http_hook import OrchestrationHttpHook
+
+AT_ONCE = 16
+"""Calls under way at a time."""
+LOOK_EVERY = 0.5
+RETRY_SECONDS = 1.0
+"""Seconds for repeating one call: no instance may keep the others from their abort."""
+END_SECONDS = 3.0
+"""Seconds for telling the end of one instance that was seen to have ended."""
+
+Told = CancelOutcome | str
+"""What came of an instance: an outcome, or why nothing is known."""
+
+
+def cancel_all(
+    hooks: Mapping[str, OrchestrationHttpHook], instance_ids: Sequence[tuple[str, str]], seconds: float
+) -> dict[tuple[str, str], Told]:
+    """Abort all, then read each until it has ended, all within one limit.
+
+    Args:
+        hooks: by the id of their connection.
+        instance_ids: ids of connection and instance.
+        seconds: for all of them together.
+
+    Returns:
+        What came of each: an outcome, or a text that says what is not known. None is left out.
+    """
+    until = time.monotonic() + seconds
+    wanted = list(dict.fromkeys(instance_ids))
+    told: dict[tuple[str, str], Told] = {}
+    answers: dict[tuple[str, str], str] = {}
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+
+        def each(work: Callable[[tuple[str, str]], None], of: Sequence[tuple[str, str]]) -> None:
+            list(pool.map(work, of))
+
+        def abort(one: tuple[str, str]) -> None:
+            if time.monotonic() >= until:
+                told[one] = "no abort was sent: the time was over"
+                return
+            http = hooks[one[0]]
+            try:
+                instance = http.get_instance(one[1])
+            except OrchestrationError:
+                pass  # an abort needs no look
+            else:
+                if instance.terminated:
+                    told[one] = CancelOutcome(
+                        status="cancelled" if instance.state == "cancelled" else "already_ended",
+                        instance=instance,
+                        abort_answer="",
+                        moved=NOTHING_READ,
+                        in_flight=(),
+                    )
+                    return
+            try:
+                http.abort_instance(one[1])
+                answers[one] = "204"
+            except OrchestrationError as error:
+                answers[one] = summary(error)
+
+        def look(one: tuple[str, str]) -> None:
+            if time.monotonic() >= until:
+                return
+            try:
+                instance = hooks[one[0]].get_instance(one[1])
+            except OrchestrationError as error:
+                passing = is_passing(error) or is_unexplained(error) or is_gateways_404(error)
+                if not passing and not isinstance(error, NotFoundError):
+                    told[one] = f"it could not be read: {summary(error)}"
+                elif time.monotonic() >= until:
+                    told[one] = f"it could not be read in time: {summary(error)}"
+                return
+            if instance.terminated:
+                told[one] = _end(hooks[one[0]], instance, answers.get(one, ""))
+
+        each(abort, wanted)
+        while time.monotonic() < until:
+            left = [one for one in wanted if one not in told]
+            if not left:
+                break
+            each(look, left)
+            if any(one not in told for one in wanted):
+                time.sleep(min(LOOK_EVERY, max(0.0, until - time.monotonic())))
+    for one in wanted:
+        told.setdefault(one, f"not seen to end: the abort was answered with {answers.get(one, 'nothing')}")
+    return {one: told[one] for one in wanted}
+
+
+def _end(http: OrchestrationHttpHook, instance: Instance, answer: str) -> Told:
+    """The outcome of an instance that has ended, with what it moved: a cancel of it returns at once."""
+    try:
+        return http.cancel(instance.id, timeout=END_SECONDS)
+    except OrchestrationError as error:
+        state = "was cancelled" if instance.state == "cancelled" else f"had ended by itself ({instance.state})"
+        return f"it {state} (the abort was answered with {answer}); what it moved could not be read: {summary(error)}"

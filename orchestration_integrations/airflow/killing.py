@@ -1,0 +1,114 @@
+"""What a killed task does about its run, inside a signal's handler and within seconds.
+
+On Airflow 3 the interrupted code goes on once the handler is through. Where the run is not wanted any more it must
+not: amid a start it could still submit or release what nobody waits for.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..api.errors import OrchestrationError
+from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
+from .owner import Interrupted
+from .run_records import mark_clear
+from .task_run import outcome_text
+
+if TYPE_CHECKING:
+    from ..ownership.owned_run import OwnedRun
+    from .task_run import TaskRun
+
+KILL_SECONDS = 4.3 if AIRFLOW_3 else 15.0
+"""Seconds for all that is done while the task is being killed: Airflow 3 sends SIGKILL about 4.7 s after SIGTERM."""
+MARK_SECONDS = 1.0
+
+
+def on_kill(task: TaskRun) -> None:
+    """Find out what the kill means, and do that.
+
+    Raises:
+        AirflowException: the run was being started, and is not wanted any more.
+    """
+    begun = time.monotonic()
+    timed_out = is_timeout_of_airflow(sys.exc_info()[1])
+    task.calls.kill()
+    means = "timed out" if timed_out else task.owner.killed()
+    if means == "drained" and (AIRFLOW_3 or task.attempt.retry_follows):
+        goes_on = "this process goes on" if AIRFLOW_3 else "the next try goes on with it"
+        task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
+        task.calls.go_on()
+        return
+    if means in ("succeeded", "superseded"):
+        task.owner.give_up("superseded")
+        why = "the task was marked as a success" if means == "succeeded" else "another try has the task"
+        task.log.warning("killed: %s; %s is left alone and goes on", why, _subject(task))
+    else:
+        task.owner.give_up("unwanted")
+        marking = threading.Thread(target=_mark, args=(task,), daemon=True)
+        if means == "cleared":
+            marking.start()
+        _cancel(task, means, KILL_SECONDS - (time.monotonic() - begun))
+        if means == "cleared":
+            marking.join(MARK_SECONDS)
+    if task.starting:
+        raise AirflowException("killed while the run was being started; it was not released")
+
+
+def _subject(task: TaskRun) -> str:
+    return "nothing that was started" if task.instance_id is None else f"instance {task.instance_id}"
+
+
+def _cancel(task: TaskRun, means: str, left: float) -> None:
+    run = task.run
+    if run is None or run.instance_id is None:
+        if run is not None and run.record is not None:
+            task.log.warning(
+                "killed (%s) while the run with key %s was being started: a gated one is not released; an ungated one "
+                "may have started",
+                means,
+                run.request.run_key,
+            )
+        return
+    if not task.operator.cancel_on_kill:
+        task.log.info("killed (%s); instance %s is left running (cancel_on_kill=False)", means, run.instance_id)
+        return
+    left = max(1.0, left)
+    # In a thread: whatever hangs in there, Airflow's own limit must not be what ends this.
+    stopping = threading.Thread(target=_stop, args=(task, run, means, max(0.7, left - 0.3)), daemon=True)
+    stopping.start()
+    stopping.join(left + 0.3)
+    if stopping.is_alive():
+        task.log.error("killed (%s); whether instance %s was cancelled is not known yet", means, run.instance_id)
+
+
+def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
+    """Cancel by connections of its own: those of the interrupted code may be in any state."""
+    try:
+        with task.hook.fresh_conn(masked=False, timeout=2.0, retry_budget=2.0) as http:
+            again = http.owning(run.request, store=run.keeper.store)
+            again.take_over(run)
+            outcome = http.perform(again.stop(seconds))
+    except OrchestrationError as error:
+        task.log.error(
+            "killed (%s); instance %s was not cancelled and may still run: %s", means, run.instance_id, error
+        )
+        return
+    except Exception:
+        task.log.exception("killed (%s); instance %s was not cancelled and may still run", means, run.instance_id)
+        return
+    sure = outcome is not None and outcome.status in ("cancelled", "already_ended")
+    tell = task.log.info if sure else task.log.error
+    tell("killed (%s); instance %s: %s", means, run.instance_id, outcome_text(outcome))
+
+
+def _mark(task: TaskRun) -> None:
+    """Note that a user has cleared this try, which on 2.11 nothing else tells the next one."""
+    try:
+        task.calls(mark_clear, task.attempt)
+    except Interrupted as error:
+        task.log.warning("not noted that the task was cleared while it ran: %s", error)
+    except Exception:
+        task.log.warning("not noted that the task was cleared while it ran", exc_info=True)

@@ -1,0 +1,95 @@
+"""When waiting ends, by whose wish, and how much time its end may take.
+
+``execution_timeout`` is Airflow's, and what Airflow does at that moment is no end: it interrupts whatever runs. So
+the operator's own deadline lies before it, by as much as a cancel needs. Airflow 3 does not apply it to a deferred
+task, where the operator's own deadline is all there is; 2.11 does, counted from the start of the try.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CANCEL_SECONDS = 15.0
+"""Seconds that a cancel gets where nothing else limits it."""
+LEAST_CANCEL_SECONDS = 1.0
+RETURN_SECONDS = 1.0
+"""Seconds between the end of a cancel and Airflow's limit, for telling what came of it."""
+RESERVE_SECONDS = 20.0
+"""Seconds before Airflow's limit at which waiting ends, at most; 0.4 of a shorter limit."""
+RESERVE_DEFERRED_SECONDS = 30.0
+"""The same on 2.11 where the task is deferred: a worker has to be found first; at most 0.6 of a shorter limit."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When waiting ends.
+
+    Attributes:
+        deadline: epoch seconds, None for never.
+        by: whose wish it is: of the operator's ``timeout``, or of Airflow's ``execution_timeout``.
+        airflow_at: epoch seconds at which Airflow interrupts this process, None for never.
+    """
+
+    deadline: float | None
+    by: Literal["timeout", "execution_timeout"] = "timeout"
+    airflow_at: float | None = None
+
+    def cancel_seconds(self, now: float) -> float:
+        """Seconds that a cancel may take which begins at the deadline, or now where that is over."""
+        if self.airflow_at is None:
+            return CANCEL_SECONDS
+        begins = max(now, self.deadline if self.deadline is not None else now)
+        return min(CANCEL_SECONDS, max(LEAST_CANCEL_SECONDS, self.airflow_at - begins - RETURN_SECONDS))
+
+
+def limit_of(
+    *,
+    started: float,
+    now: float,
+    timeout: float | None,
+    execution_timeout: float | None,
+    deferrable: bool,
+    applies_deferred: bool,
+) -> Limit:
+    """The limit of a try.
+
+    Args:
+        started: epoch seconds at which the try began.
+        now: epoch seconds at which this process began to execute it.
+        timeout: the operator's, in seconds from the start of the try.
+        execution_timeout: Airflow's, in seconds.
+        deferrable: the wait takes place in the triggerer.
+        applies_deferred: Airflow applies ``execution_timeout`` to a deferred task (2.11).
+    """
+    own = None if timeout is None else started + timeout
+    if execution_timeout is None:
+        return Limit(own)
+    if not deferrable:
+        airflow_at = now + execution_timeout
+        last = airflow_at - min(RESERVE_SECONDS, 0.4 * execution_timeout)
+    elif applies_deferred:
+        airflow_at = started + execution_timeout
+        last = airflow_at - min(RESERVE_DEFERRED_SECONDS, 0.6 * execution_timeout)
+    else:
+        airflow_at = now + execution_timeout  # of this piece of the task's work
+        last = started + execution_timeout
+    if own is None or last < own:
+        return Limit(last, "execution_timeout", airflow_at)
+    return Limit(own, "timeout", airflow_at)
+
+
+def limit_resumed(
+    deadline: float | None,
+    by: str,
+    *,
+    started: float,
+    now: float,
+    execution_timeout: float | None,
+    applies_deferred: bool,
+) -> Limit:
+    """The limit of a try that goes on after its deferral; arguments as of ``limit_of``."""
+    airflow_at = None
+    if execution_timeout is not None:
+        airflow_at = (started if applies_deferred else now) + execution_timeout
+    return Limit(deadline, "execution_timeout" if by == "execution_timeout" else "timeout", airflow_at)

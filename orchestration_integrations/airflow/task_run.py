@@ -1,0 +1,424 @@
+"""One try of a run task at work: it brings the facts of the try, its record and its owner to the owner protocol.
+
+Which run is meant, what is adopted, refused or started anew is decided in ``ownership``. What is decided here is
+Airflow's: what a kill means, when the triggerer waits instead, and what is said in the task's log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..api.errors import (
+    AmbiguousRunError,
+    InstanceStuckError,
+    NotFoundError,
+    OrchestrationError,
+    StateUnknownError,
+    WaitTimeoutError,
+    WrongServerError,
+    is_gateways_404,
+    summary,
+)
+from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
+from ..ownership.request import OwnedRequest
+from ..procedures.effects import Procedure
+from ..procedures.waiting import ROW_PATIENCE
+from ..procedures.wording import cancel_text
+from .arguments import read_definition, seconds_of
+from .attempt import asked
+from .compat import AIRFLOW_3, Context, attempt_of, is_deferral_timeout
+from .errors import told, with_advice
+from .hooks import OrchestrationHook
+from .limits import Limit, limit_of, limit_resumed
+from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
+from .owner import CallingStore, Calls, TaskOwner
+from .run_records import check_index, marked_try, records_of, settled_variable
+from .summary import run_summary, stage_line, told_moved
+
+if TYPE_CHECKING:
+    from ..http_hook import OrchestrationHttpHook
+    from ..ownership.owned_run import OwnedRun
+    from .run_operator import OrchestrationRunWorkflowOperator
+
+DEFER_MARGIN = 60.0
+"""Seconds that Airflow's own limit of a deferral lies behind the wait's deadline."""
+MOST_DEFERRALS = 5
+"""Times that a wait is resumed after a trigger that told nothing usable, before the task fails."""
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class TaskRun:
+    """One try at work.
+
+    Args:
+        operator: with its templates filled in.
+        context: of the task.
+    """
+
+    def __init__(self, operator: OrchestrationRunWorkflowOperator, context: Context) -> None:
+        self.operator = operator
+        self.context = context
+        self.log = operator.log
+        self.hook = OrchestrationHook(operator.orchestration_conn_id)
+        self.attempt = attempt_of(context)
+        self.calls = Calls()
+        self.owner = TaskOwner(self.attempt, self.calls)
+        self.records = records_of(self.attempt, context)
+        self.store = None if self.records is None else CallingStore(self.records, self.calls)
+        self.run: OwnedRun | None = None
+        self.instance_id: str | None = None
+        self.starting = False
+
+    @property
+    def http(self) -> OrchestrationHttpHook:
+        """The hook that performs everything but the cancel of a killed task."""
+        return self.hook.get_conn()
+
+    def close(self) -> None:
+        """Give back what this process holds."""
+        if self.run is not None:
+            self.run.close()
+
+    # Starting
+
+    def execute(self) -> dict[str, Any]:
+        """Start or find the run, then wait for it here or in the triggerer."""
+        operator = self.operator
+        self.starting = True
+        try:
+            run = self.run = self.http.owning(
+                self._request(), store=self.store, owner=self.owner, on_chosen=self._noticed
+            )
+            instance = self.http.perform(run.begin())
+            self._noticed(instance.id)
+        finally:
+            self.starting = False
+        limit = self._limit()
+        if instance.terminated:
+            return self._attend(instance.id, limit, self._wait(limit, told_already=True))
+        url = instance_url(self.http.settings.base_url, instance.id)
+        self.log.info("instance %s of workflow %s: %s", instance.id, instance.workflow_id, url)
+        if not operator.wait_for_termination:
+            self.http.perform(run.returned())
+            return run_summary(instance, None)
+        if operator.deferrable:
+            # An id that the server gave may be without a row for long; one that was seen may not.
+            self._defer(instance.id, limit, 0, None if instance.status else ROW_PATIENCE)
+        return self._attend(instance.id, limit, self._wait(limit))
+
+    def _request(self) -> OwnedRequest:
+        operator, attempt = self.operator, self.attempt
+        given = operator.run_key is not None
+        key = str(operator.run_key) if given else attempt.key
+        workflow = operator.workflow_id
+        if workflow in (None, ""):
+            workflow = read_definition(operator.definition, operator.path)
+        if given:
+            self.calls(check_index, attempt, key)
+        if self.records is None:
+            how = asked(attempt, None)
+        else:
+            record = self.calls(self.records.stored)
+            marked = None if record is None else self.calls(marked_try, attempt)
+            how = asked(attempt, record, marked_try=marked, rerun_on_clear=operator.rerun_on_clear)
+            how = self.records.check_key(record, key, how)
+        return OwnedRequest(
+            workflow=workflow,
+            variables=operator.variables,
+            run_key=key,
+            key_variable=operator.key_variable,
+            how=how,
+            shared_key=given,
+            since=None if given else attempt.first_instant,
+            settled=operator.settled or None,
+            rerun_failed=operator.rerun_failed,
+            on_changed=operator.on_changed,
+            fingerprint_ignores=operator.fingerprint_ignores,
+            fixed_content=attempt.map_index >= 0,
+            attempt=attempt.name,
+            facts=attempt.facts,
+            allow_unbound=operator.allow_unbound,
+            timeout=operator.start_timeout,
+        )
+
+    def _noticed(self, instance_id: str) -> None:
+        """Have the id where other tasks, callbacks and the link find it. What fails here keeps a run unreleased."""
+        if instance_id == self.instance_id:
+            return
+        about = {
+            "instance_id": instance_id,
+            "conn_id": self.operator.orchestration_conn_id,
+            "url": instance_url(self.http.settings.base_url, instance_id),
+        }
+        self.calls(self._push, INSTANCE_ID_KEY, instance_id)
+        self.calls(self._push, ABOUT_KEY, about)
+        self.instance_id = instance_id
+
+    def _push(self, key: str, value: Any) -> None:
+        self.context["ti"].xcom_push(key=key, value=value)
+
+    # Waiting
+
+    def _started(self) -> float:
+        started = self.context["ti"].start_date
+        return started.timestamp() if started is not None else time.time()
+
+    def _execution_timeout(self) -> float | None:
+        given = self.operator.execution_timeout
+        return None if given is None else given.total_seconds()
+
+    def _limit(self) -> Limit:
+        """Anchored at the start of the try, in epoch seconds, so that it means the same on every host."""
+        return limit_of(
+            started=self._started(),
+            now=time.time(),
+            timeout=seconds_of(self.operator.timeout, "timeout"),
+            execution_timeout=self._execution_timeout(),
+            deferrable=bool(self.operator.deferrable and self.operator.wait_for_termination),
+            applies_deferred=not AIRFLOW_3,
+        )
+
+    def _wait(self, limit: Limit, *, told_already: bool = False) -> Any:
+        """What waits for an instance, as ``attend`` needs it."""
+
+        def waiting(instance_id: str) -> Procedure[RunResult]:
+            return self.http.waiting_for(
+                instance_id,
+                deadline=limit.deadline,
+                poll_interval=self.operator.poll_interval,
+                on_stage=None if told_already else self._log_stage,
+                fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
+                row_grace=ROW_PATIENCE,
+            )
+
+        return waiting
+
+    def _log_stage(self, event: StageEvent) -> None:
+        line = stage_line(event)
+        if line:
+            self.log.info("%s", line)
+
+    def _attend(
+        self, instance_id: str, limit: Limit, waiting: Any, moved: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Wait by ``waiting`` and return or raise the end, which is on record then."""
+        if self.run is None:
+            raise StateUnknownError("no run was begun", **_about(instance_id, None))
+        result = self.http.perform(
+            self.run.attend(
+                instance_id,
+                waiting,
+                on_timeout="cancel" if self._cancels(limit) else "leave",
+                cancel_seconds=limit.cancel_seconds(time.time()),
+            )
+        )
+        returned = run_summary(result.instance, moved if moved is not None else result.moved)
+        if returned["maybe_repeated"]:
+            self.log.warning("instance %s: money may have moved twice: check the ledger", instance_id)
+        self.log.info("instance %s has succeeded", instance_id)
+        return returned
+
+    def _cancels(self, limit: Limit) -> bool:
+        """Whether a run that is given up is cancelled."""
+        if limit.by == "execution_timeout":
+            return bool(self.operator.cancel_on_kill)
+        return bool(self.operator.on_timeout == "cancel")
+
+    def _defer(self, instance_id: str, limit: Limit, resumed: int, row_grace: float | None = None) -> None:
+        from .triggers import OrchestrationInstanceTrigger
+
+        remaining = None
+        if limit.deadline is not None:
+            remaining = timedelta(seconds=max(0.0, limit.deadline - time.time()) + DEFER_MARGIN)
+        self.operator.defer(
+            trigger=OrchestrationInstanceTrigger(
+                instance_id=instance_id,
+                orchestration_conn_id=self.operator.orchestration_conn_id,
+                deadline=limit.deadline,
+                poll_interval=self.operator.poll_interval,
+                fail_after_attempts=self.operator.fail_after_attempts,
+                cancel_on_kill=self.operator.cancel_on_kill,
+                row_grace=row_grace,
+            ),
+            method_name="execute_complete",
+            kwargs={
+                "instance_id": instance_id,
+                "deadline": limit.deadline,
+                "limited_by": limit.by,
+                "resumed": resumed,
+            },
+            timeout=remaining,
+        )
+
+    # Going on after the triggerer
+
+    def resume(
+        self, event: Any, instance_id: str | None, deadline: float | None, limited_by: str, resumed: int
+    ) -> dict[str, Any]:
+        """Go on where the triggerer has told something. Its word is a hint: the server decides."""
+        said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
+        instance_id = self._take_up(instance_id or said.get("instance_id"))
+        limit = self._limit_resumed(deadline, limited_by)
+        if said.get("instance_id") not in (None, instance_id):
+            said = {}
+        status = said.get("status")
+        over = limit.deadline is not None and time.time() >= limit.deadline
+        moved = told_moved(said.get("result"), instance_id) if status == "succeeded" else None
+        if status in ("timeout", "stuck") or over:
+            return self._attend(instance_id, limit, self._last_look(said))
+        try:
+            ended = self._ended(instance_id)
+        except OrchestrationError as error:
+            if resumed >= MOST_DEFERRALS:
+                raise
+            self.log.warning("instance %s could not be read: %s", instance_id, error)
+            ended = None
+        if ended is not None:
+            ours = moved if ended.state == "succeeded" else None
+            return self._attend(instance_id, limit, self._wait(limit, told_already=True), ours)
+        message = str(said.get("message") or "nothing usable")
+        self.log.warning("instance %s runs, and the triggerer said: %s %s", instance_id, status, message)
+        if resumed < MOST_DEFERRALS:
+            self._defer(instance_id, limit, resumed + 1, ROW_PATIENCE)
+        left = self._leave_or_cancel("the wait was broken off again and again")
+        raise StateUnknownError(
+            f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}",
+            **_about(instance_id, None),
+        )
+
+    def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
+        """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
+        instance_id = self._take_up(None)
+        limit = self._limit_resumed(self._limit().deadline, self._limit().by)
+        try:
+            ended = self._ended(instance_id)
+        except OrchestrationError as error:
+            self.log.error("instance %s could not be read: %s", instance_id, error)
+            ended = None
+        if ended is not None:
+            self.log.info("the deferral failed (%s), but instance %s has ended", failure, instance_id)
+            return self._attend(instance_id, limit, self._wait(limit, told_already=True))
+        if is_deferral_timeout(failure):
+            if self._cancels(limit):
+                outcome = self._stop(limit.cancel_seconds(time.time()))
+                if outcome is not None and outcome.status == "already_ended":
+                    return self._attend(instance_id, limit, self._wait(limit, told_already=True))
+                self.log.error("the deferral took too long; instance %s: %s", instance_id, outcome_text(outcome))
+            else:
+                self.log.error("the deferral took too long; instance %s was left running", instance_id)
+        else:
+            self.log.error("%s", self._leave_or_cancel("the deferral failed"))
+        raise failure
+
+    def _take_up(self, instance_id: Any) -> str:
+        """Go on, in a new process, with what this try has begun."""
+        record = None if self.records is None else self.calls(self.records.stored)
+        if not instance_id and record is not None:
+            instance_id = record.instance_id
+        if not instance_id:
+            ti = self.context["ti"]
+            instance_id = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID_KEY, map_indexes=ti.map_index)
+        if not isinstance(instance_id, str) or not instance_id:
+            raise NotFoundError("it is not on record which instance this task waited for; it may still run")
+        self.instance_id = instance_id
+        run = self.run = self.http.owning(
+            OwnedRequest(
+                workflow=record.workflow_id if record is not None and record.workflow_id else "unknown",
+                run_key=record.key if record is not None else self.attempt.key,
+                attempt=self.attempt.name,
+                facts=self.attempt.facts,
+                chosen=instance_id,
+            ),
+            store=self.store,
+            owner=self.owner,
+        )
+        self.http.perform(run.load())
+        if run.instance_id is None:
+            self.log.warning("the record of instance %s is gone: its end will not be on record", instance_id)
+        elif run.instance_id != instance_id:
+            raise StateUnknownError(
+                f"this try waited for instance {instance_id}, and the task now has instance {run.instance_id}: another "
+                "try has taken it over",
+                **_about(instance_id, None),
+            )
+        return instance_id
+
+    def _limit_resumed(self, deadline: float | None, by: str) -> Limit:
+        return limit_resumed(
+            deadline,
+            by,
+            started=self._started(),
+            now=time.time(),
+            execution_timeout=self._execution_timeout(),
+            applies_deferred=not AIRFLOW_3,
+        )
+
+    def _last_look(self, said: Mapping[str, Any]) -> Any:
+        """One look that decides, for a wait that the triggerer has given up."""
+
+        def waiting(instance_id: str) -> Procedure[RunResult]:
+            try:
+                return (yield from self.http.waiting_for(instance_id, deadline=time.time(), row_grace=ROW_PATIENCE))
+            except WaitTimeoutError as error:
+                reason = str(said.get("message") or "").removesuffix("; it was not cancelled")
+                about = _about(instance_id, error.instance, error.moved)
+                if said.get("status") == "stuck":
+                    stuck = reason or f"instance {instance_id} is stuck"
+                    raise InstanceStuckError(stuck, reason="attempts", **about) from error
+                raise WaitTimeoutError(reason or error.told, **about) from error
+
+        return waiting
+
+    def _ended(self, instance_id: str) -> Instance | None:
+        """The instance where it has ended; None where it runs."""
+        try:
+            instance = self.http.get_instance(instance_id)
+        except NotFoundError as error:
+            if is_gateways_404(error):
+                raise
+            record = self.run.record if self.run is not None else None
+            if record is None or not record.seen:
+                return None  # its row may be late
+            raise WrongServerError(
+                f"instance {instance_id}, for which this task waited, is unknown to {self.http.settings.base_url} "
+                f"({summary(error)}): is this another server?",
+                instance_id=instance_id,
+            ) from error
+        return instance if instance.terminated else None
+
+    def _leave_or_cancel(self, why: str) -> str:
+        """A wait that broke down: a further try takes the run up again; without one, nobody would."""
+        if self.attempt.retry_follows:
+            return f"{why}; instance {self.instance_id} still runs, the next try goes on with it"
+        if not self.operator.cancel_on_kill:
+            return f"{why}; instance {self.instance_id} still runs (cancel_on_kill=False)"
+        return f"{why}; instance {self.instance_id}: {outcome_text(self._stop(Limit(None).cancel_seconds(0.0)))}"
+
+    def _stop(self, seconds: float) -> CancelOutcome | None:
+        return None if self.run is None else self.http.perform(self.run.stop(seconds))
+
+    # Telling
+
+    def told(self, error: OrchestrationError) -> OrchestrationError:
+        """The error as Airflow should take it, with what its user can do about it."""
+        if isinstance(error, AmbiguousRunError):
+            if error.token is not None:
+                name = settled_variable(self.attempt.parts)
+                error.args = (f"{error}; or: airflow variables set {name} {error.token}",)
+            return error if self.operator.retry_ambiguous else told(error)
+        known = self.instance_id or (self.run.instance_id if self.run is not None else None)
+        made = told(error)
+        with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)
+        return made
+
+
+def _about(instance_id: str, instance: Instance | None, moved: Moved | None = None) -> dict[str, Any]:
+    nothing = Moved(stages_completed=0, transactions=(), complete=False)
+    return {"instance_id": instance_id, "instance": instance, "moved": nothing if moved is None else moved}
+
+
+def outcome_text(outcome: CancelOutcome | None) -> str:
+    return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)

@@ -1,0 +1,183 @@
+"""SIGTERM is not a wish: what a kill means is what Airflow says of the task, and what cannot be asked is not asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from orchestration_integrations import OwnerGoneError, OwnerUnreachableError
+from orchestration_integrations.airflow import killing, owner, run_records, task_run
+from orchestration_integrations.airflow.compat import AIRFLOW_3, AirflowException
+from orchestration_integrations.airflow.owner import Calls, Interrupted
+from orchestration_integrations.ownership import owned_run
+from tests.airflow.harness import LONG, WAITS, Task, state_of
+
+
+def aborts(server: Any) -> int:
+    return int(server.record().requests.get("abort_instance", 0))
+
+
+def waiting_task(**arguments: Any) -> Task:
+    """A task whose run goes on, and whose process is about to be killed."""
+    task = Task(definition=LONG, wait_for_termination=False, **arguments)
+    task.attempt()
+    assert task.operator is not None
+    return task
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize(
+    ("state", "cancelled"),
+    [("failed", True), ("skipped", True), ("success", False), ("scheduled", False), ("running", False)],
+)
+def test_the_state_of_the_task_decides(
+    server: Any, airflow_says: Any, caplog: pytest.LogCaptureFixture, generation: int, state: str, cancelled: bool
+) -> None:
+    """R5, R7."""
+    task = waiting_task()
+    airflow_says.task_state = state
+    with caplog.at_level(logging.INFO):
+        task.operator.on_kill()  # type: ignore[union-attr]
+    assert state_of(server, task.xcoms["instance_id"]) == ("cancelled" if cancelled else "running")
+    assert ("is left alone" in caplog.text) is not cancelled or AIRFLOW_3  # 3.x logs past the root logger
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_drain_leaves_the_run_to_whoever_goes_on_with_it(
+    server: Any, airflow_says: Any, generation: int, retries: int
+) -> None:
+    """R5: on 3.x this process goes on; on 2.11 it ends, and without a retry nobody would look after the run."""
+    task = waiting_task(retries=retries)
+    task.operator.on_kill()  # type: ignore[union-attr]
+    left = AIRFLOW_3 or retries > 0
+    assert state_of(server, task.xcoms["instance_id"]) == ("running" if left else "cancelled")
+    if left:
+        assert aborts(server) == 0
+        task.attempt()
+        assert len(server.record().started) == 1
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="2.11 ends the process itself")
+def test_a_drain_amid_a_start_lets_it_go_on(server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = task_run.TaskRun._noticed
+
+    def drained(self: Any, instance_id: str) -> None:
+        real(self, instance_id)
+        self.operator.on_kill()
+
+    monkeypatch.setattr(task_run.TaskRun, "_noticed", drained)
+    result = Task(definition=WAITS, wait_for_termination=False).attempt()
+    assert [row["instance_id"] for row in server.record().released] == [result["instance_id"]]
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_timeout_of_airflow_is_no_drain(server: Any, airflow_says: Any, generation: int) -> None:
+    """Airflow calls ``on_kill`` then, too, while the task's state reads running."""
+
+    class AirflowTaskTimeout(BaseException):
+        pass
+
+    task = waiting_task()
+    try:
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        task.operator.on_kill()  # type: ignore[union-attr]
+    assert state_of(server, task.xcoms["instance_id"]) == "cancelled"
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("how", ["away", "hangs", "interrupted"])
+def test_without_an_answer_the_run_is_cancelled_in_time(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, how: str
+) -> None:
+    """On Airflow 3 a call from ``on_kill`` hangs for good where the signal has interrupted another."""
+    monkeypatch.setattr(owner, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(owner, "SAVE_SECONDS", 0.3)
+    task = waiting_task(durable=False)
+    released = threading.Event()
+    real = airflow_says.sight_of_task
+    if how == "away":
+        airflow_says.away = True
+    else:
+
+        def hang(*_: Any, **__: Any) -> Any:
+            assert how == "hangs", "nobody may be asked"
+            released.wait(30)
+            return real(())
+
+        for module, name in ((owner.compat, "sight_of_task"), (run_records.variables, "write")):
+            monkeypatch.setattr(module, name, hang)
+    began = time.monotonic()
+    run = task.operator._active  # type: ignore[union-attr]
+    assert run is not None
+    if how == "interrupted":
+        run.calls(task.operator.on_kill)  # type: ignore[union-attr]  # the handler runs amid a call
+    else:
+        task.operator.on_kill()  # type: ignore[union-attr]
+    assert time.monotonic() - began < killing.KILL_SECONDS + 0.5
+    released.set()
+    assert state_of(server, task.xcoms["instance_id"]) == "cancelled"
+
+
+def test_the_owner_is_asked_before_the_release(server: Any, airflow_says: Any) -> None:
+    airflow_says.run_state = "failed"
+    with pytest.raises(OwnerGoneError, match="no longer wanted"):
+        Task(definition=WAITS).attempt()
+    assert airflow_says.asked >= 1
+    assert server.record().released == []
+
+
+@pytest.mark.parametrize("state", ["success", "scheduled"])
+def test_whoever_is_superseded_releases_nothing_and_cancels_nothing(server: Any, airflow_says: Any, state: str) -> None:
+    airflow_says.task_state = state
+    with pytest.raises(OwnerGoneError) as caught:
+        Task(definition=WAITS).attempt()
+    assert caught.value.superseded
+    assert server.record().released == []
+    assert aborts(server) == 0
+
+
+def test_an_owner_that_cannot_be_asked_lets_nothing_be_released(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owned_run, "OWNER_SECONDS", 0.5)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the API server is away")
+
+    task = Task(definition=WAITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner.compat, "sight_of_task", away)
+        with pytest.raises(OwnerUnreachableError) as caught:
+            task.attempt()
+    assert not isinstance(caught.value, AirflowException)
+    assert server.record().released == []
+    task.attempt(wait_for_termination=False)
+    assert len(server.record().started) == 1
+
+
+def test_calls_know_what_a_signal_interrupted() -> None:
+    calls = Calls()
+    assert calls(lambda: 7) == 7
+
+    def amid() -> None:
+        calls.kill()
+        with pytest.raises(Interrupted):
+            calls.within(1.0, lambda: 7)
+
+    calls(amid)
+    calls.go_on()
+    assert calls(lambda: 8) == 8
+    calls.kill()
+    assert calls(lambda: 9) == 9  # nothing was interrupted: a thread of its own may call
+    with pytest.raises(ZeroDivisionError):
+        calls(lambda: 1 / 0)
+    with pytest.raises(Interrupted):
+        calls.within(0.05, time.sleep, 0.5)
+    with pytest.raises(Interrupted):
+        calls(lambda: 9)  # what has not answered once is not asked again
