@@ -1,6 +1,6 @@
 """Pay an order, and cancel the payment where a step of your own fails while it runs.
 
-    ORCHESTRATION_URL=http://127.0.0.1:8080 python example_scripts/pay_in_a_block.py order-18 1250 --store runs.db
+ORCHESTRATION_URL=http://127.0.0.1:8080 python example_scripts/pay_in_a_block.py order-18 1250 --store runs.db
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _fail(why: str) -> NoReturn:
 
 @runs.command("list")
 def list_runs(store: StoreOption) -> None:
-    """One line for each key: its state, how it ended, its instance, since when."""
+    """One line for each key, by tabs: key, state of its record, how it ended, instance, when that was created."""
     from .api.errors import UnreadableRecordError
 
     try:
@@ -138,9 +138,9 @@ def list_runs(store: StoreOption) -> None:
     except UnreadableRecordError as error:
         _fail(str(error))
     for record in records:
-        since = record.since.isoformat(timespec="seconds")
+        created = record.created_at.isoformat(timespec="seconds") if record.created_at is not None else "-"
         state = f"{record.state}{' (settled)' if record.settled else ''}"
-        typer.echo(f"{record.key}\t{state}\t{record.end or '-'}\t{record.instance_id or '-'}\t{since}")
+        typer.echo(f"{record.key}\t{state}\t{record.end or '-'}\t{record.instance_id or '-'}\t{created}")
     if not records:
         typer.echo("no key is on record", err=True)
 

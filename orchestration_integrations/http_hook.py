@@ -499,7 +499,7 @@ class _Hook:
                 )
                 return
         if outcome is not None:
-            level = logging.INFO if outcome.status in ("cancelled", "already_ended") else logging.ERROR
+            level = logging.WARNING if outcome.status in ("cancelled", "already_ended") else logging.ERROR
             logger.log(
                 level,
                 "run key %s: interrupted (%s); instance %s: %s",
@@ -1222,8 +1222,8 @@ class OrchestrationHttpHook(_Hook):
             first_attempt: the caller knows that the key was never used before.
             wants: asked right before the release whether the run is still wanted.
             checkpoints: not available in this version.
-            cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by the
-                end of its asyncio task, or by an exception of ``on_stage``.
+            cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by
+                the end of its asyncio task, or by an exception of ``on_stage``.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
                 (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``.

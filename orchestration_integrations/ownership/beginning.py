@@ -82,6 +82,8 @@ class Beginning:
         keeper = self._keeper
         record = yield from keeper.load()
         how, token = keeper.how(), keeper.has_token()
+        if self._request.settled is not None and not token:
+            logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
         starting = self._starting = self._steps(record, how)
         yield from self._read_workflow(record, how)
         if record is None:
@@ -89,8 +91,10 @@ class Beginning:
             starting.fresh = how == "first"
             starting.submit_may_exist = not starting.fresh
             self._proven = how == "first"
+        elif how == "first":  # the caller knows better than the doubt on record
+            starting.fresh, starting.submit_may_exist, self._proven = True, False, True
         else:
-            self._proven = record.state == "intended" and keeper.vouches()
+            self._proven = record.state == "intended" and keeper.vouches() and not record.doubt
         yield from check_server(keeper, starting, how, token, self._gated, self._versions, self._now)
         observer = self._observer = Observer(
             starting,
@@ -207,7 +211,8 @@ class Beginning:
     def _question(self, how: How, token: bool) -> Question:
         record = self._keeper.record
         # An intent of a store that does not vouch proves nothing about other processes.
-        unproven = record is not None and record.state == "intended" and not self._proven
+        doubt = record is not None and record.doubt and how == "first"
+        unproven = record is not None and record.state == "intended" and (not self._proven or doubt)
         return Question(
             on_record="none" if record is None or unproven else record.state,
             how=how,
@@ -305,6 +310,7 @@ class Beginning:
             if keeper.store is not None:
                 # Row 2: its fate gets a record, so that a token can settle this one and no later one.
                 made = keeper.intended(0, None, starting.workflow_id, self._comparing.content, proven=False)
+                made = msgspec.structs.replace(made, doubt=True)
                 answer = yield from ask(keeper.store.save, made)
                 if answer.error is None:
                     keeper.record = made

@@ -107,6 +107,8 @@ class Keeper:
     def how(self) -> How:
         """Whether the key is surely new, may have been used, or a new run of it is wanted."""
         how, record = self.request.how, self.record
+        if record is not None and record.doubt and how == "first":
+            return "first"  # the caller knows better than the doubt on record
         if record is not None:
             return "new" if record.settled or how == "new" else "again"
         if how is None:

@@ -219,6 +219,7 @@ class OwnedRun:
             result = yield from waiting(instance_id)
         except (InstanceFailedError, InstanceCancelledError) as error:
             yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
+            error.args = (error.told,)  # to advise another key would give up what this one protects
             raise
         except (WaitTimeoutError, InstanceStuckError) as error:
             if isinstance(error, InstanceStuckError) and error.reason != "attempts":

@@ -56,6 +56,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         hold: a stop of this run was asked for.
         passing: checkpoints for which a pass may have been sent.
         settled: the next start is a new round, whatever became of this run.
+        doubt: nothing was submitted by whoever saved this intent: it stands for what an earlier attempt may have done.
         attempt: the attempt that took the key up last.
         returned: that attempt's caller has got its answer.
         told_by: the attempt that was told the end.
@@ -80,6 +81,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     hold: bool = False
     passing: tuple[int, ...] = ()
     settled: bool = False
+    doubt: bool = False
     attempt: str = ""
     returned: bool = False
     told_by: str = ""
@@ -154,7 +156,9 @@ def conflict(key: str, stored: RunRecord | None) -> RecordConflictError:
     """The error of a store whose record has changed hands."""
     who = f"attempt {stored.attempt or '(unnamed)'} has it now" if stored is not None else "it was removed"
     return RecordConflictError(
-        f"the record of key {key} changed since it was loaded ({who}): another process is at work on it", run_key=key
+        f"the record of key {key} changed since it was loaded ({who}): another process is at work on it. Nothing was "
+        "released or cancelled by this call; call again once that one is through",
+        run_key=key,
     )
 
 

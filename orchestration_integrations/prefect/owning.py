@@ -205,8 +205,8 @@ def _refuse_changed(facts: AttemptFacts, claim: Claim, store: PrefectRunStore) -
     named = f"; candidates: {', '.join(candidates)}" if candidates else ""
     raise AmbiguousRunError(
         f"a run of workflow {doubtful[0].workflow_id} may exist: an earlier attempt started one that this attempt has "
-        "not come back to, with other variables, another definition or in another order; nothing was started. Name each start with step=, "
-        f"or give run_key={named}",
+        "not come back to, with other variables, another definition or in another order; nothing was started. Name "
+        f"each start with step=, or give run_key={named}",
         workflow_id=doubtful[0].workflow_id,
         run_key=claim.key,
         window=(min(one.since for one in doubtful), datetime.now(timezone.utc)),

@@ -31,7 +31,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.exceptions import ObjectAlreadyExists
 
-from ..api.errors import UnreadableRecordError
+from ..api.errors import UnreadableRecordError, ValidationError
 from ..ownership.record import RunRecord, conflict, settled
 from .api import api, read_flow_run
 
@@ -232,14 +232,19 @@ def settle_run(run_key: str) -> dict[str, Any]:
         run_key: as ``run_workflow`` returned it, or as the error names it.
 
     Returns:
-        ``{"run_key", "state", "instance_id", "round"}``: what was on record; ``state`` is None where nothing was.
+        ``{"run_key", "state", "instance_id", "round"}``: what was on record.
+
+    Raises:
+        ValidationError: nothing is on record of the key.
     """
     store = PrefectRunStore()
     before = store.load(run_key)
+    if before is None:
+        raise ValidationError(f"run_key: there is no record of run key {run_key}", path="run_key")
     store.settle(run_key)
     return {
         "run_key": run_key,
-        "state": before.state if before is not None else None,
-        "instance_id": before.instance_id if before is not None else None,
-        "round": before.round if before is not None else 0,
+        "state": before.state,
+        "instance_id": before.instance_id,
+        "round": before.round,
     }

@@ -40,7 +40,7 @@ from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import Instance, StageRun, Workflow
 from ..telemetry import count
 from .effects import Backoff, Now, Procedure, do, insist, pause
-from .gate import OPENING, GateText, opening_event, parsed_event
+from .gate import OPENING, GateText, opening_event, own_stages, parsed_event
 from .listing import Versions, snapshot
 from .waiting import is_old
 
@@ -515,14 +515,14 @@ def check_placeholders(
         ValidationError: a placeholder has no value, or two of them stand in one string on a server that empties it.
     """
     if not allow_unbound:
-        for path, name in placeholders(workflow.stages):
+        for path, name in placeholders(own_stages(workflow.stages)):
             if name not in texts:
                 raise ValidationError(
                     f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
                     "would fill in nothing or a default; give it, or allow_unbound=True",
                     path=f"variables.{name}",
                 )
-    crowded = has_crowded_string(workflow.stages)
+    crowded = has_crowded_string(own_stages(workflow.stages))
     if crowded is not None:
         # Generation 1 takes all from the first ${ to the last } for one unknown name. It has no v2.
         try:

@@ -170,8 +170,8 @@ def test_a_history_that_cannot_be_read_may_be_ours(kind):
         return respond(200, instance(status=[stage]))
 
     with ScriptedServer(script) as server:
+        since = datetime(2025, 12, 31, tzinfo=timezone.utc)
         with pytest.raises(AmbiguousRunError) as caught:
-            since = datetime(2025, 12, 31, tzinfo=timezone.utc)
             open_hook(kind, base_url=server.url).start("w", run_key="k", since=since, timeout=2)
         assert caught.value.candidates == ("i",)
         assert all(got.method == "GET" for got in server.got)
@@ -210,7 +210,7 @@ def test_a_deleted_workflow_is_an_error(server, hook):
 def test_an_unbound_placeholder_is_named(server, hook):
     pays = json.loads(json.dumps(PAYMENT).replace("100", "${amount}"))
     workflow = hook.ensure_workflow({"name": "p", "stages": [pays]}, gate=True).workflow
-    with pytest.raises(ValidationError, match=r"stages\[1\].*'amount'") as caught:
+    with pytest.raises(ValidationError, match=r"stages\[0\].*'amount'") as caught:
         hook.start(workflow.id)
     assert caught.value.path == "variables.amount"
     assert posts(server) == 0
