@@ -156,6 +156,17 @@ def test_earlier_calls_that_were_not_come_back_to() -> None:
     assert not_come_back_to(now, claim_call(now, "other", {}), on_record) == []
 
 
+def test_an_edited_definition_may_be_the_earlier_call() -> None:
+    """Its workflow has another id; one that an earlier attempt had used as well is another call."""
+    root = uuid4().hex
+    facts = at(("F", 1), ("a", 1), root=root)
+    one, two = claim_call(facts, "w", {"amount": "1"}), claim_call(facts, "v", {"amount": "1"})
+    on_record = [record(facts, call=claim.call, key=claim.key) for claim in (one, two)]
+    now = at(("F", 2), ("b", 1), root=root)
+    assert not_come_back_to(now, claim_call(now, "edited", {"amount": "1"}), on_record) == on_record
+    assert not_come_back_to(now, claim_call(now, "v", {"amount": "2"}), on_record) == on_record[1:]
+
+
 RUNNING = FlowState("RUNNING", 1)
 
 

@@ -18,6 +18,7 @@ from prefect import allow_failure, flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.runtime import flow_run as runtime_flow_run
+from prefect.runtime import task_run as runtime_task_run
 from prefect.states import Cancelling
 from prefect.transactions import atransaction, transaction
 
@@ -269,6 +270,36 @@ def test_changed_variables_in_a_retry_are_refused(
     with pytest.raises(AmbiguousRunError, match="step="):
         one()
     assert list(caught[0].candidates) == started(server)
+    assert len(started(server)) == 1
+
+
+def test_a_changed_definition_in_a_retry_is_refused(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    @flow(retries=1)
+    def one() -> None:
+        workflow_id = defined(server, short(f"users:{runtime_flow_run.run_count}"))
+        run_workflow(credentials, workflow_id)
+        raise Boom
+
+    with pytest.raises(AmbiguousRunError, match="another definition"):
+        one()
+    assert len(started(server)) == 1
+
+
+def test_changed_variables_in_a_retried_task_outside_a_flow_are_refused(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    workflow_id = defined(server, short("${payee}"))
+
+    @task(retries=1)
+    def pay() -> None:
+        attempt = runtime_task_run.run_count
+        run_workflow(credentials, workflow_id, {"payee": f"users:{attempt}"})
+        raise Boom
+
+    with pytest.raises(AmbiguousRunError, match="step="):
+        pay()
     assert len(started(server)) == 1
 
 

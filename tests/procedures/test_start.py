@@ -113,7 +113,7 @@ def test_several_unreleased_runs_without_a_choice_are_told_and_left(server, hook
     workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
     ids = {listening(hook, workflow) for _ in range(2)}
     with pytest.raises(AmbiguousRunError) as caught:
-        hook.start(workflow.id, run_key="k", timeout=2)
+        hook.start(workflow.id, run_key="k", timeout=8)
     assert set(caught.value.candidates) == ids
     assert (caught.value.run_key, caught.value.workflow_id) == ("k", workflow.id)
     assert releases(server, "k") == []

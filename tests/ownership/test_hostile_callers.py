@@ -1,0 +1,297 @@
+"""What readers who had not seen the work tried, each as the kind that it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from orchestration_integrations import (
+    AmbiguousRunError,
+    AsyncOrchestrationHttpHook,
+    InstanceCancelledError,
+    InstanceFailedError,
+    KeyReusedError,
+    MemoryRunStore,
+    NotFoundError,
+    OrchestrationHttpHook,
+    OwnerGoneError,
+    SqliteRunStore,
+    ValidationError,
+    WaitTimeoutError,
+)
+from orchestration_integrations.procedures.moved import NOTHING_READ
+from orchestration_integrations.server import EmbeddedServer
+from tests.gates import releases_of
+
+
+def sending(shop="shop", **more):
+    return {
+        "send": {
+            "source": {"account": {"id": "world"}},
+            "destination": {"account": {"id": shop}},
+            "amount": {"amount": "${amount}", "asset": "USD/2"},
+            **more,
+        }
+    }
+
+
+PAYS = {"name": "pays", "stages": [sending()]}
+LATER = {"name": "later", "stages": [{"delay": {"duration": "2s"}}, sending()]}
+
+
+@pytest.fixture
+def server():
+    with EmbeddedServer(3) as running:
+        yield running
+
+
+@pytest.fixture
+def hook(server):
+    with OrchestrationHttpHook(base_url=server.url, timeout=3.0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SqliteRunStore(tmp_path / "runs.db")
+
+
+def paid(server):
+    return server.balance("shop", "USD/2")
+
+
+class Old(SqliteRunStore):
+    """A file that is older than any key."""
+
+    @property
+    def complete_since(self):
+        return datetime.now(timezone.utc) - timedelta(days=30)
+
+
+def test_a_store_that_vouches_does_not_spare_the_look_at_a_gate(server, hook, tmp_path):
+    one, other = Old(tmp_path / "one.db"), Old(tmp_path / "other.db")
+    first = hook.run_once(PAYS, {"amount": 100}, run_key="k", store=one)
+    assert hook.run_once(PAYS, {"amount": 100}, run_key="k", store=other).instance.id == first.instance.id
+    with pytest.raises(KeyReusedError):
+        hook.run_once(PAYS, {"amount": 55}, run_key="k", store=Old(tmp_path / "third.db"))
+    assert paid(server) == 100
+
+
+def test_a_token_is_dead_once_the_fate_is_known(server, hook, store):
+    workflow = hook.create_workflow({"name": "carries", "stages": [sending("${runKey}")]})
+    server.fault("run_workflow", "late_row", 1, seconds=6)
+    server.fault("run_workflow", "cut_after", 1)
+    arguments = {"run_key": "k", "store": store, "start_timeout": 4.0}
+    with pytest.raises(AmbiguousRunError) as caught:
+        hook.run_once(workflow.id, {"amount": 100}, first_attempt=True, **arguments)
+    token = caught.value.token
+    end = time.monotonic() + 20
+    while not hook.list_instances(workflow.id):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for _ in range(3):
+        hook.run_once(workflow.id, {"amount": 100}, settled=token, **{**arguments, "start_timeout": 10})
+    assert server.balance("k", "USD/2") == 100
+
+
+def test_a_token_that_settles_nothing_is_told(server, hook, store, caplog):
+    hook.run_once(PAYS, {"amount": 100}, run_key="k", store=store)
+    hook.run_once(PAYS, {"amount": 100}, run_key="k", store=store, settled="0-mistyped")
+    assert "settles nothing" in caplog.text
+    assert paid(server) == 100
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InstanceFailedError("another one failed", instance_id="other", instance=None, moved=NOTHING_READ),
+        InstanceCancelledError("another one was cancelled", instance_id="other", instance=None, moved=NOTHING_READ),
+        WaitTimeoutError("another one is late", instance_id="other", instance=None, moved=NOTHING_READ),
+        NotFoundError("another one is not there", status_code=404),
+        KeyReusedError("another key", run_key="x", differs="caller"),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_a_listener_says_nothing_of_the_run(kind, server, store, error):
+    def listener(event):
+        raise error
+
+    if kind == "sync":
+        with OrchestrationHttpHook(base_url=server.url) as hook, pytest.raises(type(error), match="a") as caught:
+            hook.run_once(LATER, {"amount": 5}, run_key="k", store=store, on_stage=listener)
+    else:
+
+        async def main():
+            async with AsyncOrchestrationHttpHook(base_url=server.url) as hook:
+                await hook.run_once(LATER, {"amount": 5}, run_key="k", store=store, on_stage=listener)
+
+        with pytest.raises(type(error)) as caught:
+            asyncio.run(main())
+    assert caught.value is error
+    assert [one["error"] for one in server.record().ended] == ["canceled"]
+    record = store.load("k")
+    assert (record.hold, record.end) == (True, None)
+    assert paid(server) == 0
+
+
+def test_an_asynchronous_wants_is_awaited_or_refused(server, store):
+    async def wants():
+        return False
+
+    with OrchestrationHttpHook(base_url=server.url) as hook, pytest.raises(ValidationError) as caught:
+        hook.run_once(PAYS, {"amount": 5}, run_key="k", store=store, wants=wants)
+    assert caught.value.path == "wants"
+
+    async def main():
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as hook:
+            await hook.run_once(PAYS, {"amount": 5}, run_key="k", store=store, wants=wants)
+
+    with pytest.raises(OwnerGoneError):
+        asyncio.run(main())
+    assert releases_of(server.record(), "k") == []
+
+
+def test_two_addresses_of_one_server_are_one_key_in_a_process(server):
+    with (
+        OrchestrationHttpHook(base_url=server.url) as one,
+        OrchestrationHttpHook(base_url=server.url.replace("127.0.0.1", "localhost")) as other,
+    ):
+        workflow = one.ensure_workflow(PAYS, gate=True).workflow
+        found = []
+
+        def start(hook):
+            found.append(hook.start(workflow.id, {"amount": 5}, run_key="k").id)
+
+        threads = [threading.Thread(target=start, args=(hook,)) for hook in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(set(found)) == 1
+    assert len(releases_of(server.record(), "k")) == 1
+
+
+def test_content_is_compared_where_the_workflow_is_gone(server, hook, store):
+    workflow = hook.ensure_workflow(PAYS, gate=True).workflow
+    first = hook.run_once(workflow.id, {"amount": 100}, run_key="k", store=store)
+    hook.delete_workflow(workflow.id)
+    assert hook.run_once(workflow.id, {"amount": 100}, run_key="k", store=store).instance.id == first.instance.id
+    with pytest.raises(KeyReusedError) as caught:
+        hook.run_once(workflow.id, {"amount": 999}, run_key="k", store=store)
+    assert caught.value.differs == "variables.amount"
+    with pytest.raises(NotFoundError):
+        hook.run_once("00000000-0000-4000-8000-000000000000", {"amount": 100}, run_key="k", store=store)
+    with pytest.raises(KeyReusedError):
+        hook.start(workflow.id, {"amount": 999}, run_key="k", chosen=first.instance.id)
+
+
+def test_proof_is_the_key_where_the_definition_puts_it(server, hook, store):
+    workflow = hook.create_workflow(
+        {"name": "tagged", "stages": [sending("${merchant}", metadata={"key": "${runKey}"})]}
+    )
+    hook.start(workflow.id, {"amount": 5, "merchant": "m1"}, run_key="zz", first_attempt=True)
+    for key in ("m1", "world"):
+        with pytest.raises(AmbiguousRunError):
+            hook.start(workflow.id, {"amount": 5, "merchant": "m1"}, run_key=key, timeout=1)
+    assert hook.start(workflow.id, {"amount": 5, "merchant": "m1"}, run_key="zz").id
+
+
+def test_a_store_that_is_away_does_not_keep_a_run_from_being_cancelled(server, hook, store):
+    with pytest.raises(WaitTimeoutError) as caught:
+        hook.run_once(LATER, {"amount": 5}, run_key="k", store=store, timeout=0.3, on_timeout="leave")
+
+    class Away(MemoryRunStore):
+        def load(self, key):
+            raise OSError("away")
+
+    assert hook.cancel(caught.value.instance_id, store=Away(), run_key="k").status == "cancelled"
+    assert paid(server) == 0
+
+
+def test_settling_while_a_call_waits_is_not_undone(server, hook, store):
+    settled = []
+
+    def settle(event):
+        if not settled:
+            settled.append(store.settle("k"))
+
+    first = hook.run_once(LATER, {"amount": 5}, run_key="k", store=store, on_stage=settle)
+    assert store.load("k").settled
+    assert hook.run_once(LATER, {"amount": 5}, run_key="k", store=store).instance.id != first.instance.id
+
+
+def test_a_forked_child_does_not_cancel_its_parents_run(server, hook, store):
+    child = None
+    try:
+        with hook.owned_run(LATER, {"amount": 5}, run_key="k", store=store) as run:
+            child = os.fork()
+            if child == 0:
+                raise SystemExit
+    finally:
+        if child == 0:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert run.result.instance.state == "succeeded"
+    assert server.record().aborts == []
+
+
+def test_a_block_can_leave_its_run(server, hook, store):
+    def fail():
+        with hook.owned_run(LATER, {"amount": 5}, run_key="k", store=store, cancel_on_interrupt=False):
+            raise RuntimeError("after all")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert server.record().aborts == []
+    assert hook.run_once(LATER, {"amount": 5}, run_key="k", store=store).instance.state == "succeeded"
+
+
+def test_what_an_attempt_has_not_taken_up_it_does_not_cancel(server, hook, tmp_path, caplog):
+    store = SqliteRunStore(tmp_path / "runs.db")
+    with pytest.raises(WaitTimeoutError):
+        hook.run_once(LATER, {"amount": 5}, run_key="k", store=store, timeout=0.3, on_timeout="leave")
+
+    class Full(SqliteRunStore):
+        def save(self, record):
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk"):
+        hook.run_once(LATER, {"amount": 5}, run_key="k", store=Full(tmp_path / "runs.db"))
+    assert server.record().aborts == []
+    assert "may still run" in caplog.text
+    assert not store.load("k").hold
+
+
+def test_a_refused_first_call_leaves_no_doubt_behind(server, hook, store):
+    workflow = hook.create_workflow(PAYS)
+    with pytest.raises(AmbiguousRunError, match="first_attempt=True"):
+        hook.run_once(workflow.id, {"amount": 5}, run_key="k", store=store, start_timeout=5)
+    hook.run_once(workflow.id, {"amount": 5}, run_key="k", store=store, first_attempt=True)
+    hook.run_once(workflow.id, {"amount": 5}, run_key="k", store=store, first_attempt=True)
+    assert paid(server) == 5
+
+
+def test_a_key_that_cannot_be_sent_is_refused(server, hook, store):
+    with pytest.raises(ValidationError) as caught:
+        hook.run_once(PAYS, {"amount": 5}, run_key="\ud800", store=store)
+    assert caught.value.path == "run_key"
+
+
+def test_a_secret_in_an_owners_error_stays_out_of_the_message(server, hook, store, monkeypatch):
+    from orchestration_integrations.ownership import owned_run
+
+    monkeypatch.setattr(owned_run, "OWNER_SECONDS", 0.5)
+
+    def wants():
+        raise OSError("postgres://user:hunter2@db")
+
+    with pytest.raises(Exception, match="could not be found out") as caught:
+        hook.run_once(PAYS, {"amount": 5}, run_key="k", store=store, wants=wants)
+    assert "hunter2" not in str(caught.value)
+    assert releases_of(server.record(), "k") == []
