@@ -7,7 +7,9 @@ counted. The attributes of errors and models keep the server's numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import msgspec
 
 from ..api.calls import get_workflow
 from ..api.errors import (
@@ -27,16 +29,37 @@ from .gate import own_number
 from .listing import Versions
 from .moved import read_moved
 
-if TYPE_CHECKING:
-    from .waiting import End, Waiting
-
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
 
 Stages = Sequence[Mapping[str, Any]]
+EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
 
 
-def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
+class End(msgspec.Struct, frozen=True):
+    """The wait is over. ``unknown``: reads failed for too long; ``error``: ``error`` itself is the answer."""
+
+    kind: EndKind
+    instance: Instance | None
+    detail: str = ""
+    error: OrchestrationError | None = None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a wait knew of its instance when it ended.
+
+    Attributes:
+        instance_id: whom it waited for.
+        retried: stages whose activity was seen under retry.
+        definition: the stages of the workflow; None where they were not read.
+    """
+
+    instance_id: str
+    retried: frozenset[int]
+    definition: Stages | None
+
+
+def conclude(end: End, told: Told, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
     """Read what had moved, then return the result or raise what the end means.
 
     Args:
@@ -48,21 +71,21 @@ def conclude(end: End, waiting: Waiting, versions: Versions, now: Now, latest: f
         over = now.monotonic() + MOVED_SECONDS
         if latest is not None:
             over = min(over, latest)
-        moved, _ = yield from read_moved(instance, versions, now, over, frozenset(waiting.retried))
+        moved, _ = yield from read_moved(instance, versions, now, over, told.retried)
     elif end.kind == "never_started":
         moved = Moved(stages_completed=0, transactions=(), complete=True)
     if end.kind == "succeeded" and instance is not None:
         return RunResult(instance=instance, moved=moved)
-    stages = yield from _definition(instance, waiting, versions, now, latest)
-    raise error_of(end, waiting.instance_id, moved, stages)
+    stages = yield from _definition(instance, told.definition, versions, now, latest)
+    raise error_of(end, told.instance_id, moved, stages)
 
 
 def _definition(
-    instance: Instance | None, waiting: Waiting, versions: Versions, now: Now, latest: float | None
+    instance: Instance | None, known: Stages | None, versions: Versions, now: Now, latest: float | None
 ) -> Procedure[Stages | None]:
     """The stages of the workflow, which name those of the instance; None where they cannot be read at once."""
-    if waiting.definition is not None or instance is None or not instance.status:
-        return waiting.definition
+    if known is not None or instance is None or not instance.status:
+        return known
     over = now.monotonic() + MOVED_SECONDS
     try:
         call = get_workflow(instance.workflow_id, versions.plain)

@@ -32,7 +32,7 @@ from ..api.errors import (
 from ..api.instants import UNKNOWN_INSTANT, format_instant
 from ..api.models import ActivityRun, Instance, RunResult, StageEvent, StageRun
 from .effects import Now, Procedure, do, pause, tell
-from .ends import conclude
+from .ends import End, Told, conclude
 from .gate import own_number
 from .listing import Versions
 from .moved import STILL
@@ -142,18 +142,6 @@ class ReadStage(msgspec.Struct, frozen=True):
     """Read the history of a stage: it only informs."""
 
     stage: int
-
-
-EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
-
-
-class End(msgspec.Struct, frozen=True):
-    """The wait is over. ``unknown``: reads failed for too long; ``error``: ``error`` itself is the answer."""
-
-    kind: EndKind
-    instance: Instance | None
-    detail: str = ""
-    error: OrchestrationError | None = None
 
 
 Next = LookAt | Read | ReadDefinition | ReadHistory | ReadStage | End
@@ -467,7 +455,8 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
             yield from tell(listener, event)
         following = step.next
         if isinstance(following, End):
-            return (yield from conclude(following, waiting, versions, now, until(waiting.over)))
+            told = Told(waiting.instance_id, frozenset(waiting.retried), waiting.definition)
+            return (yield from conclude(following, told, versions, now, until(waiting.over)))
         seen: Observation
         if isinstance(following, LookAt):
             yield from pause(following.at - at())
