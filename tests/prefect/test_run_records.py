@@ -27,7 +27,7 @@ def intended(key: str, flow_run_id: str = "") -> RunRecord:
         server="s",
         since=NOW,
         content=Content(stages="", variables={}),
-        facts={"flow_run_id": flow_run_id, "path": [[flow_run_id, 1, ""]]},
+        facts={"flow_run_id": flow_run_id, "path": [[flow_run_id, 1, ""]]} if flow_run_id else {},
     ).changed()
 
 
