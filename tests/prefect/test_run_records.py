@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from orchestration_integrations import RecordConflictError
+from orchestration_integrations import RecordConflictError, ValidationError
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.prefect.run_records import PrefectRunStore, Row, folded, records_of_root, settle_run
 from orchestration_integrations.procedures.content import Content
@@ -101,7 +101,8 @@ class TestOnAServer:
         found = store.load(key)
         assert found is not None
         assert (found.settled, found.instance_id) == (True, "i")
-        assert settle_run(f"never/{uuid4()}")["state"] is None
+        with pytest.raises(ValidationError, match="no record of run key"):
+            settle_run(f"never/{uuid4()}")  # a typing mistake settles nothing
 
     def test_what_it_vouches_for(self) -> None:
         assert PrefectRunStore(complete_since=NOW).complete_since == NOW
