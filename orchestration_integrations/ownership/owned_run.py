@@ -82,7 +82,7 @@ class OwnedRun:
         self._owner = owner
         self._versions = versions
         self._now = now
-        self._hold = Hold(request.run_key)
+        self._hold = Hold(server, request.run_key)
         self._beginning = Beginning(self.keeper, self._permit, on_chosen, versions, now)
 
     @property

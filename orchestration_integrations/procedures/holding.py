@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import os
 
-_holders: dict[tuple[int, str], object] = {}
+_holders: dict[tuple[int, str, str], object] = {}
 
 
 class Hold:
-    """One caller's hold on a key. Give it back with ``release``; that may be called twice.
+    """One caller's hold on the key of one server. Give it back with ``release``; that may be called twice."""
 
-    The server takes no part in the name: one server can have several addresses.
-    """
-
-    def __init__(self, key: str) -> None:
-        self._name = (os.getpid(), key)  # a forked child holds nothing
+    def __init__(self, server: str, key: str) -> None:
+        self._name = (os.getpid(), server, key)  # a forked child holds nothing
 
     def take(self) -> bool:
         """Whether the key is held by this caller now."""

@@ -18,8 +18,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import orchestration_integrations.http_hook
 import orchestration_integrations.run_store  # noqa: F401
+from orchestration_integrations import OrchestrationHttpHook
 
 
 def run_script(case: dict[str, Any]) -> dict[str, Any]:
@@ -68,5 +68,6 @@ def play(line: str) -> None:
 
 
 if __name__ == "__main__":
+    OrchestrationHttpHook(base_url="http://127.0.0.1").close()  # imports what hooks need, once, before the forks
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(play, sys.stdin.read().splitlines()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -155,26 +154,6 @@ def test_an_asynchronous_wants_is_awaited_or_refused(server, store):
     with pytest.raises(OwnerGoneError):
         asyncio.run(main())
     assert releases_of(server.record(), "k") == []
-
-
-def test_two_addresses_of_one_server_are_one_key_in_a_process(server):
-    with (
-        OrchestrationHttpHook(base_url=server.url) as one,
-        OrchestrationHttpHook(base_url=server.url.replace("127.0.0.1", "localhost")) as other,
-    ):
-        workflow = one.ensure_workflow(PAYS, gate=True).workflow
-        found = []
-
-        def start(hook):
-            found.append(hook.start(workflow.id, {"amount": 5}, run_key="k").id)
-
-        threads = [threading.Thread(target=start, args=(hook,)) for hook in (one, other)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert len(set(found)) == 1
-    assert len(releases_of(server.record(), "k")) == 1
 
 
 def test_content_is_compared_where_the_workflow_is_gone(server, hook, store):

@@ -60,7 +60,7 @@ def attempt(hook, store, name, *, owner=None, on_chosen=None, workflow=PAYS, amo
         workflow=workflow, variables={"amount": amount}, run_key="k", attempt=name, how=more.pop("how", "again"), **more
     )
     run = hook.owning(request, store=store, owner=owner, on_chosen=on_chosen)
-    run._hold = Hold(uuid.uuid4().hex)
+    run._hold = Hold(uuid.uuid4().hex, "k")
     return run
 
 

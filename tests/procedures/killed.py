@@ -85,5 +85,6 @@ def play(line: str) -> None:
 
 
 if __name__ == "__main__":
+    OrchestrationHttpHook(base_url="http://127.0.0.1").close()  # imports what hooks need, once, before the forks
     with ThreadPoolExecutor(25) as pool:
         list(pool.map(play, sys.stdin.read().splitlines()))

@@ -44,7 +44,7 @@ def run_cases(server, workflow, rng, tmp_path, stored, timeout):
                 "key": f"run-{number}",
                 "since": time.time(),
                 "store": str(tmp_path / f"store-{number}") if stored(number) else None,
-                "kill_after": rng.random() ** 2 * 0.8,
+                "kill_after": rng.random() ** 2 * 3.0,
                 "timeout": timeout,
             }
         )

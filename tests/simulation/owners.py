@@ -456,7 +456,7 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
         return answer
 
     run = hook.owning(request, store=store, owner=owner)
-    run._hold = Hold(f"history {history.seed}, process {number}")  # each attempt is a process of its own
+    run._hold = Hold(f"history {history.seed}, process {number}", KEY)  # each attempt is a process of its own
     attempt = Attempt(number, name, request, history.amount, new, hook, run, transport)
     attempt.answered_before = _answered_before(history, name)
     transport.attempt = store.attempt = attempt
@@ -511,7 +511,7 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
         run.close()
         for number in range(attempt.resumptions):
             resumed = hook.owning(attempt.request, store=attempt.store, owner=attempt.owner)
-            resumed._hold = Hold(f"history {history.seed}, process {attempt.number}, resumed {number}")
+            resumed._hold = Hold(f"history {history.seed}, process {attempt.number}, resumed {number}", KEY)
             yield from _performed(hook, resumed.load())
             attempt.run = resumed
             result = yield from _performed(hook, resumed.attend(instance.id, waiting, on_timeout=on_timeout))
