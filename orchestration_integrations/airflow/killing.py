@@ -6,6 +6,7 @@ not: amid a start it could still submit or release what nobody waits for.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError
 from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
-from .owner import Interrupted
+from .owner import ASK_SECONDS, Interrupted
 from .run_records import mark_clear
 from .task_run import outcome_text
 
@@ -27,15 +28,33 @@ MARK_SECONDS = 1.0
 
 
 def on_kill(task: TaskRun) -> None:
-    """Find out what the kill means, and do that.
+    """Find out what the kill means, and do that; amid a call to Airflow, once that call is through.
 
     Raises:
         AirflowException: the run was being started, and is not wanted any more.
     """
     begun = time.monotonic()
-    timed_out = is_timeout_of_airflow(sys.exc_info()[1])
+    if is_timeout_of_airflow(sys.exc_info()[1]):
+        _decide(task, begun, "timed out")
+    elif AIRFLOW_3 and task.calls.postpone(lambda: _decide(task, begun)):
+        late = threading.Timer(ASK_SECONDS, _decide_late, (task, begun))
+        late.daemon = True
+        late.start()
+    else:
+        _decide(task, begun)
+
+
+def _decide_late(task: TaskRun, begun: float) -> None:
+    """The interrupted call hangs, and Airflow soon ends the process: nobody can be asked."""
+    if task.calls.postponed() is None:
+        return
+    with contextlib.suppress(AirflowException):  # the main thread hears it from its owner
+        _decide(task, begun, "unknown")
+
+
+def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
     task.calls.kill()
-    means = "timed out" if timed_out else task.owner.killed()
+    means = means or task.owner.killed()
     if means == "drained" and (AIRFLOW_3 or task.attempt.retry_follows):
         goes_on = "this process goes on" if AIRFLOW_3 else "the next try goes on with it"
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)

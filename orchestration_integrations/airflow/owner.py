@@ -6,8 +6,9 @@ the task's state: still ``running`` means a drain, and the run is left to whoeve
 **A killed process may not ask as it likes.** ``on_kill`` runs inside the signal's handler, in the main thread. On
 Airflow 3 a call to the supervisor that the signal has interrupted keeps its lock, so that every further call hangs
 for good (and below 3.3 takes the wrong answer). So every call of ours goes through ``Calls``, which knows whether one
-was interrupted. Then nobody asks any more; else each call is made by a thread of its own, and waited for so long and
-no longer.
+was interrupted. On Airflow 3 the interrupted call goes on after the handler, and what the kill means is found out
+once it is through. On Airflow 2 it is lost, and nobody asks any more. Where no call was interrupted, each further one
+is made by a thread of its own, and waited for so long and no longer.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Calls:
         self._under_way = 0
         self._killed = False
         self._broken = False
+        self._postponed: list[Callable[[], None]] = []
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """Make a call; after a kill in a thread of its own, within ``SAVE_SECONDS``."""
@@ -61,6 +63,22 @@ class Calls:
             raise
         finally:
             self._under_way -= 1
+            while decide := self.postponed():
+                decide()
+
+    def postpone(self, decide: Callable[[], None]) -> bool:
+        """Have ``decide`` called when the call that a signal has interrupted is through. False: none is under way."""
+        if self._under_way == 0:
+            return False
+        self._postponed.append(decide)
+        return True
+
+    def postponed(self) -> Callable[[], None] | None:
+        """Take what was postponed: whoever has it does it."""
+        try:
+            return self._postponed.pop()
+        except IndexError:
+            return None
 
     def kill(self) -> None:
         """A signal has come: the main thread may stand amid a call."""

@@ -153,9 +153,9 @@ class TaskRun:
             "conn_id": self.operator.orchestration_conn_id,
             "url": instance_url(self.http.settings.base_url, instance_id),
         }
+        self.instance_id = instance_id  # first: a kill may come amid the calls below
+        self.calls(self._push, ABOUT_KEY, about)  # before the id: whoever sees the id can have the run cancelled
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
-        self.calls(self._push, ABOUT_KEY, about)
-        self.instance_id = instance_id
 
     def _push(self, key: str, value: Any) -> None:
         self.context["ti"].xcom_push(key=key, value=value)

@@ -96,7 +96,8 @@ def test_without_an_answer_the_run_is_cancelled_in_time(
     server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, how: str
 ) -> None:
     """On Airflow 3 a call from ``on_kill`` hangs for good where the signal has interrupted another."""
-    monkeypatch.setattr(owner, "ASK_SECONDS", 0.3)
+    for module in (owner, killing):
+        monkeypatch.setattr(module, "ASK_SECONDS", 0.3)
     monkeypatch.setattr(owner, "SAVE_SECONDS", 0.3)
     task = waiting_task(durable=False)
     released = threading.Event()
@@ -116,12 +117,60 @@ def test_without_an_answer_the_run_is_cancelled_in_time(
     run = task.operator._active  # type: ignore[union-attr]
     assert run is not None
     if how == "interrupted":
-        run.calls(task.operator.on_kill)  # type: ignore[union-attr]  # the handler runs amid a call
+
+        def amid() -> None:
+            """The handler runs amid a call, which doesn't go on before the run is seen cancelled."""
+            task.operator.on_kill()  # type: ignore[union-attr]
+            while state_of(server, task.xcoms["instance_id"]) != "cancelled":
+                assert time.monotonic() - began < killing.KILL_SECONDS + 0.5
+                time.sleep(0.05)
+
+        run.calls(amid)
     else:
         task.operator.on_kill()  # type: ignore[union-attr]
     assert time.monotonic() - began < killing.KILL_SECONDS + 0.5
     released.set()
     assert state_of(server, task.xcoms["instance_id"]) == "cancelled"
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="2.11 ends the process itself")
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize(("state", "cancelled"), [("running", False), ("success", False), ("failed", True)])
+def test_a_kill_amid_a_call_to_airflow_is_decided_once_the_call_is_through(
+    server: Any, airflow_says: Any, generation: int, state: str, cancelled: bool
+) -> None:
+    """The interrupted call has the supervisor's lock until then; without the wait nobody could be asked."""
+    task = waiting_task()
+    run = task.operator._active  # type: ignore[union-attr]
+    assert run is not None
+    airflow_says.task_state = state
+    asked = airflow_says.asked
+
+    def amid() -> str:
+        task.operator.on_kill()  # type: ignore[union-attr]
+        assert airflow_says.asked == asked
+        return "its answer"
+
+    assert run.calls(amid) == "its answer"
+    assert airflow_says.asked == asked + 1
+    assert state_of(server, task.xcoms["instance_id"]) == ("cancelled" if cancelled else "running")
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="2.11 ends the process itself")
+def test_a_mark_amid_a_call_of_a_start_releases_nothing(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = task_run.TaskRun._push
+
+    def marked(self: Any, key: str, value: Any) -> None:
+        airflow_says.task_state = "failed"
+        self.operator.on_kill()
+        real(self, key, value)
+
+    monkeypatch.setattr(task_run.TaskRun, "_push", marked)
+    with pytest.raises((AirflowException, OwnerGoneError)):
+        Task(definition=WAITS).attempt()
+    assert server.record().released == []
 
 
 def test_the_owner_is_asked_before_the_release(server: Any, airflow_says: Any) -> None:

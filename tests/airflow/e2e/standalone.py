@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,8 @@ class Standalone:
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            # Seconds that a part of Airflow waits for another's write; with the default of 5 a busy machine shows errors.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.url,
@@ -83,6 +86,10 @@ class Standalone:
 
     def start(self) -> None:
         self._file = open(self.output, "wb")  # noqa: SIM115
+        output: dict[str, Any] = {"stdout": self._file, "stderr": subprocess.STDOUT}
+        subprocess.run([AIRFLOW, "db", "migrate"], env=self.env, check=True, timeout=300, **output)
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            database.execute("PRAGMA journal_mode=WAL")  # readers don't wait for writers
         self.process = subprocess.Popen(
             [AIRFLOW, "standalone"], env=self.env, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
         )
