@@ -7,7 +7,7 @@ import pytest
 from orchestration_integrations import ConfigurationError, OrchestrationHttpHook, Settings
 from orchestration_integrations.api import calls
 from orchestration_integrations.clock import SYSTEM_CLOCK
-from orchestration_integrations.exchange import Deadline, Exchange
+from orchestration_integrations.http_hook.exchange import Deadline, Exchange
 
 URLS = [
     ("https://api.example.com", "https://api.example.com"),

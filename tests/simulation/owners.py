@@ -38,7 +38,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
     WrongServerError,
 )
-from orchestration_integrations.http_hook import _advance, _Ended
+from orchestration_integrations.http_hook.hook import _advance, _Ended
 from orchestration_integrations.ownership import beginning
 from orchestration_integrations.ownership.owned_run import OwnedRun
 from orchestration_integrations.ownership.record import RunRecord, RunStore

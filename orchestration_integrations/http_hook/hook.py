@@ -26,11 +26,11 @@ from weakref import WeakKeyDictionary
 import httpx
 import msgspec
 
-from . import telemetry
-from .api import calls
-from .api.calls import Call, RetryClass
-from .api.definitions import validated_definition, variable_text, variable_texts
-from .api.errors import (
+from .. import telemetry
+from ..api import calls
+from ..api.calls import Call, RetryClass
+from ..api.definitions import validated_definition, variable_text, variable_texts
+from ..api.errors import (
     AmbiguousRunError,
     AmbiguousSubmitError,
     ConfigurationError,
@@ -41,7 +41,7 @@ from .api.errors import (
     is_ambiguous,
     summary,
 )
-from .api.models import (
+from ..api.models import (
     ActivityRun,
     CancelOutcome,
     EnsuredWorkflow,
@@ -55,25 +55,25 @@ from .api.models import (
     Trigger,
     Workflow,
 )
+from ..clock import SYSTEM_CLOCK, Clock
+from ..procedures.define import KEY_VARIABLE, ensure_workflow
+from ..procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
+from ..procedures.listing import PageCall, Versions, list_all
+from ..procedures.wording import cancel_text
+from ..settings import Settings
 from .auth import ClientCredentialsAuth, auth_for
-from .clock import SYSTEM_CLOCK, Clock
 from .exchange import Deadline, Exchange, aread_body, read_body, ssl_context
-from .procedures.define import KEY_VARIABLE, ensure_workflow
-from .procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
-from .procedures.listing import PageCall, Versions, list_all
-from .procedures.wording import cancel_text
 from .retrying import async_retrying, may_repeat, retrying
-from .settings import Settings
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .ownership import keeping, owned_run, request
-    from .ownership.record import RunStore
-    from .procedures import events, waiting
-    from .procedures.cancel import cancel
-    from .procedures.moved import NOTHING_READ
-    from .procedures.start import unreleased
+    from ..ownership import keeping, owned_run, request
+    from ..ownership.record import RunStore
+    from ..procedures import events, waiting
+    from ..procedures.cancel import cancel
+    from ..procedures.moved import NOTHING_READ
+    from ..procedures.start import unreleased
 
 T = TypeVar("T")
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -92,11 +92,11 @@ def _load_procedures() -> None:
     The module is imported wherever a DAG is parsed, where no procedure is performed. Later than a hook's
     making would be too late: a cancel after a kill is no moment to look for files.
     """
-    from .ownership import keeping, owned_run, request
-    from .procedures import events, waiting
-    from .procedures.cancel import cancel
-    from .procedures.moved import NOTHING_READ
-    from .procedures.start import unreleased
+    from ..ownership import keeping, owned_run, request
+    from ..procedures import events, waiting
+    from ..procedures.cancel import cancel
+    from ..procedures.moved import NOTHING_READ
+    from ..procedures.start import unreleased
 
     globals().update(
         keeping=keeping,

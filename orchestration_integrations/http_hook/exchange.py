@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from . import __version__
-from .api.calls import Call, RetryClass
-from .api.errors import (
+from ..api.calls import Call, RetryClass
+from ..api.errors import (
     AuthenticationError,
     ConfigurationError,
     OrchestrationError,
@@ -27,8 +26,9 @@ from .api.errors import (
     TransportError,
     error_from_response,
 )
-from .clock import Clock
-from .settings import MASK, Settings
+from ..clock import Clock
+from ..settings import MASK, Settings
+from ..version import __version__
 
 T = TypeVar("T")
 

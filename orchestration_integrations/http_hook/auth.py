@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary
 import httpx
 import msgspec
 
-from .api.errors import TransportError
-from .clock import Clock
+from ..api.errors import TransportError
+from ..clock import Clock
+from ..settings import Settings, is_header_safe
 from .exchange import Deadline, aread_body, read_body, token_failure
-from .settings import Settings, is_header_safe
 
 if TYPE_CHECKING:
     import asyncio

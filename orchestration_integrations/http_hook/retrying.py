@@ -14,9 +14,9 @@ from typing import Any
 
 import tenacity
 
-from .api.calls import RetryClass
-from .api.errors import OrchestrationError, RateLimitedError, TransportError, is_passing, is_unexplained
-from .clock import Clock
+from ..api.calls import RetryClass
+from ..api.errors import OrchestrationError, RateLimitedError, TransportError, is_passing, is_unexplained
+from ..clock import Clock
 
 FIRST_PAUSE = 0.25
 """Seconds: ceiling of the first pause; each further one doubles it."""
