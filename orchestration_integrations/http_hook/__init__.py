@@ -1,5 +1,6 @@
 """The hooks: every operation of the API and every procedure, performed over HTTP, blocking or not."""
 
-from .hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from .asynchronous.hook import AsyncOrchestrationHttpHook
+from .blocking.hook import OrchestrationHttpHook
 
 __all__ = ["AsyncOrchestrationHttpHook", "OrchestrationHttpHook"]

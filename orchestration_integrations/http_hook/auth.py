@@ -1,14 +1,17 @@
 """Who is calling: nobody, the bearer of a ready-made token, or an OAuth2 client.
 
-The client's token is shared by all calls of a hook, fetched by one of them while the others wait,
-and renewed early. A 401 drops only the token that was used, so that of fifty calls that fail
-together one fetches anew, and each is replayed once. Without a token nothing is sent.
+A client's token is shared by all hooks of the same settings in a process. One call fetches it while the others wait,
+and renews it early. A 401 drops only the token that was used, so that of fifty calls that fail together one fetches
+anew, and each is replayed once. Without a token nothing is sent.
 """
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
@@ -16,132 +19,107 @@ from weakref import WeakKeyDictionary
 import httpx
 import msgspec
 
-from ..api.errors import TransportError
+from ..api.errors import AuthenticationError, OrchestrationError, ServerError, TransportError, error_from_response
 from ..clock import Clock
 from ..settings import Settings, is_header_safe
-from .exchange import Deadline, aread_body, read_body, token_failure
+from .deadline import Deadline
 
 if TYPE_CHECKING:
     import asyncio
 
 EARLY = 30.0
 """Seconds before its end at which a token counts as over; a quarter of its life where that is less."""
+WHAT = "access token"
+
+Listener = Callable[[str], object]
 
 
-class BearerAuth(httpx.Auth):
-    """Sends one token."""
+class Tokens:
+    """The access token of some settings.
 
-    def __init__(self, token: str) -> None:
-        self._header = f"Bearer {token}"
+    Args:
+        settings: name the token, or the client that gets one.
+        clock: gives monotonic time.
+    """
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header. A 401 is final: there is nothing to renew."""
-        request.headers["Authorization"] = self._header
-        yield request
-
-
-class ClientCredentialsAuth(httpx.Auth):
-    """OAuth2 client credentials, for both kinds of client, any number of threads and event loops."""
-
-    def __init__(self, settings: Settings, clock: Clock, on_token: Callable[[str], None] | None = None) -> None:
-        if settings.client_id is None or settings.client_secret is None or settings.token_url is None:
-            raise ValueError("client_id, client_secret and token_url are needed")
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": settings.client_secret,
-        }
-        if settings.scope:
-            form["scope"] = settings.scope
-        self._form = urlencode(form).encode()
-        self._url = settings.token_url
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._given = settings.token
+        self._url = settings.token_url or ""
         self._clock = clock
-        self._on_token = on_token
         self._token: str | None = None
         self._over_at = 0.0
         self._lock = threading.Lock()
         self._loop_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._listeners: WeakKeyDictionary[object, Listener] = WeakKeyDictionary()
+        self.fetches = settings.client_id is not None
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": settings.client_id or "",
+            "client_secret": settings.client_secret or "",
+        }
+        if settings.scope:
+            form["scope"] = settings.scope
+        self._form = urlencode(form).encode()
 
     @property
-    def token(self) -> str | None:
-        """The token in use, so that it can be kept out of messages."""
+    def fetched(self) -> str | None:
+        """The fetched token, also one that is over, so that it can be kept out of messages."""
         return self._token
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send with a token; after a 401 once more with another."""
-        used = yield from self._sync_token(request)
-        _put(request, used)
-        response = yield request
-        if response.status_code == 401:
-            read_body(response, _deadline(request))
-            self._drop(used)
-            _put(request, (yield from self._sync_token(request)))
-            yield request
+    def listen(self, holder: object, listener: Listener) -> None:
+        """Have a listener told each token that is fetched, and the one in use, for as long as its holder lives."""
+        self._listeners[holder] = listener
+        if self._token is not None:
+            listener(self._token)
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """As ``sync_auth_flow``."""
-        import asyncio  # not needed by the blocking hook, and slow to import
+    def current(self) -> str | None:
+        """The token to send; None where one must be fetched, or none is used."""
+        if not self.fetches:
+            return self._given
+        return self._token if self._token is not None and self._clock.monotonic() < self._over_at else None
 
-        for attempt in (1, 2):
-            token = self._current()
-            if token is None:
-                with self._lock:
-                    lock = self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-                try:
-                    await asyncio.wait_for(lock.acquire(), _deadline(request).left())
-                except asyncio.TimeoutError:
-                    raise _waited_too_long() from None
-                try:
-                    token = self._current()
-                    if token is None:
-                        answer = yield self._token_request(request)
-                        body = await aread_body(answer, _deadline(request))
-                        token = self._keep(answer, body)
-                finally:
-                    lock.release()
-            _put(request, token)
-            response = yield request
-            if response.status_code != 401 or attempt == 2:
-                return
-            await aread_body(response, _deadline(request))
-            self._drop(token)
+    def drop(self, token: str) -> None:
+        """The server has refused this token."""
+        if self._token == token:
+            self._over_at = 0.0
 
-    def _sync_token(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, str]:
-        token = self._current()
-        if token is not None:
-            return token
-        if not self._lock.acquire(timeout=_deadline(request).left()):
+    @contextmanager
+    def alone(self, deadline: Deadline) -> Iterator[None]:
+        """While one thread fetches, the others wait. Raises TransportError at the deadline."""
+        if not self._lock.acquire(timeout=deadline.left()):
             raise _waited_too_long()
         try:
-            token = self._current()
-            if token is None:
-                answer = yield self._token_request(request)
-                token = self._keep(answer, read_body(answer, _deadline(request)))
-            return token
+            yield
         finally:
             self._lock.release()
 
-    def _current(self) -> str | None:
-        return self._token if self._token is not None and self._clock.monotonic() < self._over_at else None
+    @asynccontextmanager
+    async def aalone(self, deadline: Deadline) -> AsyncIterator[None]:
+        """As ``alone``, for the tasks of a loop."""
+        import asyncio  # not needed by the blocking hook, and slow to import
 
-    def _drop(self, token: str) -> None:
-        if self._token == token:
-            self._token = None
+        with self._lock:
+            lock = self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        try:
+            await asyncio.wait_for(lock.acquire(), deadline.left())
+        except asyncio.TimeoutError:
+            raise _waited_too_long() from None
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def _token_request(self, request: httpx.Request) -> httpx.Request:
-        return httpx.Request(
-            "POST",
-            self._url,
-            headers={
-                "Content-Type": "application/x-www-form-urlencoded",
-                "Accept": "application/json",
-                "User-Agent": request.headers["User-Agent"],
-            },
-            content=self._form,
-            extensions={"timeout": request.extensions["timeout"]},
-        )
+    def request(self, agent: str, deadline: Deadline) -> httpx.Request:
+        """The request for a token."""
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+            "User-Agent": agent,
+        }
+        return httpx.Request("POST", self._url, headers=headers, content=self._form, extensions={"timeout": deadline})
 
-    def _keep(self, answer: httpx.Response, body: bytes) -> str:
+    def keep(self, answer: httpx.Response, body: bytes) -> str:
+        """The token of an answer, which is in use from now on. Raises the error that another answer means."""
         token, life = None, None
         if 200 <= answer.status_code < 300:
             try:
@@ -152,38 +130,47 @@ class ClientCredentialsAuth(httpx.Auth):
                 token, life = decoded.get("access_token"), decoded.get("expires_in")
         token = token.strip() if isinstance(token, str) else ""
         if not is_header_safe(token):
-            raise token_failure(answer.status_code, body, answer.headers.get("Retry-After"))
+            raise _refused(answer.status_code, body, answer.headers.get("Retry-After"))
         try:
             seconds = float(life) if life is not None and not isinstance(life, bool) else float("inf")
         except (TypeError, ValueError, OverflowError):
             seconds = float("inf")
-        if self._on_token is not None:
-            self._on_token(token)
+        for listener in set(self._listeners.values()):
+            listener(token)
         self._over_at = self._clock.monotonic() + max(0.0, seconds - min(EARLY, seconds / 4))
         self._token = token
         return token
 
 
-def _put(request: httpx.Request, token: str) -> None:
-    request.headers["Authorization"] = f"Bearer {token}"
-
-
-def _deadline(request: httpx.Request) -> Deadline:
-    deadline = request.extensions["timeout"]
-    assert isinstance(deadline, Deadline)  # noqa: S101
-    return deadline
-
-
 def _waited_too_long() -> TransportError:
-    error = TransportError("access token: another call was still fetching it at the deadline", sent=False)
+    error = TransportError(f"{WHAT}: another call was still fetching it at the deadline", sent=False)
     error.before_send = True
     return error
 
 
-def auth_for(settings: Settings, clock: Clock, on_token: Callable[[str], None] | None = None) -> httpx.Auth | None:
-    """The authentication that the settings ask for; None for none."""
-    if settings.token is not None:
-        return BearerAuth(settings.token)
-    if settings.client_id is not None:
-        return ClientCredentialsAuth(settings, clock, on_token)
-    return None
+def _refused(status: int, body: bytes, retry_after: str | None) -> OrchestrationError:
+    """The error of a token endpoint that gave no token. The call that needed it was not sent."""
+    if status in (400, 401, 403, 404, 422):
+        said = _oauth_error(body)
+        return AuthenticationError(
+            f"{WHAT}: the token endpoint answered {status}{': ' + said if said else ''}: check token_url, credentials",
+            status_code=status,
+        )
+    if 200 <= status < 300:
+        failure: OrchestrationError = ServerError(
+            f"{WHAT}: the token endpoint answered {status} without a usable token", status_code=status
+        )
+    else:
+        failure = error_from_response(WHAT, status, b"", retry_after=retry_after, now=time.time())
+    failure.before_send = True
+    return failure
+
+
+def _oauth_error(body: bytes) -> str:
+    """The ``error`` code of an OAuth2 answer; its free text is not quoted, it may echo what was sent."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    code = decoded.get("error") if isinstance(decoded, dict) else None
+    return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,40}", code) else ""

@@ -1,128 +1,55 @@
-"""One HTTP exchange with httpx: its deadline, its request, and what its answer or failure means.
-
-Shared by the synchronous and the asynchronous hook; nothing here waits.
-"""
+"""One HTTP exchange with httpx: its request, its body, and what its answer or failure means. Nothing here waits."""
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 import ssl
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
-import msgspec
 
 from ..api.calls import Call, RetryClass
-from ..api.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    OrchestrationError,
-    ServerError,
-    TransportError,
-    error_from_response,
-)
+from ..api.errors import ConfigurationError, OrchestrationError, TransportError, error_from_response
 from ..clock import Clock
 from ..settings import MASK, Settings
 from ..version import __version__
+from .deadline import Deadline
 
 T = TypeVar("T")
 
-LEAST_TIMEOUT = 0.001
-"""Seconds: httpx takes 0 for "do not wait at all"."""
-BODY_LIMIT = 256 * 2**20
-"""Bytes: a longer answer is not read to its end."""
-
-
-class Deadline(dict[str, float]):
-    """httpx's timeouts for one exchange, as what is left until a moment.
-
-    httpcore asks its timeout dictionary at the beginning of each phase (pool, connect, write, read).
-    A dictionary of constants would allow each phase the whole time, one after the other; this one
-    answers with the time that remains. A body that drips within its read timeout is bounded by
-    ``check``, called for each chunk.
-    """
-
-    def __init__(self, clock: Clock, at: float) -> None:
-        super().__init__(connect=0.0, read=0.0, write=0.0, pool=0.0)
-        self._clock = clock
-        self.at = at
-
-    def left(self) -> float:
-        """Seconds that remain, at least a little."""
-        return max(LEAST_TIMEOUT, self.at - self._clock.monotonic())
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The time that remains, for each phase."""
-        return self.left() if key in self else default
-
-    def __getitem__(self, key: str) -> float:
-        return self.left()
-
-    def check(self, size: int) -> None:
-        """Raise httpx.ReadTimeout once the moment has passed, httpx.ReadError for a body without an end."""
-        if size > BODY_LIMIT:
-            raise httpx.ReadError("the answer is too large")
-        if self._clock.monotonic() > self.at:
-            raise httpx.ReadTimeout("the answer was still arriving at the deadline")
-
-
-class _Bounded(httpx.SyncByteStream):
-    """A body whose deadline is checked per chunk."""
-
-    def __init__(self, stream: Iterable[bytes], deadline: Deadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        size = 0
-        for chunk in self._stream:
-            size += len(chunk)
-            self._deadline.check(size)
-            yield chunk
-
-    def close(self) -> None:
-        """Close what it wraps."""
-        if isinstance(self._stream, httpx.SyncByteStream):
-            self._stream.close()
-
-
-class _AsyncBounded(httpx.AsyncByteStream):
-    """As ``_Bounded``."""
-
-    def __init__(self, stream: AsyncIterable[bytes], deadline: Deadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            self._deadline.check(size)
-            yield chunk
-
-    async def aclose(self) -> None:
-        """Close what it wraps."""
-        if isinstance(self._stream, httpx.AsyncByteStream):
-            await self._stream.aclose()
+BODY_LIMIT = 64 * 2**20
+"""Bytes, unpacked: a longer answer is not read to its end."""
 
 
 def read_body(response: httpx.Response, deadline: Deadline) -> bytes:
-    """The whole body; raises httpx.ReadTimeout at the deadline however it arrives."""
-    if not response.is_stream_consumed and isinstance(response.stream, httpx.SyncByteStream):
-        response.stream = _Bounded(response.stream, deadline)
-    return response.read()
+    """The whole body, unpacked. Raises httpx.ReadTimeout at the deadline, httpx.ReadError for one that is too large."""
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_bytes():
+        size += len(part)
+        _check(size, deadline)
+        parts.append(part)
+    return b"".join(parts)
 
 
 async def aread_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """As ``read_body``."""
-    if not response.is_stream_consumed and isinstance(response.stream, httpx.AsyncByteStream):
-        response.stream = _AsyncBounded(response.stream, deadline)
-    return await response.aread()
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        _check(size, deadline)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check(size: int, deadline: Deadline) -> None:
+    if size > BODY_LIMIT:
+        raise httpx.ReadError(f"the answer is longer than {BODY_LIMIT} bytes")
+    if deadline.remaining() < 0:
+        raise httpx.ReadTimeout("the answer was still arriving at the deadline")
 
 
 def user_agent(face: str | None = None) -> str:
@@ -143,6 +70,7 @@ class Exchange:
     ) -> None:
         self._base_url = settings.base_url
         self._secrets = secrets
+        self.agent = user_agent(face)
         self._clock = clock
         self._read_headers = httpx.Headers(
             {
@@ -150,23 +78,24 @@ class Exchange:
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip, deflate",
                 "Connection": "keep-alive",
-                "User-Agent": user_agent(face),
+                "User-Agent": self.agent,
             }
         )
         self._submit_headers = self._read_headers.copy()
         self._submit_headers["Connection"] = "close"
         self._server_offset = 0.0
+        self._last_date: str | None = None
 
     def server_time(self) -> float:
         """Epoch seconds on the server's clock, by the Date of its latest answer; ours until it gave one."""
         return self._clock.time() + self._server_offset
 
-    def request(self, call: Call[Any], deadline: Deadline) -> httpx.Request:
-        """The request of a call. The body goes with a Content-Length: a chunked one is ignored by the server."""
-        submit = call.retry is RetryClass.SUBMIT
-        headers: Any = self._submit_headers if submit else self._read_headers
+    def request(self, call: Call[Any], deadline: Deadline, token: str | None = None) -> httpx.Request:
+        """The request of a call. The body goes with a Content-Length: the server ignores a chunked one."""
+        headers = (self._submit_headers if call.retry is RetryClass.SUBMIT else self._read_headers).copy()
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         if call.body is not None:
-            headers = headers.copy()
             headers["Content-Type"] = "application/json"
         url = f"{self._base_url}{call.path}?{call.query}" if call.query else self._base_url + call.path
         return httpx.Request(call.method, url, headers=headers, content=call.body, extensions={"timeout": deadline})
@@ -185,12 +114,8 @@ class Exchange:
             call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
         )
 
-    def failure(self, call: Call[Any], request: httpx.Request, error: Exception) -> OrchestrationError:
-        """What a failure of httpx means: above all, whether the request can have reached the server."""
-        return transport_error(call.what, request, error)
-
     def _learn_time(self, date: str) -> None:
-        if date == getattr(self, "_last_date", None):
+        if date == self._last_date:
             return
         self._last_date = date
         try:
@@ -205,78 +130,43 @@ class Exchange:
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
-def transport_error(what: str, request: httpx.Request, error: Exception) -> TransportError:
-    """A TransportError that says whether the request surely never left.
+def failure_of(what: str, error: Exception, deadline: Deadline) -> OrchestrationError:
+    """What a failure of httpx means: above all, whether a part of the request can have reached the server.
 
-    Where another request than the call's own failed, it was the one for a token: requests are told
-    apart by identity, since httpx writes an address in its own way.
+    Sockets note what was handed to them. A transport without such sockets is judged by the kind of the failure.
+
+    Args:
+        what: was to be done.
+        error: the failure.
+        deadline: of the exchange.
     """
-    failed: object = request
-    if isinstance(error, httpx.HTTPError):
-        try:
-            failed = error.request
-        except RuntimeError:
-            failed = request
-    for_token = failed is not request
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        refused = ConfigurationError(
+            f"{what}: the server's certificate is not trusted ({certificate.verify_message}): set verify to the path "
+            "of a bundle with its authority",
+            field="verify",
+        )
+        refused.before_send = True
+        return refused
     detail = str(error)
-    failure = TransportError(
+    unsent_write = isinstance(error, httpx.WriteTimeout) and not deadline.sent
+    return TransportError(
         f"{what}: {type(error).__name__}{': ' + detail if detail else ''}",
-        sent=not for_token and not isinstance(error, _NOT_SENT),
+        sent=not isinstance(error, _NOT_SENT) and not unsent_write,
     )
-    failure.before_send = for_token
-    return failure
 
 
-def ssl_context(settings: Settings) -> ssl.SSLContext | bool:
-    """What httpx verifies with; built once for all connections of a hook. Raises ConfigurationError."""
-    if not settings.base_url.startswith("https") and not (settings.token_url or "").startswith("https"):
-        return True
-    try:
-        if isinstance(settings.verify, bool):
-            context = httpx.create_ssl_context(verify=settings.verify)
-        elif os.path.isdir(settings.verify):
-            context = ssl.create_default_context(capath=settings.verify)
-        else:
-            context = ssl.create_default_context(cafile=settings.verify)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"verify: no usable CA bundle: {error}", field="verify") from None
-    if settings.cert is not None:
-        pair = settings.cert if isinstance(settings.cert, tuple) else (settings.cert, None)
-        try:
-            context.load_cert_chain(*pair)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"cert: no usable client certificate: {error}", field="cert") from None
-    return context
+def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """The refusal of a certificate among the causes of a failure."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _host_header(base_url: str) -> str:
-    return base_url.split("://", 1)[1].split("/", 1)[0]
-
-
-def token_failure(status: int, body: bytes, retry_after: str | None) -> OrchestrationError:
-    """The error of a token endpoint that gave no token. The call that needed it was not sent."""
-    what = "access token"
-    if status in (400, 401, 403, 404, 422):
-        said = _oauth_error(body)
-        return AuthenticationError(
-            f"{what}: the token endpoint answered {status}{': ' + said if said else ''}: check token_url, credentials",
-            status_code=status,
-        )
-    if 200 <= status < 300:
-        failure: OrchestrationError = ServerError(
-            f"{what}: the token endpoint answered {status} without a usable token", status_code=status
-        )
-    else:
-        failure = error_from_response(what, status, b"", retry_after=retry_after, now=time.time())
-    failure.before_send = True
-    return failure
-
-
-def _oauth_error(body: bytes) -> str:
-    """The ``error`` code of an OAuth2 answer; its free text is not quoted, it may echo what was sent."""
-    try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    code = decoded.get("error") if isinstance(decoded, dict) else None
-    return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,40}", code) else ""
+    """The host as it stands in a request: encoded, where it is not ASCII."""
+    return httpx.URL(base_url).netloc.decode("ascii")

@@ -38,7 +38,8 @@ from orchestration_integrations import (
     WaitTimeoutError,
     WrongServerError,
 )
-from orchestration_integrations.http_hook.hook import _advance, _Ended
+from orchestration_integrations.http_hook.interrupts import cancel_interrupted
+from orchestration_integrations.http_hook.steps import Ended, advance
 from orchestration_integrations.ownership import beginning
 from orchestration_integrations.ownership.owned_run import OwnedRun
 from orchestration_integrations.ownership.record import RunRecord, RunStore
@@ -497,7 +498,7 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
     timeout = BUDGET * 2 if history.plan.is_quiet() else rng.choice([2.0, 30.0, 120.0])
 
     def waiting(instance_id: str) -> Any:
-        return hook._wait(instance_id, timeout, rng.choice([0.5, 5.0]), None, None, None, None)
+        return hook.waiting_for(instance_id, timeout=timeout, poll_interval=rng.choice([0.5, 5.0]))
 
     on_timeout = rng.choice(["cancel", "leave"])
     try:
@@ -523,14 +524,14 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
 def _performed(hook: OrchestrationHttpHook, procedure: Any) -> Generator[None, None, Any]:
     """Perform a procedure, one effect at a time."""
     try:
-        step = _advance(procedure, None, None)
-        while not isinstance(step, _Ended):
+        step = advance(procedure, None, None)
+        while not isinstance(step, Ended):
             yield
             try:
-                result, error = hook._effect(step), None
+                result, error = hook.effect(step), None
             except OrchestrationError as caught:
                 result, error = None, caught
-            step = _advance(procedure, result, error)
+            step = advance(procedure, result, error)
         return step.value
     finally:
         procedure.close()
@@ -571,7 +572,7 @@ def _go_on(history: OwnerHistory, attempt: Attempt, fate: str) -> None:
         history.events.append(f"   {attempt.name} is interrupted after {done} effects")
         history.counts["interrupts"] += 1
         try:
-            attempt.hook._interrupted(attempt.run, error)
+            cancel_interrupted(attempt.hook, attempt.run, error)
         except Crash:
             history.counts["deaths"] += 1
     except (OrchestrationError, StoreError) as error:

@@ -313,6 +313,7 @@ def test_clearing_a_running_task_runs_anew_each_time(
     airflow.clear("sync", run_id, "pay")
     second = eventually(lambda: (found := starts(server, run_id)) and len(found) == 2 and found[1], "a second run")
     assert error_of(server, first) == "canceled"
+    eventually(lambda: second in {row["instance_id"] for row in server.record().released}, "it is released")
     airflow.mark("sync", run_id, "pay", "failed")
     eventually(lambda: error_of(server, str(second)) == "canceled", "the second is cancelled")
     assert len(starts(server, run_id)) == 2

@@ -1,0 +1,1 @@
+"""The hook for asyncio. The blocking one is generated from it."""

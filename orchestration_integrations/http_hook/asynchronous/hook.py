@@ -1,0 +1,413 @@
+"""The hook that users have: the operations, the procedures, and runs that are owned."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from ... import telemetry
+from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
+from ...clock import SYSTEM_CLOCK, Clock
+from ...procedures.define import KEY_VARIABLE
+from ...settings import Settings
+from ..base import NOT_GIVEN
+from .operations import AsyncOperations
+
+if TYPE_CHECKING:
+    from ...ownership.record import RunStore
+    from ..once import Once, OwnedRunHandle
+
+
+class AsyncOrchestrationHttpHook(AsyncOperations):
+    """Talks to an orchestration server without blocking the event loop. An async context manager.
+
+    Safe to share between the tasks of an event loop; it may be used on several loops in turn.
+    Hooks of a process that reach the same server in the same way
+    share one access token, one TLS context and one set of connections for each loop.
+    A forked child makes its own.
+
+    Args:
+        settings: where the server is; or give the fields one by one; or nothing, and set ``ORCHESTRATION_URL``.
+        base_url, token, client_id, client_secret, token_url, scope, api_version, verify, cert, timeout, retry_budget,
+            max_connections: as in ``Settings``. What is given here wins over the environment.
+        face: what calls this hook, for the User-Agent: ``airflow/3.3.2``.
+        on_token: told each access token that is fetched, so that it can be masked in logs.
+        clock, transport: time and httpx transport, for tests.
+        own_connections: share nothing with other hooks.
+
+    Callbacks (``on_stage``, ``on_chosen``, ``wants``) may be plain or asynchronous functions.
+
+    Raises:
+        ConfigurationError: a setting is wrong or missing.
+
+    All methods raise AuthenticationError, RateLimitedError, ServerError or TransportError where the server refuses or
+    does not answer within the retry budget.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        base_url: str | None = NOT_GIVEN,
+        token: str | None = NOT_GIVEN,
+        client_id: str | None = NOT_GIVEN,
+        client_secret: str | None = NOT_GIVEN,
+        token_url: str | None = NOT_GIVEN,
+        scope: str | None = NOT_GIVEN,
+        api_version: str = NOT_GIVEN,
+        verify: bool | str = NOT_GIVEN,
+        cert: str | tuple[str, str] | None = NOT_GIVEN,
+        timeout: float = NOT_GIVEN,
+        retry_budget: float = NOT_GIVEN,
+        max_connections: int = NOT_GIVEN,
+        face: str | None = None,
+        on_token: Callable[[str], object] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        transport: Any = None,
+        own_connections: bool = False,
+    ) -> None:
+        super().__init__(
+            settings,
+            asynchronous=True,
+            face=face,
+            on_token=on_token,
+            clock=clock,
+            transport=transport,
+            own_connections=own_connections,
+            base_url=base_url,
+            token=token,
+            client_id=client_id,
+            client_secret=client_secret,
+            token_url=token_url,
+            scope=scope,
+            api_version=api_version,
+            verify=verify,
+            cert=cert,
+            timeout=timeout,
+            retry_budget=retry_budget,
+            max_connections=max_connections,
+        )
+
+    async def start(
+        self,
+        workflow_id: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str | None = None,
+        first_attempt: bool = False,
+        since: datetime | None = None,
+        chosen: str | None = None,
+        on_chosen: Callable[[str], object] | None = None,
+        key_variable: str = KEY_VARIABLE,
+        allow_unbound: bool = False,
+        timeout: float = 60.0,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        wants: Callable[[], bool] | None = None,
+    ) -> Instance:
+        """Start the one run of a key, or go on with it: operations GetWorkflow, ListInstances, RunWorkflow, SendEvent.
+
+        On a gated definition (``ensure_workflow(gate=True)``) never two released runs for one key, for callers one
+        after another; on any other never two submits.
+
+        Args:
+            workflow_id: what to run.
+            variables: as for ``run_workflow``.
+            run_key: names the run; the same key again finds the same run. None: a fresh one.
+            first_attempt: the caller knows that this key was never used before: nothing earlier is looked for.
+            since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through; None
+                (default): seven days. A run of the key that is older than that is not found.
+            chosen: the instance that an earlier attempt had chosen: that one is released and no other.
+            on_chosen: told the instance's id before its release; it should store it where it outlives this process.
+            key_variable: the variable that carries the key.
+            allow_unbound: let placeholders without a value pass; the server fills in nothing or a default.
+            timeout: seconds, default 60.
+            on_changed: what to do where the key stands for other variables: ``refuse`` (default), or ``adopt`` the run
+                that has the key.
+            fingerprint_ignores: names of variables that may differ between attempts.
+            wants: asked right before the release whether the run is still wanted.
+
+        Returns:
+            The released instance; it may have ended already.
+
+        Raises:
+            NotFoundError: no such workflow, or it is deleted; nothing was sent.
+            ValidationError: bad input, or a placeholder without a value; nothing was sent.
+            KeyReusedError: the key stands for a run with other variables. Told from the gate of that run, so from any
+                process; not told for a workflow without a gate, or for a run of another workflow.
+            OwnerGoneError: ``wants`` returned False; nothing was released.
+            OwnerUnreachableError: ``wants`` raised for 30 s; nothing was released.
+            AmbiguousRunError: a run may exist; its attributes say what is known. Do not use a new key.
+        """
+        with telemetry.span("start", workflow_id=workflow_id):
+            return await self.perform(
+                self.plans.start(
+                    workflow_id,
+                    variables,
+                    run_key,
+                    on_chosen,
+                    wants,
+                    first_attempt=first_attempt,
+                    since=since,
+                    chosen=chosen,
+                    key_variable=key_variable,
+                    allow_unbound=allow_unbound,
+                    timeout=timeout,
+                    on_changed=on_changed,
+                    fingerprint_ignores=fingerprint_ignores,
+                )
+            )
+
+    async def wait(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> RunResult:
+        """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
+
+        Args:
+            instance_id: whom to wait for.
+            timeout: seconds, None for no limit. One last look of at most 5 s follows and decides.
+            poll_interval: seconds between polls, once they have slowed down to it; default 5.
+            on_stage: told begin and end of each stage once and in order, what it listens for, why it fails.
+            fail_after_attempts: give up once a payment has failed so often; the instance goes on until it is cancelled.
+            deadline: epoch seconds, instead of ``timeout``.
+            row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
+                for an id that this hook was given by the server.
+
+        Returns:
+            The instance, which succeeded, and what it moved.
+
+        Raises:
+            InstanceFailedError, InstanceCancelledError: how it ended.
+            InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
+            WaitTimeoutError: it was still running at the deadline, or could not be read then.
+            StateUnknownError: it could not be read for two minutes.
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("wait", instance_id=instance_id):
+            return await self.perform(
+                self.waiting_for(
+                    instance_id,
+                    timeout=timeout,
+                    poll_interval=poll_interval,
+                    on_stage=on_stage,
+                    fail_after_attempts=fail_after_attempts,
+                    deadline=deadline,
+                    row_grace=row_grace,
+                )
+            )
+
+    async def run_once(
+        self,
+        workflow: str | Mapping[str, Any],
+        variables: Mapping[str, Any] | None = None,
+        *,
+        run_key: str,
+        store: RunStore,
+        timeout: float | None = None,
+        rerun_failed: bool = False,
+        on_changed: Literal["refuse", "adopt"] = "refuse",
+        fingerprint_ignores: Sequence[str] = (),
+        settled: str | None = None,
+        first_attempt: bool = False,
+        wants: Callable[[], bool] | None = None,
+        checkpoints: bool = False,
+        cancel_on_interrupt: bool = True,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
+        **as_for_start_and_wait: Any,
+    ) -> RunResult:
+        """Run a payment once and wait for its end, over any number of calls, processes and crashes.
+
+        Call it again with the same key after whatever happened: it goes on with the run that stands there, or tells
+        how it ended. Operations as of ``ensure_workflow``, ``start``, ``wait`` and ``cancel``.
+
+        Args:
+            workflow: id of a workflow, or a definition, which is put on the server with a gate.
+            variables: as for ``run_workflow``.
+            run_key: names the payment. The same key with other content is an error.
+            store: where the record of the key is kept: ``SqliteRunStore(path)``. ``MemoryRunStore`` ends with the
+                process, so it is refused for a workflow without a gate.
+            timeout: seconds from the call after which waiting ends; None for no limit.
+            rerun_failed: a call after one that raised a bad end starts a new run. Its first stages move money again.
+            on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
+            fingerprint_ignores: names of variables that may differ between calls.
+            settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
+            first_attempt: the caller knows that the key was never used before.
+            wants: asked right before the release whether the run is still wanted.
+            checkpoints: not available in this version.
+            cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by
+                the end of its asyncio task, or by an exception of ``on_stage``.
+            on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
+            as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
+                (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``.
+
+        Returns:
+            The instance, which succeeded, and what it moved.
+
+        Raises:
+            KeyReusedError: the key stands for other content, or another call of this process has it.
+            InstanceFailedError, InstanceCancelledError, InstanceStuckError: how it ended; told again by later calls.
+            WaitTimeoutError: it had not ended in time; the message says what became of it.
+            AmbiguousRunError: a run may exist; ``token`` settles that once you know how it ended.
+            RecordConflictError: another process has the key; nothing was released.
+            OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
+            ValidationError: nothing was released.
+        """
+        once = self.plans.once(
+            workflow,
+            variables,
+            run_key=run_key,
+            store=store,
+            timeout=timeout,
+            rerun_failed=rerun_failed,
+            on_changed=on_changed,
+            fingerprint_ignores=fingerprint_ignores,
+            settled=settled,
+            first_attempt=first_attempt,
+            wants=wants,
+            checkpoints=checkpoints,
+            cancel_on_interrupt=cancel_on_interrupt,
+            on_timeout=on_timeout,
+            **as_for_start_and_wait,
+        )
+        with telemetry.span("run_once", run_key=run_key):
+            async with self._owning_interrupts(once):
+                return await self.perform(once.run.run(once.waiting_for, on_timeout=once.on_timeout))
+
+    @asynccontextmanager
+    async def _owning_interrupts(self, once: Once) -> AsyncIterator[None]:
+        """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
+        from ..interrupts import acancel_interrupted  # now: an interrupt is no moment to look for files
+
+        try:
+            yield
+        except BaseException as error:
+            if once.cancel_on_interrupt and once.is_interrupt(error):
+                await acancel_interrupted(self, once.run, error)
+            raise
+        finally:
+            once.run.close()
+
+    @asynccontextmanager
+    async def owned_run(
+        self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None = None, **as_for_run_once: Any
+    ) -> AsyncIterator[OwnedRunHandle]:
+        """As ``run_once``, around a block. The run is started on entry. Where the block raises it is cancelled; where
+        the block ends without an exception it is waited for.
+
+            async with hook.owned_run(definition, {"amount": 100}, run_key="order-17", store=store) as run:
+                tell_somebody(run.instance_id)
+            print(run.result.moved)
+
+        Args:
+            workflow, variables, as_for_run_once: as for ``run_once``.
+
+        Returns:
+            ``instance_id``, and after the block ``result``.
+        """
+        once = self.plans.once(workflow, variables, **as_for_run_once)
+        from ..interrupts import acancel_interrupted
+        from ..once import OwnedRunHandle
+
+        async with self._owning_interrupts(once):
+            instance = await self.perform(once.run.begin())
+            handle = OwnedRunHandle(instance_id=instance.id)
+            try:
+                yield handle
+            except BaseException as error:
+                if once.cancel_on_interrupt and once.is_own_process:
+                    await acancel_interrupted(self, once.run, error)
+                once.cancel_on_interrupt = False  # that is done
+                raise
+            handle.result = await self.perform(
+                once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout)
+            )
+
+    async def send_event_when_ready(
+        self,
+        instance_id: str,
+        name: str,
+        *,
+        stage: int | None = None,
+        timeout: float | None = None,
+        before_send: Callable[[], object] | None = None,
+    ) -> Instance:
+        """Wait until a stage listens for the event, send it, and see that this stage ended: operations GetInstance,
+        GetWorkflow, GetInstanceHistory, SendEvent.
+
+        Other senders can't be kept out: two of them may release two stages of the same event.
+
+        Args:
+            instance_id: the instance.
+            name: of the event.
+            stage: which stage is meant, from 0; needed where several stages wait for the name.
+            timeout: seconds, None for no limit.
+            before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
+
+        Returns:
+            The instance, that stage behind it.
+
+        Raises:
+            EventNotDeliveredError: ``reason`` says why; ``unknown`` where it was sent and the stage still waits.
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("send_event", instance_id=instance_id):
+            return await self.perform(self.plans.send_event_when_ready(instance_id, name, stage, timeout, before_send))
+
+    async def cancel(
+        self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None
+    ) -> CancelOutcome:
+        """Abort an instance and read it until it has ended: operations CancelEvent, GetInstance, and both histories.
+        Harmless to repeat.
+
+        Args:
+            instance_id: the instance.
+            timeout: seconds until the outcome is ``not_confirmed``, default 15.
+            store, run_key: where the record of the run is kept, and its key: the stop is put on record first, so that
+                a later attempt knows that the run was cancelled by its own side.
+
+        Returns:
+            What is true: ``cancelled`` (by this or an earlier cancel), ``already_ended`` by itself, ``never_started``
+            (a row without a run), or ``not_confirmed``: it was not seen to end and may run on. ``in_flight`` holds
+            payments that were under way: their money may arrive all the same.
+
+        Raises:
+            NotFoundError: there is no such instance.
+        """
+        with telemetry.span("cancel", instance_id=instance_id):
+            return await self.perform(self.plans.cancel(instance_id, timeout, store, run_key))
+
+    async def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
+        """Find the oldest workflow with this name and an equal config, or create it.
+
+        Operations ListWorkflows, CreateWorkflow.
+
+        Args:
+            definition: as for ``create_workflow``.
+            gate: have runs wait for their release before their first stage, so that ``start`` never runs a key twice.
+
+        Raises:
+            ValidationError: ``path`` names the place; nothing was sent.
+            AmbiguousSubmitError: it may have been created, and no list shows it.
+        """
+        with telemetry.span("ensure"):
+            return await self.perform(self.plans.ensure_workflow(definition, gate))
+
+    async def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
+        """The runs of a gated workflow that still wait for their release: what lost submits leave. They move nothing.
+
+        Operations ListInstances, GetInstanceHistory (one call per running instance).
+
+        Returns:
+            (instance, run key), oldest first.
+        """
+        return await self.perform(self.plans.list_unreleased(workflow_id))

@@ -1,0 +1,211 @@
+"""What both hooks have in common, none of which does I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from .. import telemetry
+from ..api.calls import Call, RetryClass
+from ..api.errors import (
+    AmbiguousSubmitError,
+    ConfigurationError,
+    OrchestrationError,
+    TransportError,
+    is_ambiguous,
+    summary,
+)
+from ..api.models import RunResult, StageEvent
+from ..clock import SYSTEM_CLOCK, Clock
+from ..procedures.effects import Procedure
+from ..settings import Settings
+from .connections import Connections, shared_connections
+from .deadline import Deadline
+from .exchange import Exchange
+from .procedure_clock import ProcedureClock
+
+if TYPE_CHECKING:
+    from ..ownership.owned_run import OwnedRun
+    from ..ownership.record import RunStore
+    from ..ownership.request import OwnedRequest
+    from .plans import Plans
+
+T = TypeVar("T")
+H = TypeVar("H", bound="HookBase")
+logger = logging.getLogger("orchestration_integrations.hook")
+
+
+class _NotGiven:
+    """Stands for an argument that was left out, so that a default that is given explicitly is told from it."""
+
+    def __repr__(self) -> str:
+        return "as in Settings"
+
+
+NOT_GIVEN: Final[Any] = _NotGiven()
+_CREDENTIALS = ("token", "client_id", "client_secret")
+
+
+def settings_of(settings: Settings | None, given: dict[str, Any]) -> Settings:
+    """The settings of a hook. What is given by name wins over the environment.
+
+    Raises:
+        ConfigurationError: a value is wrong or missing, or both ways are used at once.
+    """
+    given = {name: value for name, value in given.items() if value is not NOT_GIVEN}
+    if settings is not None:
+        for name in given:
+            raise ConfigurationError(f"{name}: is given beside settings; put it into the settings", field=name)
+        return settings
+    if given.get("base_url") is not None:
+        return Settings(**given)
+    given.pop("base_url", None)
+    if any(given.get(name) is not None for name in _CREDENTIALS):
+        given = {**dict.fromkeys(_CREDENTIALS), **given}  # credentials that are given replace those of the environment
+    return Settings.from_env().with_changes(**given)
+
+
+class HookBase:
+    """Settings, connections and procedures of a hook.
+
+    Args:
+        asynchronous: what users give this hook may be awaited.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        asynchronous: bool,
+        face: str | None = None,
+        on_token: Callable[[str], object] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        transport: Any = None,
+        own_connections: bool = False,
+        **given: Any,
+    ) -> None:
+        from .plans import Plans  # the procedures: not wherever a DAG is parsed
+
+        self.settings: Settings = settings_of(settings, given)
+        self._clock = clock
+        self._face = face
+        self._on_token = on_token
+        self._transport = transport
+        self._shares = not own_connections and transport is None and clock is SYSTEM_CLOCK
+        self._connections: Connections | None = None
+        self._exchange = Exchange(self.settings, clock, face, self._secrets)
+        self.plans: Plans = Plans(self.settings, ProcedureClock(clock, self._exchange), asynchronous=asynchronous)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings!r})"
+
+    def _secrets(self) -> tuple[str, ...]:
+        fetched = self._connections.tokens.fetched if self._connections is not None else None
+        return (*self.settings.secrets, fetched) if fetched else self.settings.secrets
+
+    def _reach(self) -> Connections:
+        """The connections, which are this process's own."""
+        connections = self._connections
+        if connections is None or not connections.usable:
+            if self._shares:
+                connections = shared_connections(self.settings)
+            else:
+                connections = Connections(self.settings, self._clock, self._transport)
+            self._connections = connections
+            if self._on_token is not None:
+                connections.tokens.listen(self, self._on_token)
+        return connections
+
+    def like_this(self, kind: type[H], settings: Settings) -> H:
+        """Another driver, with other settings, the same clock and transport, and connections of its own."""
+        return kind(
+            settings,
+            asynchronous=False,
+            face=self._face,
+            clock=self._clock,
+            transport=self._transport,
+            own_connections=True,
+        )
+
+    # Shared parts of the drivers
+
+    def _deadline(self, call: Call[Any], until: float | None) -> Deadline:
+        allowed = self.settings.timeout
+        if call.holds:
+            allowed = max(allowed, self.settings.retry_budget)
+        now = self._clock.monotonic()
+        if until is not None and now >= until:
+            raise TransportError(f"{call.what}: not sent, its time was over", sent=False)
+        at = now + allowed
+        return Deadline(self._clock, at if until is None else min(at, until))
+
+    def _until(self, call: Call[Any], deadline: float) -> float | None:
+        """A submit is given its whole time-out also at the end of the budget: cut short it would be ambiguous."""
+        return None if call.retry is RetryClass.SUBMIT else deadline
+
+    def _retry_told(self, call: Call[Any]) -> Callable[[float], None]:
+        def told(pause: float) -> None:
+            telemetry.count("retries", operation=call.operation)
+            logger.info("%s failed, next try in %.2f s", call.what, pause, extra={"operation": call.operation})
+
+        return told
+
+    def _submitted(self, call: Call[Any], error: OrchestrationError) -> OrchestrationError:
+        """What a plain submit raises: an ambiguous answer by its name."""
+        if call.retry is not RetryClass.SUBMIT or not is_ambiguous(error):
+            return error
+        telemetry.count("ambiguous_submits", operation=call.operation)
+        message = f"{call.what} may have been carried out: {summary(error)}; it was not repeated"
+        logger.warning("%s", message, extra={"operation": call.operation})
+        return AmbiguousSubmitError(message)
+
+    # For those who perform procedures with a hook
+
+    def expect(self, instance_id: str) -> None:
+        """Tell this hook an id that the server once gave, for instance one that another process has stored.
+
+        The row of such an instance may be late: for an hour, or their limit, ``wait``, ``cancel`` and
+        ``send_event_when_ready`` don't take "not found" for an answer.
+        """
+        self.plans.expect(instance_id)
+
+    def owning(
+        self,
+        wanted: OwnedRequest,
+        *,
+        store: RunStore | None = None,
+        owner: Any = None,
+        on_chosen: Callable[[str], object] | None = None,
+    ) -> OwnedRun:
+        """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
+
+        Args:
+            wanted: what the caller wants.
+            store: where the record of the key is kept; None: nowhere.
+            owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
+            on_chosen: told the id before the release of a run that this attempt chose.
+        """
+        return self.plans.owning(wanted, store=store, owner=owner, on_chosen=on_chosen)
+
+    def waiting_for(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> Procedure[RunResult]:
+        """The wait for an instance as a procedure, to be performed within another one. Arguments as for ``wait``."""
+        return self.plans.waiting_for(
+            instance_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            on_stage=on_stage,
+            fail_after_attempts=fail_after_attempts,
+            deadline=deadline,
+            row_grace=row_grace,
+        )

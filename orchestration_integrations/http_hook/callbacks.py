@@ -1,0 +1,65 @@
+"""Calling what a user has given: listeners, stores, owners; for the async hook asynchronous ones too."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..api.errors import ValidationError
+
+
+def call_plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a plain function. Raises TypeError for an asynchronous one: nobody would await it."""
+    answer = function(*arguments)
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError("a callback of the blocking hook must be a plain function, not an asynchronous one")
+    return answer
+
+
+def tell_plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a plain listener."""
+    return call_plain(function, arguments)
+
+
+async def acall(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call what may block without blocking the loop; an asynchronous function is awaited on it."""
+    from asyncio import to_thread  # not needed by the blocking hook, and slow to import
+
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    answer = await to_thread(function, *arguments)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def atell(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a listener on the loop, so that it hears things in their order."""
+    answer = function(*arguments)
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def owner_of(wants: Callable[[], object] | None, *, asynchronous: bool) -> Callable[[], Any] | None:
+    """A caller's yes or no, as the owner protocol asks for it.
+
+    Args:
+        wants: the caller's function; None: the run is always wanted.
+        asynchronous: the hook can await.
+
+    Raises:
+        ValidationError: it is no function that this hook can call.
+    """
+    if wants is None:
+        return None
+    awaits = inspect.iscoroutinefunction(wants)
+    if not callable(wants) or (awaits and not asynchronous):
+        raise ValidationError(
+            "wants must be a plain function that returns whether the run is still wanted", path="wants"
+        )
+    if awaits:
+
+        async def awaited() -> str:
+            return "yes" if await acall(wants, ()) else "unwanted"
+
+        return awaited
+    return lambda: "yes" if call_plain(wants, ()) else "unwanted"

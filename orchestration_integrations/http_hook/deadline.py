@@ -1,0 +1,69 @@
+"""The moment by which one exchange is over, as httpx's time-outs and as what a socket may still take.
+
+httpcore asks its dictionary of time-outs at the beginning of each phase (pool, connect, write, read) and hands the
+number to the socket as often as that phase needs it. A dictionary of constants would allow each phase, and each read
+within a phase, the whole time, one after the other: a head that arrives byte by byte would never be late. This one
+answers with the time that remains, as a number that knows its deadline, so that ``network`` asks again at each read
+and each write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..clock import Clock
+
+LEAST_TIMEOUT = 0.001
+"""Seconds: httpx takes 0 for "do not wait at all"."""
+
+
+class Left(float):
+    """Seconds that remained when a phase of an exchange began.
+
+    Attributes:
+        deadline: of that exchange.
+    """
+
+    __slots__ = ("deadline",)
+    deadline: Deadline
+
+
+class Deadline(dict[str, float]):
+    """The time-outs of one exchange.
+
+    Args:
+        clock: gives monotonic time.
+        at: monotonic seconds.
+
+    Attributes:
+        sent: whether a part of the request may have left: it was handed to a socket.
+    """
+
+    def __init__(self, clock: Clock, at: float) -> None:
+        super().__init__(connect=0.0, read=0.0, write=0.0, pool=0.0)
+        self._clock = clock
+        self.at = at
+        self.sent = False
+
+    def remaining(self) -> float:
+        """Seconds that remain; 0 or less once it is over."""
+        return self.at - self._clock.monotonic()
+
+    def left(self) -> float:
+        """Seconds that remain, at least a little."""
+        return max(LEAST_TIMEOUT, self.remaining())
+
+    def again(self) -> Deadline:
+        """For another request of the same exchange, of which nothing has left yet."""
+        return Deadline(self._clock, self.at)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The time that remains, for each phase."""
+        if key not in self:
+            return default
+        return self[key]
+
+    def __getitem__(self, key: str) -> float:
+        left = Left(self.left())
+        left.deadline = self
+        return left

@@ -1,0 +1,184 @@
+"""Sockets that keep the deadline of their exchange at every read and every write, blocking and not.
+
+Nothing is written once the deadline is over: a request that left with a millisecond for its answer would be
+ambiguous for nothing. What was handed to a socket is noted in the deadline, so that an error can say whether the
+request may have arrived.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+
+from .deadline import Deadline, Left
+
+CHUNK = 16 * 1024
+"""Bytes that are written before the time is looked at again."""
+
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+def _deadline_of(timeout: float | None) -> Deadline | None:
+    return timeout.deadline if isinstance(timeout, Left) else None
+
+
+def _within(timeout: float | None, over: type[httpcore.TimeoutException]) -> float | None:
+    """Seconds for the next step. Raises ``over`` once the deadline has passed."""
+    deadline = _deadline_of(timeout)
+    if deadline is None:
+        return timeout
+    remaining = deadline.remaining()
+    if remaining <= 0:
+        raise over("the deadline is over")
+    return remaining
+
+
+def _note_sent(timeout: float | None) -> None:
+    deadline = _deadline_of(timeout)
+    if deadline is not None:
+        deadline.sent = True
+
+
+class BoundedStream(httpcore.NetworkStream):
+    """A connection that keeps the deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes."""
+        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """All of the bytes."""
+        for start in range(0, len(buffer), CHUNK):
+            seconds = _within(timeout, httpcore.WriteTimeout)
+            _note_sent(timeout)
+            self._stream.write(buffer[start : start + CHUNK], seconds)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """The connection under TLS."""
+        seconds = _within(timeout, httpcore.ConnectTimeout)
+        return BoundedStream(self._stream.start_tls(ssl_context, server_hostname, seconds))
+
+    def get_extra_info(self, info: str) -> Any:
+        """As of the connection."""
+        return self._stream.get_extra_info(info)
+
+    def close(self) -> None:
+        """Close it."""
+        self._stream.close()
+
+
+class BoundedBackend(httpcore.NetworkBackend):
+    """Connects within the deadline. Each address of a host gets its share of what remains."""
+
+    def __init__(self) -> None:
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.NetworkStream:
+        """A connection to the first address that takes one."""
+        addresses = _addresses(host, port, timeout)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for number, address in enumerate(addresses):
+            seconds = _within(timeout, httpcore.ConnectTimeout)
+            share = None if seconds is None else seconds / (len(addresses) - number)
+            try:
+                return BoundedStream(self._sockets.connect_tcp(address, port, share, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
+    """The addresses of a host. The look-up has no time-out of its own, so it runs in a thread that may be left."""
+    try:
+        return [str(ipaddress.ip_address(host.partition("%")[0])) if "%" not in host else host]
+    except ValueError:
+        pass
+    found: list[str] = []
+    failed: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failed.append(error)
+        else:
+            found.extend(dict.fromkeys(str(row[4][0]) for row in rows))
+
+    thread = threading.Thread(target=look_up, name="orchestration-look-up", daemon=True)
+    seconds = _within(timeout, httpcore.ConnectTimeout)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise httpcore.ConnectError(str(failed[0])) from failed[0]
+    if thread.is_alive():
+        raise httpcore.ConnectTimeout(f"the look-up of {host} was not answered in time")
+    return found
+
+
+class AsyncBoundedStream(httpcore.AsyncNetworkStream):
+    """As ``BoundedStream``."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes."""
+        return await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """All of the bytes."""
+        seconds = _within(timeout, httpcore.WriteTimeout)
+        _note_sent(timeout)
+        await self._stream.write(buffer, seconds)
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        """The connection under TLS."""
+        seconds = _within(timeout, httpcore.ConnectTimeout)
+        return AsyncBoundedStream(await self._stream.start_tls(ssl_context, server_hostname, seconds))
+
+    def get_extra_info(self, info: str) -> Any:
+        """As of the connection."""
+        return self._stream.get_extra_info(info)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()
+
+
+class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
+    """As ``BoundedBackend``: the time of connect and look-up together is bounded by the loop."""
+
+    def __init__(self) -> None:
+        self._sockets = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that takes one."""
+        seconds = _within(timeout, httpcore.ConnectTimeout)
+        return AsyncBoundedStream(await self._sockets.connect_tcp(host, port, seconds, local_address, socket_options))

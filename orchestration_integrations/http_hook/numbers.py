@@ -1,0 +1,11 @@
+"""Numbers that users give."""
+
+from __future__ import annotations
+
+from ..api.errors import ValidationError
+
+
+def at_least_zero(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
+        raise ValidationError(f"{name} must be a number of seconds from 0, not {value!r}", path=name)
+    return float(value)

@@ -1,0 +1,160 @@
+"""The arguments of ``run_once`` and ``owned_run``, and what an exception in them means."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from ..api import calls
+from ..api.errors import OrchestrationError, ValidationError
+from ..api.models import RunResult, StageEvent
+from ..ownership.owned_run import OwnedRun
+from ..ownership.record import RunStore
+from ..ownership.request import OwnedRequest
+from ..procedures.define import KEY_VARIABLE
+from ..procedures.effects import Procedure
+from .callbacks import owner_of
+from .numbers import at_least_zero
+
+if TYPE_CHECKING:
+    from .plans import Plans
+
+
+class OwnedRunHandle(msgspec.Struct):
+    """A run under ``with hook.owned_run(…)``.
+
+    Attributes:
+        instance_id: the run.
+        result: the instance and what it moved, once the block has ended well; None before.
+    """
+
+    instance_id: str
+    result: RunResult | None = None
+
+
+class Once(msgspec.Struct):
+    """What ``run_once`` was asked to do."""
+
+    run: OwnedRun
+    waiting_for: Callable[[str], Procedure[RunResult]]
+    on_timeout: Literal["cancel", "leave"]
+    cancel_on_interrupt: bool
+    process: int
+    listener_raised: bool = False
+
+    @property
+    def is_own_process(self) -> bool:
+        """Whether this is no forked child, whose parent has the run."""
+        return self.process == os.getpid()
+
+    def is_interrupt(self, error: BaseException) -> bool:
+        """Whether an exception says nothing of the run, so that it is the caller's wish to end."""
+        if not self.is_own_process:
+            return False
+        return self.listener_raised or not isinstance(error, OrchestrationError)
+
+
+def _noting(listener: Callable[[StageEvent], object], once: Once) -> Callable[[StageEvent], object]:
+    """The caller's listener; that it raised is noted, whatever it raised: its errors say nothing of the run."""
+
+    async def awaited(answer: Any) -> object:
+        try:
+            return await answer
+        except BaseException:
+            once.listener_raised = True
+            raise
+
+    def told(event: StageEvent) -> object:
+        try:
+            answer = listener(event)
+        except BaseException:
+            once.listener_raised = True
+            raise
+        return awaited(answer) if inspect.isawaitable(answer) else answer
+
+    return told
+
+
+def once_of(
+    plans: Plans,
+    workflow: str | Mapping[str, Any],
+    variables: Mapping[str, Any] | None,
+    *,
+    run_key: str,
+    store: RunStore,
+    timeout: float | None = None,
+    rerun_failed: bool = False,
+    on_changed: Literal["refuse", "adopt"] = "refuse",
+    fingerprint_ignores: Sequence[str] = (),
+    settled: str | None = None,
+    first_attempt: bool = False,
+    wants: Callable[[], bool] | None = None,
+    checkpoints: bool = False,
+    cancel_on_interrupt: bool = True,
+    on_timeout: Literal["cancel", "leave"] = "cancel",
+    key_variable: str = KEY_VARIABLE,
+    allow_unbound: bool = False,
+    since: datetime | None = None,
+    start_timeout: float = 60.0,
+    on_chosen: Callable[[str], object] | None = None,
+    poll_interval: float = 5.0,
+    on_stage: Callable[[StageEvent], object] | None = None,
+    fail_after_attempts: int | None = None,
+) -> Once:
+    """The checked arguments of ``run_once``, as what performs it needs them."""
+    if checkpoints:
+        raise ValidationError("checkpoints: this version does not insert checkpoints yet", path="checkpoints")
+    if on_timeout not in ("cancel", "leave"):
+        raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+    if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
+        raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
+    deadline = None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout")
+    plans.waiting("unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts)
+    wanted = OwnedRequest(
+        workflow=workflow,
+        variables=variables,
+        run_key=run_key,
+        key_variable=key_variable,
+        how="first" if first_attempt else None,
+        shared_key=not first_attempt,
+        may_say_first=True,
+        since=since,
+        settled=settled,
+        rerun_failed=rerun_failed,
+        on_changed=on_changed,
+        fingerprint_ignores=tuple(fingerprint_ignores)
+        if not isinstance(fingerprint_ignores, str)
+        else fingerprint_ignores,
+        attempt=uuid.uuid4().hex,
+        allow_unbound=allow_unbound,
+        timeout=at_least_zero(start_timeout, "start_timeout"),
+    )
+    if isinstance(workflow, str):
+        calls.get_workflow(workflow)  # refuses a bad id before anything is sent
+
+    def waiting_for(instance_id: str) -> Procedure[RunResult]:
+        listener = None if on_stage is None else _noting(on_stage, once)
+        return plans.waiting_for(
+            instance_id,
+            poll_interval=poll_interval,
+            on_stage=listener,
+            fail_after_attempts=fail_after_attempts,
+            deadline=deadline,
+        )
+
+    once = Once(
+        run=plans.owning(
+            wanted, store=store, owner=owner_of(wants, asynchronous=plans.asynchronous), on_chosen=on_chosen
+        ),
+        waiting_for=waiting_for,
+        on_timeout=on_timeout,
+        cancel_on_interrupt=cancel_on_interrupt,
+        process=os.getpid(),
+    )
+    return once

@@ -1,0 +1,345 @@
+"""What each method of the hooks does, as a procedure: arguments checked, nothing sent.
+
+Imported with the first hook and not with its module, since the module is imported wherever a DAG is parsed.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from .. import telemetry
+from ..api import calls
+from ..api.calls import Call
+from ..api.definitions import variable_text, variable_texts
+from ..api.errors import (
+    AmbiguousRunError,
+    OrchestrationError,
+    StateUnknownError,
+    ValidationError,
+    is_ambiguous,
+    summary,
+)
+from ..api.models import CancelOutcome, EnsuredWorkflow, Instance, Moved, RunResult, StageEvent
+from ..ownership import keeping
+from ..ownership.owned_run import OwnedRun
+from ..ownership.record import RunStore
+from ..ownership.request import OwnedRequest
+from ..procedures import cancel, define, events, waiting
+from ..procedures.effects import Do, Procedure
+from ..procedures.listing import PageCall, Versions, list_all
+from ..procedures.moved import NOTHING_READ
+from ..procedures.start import unreleased
+from ..settings import Settings
+from .callbacks import owner_of
+from .numbers import at_least_zero
+from .once import Once, once_of
+from .procedure_clock import ProcedureClock
+
+logger = logging.getLogger("orchestration_integrations.hook")
+
+KNOWN_IDS = 10_000
+"""Ids given by the server that a hook remembers."""
+
+
+class Plans:
+    """The procedures of one hook.
+
+    Args:
+        settings: of the hook.
+        clock: for its procedures.
+        asynchronous: the hook can await what users give it.
+    """
+
+    def __init__(self, settings: Settings, clock: ProcedureClock, *, asynchronous: bool) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.versions = Versions(settings.api_version)
+        self.asynchronous = asynchronous
+        self._given_ids: dict[str, None] = {}
+
+    def expect(self, instance_id: str) -> None:
+        """Tell this hook an id that the server once gave, as one that was stored by another process.
+
+        A run stands behind it, so that its row may be late: ``wait``, ``cancel`` and
+        ``send_event_when_ready`` then don't take "not found" for an answer for an hour, or their limit.
+        """
+        self._given_ids[instance_id] = None
+        if len(self._given_ids) > KNOWN_IDS:
+            self._given_ids = dict.fromkeys(list(self._given_ids)[KNOWN_IDS // 2 :])
+
+    def _remember(self, instance: Instance) -> Instance:
+        self.expect(instance.id)
+        return instance
+
+    def _row_grace(self, instance_id: str, short: float, long: float) -> float:
+        return long if instance_id in self._given_ids else short
+
+    def listing(self, page: PageCall) -> Procedure[tuple[Any, ...]]:
+        return list_all(page, self.versions)
+
+    def list_instances(self, workflow_id: str | None, running: bool | None) -> Procedure[tuple[Instance, ...]]:
+        def page(version: calls.Version, cursor: str | None) -> Call[Any]:
+            return calls.list_instances(version, cursor, workflow_id=workflow_id, running=running is True)
+
+        page("v1", None)  # refuses a bad id before anything is sent
+        rows = yield from self.listing(page)
+        return tuple(row for row in rows if running is None or row.terminated is not running)
+
+    def run_workflow(self, workflow_id: str, variables: Mapping[str, Any] | None, wait: bool) -> Procedure[Instance]:
+        call = calls.run_workflow(workflow_id, variable_texts(variables), wait=wait, version=self.versions.plain)
+        begun = self.clock.time()
+        try:
+            instance: Instance = yield Do(call, retried=True)
+        except OrchestrationError as error:
+            # Where the server holds the request, its error can come from the wait after the start.
+            if not is_ambiguous(error) and not (wait and (getattr(error, "status_code", None) or 0) >= 500):
+                raise
+            telemetry.count("ambiguous_submits", operation=call.operation)
+            candidates = yield from self._started_since(workflow_id, begun)
+            window = tuple(datetime.fromtimestamp(at, timezone.utc) for at in (begun, self.clock.time()))
+            raise AmbiguousRunError(
+                f"a run of workflow {workflow_id} may have started: {summary(error)}; it was not repeated",
+                workflow_id=workflow_id,
+                run_key=None,
+                window=cast("tuple[datetime, datetime]", window),
+                candidates=candidates,
+            ) from error
+        self._remember(instance)
+        if not wait:
+            return instance
+        # The answer of a waiting run can come early and can hide a failure: only a GET by id decides.
+        try:
+            read: Instance = yield Do(calls.get_instance(instance.id, self.versions.plain), retried=True)
+        except OrchestrationError as error:
+            raise StateUnknownError(
+                f"instance {instance.id} was started, and could not be read afterwards: {summary(error)}",
+                instance_id=instance.id,
+                instance=None,
+                moved=NOTHING_READ,
+            ) from error
+        return read
+
+    def _started_since(self, workflow_id: str, begun: float) -> Procedure[tuple[str, ...]]:
+        """Best effort, one read: runs that may be the one whose answer was lost."""
+        earliest = datetime.fromtimestamp(begun + (self.clock.server_time() - self.clock.time()) - 5.0, timezone.utc)
+        try:
+            page = yield Do(calls.list_instances(workflow_id=workflow_id))
+        except OrchestrationError:
+            return ()
+        return tuple(row.id for row in page.rows if row.created_at >= earliest)
+
+    def start(
+        self,
+        workflow_id: str,
+        variables: Mapping[str, Any] | None,
+        run_key: str | None,
+        on_chosen: Callable[[str], object] | None,
+        wants: Callable[[], bool] | None,
+        **options: Any,
+    ) -> Procedure[Instance]:
+        calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
+        key_variable = options["key_variable"]
+        given = dict(variables) if isinstance(variables, Mapping) else variables
+        if run_key is None and isinstance(given, dict) and key_variable in given:
+            run_key = variable_text(key_variable, given.pop(key_variable))
+            if not run_key:
+                where = f"variables.{key_variable}"
+                raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
+        first_attempt = options.pop("first_attempt")
+        fresh = run_key is None or first_attempt
+        if run_key is None and options["chosen"] is not None:
+            raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")
+        wanted = OwnedRequest(
+            workflow=workflow_id,
+            variables=given,
+            run_key=uuid.uuid4().hex if run_key is None else run_key,
+            how="first" if fresh else "again",
+            wait_for_key=True,
+            may_say_first=True,
+            **{**options, "timeout": at_least_zero(options["timeout"], "timeout")},
+        )
+        run = self.owning(wanted, on_chosen=on_chosen, owner=owner_of(wants, asynchronous=self.asynchronous))
+        try:
+            instance = yield from run.begin()
+        finally:
+            run.close()
+        self._remember(instance)
+        ids = {"workflow_id": workflow_id, "instance_id": instance.id, "run_key": wanted.run_key}
+        logger.info("run key %s of workflow %s: instance %s", wanted.run_key, workflow_id, instance.id, extra=ids)
+        return instance
+
+    def owning(
+        self,
+        wanted: OwnedRequest,
+        *,
+        store: RunStore | None = None,
+        owner: Any = None,
+        on_chosen: Callable[[str], object] | None = None,
+    ) -> OwnedRun:
+        """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
+
+        Args:
+            wanted: what the caller wants.
+            store: where the record of the key is kept; None: nowhere.
+            owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
+            on_chosen: told the id before the release of a run that this attempt chose.
+        """
+
+        def told(instance_id: str) -> object:
+            self.expect(instance_id)
+            return on_chosen(instance_id) if on_chosen is not None else None
+
+        return OwnedRun(
+            wanted,
+            server=self.settings.base_url,
+            store=store,
+            owner=owner,
+            on_chosen=told,
+            versions=self.versions,
+            now=self.clock,
+        )
+
+    def once(self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None, **options: Any) -> Once:
+        """What ``run_once`` and ``owned_run`` do. Arguments as for the hook's ``run_once``."""
+        return once_of(self, workflow, variables, **options)
+
+    def waiting_for(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        on_stage: Callable[[StageEvent], object] | None = None,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> Procedure[RunResult]:
+        """Wait for an instance. Arguments as for the hook's ``wait``."""
+        state = self.waiting(
+            instance_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            detail=on_stage is not None or fail_after_attempts is not None,
+            fail_after_attempts=fail_after_attempts,
+            deadline=deadline,
+            row_grace=row_grace,
+        )
+        outcome = "error"
+        try:
+            result = yield from waiting.wait(state, self.versions, self.clock, on_stage)
+            outcome = "succeeded"
+        except OrchestrationError as error:
+            outcome = type(error).__name__
+            _warn_of_repeats(instance_id, getattr(error, "moved", NOTHING_READ))
+            raise
+        finally:
+            telemetry.count("waits", outcome=outcome)
+        _warn_of_repeats(instance_id, result.moved)
+        return result
+
+    def waiting(
+        self,
+        instance_id: str,
+        *,
+        timeout: float | None = None,
+        poll_interval: float = 5.0,
+        detail: bool = True,
+        fail_after_attempts: int | None = None,
+        deadline: float | None = None,
+        row_grace: float | None = None,
+    ) -> waiting.Waiting:
+        """The state of a wait, checked, for whoever feeds it. Sends nothing. Arguments as for ``wait``."""
+        calls.get_instance(instance_id)  # refuses a bad id
+        if timeout is not None:
+            timeout = at_least_zero(timeout, "timeout")
+            if deadline is not None:
+                raise ValidationError("timeout: give either timeout or deadline", path="timeout")
+            deadline = self.clock.time() + timeout
+        if at_least_zero(poll_interval, "poll_interval") == 0:
+            raise ValidationError("poll_interval must be above 0 seconds", path="poll_interval")
+        if fail_after_attempts is not None and (
+            not isinstance(fail_after_attempts, int) or isinstance(fail_after_attempts, bool) or fail_after_attempts < 1
+        ):
+            raise ValidationError("fail_after_attempts must be a whole number from 1", path="fail_after_attempts")
+        if row_grace is None:
+            row_grace = self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE)
+        return waiting.Waiting(
+            instance_id,
+            deadline=deadline,
+            poll_interval=poll_interval,
+            detail=detail,
+            fail_after_attempts=fail_after_attempts,
+            row_grace=row_grace,
+        )
+
+    def send_event_when_ready(
+        self,
+        instance_id: str,
+        name: str,
+        stage: int | None,
+        timeout: float | None,
+        before_send: Callable[[], object] | None,
+    ) -> Procedure[Instance]:
+        calls.send_event(instance_id, name)  # refuses bad input before anything is sent
+        if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
+            raise ValidationError(f"stage must be a whole number from 0, not {stage!r}", path="stage")
+        return events.send_event_when_ready(
+            instance_id,
+            name,
+            stage=stage,
+            timeout=None if timeout is None else at_least_zero(timeout, "timeout"),
+            versions=self.versions,
+            now=self.clock,
+            row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+            before_send=before_send,
+        )
+
+    def cancel(
+        self, instance_id: str, timeout: float, store: RunStore | None, run_key: str | None
+    ) -> Procedure[CancelOutcome]:
+        if (store is None) != (run_key is None):
+            raise ValidationError("run_key: give store and run_key together", path="run_key")
+        if store is not None and run_key is not None:
+            yield from keeping.put_hold(store, run_key, instance_id)
+        outcome = yield from cancel.cancel(
+            instance_id,
+            timeout=at_least_zero(timeout, "timeout"),
+            versions=self.versions,
+            now=self.clock,
+            row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+        )
+        _warn_of_repeats(instance_id, outcome.moved)
+        sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
+        logger.log(
+            logging.INFO if sure else logging.WARNING,
+            "cancel of instance %s: %s (the abort was answered %s)%s",
+            instance_id,
+            outcome.status,
+            outcome.abort_answer,
+            "; a payment was under way and may arrive: check the ledger" if outcome.in_flight else "",
+            extra={"instance_id": instance_id, "outcome": outcome.status},
+        )
+        return outcome
+
+    def list_unreleased(self, workflow_id: str) -> Procedure[tuple[tuple[Instance, str], ...]]:
+        calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
+        return unreleased(workflow_id, self.versions, self.clock, self.clock.monotonic() + self.settings.retry_budget)
+
+    def ensure_workflow(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
+        return define.ensure_workflow(definition, gate=gate, versions=self.versions, now=self.clock)
+
+
+def _warn_of_repeats(instance_id: str, moved: Moved) -> None:
+    for transaction in moved.transactions:
+        if transaction.maybe_repeated:
+            logger.warning(
+                "instance %s: transaction %s of stage %d may have been made twice: check the ledger",
+                instance_id,
+                transaction.id,
+                transaction.stage,
+                extra={"instance_id": instance_id, "stage": transaction.stage},
+            )
