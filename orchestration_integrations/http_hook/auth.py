@@ -19,7 +19,13 @@ from weakref import WeakKeyDictionary
 import httpx
 import msgspec
 
-from ..api.errors import AuthenticationError, OrchestrationError, ServerError, TransportError, error_from_response
+from ..api.errors import (
+    AuthenticationError,
+    OrchestrationError,
+    TransportError,
+    UnreadableAnswerError,
+    error_from_response,
+)
 from ..clock import Clock
 from ..settings import Settings, is_header_safe
 from .deadline import Deadline
@@ -157,7 +163,7 @@ def _refused(status: int, body: bytes, retry_after: str | None) -> Orchestration
             status_code=status,
         )
     if 200 <= status < 300:
-        failure: OrchestrationError = ServerError(
+        failure: OrchestrationError = UnreadableAnswerError(
             f"{WHAT}: the token endpoint answered {status} without a usable token", status_code=status
         )
     else:

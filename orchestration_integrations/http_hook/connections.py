@@ -14,8 +14,10 @@ import os
 import ssl
 import threading
 from collections import OrderedDict
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import httpx
@@ -24,11 +26,16 @@ from ..api.calls import RetryClass
 from ..clock import SYSTEM_CLOCK, Clock
 from ..settings import Settings
 from .auth import Tokens
-from .tls import needs_tls, ssl_context
+from .deadline import Deadline
+from .places import Places
+from .proxies import VARIABLES
+from .tls import BUNDLES, needs_tls, ssl_context
 from .transport import AsyncBoundedTransport, BoundedTransport, Limits
 
 if TYPE_CHECKING:
     import asyncio
+
+C = TypeVar("C")
 
 IDLE_SECONDS = 30.0
 """Seconds for which an idle connection is kept."""
@@ -36,11 +43,12 @@ MOST_SETTINGS = 32
 """Settings whose tokens and contexts a process keeps while no hook has them."""
 
 
-class _Lent:
-    """Counts the calls that are under way on a client."""
+class _Lent(Generic[C]):
+    """A client, and how many calls are under way on it."""
 
-    def __init__(self) -> None:
-        self.process = os.getpid()
+    def __init__(self, client: C) -> None:
+        self.client = client
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._calls = 0
         self._given_up = False
@@ -48,14 +56,15 @@ class _Lent:
     @property
     def usable(self) -> bool:
         """Whether another call may begin on it."""
-        return not self._given_up and self.process == os.getpid()
+        return not self._given_up and self._process == os.getpid()
 
     def begin(self) -> None:
+        """A call begins."""
         with self._lock:
             self._calls += 1
 
-    def end(self, broken_off: bool) -> bool:
-        """Returns whether the client is to be closed now."""
+    def end(self, *, broken_off: bool) -> bool:
+        """A call is through. Returns whether the client is to be closed now."""
         with self._lock:
             self._calls -= 1
             self._given_up = self._given_up or broken_off
@@ -68,54 +77,15 @@ class _Lent:
             return first and self._calls == 0
 
 
-class BlockingClient(_Lent):
-    """A client that is lent to calls of any thread."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        super().__init__()
-        self.client = client
-
-    def __enter__(self) -> httpx.Client:
-        self.begin()
-        return self.client
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if self.end(kind is not None and not issubclass(kind, Exception)):
-            self.client.close()
-
-    def close(self) -> None:
-        """Close it, once the last call is through."""
-        if self.give_up():
-            self.client.close()
-
-
-class AsyncClient(_Lent):
-    """A client that is lent to the tasks of one loop."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        super().__init__()
-        self.client = client
-
-    async def __aenter__(self) -> httpx.AsyncClient:
-        self.begin()
-        return self.client
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if self.end(kind is not None and not issubclass(kind, Exception)):
-            await self.client.aclose()
-
-    async def close(self) -> None:
-        """Close it, once the last call is through."""
-        if self.give_up():
-            await self.client.aclose()
-
-
 class _OfLoop:
-    """The clients of one event loop, and the hooks that use them."""
+    """The clients of one event loop, the hooks that use them, and the places for calls."""
 
-    def __init__(self) -> None:
-        self.clients: dict[RetryClass, AsyncClient] = {}
+    def __init__(self, places: int) -> None:
+        self.clients: dict[RetryClass, _Lent[httpx.AsyncClient]] = {}
         self.holders: WeakSet[object] = WeakSet()
+        self.places = Places(places)
+        self.prepared = False
+        self.preparing: asyncio.Future[None] | None = None
 
 
 class Connections:
@@ -135,7 +105,7 @@ class Connections:
         self._lock = threading.RLock()
         self._context: ssl.SSLContext | None = None
         self._has_context = not needs_tls(settings)
-        self._clients: dict[RetryClass, BlockingClient] = {}
+        self._clients: dict[RetryClass, _Lent[httpx.Client]] = {}
         self._holders: WeakSet[object] = WeakSet()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
 
@@ -149,16 +119,33 @@ class Connections:
         """Whether no hook has them."""
         return not self._holders and not any(loop.holders for loop in self._loops.values())
 
-    def client(self, retry: RetryClass, holder: object) -> BlockingClient:
-        """The client for calls of a class; the holder has it until ``release``."""
+    @contextmanager
+    def client(self, retry: RetryClass, holder: object, deadline: Deadline) -> Iterator[httpx.Client]:
+        """The client for one call. The holder has it until ``release``.
+
+        Args:
+            retry: class of the call.
+            holder: the hook.
+            deadline: of the call.
+        """
         with self._lock:
             self._holders.add(holder)
             lent = self._clients.get(retry)
             if lent is None or not lent.usable:
                 transport = self._transport or BoundedTransport(self._ready_context(), self._limits(retry))
                 made = httpx.Client(transport=transport, follow_redirects=False, trust_env=False)
-                lent = self._clients[retry] = BlockingClient(made)
-            return lent
+                lent = self._clients[retry] = _Lent(made)
+            lent.begin()
+        broken_off = True
+        try:
+            yield lent.client
+            broken_off = False
+        except Exception:
+            broken_off = False
+            raise
+        finally:
+            if lent.end(broken_off=broken_off):
+                lent.client.close()
 
     def release(self, holder: object) -> None:
         """A hook no longer uses them: with the last one all connections are closed."""
@@ -168,42 +155,67 @@ class Connections:
                 return
             clients, self._clients = self._clients, {}
         for lent in clients.values():
-            lent.close()
+            if lent.give_up():
+                lent.client.close()
 
-    async def aclient(self, retry: RetryClass, holder: object) -> AsyncClient:
-        """As ``client``, for the running loop."""
-        from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
-
-        loop = get_running_loop()
-        if not self._has_context:
-            # Reading CA bundles takes tens of milliseconds: not on the loop.
-            await loop.run_in_executor(None, self._ready_context)
-        with self._lock:
-            for closed in [one for one in self._loops if one.is_closed()]:
-                del self._loops[closed]
-            of_loop = self._loops.setdefault(loop, _OfLoop())
-            of_loop.holders.add(holder)
+    @asynccontextmanager
+    async def aclient(self, retry: RetryClass, holder: object, deadline: Deadline) -> AsyncIterator[httpx.AsyncClient]:
+        """As ``client``, for the running loop. Raises httpx.PoolTimeout where no place is free by the deadline."""
+        of_loop = await self._of_running_loop()
+        of_loop.holders.add(holder)
+        await of_loop.places.take(deadline)
+        try:
             lent = of_loop.clients.get(retry)
             if lent is None or not lent.usable:
                 transport = self._transport or AsyncBoundedTransport(self._ready_context(), self._limits(retry))
                 made = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
-                lent = of_loop.clients[retry] = AsyncClient(made)
-            return lent
+                lent = of_loop.clients[retry] = _Lent(made)
+            lent.begin()
+            broken_off = True
+            try:
+                yield lent.client
+                broken_off = False
+            except Exception:
+                broken_off = False
+                raise
+            finally:
+                if lent.end(broken_off=broken_off):
+                    await lent.client.aclose()
+        finally:
+            of_loop.places.give_back()
 
     async def arelease(self, holder: object) -> None:
         """As ``release``, for the running loop."""
-        from asyncio import get_running_loop
-
-        with self._lock:
-            of_loop = self._loops.get(get_running_loop())
-            if of_loop is None:
-                return
-            of_loop.holders.discard(holder)
-            if of_loop.holders or not self.usable:
-                return
-            clients, of_loop.clients = of_loop.clients, {}
+        of_loop = await self._of_running_loop()
+        of_loop.holders.discard(holder)
+        if of_loop.holders or not self.usable:
+            return
+        clients, of_loop.clients = of_loop.clients, {}
         for lent in clients.values():
-            await lent.close()
+            if lent.give_up():
+                await lent.client.aclose()
+
+    async def _of_running_loop(self) -> _OfLoop:
+        from asyncio import get_running_loop, shield  # not needed by the blocking hook, and slow to import
+
+        loop = get_running_loop()
+        of_loop = self._loops.get(loop)
+        if of_loop is None:
+            with self._lock:
+                for closed in [one for one in self._loops if one.is_closed()]:
+                    del self._loops[closed]
+                of_loop = self._loops.setdefault(loop, _OfLoop(self._settings.max_connections))
+        while not of_loop.prepared:
+            # Reading CA bundles and importing takes tens of milliseconds: in a thread, and once for all tasks.
+            if of_loop.preparing is None or of_loop.preparing.done():
+                of_loop.preparing = loop.run_in_executor(None, self._prepare)
+            await shield(of_loop.preparing)
+            of_loop.prepared = True
+        return of_loop
+
+    def _prepare(self) -> None:
+        import_module("anyio._backends._asyncio")  # anyio does so at the first connection
+        self._ready_context()
 
     def _limits(self, retry: RetryClass) -> Limits:
         """Submits go over fresh connections: a stale one would make a routine submit ambiguous."""
@@ -219,17 +231,19 @@ class Connections:
             return self._context
 
 
-_shared: OrderedDict[Settings, Connections] = OrderedDict()
+_Alike = tuple[Settings, tuple[str | None, ...]]
+_shared: OrderedDict[_Alike, Connections] = OrderedDict()
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
 
 
 def shared_connections(settings: Settings) -> Connections:
     """The connections of all hooks of this process that reach the same server in the same way."""
-    alike = settings.with_changes(timeout=10.0, retry_budget=60.0, api_version="auto")
+    bare = settings.with_changes(timeout=10.0, retry_budget=60.0, api_version="auto")
+    alike = bare, tuple(os.environ.get(name) for name in (*BUNDLES, *VARIABLES))
     with _lock:
         connections = _shared.get(alike)
         if connections is None:
-            connections = _shared[alike] = Connections(alike)
+            connections = _shared[alike] = Connections(bare)
         _shared.move_to_end(alike)
         if len(_shared) > MOST_SETTINGS:
             for name in [name for name, one in _shared.items() if one.idle][: len(_shared) - MOST_SETTINGS]:

@@ -14,6 +14,10 @@ import httpx
 
 from ..api.errors import ConfigurationError
 
+VARIABLES = tuple(
+    name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (upper, upper.lower())
+)
+"""Of the environment; the lower-case one counts where both are set."""
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 

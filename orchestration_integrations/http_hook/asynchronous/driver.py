@@ -133,7 +133,7 @@ class AsyncDriver(HookBase):
     async def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
-        async with await self._reach().aclient(retry, self) as client:
+        async with self._reach().aclient(retry, self, deadline) as client:
             response = await client.send(request, stream=True)
             try:
                 return response, await aread_body(response, deadline)

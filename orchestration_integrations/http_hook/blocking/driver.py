@@ -134,7 +134,7 @@ class BlockingDriver(HookBase):
     def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
-        with self._reach().client(retry, self) as client:
+        with self._reach().client(retry, self, deadline) as client:
             response = client.send(request, stream=True)
             try:
                 return response, read_body(response, deadline)

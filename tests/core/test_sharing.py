@@ -1,0 +1,289 @@
+"""Hooks of a process share what costs; what is interrupted, forked or closed costs nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
+from orchestration_integrations.http_hook import connections, tls
+from tests.conftest import open_hook
+from tests.scripted import Got, ScriptedServer, instance, respond
+
+
+class Server:
+    """Gives tokens, and instances by their id."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.tokens = 0
+        self.pause = pause
+
+    def __call__(self, got: Got) -> Any:
+        if got.target.endswith("/oauth/token"):
+            self.tokens += 1
+            return respond(200, {"access_token": f"token-{self.tokens}", "expires_in": 3600})
+        time.sleep(self.pause)
+        return respond(200, instance(id=got.target.rsplit("/", 1)[1]))
+
+
+def credentials(server: ScriptedServer, **changes: Any) -> Settings:
+    return Settings(base_url=server.url, client_id="c", client_secret="s", **changes)
+
+
+def test_a_payments_hooks_fetch_one_token(kind: str) -> None:
+    """T8: three hooks made a payment, and fetched three tokens."""
+    answers = Server()
+    with ScriptedServer(answers) as server:
+        for timeout in (10.0, 4.0, 10.0):
+            hook = open_hook(kind, credentials(server, timeout=timeout))
+            assert hook.get_instance("i").id == "i"
+            hook.close()
+        assert answers.tokens == 1
+
+
+def test_many_tasks_of_one_loop_share_one_token_and_their_connections() -> None:
+    """W9: twenty deferred tasks fetched twenty tokens."""
+    answers = Server()
+
+    async def task(settings: Settings, number: int) -> str:
+        async with AsyncOrchestrationHttpHook(settings) as hook:
+            await hook.get_instance(f"i{number}")
+            await asyncio.sleep(0.05)
+            return (await hook.get_instance(f"i{number}")).id
+
+    async def main(settings: Settings) -> list[str]:
+        return await asyncio.gather(*[task(settings, number) for number in range(40)])
+
+    with ScriptedServer(answers) as server:
+        found = asyncio.run(main(credentials(server, max_connections=5)))
+        assert found == [f"i{number}" for number in range(40)]
+        assert answers.tokens == 1
+        reads = {got.connection for got in server.got if "/instances/" in got.target}
+        assert len(reads) <= 5
+
+
+def test_other_settings_share_nothing(kind: str) -> None:
+    answers = Server()
+    with ScriptedServer(answers) as server:
+        for scope in ("a", "b"):
+            open_hook(kind, credentials(server, scope=scope)).get_instance("i")
+        open_hook(kind, credentials(server, scope="b"), own_connections=True).get_instance("i")
+        assert answers.tokens == 3
+
+
+def test_each_hook_is_told_the_token_that_it_sends(kind: str) -> None:
+    """So that it can mask it: also one that another hook has fetched."""
+    told: list[str] = []
+    with ScriptedServer(Server()) as server:
+        open_hook(kind, credentials(server)).get_instance("i")
+        hook = open_hook(kind, credentials(server), on_token=told.append)
+        hook.get_instance("i")
+    assert told == ["token-1"]
+
+
+def test_a_hook_that_is_closed_leaves_the_others_alone() -> None:
+    with ScriptedServer(Server()) as server:
+        first, second = (OrchestrationHttpHook(base_url=server.url) for _ in range(2))
+        for hook in (first, second):
+            hook.get_instance("i")
+        first.close()
+        first.close()
+        second.get_instance("i")
+        assert len({got.connection for got in server.got}) == 1
+        second.close()
+        first.get_instance("i")
+        assert len({got.connection for got in server.got}) == 2
+
+
+def test_one_context_serves_all_hooks_and_none_is_made_without_tls(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S5: each deferred task read the certificates on the triggerer's loop, 20 ms each."""
+    made: list[str] = []
+    real = tls.ssl_context
+
+    def counted(settings: Settings) -> Any:
+        made.append(settings.base_url)
+        return real(settings)
+
+    monkeypatch.setattr(connections, "ssl_context", counted)
+    with ScriptedServer(Server()) as server:
+        for _ in range(3):
+            open_hook(kind, base_url=server.url).get_instance("i")
+        assert made == []
+        port = server.url.rsplit(":", 1)[1]
+        settings = Settings(base_url=f"https://127.0.0.1:{port}", timeout=0.3, retry_budget=0.3)
+        for _ in range(3):
+            with pytest.raises(Exception):  # noqa: B017, PT011  # the server speaks no TLS
+                open_hook(kind, settings).get_instance("i")
+        assert made == [settings.base_url]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_two_hundred_waits_do_not_stall_their_loop(scheme: str) -> None:
+    """S5: 200 deferred tasks stalled the triggerer by 4.1 s: what each of them did on the loop came in one go."""
+    OrchestrationHttpHook(base_url="http://127.0.0.1:1")  # a triggerer has imported by then
+
+    async def main(url: str) -> tuple[float, list[Any]]:
+        longest = 0.0
+        done = asyncio.Event()
+
+        async def watch() -> None:
+            nonlocal longest
+            while not done.is_set():
+                before = time.thread_time()
+                at = time.monotonic()
+                await asyncio.sleep(0.001)
+                # CPU time of this thread: what the loop did in one go, whatever else the machine does.
+                longest = max(longest, min(time.thread_time() - before, time.monotonic() - at))
+
+        async def task() -> Any:
+            async with AsyncOrchestrationHttpHook(
+                Settings(base_url=url, timeout=20, retry_budget=20 if scheme == "http" else 0.1)
+            ) as hook:
+                return await hook.get_instance("i")
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(0.01)
+        found = await asyncio.gather(*[task() for _ in range(200)], return_exceptions=True)
+        done.set()
+        await watching
+        return longest, found
+
+    with ScriptedServer(Server()) as server:
+        port = server.url.rsplit(":", 1)[1]
+        longest, found = asyncio.run(main(f"{scheme}://127.0.0.1:{port}"))
+        if scheme == "http":
+            assert {one.id for one in found} == {"i"}
+    before = time.thread_time()
+    httpx.create_ssl_context()
+    one_by_one = 200 * (time.thread_time() - before)
+    assert longest < one_by_one / 5, "a context of one's own for each, as it was"
+
+
+def test_a_forked_child_opens_its_own(kind: str) -> None:
+    """M2: answers went to either process, and a wait returned the success of another instance."""
+    with ScriptedServer(Server(pause=0.01)) as server:
+        hook = open_hook(kind, credentials(server))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: hook.get_instance(f"i{number}"), range(8)) if kind == "sync" else [])
+        hook.get_instance("before")
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            wrong = 99
+            try:
+                wrong = sum(hook.get_instance(f"child{n}").id != f"child{n}" for n in range(30))
+            finally:
+                os.write(writing, str(wrong).encode())
+                os._exit(0)
+        os.close(writing)
+        wrong = sum(hook.get_instance(f"parent{n}").id != f"parent{n}" for n in range(30))
+        with os.fdopen(reading) as pipe:
+            assert pipe.read() == "0"
+        os.waitpid(child, 0)
+        assert wrong == 0
+
+
+def test_a_fork_amid_another_threads_call_does_not_block_the_child() -> None:
+    """What another thread had locked stays locked in the child for ever."""
+    with ScriptedServer(Server(pause=0.002)) as server:
+        hook = OrchestrationHttpHook(credentials(server))
+        over = threading.Event()
+
+        def work() -> None:
+            while not over.is_set():
+                OrchestrationHttpHook(credentials(server)).get_instance("i")
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(10):
+                child = os.fork()
+                if child == 0:  # pragma: no cover
+                    signal.alarm(20)
+                    try:
+                        good = hook.get_instance(f"child{number}").id == f"child{number}"
+                    finally:
+                        os._exit(0 if good else 1)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_cancelled_calls_lose_no_places_in_the_pool() -> None:
+    """T3: ten times thirty calls that were cancelled after 2 ms; later every call failed after 60 s."""
+
+    async def main(url: str) -> str:
+        async with AsyncOrchestrationHttpHook(Settings(base_url=url, max_connections=5, timeout=3)) as hook:
+
+            async def hurried() -> None:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(hook.get_instance("i"), 0.002)
+
+            for _ in range(10):
+                await asyncio.gather(*[hurried() for _ in range(30)])
+            found = await asyncio.gather(*[hook.get_instance(f"i{n}") for n in range(20)])
+            return " ".join(one.id for one in found)
+
+    with ScriptedServer(Server(pause=0.005)) as server:
+        assert asyncio.run(main(server.url)) == " ".join(f"i{n}" for n in range(20))
+
+
+def test_an_interrupt_in_a_thread_loses_no_place_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration_integrations.http_hook import network
+
+    real = network.BoundedStream.read
+    interrupts = iter([True] * 8 + [False] * 1000)
+
+    def read(self: Any, max_bytes: int, timeout: Any = None) -> bytes:
+        if next(interrupts):
+            raise KeyboardInterrupt
+        return real(self, max_bytes, timeout)
+
+    monkeypatch.setattr(network.BoundedStream, "read", read)
+    with ScriptedServer(Server()) as server:
+        hook = OrchestrationHttpHook(Settings(base_url=server.url, max_connections=2, timeout=2))
+        for _ in range(8):
+            with pytest.raises(KeyboardInterrupt):
+                hook.get_instance("i")
+        assert hook.get_instance("i").id == "i"
+
+
+def test_a_hook_serves_one_loop_after_another() -> None:
+    with ScriptedServer(Server()) as server:
+        hook = AsyncOrchestrationHttpHook(credentials(server))
+        for _ in range(3):
+            assert asyncio.run(hook.get_instance("i")).id == "i"
+
+
+def test_settings_of_a_hook_can_be_pickled() -> None:
+    settings = Settings(base_url="https://o.example", client_id="c", client_secret="geheim")
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert "geheim" not in repr(settings)
+
+
+def test_idle_settings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_SETTINGS", 3)
+    answers = Server()
+    with ScriptedServer(answers) as server:
+        for number in range(6):
+            with OrchestrationHttpHook(credentials(server, scope=str(number))) as hook:
+                hook.get_instance("i")
+        with OrchestrationHttpHook(credentials(server, scope="0")) as hook:
+            hook.get_instance("i")
+        assert answers.tokens == 7
+        with OrchestrationHttpHook(credentials(server, scope="5")) as hook:
+            hook.get_instance("i")
+        assert answers.tokens == 7
