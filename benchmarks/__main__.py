@@ -101,7 +101,9 @@ def main() -> int:
     with served() as (url, instance_id):
         path = f"{url}/api/orchestration/instances/{instance_id}"
         sdk = SDK(server_url=url).orchestration.v1
-        with httpx.Client() as client, OrchestrationHttpHook(base_url=f"{url}/api/orchestration") as hook:
+        base_url = f"{url}/api/orchestration"
+        plain_sockets = OrchestrationHttpHook(base_url=base_url, transport=httpx.HTTPTransport())
+        with httpx.Client() as client, OrchestrationHttpHook(base_url=base_url) as hook, plain_sockets:
 
             def bare() -> object:
                 return client.get(path).json()
@@ -112,11 +114,16 @@ def main() -> int:
             def official() -> object:
                 return sdk.get_instance(request={"instance_id": instance_id})
 
+            def unbounded() -> object:
+                return plain_sockets.get_instance(instance_id)
+
             assert hook.get_instance(instance_id).state == "succeeded"
             measured = ratio(ours, bare, rounds=options.rounds, count=options.calls)
             kept.append(shown("CPU of get_instance / bare httpx.Client.get(...).json()", measured, 1.15))
             measured = ratio(ours, official, rounds=options.rounds, count=options.calls)
             kept.append(shown("CPU of get_instance / the same by formance-sdk-python", measured, 0.5))
+            measured = ratio(ours, unbounded, rounds=options.rounds, count=options.calls)
+            kept.append(shown("CPU of get_instance / the same without the bounded sockets", measured, 1.1))
     for statement in (BARE_IMPORT, HOOK_IMPORT):
         import_cpu(statement)
     turns = [(import_cpu(HOOK_IMPORT), import_cpu(BARE_IMPORT)) for _ in range(3 * options.rounds)]

@@ -179,19 +179,21 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
             self._http = self.fresh_conn()
         return self._http
 
-    def fresh_conn(self, *, masked: bool = True, **changes: Any) -> OrchestrationHttpHook:
-        """Another shared hook with its own connections, some settings changed.
+    def fresh_conn(self, *, masked: bool = True, apart: bool = False, **changes: Any) -> OrchestrationHttpHook:
+        """Another shared hook, some settings changed.
 
         Args:
             masked: register fetched tokens with Airflow's masker. False for a process that is being killed, where a
                 call to Airflow may hang.
+            apart: share neither connections nor a token with other hooks of this process.
             changes: settings by name.
         """
         from ..http_hook import OrchestrationHttpHook
 
         _quiet_requests()
         settings = self.settings().with_changes(**changes)
-        return OrchestrationHttpHook(settings, face=FACE, on_token=_mask_token if masked else None)
+        on_token = _mask_token if masked else None
+        return OrchestrationHttpHook(settings, face=FACE, on_token=on_token, own_connections=apart)
 
     async def get_async_conn(self) -> AsyncOrchestrationHttpHook:
         """The async twin; use it as an async context manager."""
@@ -199,13 +201,16 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
         _quiet_requests()
         loop = asyncio.get_running_loop()
         module = await loop.run_in_executor(None, import_module, "orchestration_integrations.http_hook")
+        await loop.run_in_executor(None, import_module, "orchestration_integrations.http_hook.plans")
         made: AsyncOrchestrationHttpHook = module.AsyncOrchestrationHttpHook(settings, face=FACE, on_token=_mask_token)
         return made
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the server answers and takes the credentials, with its URL and version, or what is wrong."""
         try:
-            http = self.fresh_conn(retry_budget=TEST_BUDGET, timeout=min(self.settings().timeout, TEST_BUDGET))
+            http = self.fresh_conn(
+                apart=True, retry_budget=TEST_BUDGET, timeout=min(self.settings().timeout, TEST_BUDGET)
+            )
         except OrchestrationError as error:
             return False, str(error)
         settings = http.settings

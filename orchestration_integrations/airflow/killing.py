@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError
+from ..procedures.wording import outcome_text
 from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
 from .owner import ASK_SECONDS, Interrupted
 from .run_records import mark_clear
-from .task_run import outcome_text
 
 if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
@@ -106,7 +106,7 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
 def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
     """Cancel by connections of its own: those of the interrupted code may be in any state."""
     try:
-        with task.hook.fresh_conn(masked=False, timeout=2.0, retry_budget=2.0) as http:
+        with task.hook.fresh_conn(masked=False, apart=True, timeout=2.0, retry_budget=2.0) as http:
             again = http.owning(run.request, store=run.keeper.store)
             again.take_over(run)
             outcome = http.perform(again.stop(seconds))

@@ -198,6 +198,7 @@ class HookBase:
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
+        read_budget: float = 120.0,
     ) -> Procedure[RunResult]:
         """The wait for an instance as a procedure, to be performed within another one. Arguments as for ``wait``."""
         return self.plans.waiting_for(
@@ -208,4 +209,5 @@ class HookBase:
             fail_after_attempts=fail_after_attempts,
             deadline=deadline,
             row_grace=row_grace,
+            read_budget=read_budget,
         )

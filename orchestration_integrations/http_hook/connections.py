@@ -30,7 +30,6 @@ from .deadline import Deadline
 from .places import Places
 from .proxies import VARIABLES
 from .tls import BUNDLES, needs_tls, ssl_context
-from .transport import AsyncBoundedTransport, BoundedTransport, Limits
 
 if TYPE_CHECKING:
     import asyncio
@@ -132,8 +131,7 @@ class Connections:
             self._holders.add(holder)
             lent = self._clients.get(retry)
             if lent is None or not lent.usable:
-                transport = self._transport or BoundedTransport(self._ready_context(), self._limits(retry))
-                made = httpx.Client(transport=transport, follow_redirects=False, trust_env=False)
+                made = httpx.Client(transport=self._blocking(retry), follow_redirects=False, trust_env=False)
                 lent = self._clients[retry] = _Lent(made)
             lent.begin()
         broken_off = True
@@ -167,8 +165,7 @@ class Connections:
         try:
             lent = of_loop.clients.get(retry)
             if lent is None or not lent.usable:
-                transport = self._transport or AsyncBoundedTransport(self._ready_context(), self._limits(retry))
-                made = httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+                made = httpx.AsyncClient(transport=self._async(retry), follow_redirects=False, trust_env=False)
                 lent = of_loop.clients[retry] = _Lent(made)
             lent.begin()
             broken_off = True
@@ -214,14 +211,27 @@ class Connections:
         return of_loop
 
     def _prepare(self) -> None:
+        import_module(".transport", __package__)
         import_module("anyio._backends._asyncio")  # anyio does so at the first connection
         self._ready_context()
 
-    def _limits(self, retry: RetryClass) -> Limits:
+    def _blocking(self, retry: RetryClass) -> httpx.BaseTransport:
+        from .transport import BoundedTransport  # httpcore: with the first call, as httpx does
+
+        given: httpx.BaseTransport | None = self._transport
+        return given or BoundedTransport(self._ready_context(), **self._limits(retry))
+
+    def _async(self, retry: RetryClass) -> httpx.AsyncBaseTransport:
+        from .transport import AsyncBoundedTransport
+
+        given: httpx.AsyncBaseTransport | None = self._transport
+        return given or AsyncBoundedTransport(self._ready_context(), **self._limits(retry))
+
+    def _limits(self, retry: RetryClass) -> dict[str, Any]:
         """Submits go over fresh connections: a stale one would make a routine submit ambiguous."""
         most = self._settings.max_connections
         submit = retry is RetryClass.SUBMIT
-        return Limits(most, 0 if submit else most, 0.0 if submit else IDLE_SECONDS)
+        return {"most": most, "idle": 0 if submit else most, "idle_seconds": 0.0 if submit else IDLE_SECONDS}
 
     def _ready_context(self) -> ssl.SSLContext | None:
         with self._lock:

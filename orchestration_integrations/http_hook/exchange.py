@@ -92,13 +92,14 @@ class Exchange:
 
     def request(self, call: Call[Any], deadline: Deadline, token: str | None = None) -> httpx.Request:
         """The request of a call. The body goes with a Content-Length: the server ignores a chunked one."""
-        headers = (self._submit_headers if call.retry is RetryClass.SUBMIT else self._read_headers).copy()
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        if call.body is not None:
-            headers["Content-Type"] = "application/json"
+        headers = self._submit_headers if call.retry is RetryClass.SUBMIT else self._read_headers
         url = f"{self._base_url}{call.path}?{call.query}" if call.query else self._base_url + call.path
-        return httpx.Request(call.method, url, headers=headers, content=call.body, extensions={"timeout": deadline})
+        made = httpx.Request(call.method, url, headers=headers, content=call.body, extensions={"timeout": deadline})
+        if token is not None:
+            made.headers["Authorization"] = f"Bearer {token}"
+        if call.body is not None:
+            made.headers["Content-Type"] = "application/json"
+        return made
 
     def result(self, call: Call[T], response: httpx.Response, body: bytes) -> T:
         """What the answer says. Raises the error that it means."""

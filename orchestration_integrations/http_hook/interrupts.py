@@ -8,7 +8,7 @@ from ..api.errors import OrchestrationError, summary
 from ..ownership.owned_run import OwnedRun
 from ..procedures.wording import cancel_text
 from .base import HookBase
-from .blocking.driver import BlockingDriver
+from .blocking_driver import BlockingDriver
 
 logger = logging.getLogger("orchestration_integrations.hook")
 

@@ -106,6 +106,7 @@ def once_of(
     poll_interval: float = 5.0,
     on_stage: Callable[[StageEvent], object] | None = None,
     fail_after_attempts: int | None = None,
+    read_budget: float = 120.0,
 ) -> Once:
     """The checked arguments of ``run_once``, as what performs it needs them."""
     if checkpoints:
@@ -115,7 +116,9 @@ def once_of(
     if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
     deadline = None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout")
-    plans.waiting("unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts)
+    plans.waiting(
+        "unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts, read_budget=read_budget
+    )
     wanted = OwnedRequest(
         workflow=workflow,
         variables=variables,
@@ -146,6 +149,7 @@ def once_of(
             on_stage=listener,
             fail_after_attempts=fail_after_attempts,
             deadline=deadline,
+            read_budget=read_budget,
         )
 
     once = Once(

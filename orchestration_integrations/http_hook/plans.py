@@ -30,6 +30,7 @@ from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, events, waiting
 from ..procedures.effects import Do, Procedure
+from ..procedures.limits import READ_BUDGET
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
 from ..procedures.start import unreleased
@@ -217,6 +218,7 @@ class Plans:
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
+        read_budget: float = READ_BUDGET,
     ) -> Procedure[RunResult]:
         """Wait for an instance. Arguments as for the hook's ``wait``."""
         state = self.waiting(
@@ -227,6 +229,7 @@ class Plans:
             fail_after_attempts=fail_after_attempts,
             deadline=deadline,
             row_grace=row_grace,
+            read_budget=read_budget,
         )
         outcome = "error"
         try:
@@ -251,6 +254,7 @@ class Plans:
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
+        read_budget: float = READ_BUDGET,
     ) -> waiting.Waiting:
         """The state of a wait, checked, for whoever feeds it. Sends nothing. Arguments as for ``wait``."""
         calls.get_instance(instance_id)  # refuses a bad id
@@ -274,6 +278,7 @@ class Plans:
             detail=detail,
             fail_after_attempts=fail_after_attempts,
             row_grace=row_grace,
+            read_budget=at_least_zero(read_budget, "read_budget"),
         )
 
     def send_event_when_ready(

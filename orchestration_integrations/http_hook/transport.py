@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import httpcore
 import httpx
@@ -37,16 +36,13 @@ _MEANINGS: dict[type[Exception], type[httpx.TransportError]] = {
 }
 
 
-@contextmanager
-def _as_of_httpx() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        for kind in type(error).__mro__:
-            meaning = _MEANINGS.get(kind)
-            if meaning is not None:
-                raise meaning(str(error)) from error
-        raise
+def _raise_as_of_httpx(error: Exception) -> NoReturn:
+    """Raise what a failure of httpcore is in httpx; any other stays what it is."""
+    for kind in type(error).__mro__:
+        meaning = _MEANINGS.get(kind)
+        if meaning is not None:
+            raise meaning(str(error)) from error
+    raise error
 
 
 def _request(request: httpx.Request) -> httpcore.Request:
@@ -82,21 +78,8 @@ class _Pools(Generic[P]):
         return list(self._by_proxy.values())
 
 
-class Limits:
-    """How many connections a pool keeps.
-
-    Args:
-        most: at once.
-        idle: without a request under way.
-        idle_seconds: how long.
-    """
-
-    def __init__(self, most: int, idle: int, idle_seconds: float) -> None:
-        self.arguments: dict[str, Any] = {
-            "max_connections": most,
-            "max_keepalive_connections": idle,
-            "keepalive_expiry": idle_seconds,
-        }
+def _limits(most: int, idle: int, idle_seconds: float) -> dict[str, Any]:
+    return {"max_connections": most, "max_keepalive_connections": idle, "keepalive_expiry": idle_seconds}
 
 
 def _proxy_arguments(proxy: httpx.Proxy) -> dict[str, Any]:
@@ -115,8 +98,10 @@ class _Body(httpx.SyncByteStream):
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
-        with _as_of_httpx():
+        try:
             yield from self._stream
+        except Exception as error:
+            _raise_as_of_httpx(error)
 
     def close(self) -> None:
         close = getattr(self._stream, "close", None)
@@ -129,12 +114,15 @@ class BoundedTransport(httpx.BaseTransport):
 
     Args:
         context: for TLS; None where no address needs one.
-        limits: of each pool.
+        most: connections of a pool at once.
+        idle: of these without a call under way.
+        idle_seconds: how long an idle one is kept.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, limits: Limits) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, most: int, idle: int, idle_seconds: float) -> None:
         def make(proxy: httpx.Proxy | None) -> httpcore.ConnectionPool:
-            shared = {"ssl_context": context, "network_backend": BoundedBackend(), **limits.arguments}
+            limits = _limits(most, idle, idle_seconds)
+            shared = {"ssl_context": context, "network_backend": BoundedBackend(), **limits}
             if proxy is None:
                 return httpcore.ConnectionPool(**shared)
             kind = httpcore.SOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.HTTPProxy
@@ -145,8 +133,10 @@ class BoundedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
         pool = self._pools.of(request.url)
-        with _as_of_httpx():
+        try:
             answer = pool.handle_request(_request(request))
+        except Exception as error:
+            _raise_as_of_httpx(error)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -165,9 +155,11 @@ class _AsyncBody(httpx.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_of_httpx():
+        try:
             async for part in self._stream:
                 yield part
+        except Exception as error:
+            _raise_as_of_httpx(error)
 
     async def aclose(self) -> None:
         close = getattr(self._stream, "aclose", None)
@@ -178,9 +170,13 @@ class _AsyncBody(httpx.AsyncByteStream):
 class AsyncBoundedTransport(httpx.AsyncBaseTransport):
     """For ``httpx.AsyncClient``. Arguments as of ``BoundedTransport``."""
 
-    def __init__(self, context: ssl.SSLContext | None, limits: Limits) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, most: int, idle: int, idle_seconds: float) -> None:
         def make(proxy: httpx.Proxy | None) -> httpcore.AsyncConnectionPool:
-            shared = {"ssl_context": context, "network_backend": AsyncBoundedBackend(), **limits.arguments}
+            shared = {
+                "ssl_context": context,
+                "network_backend": AsyncBoundedBackend(),
+                **_limits(most, idle, idle_seconds),
+            }
             if proxy is None:
                 return httpcore.AsyncConnectionPool(**shared)
             kind = httpcore.AsyncSOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.AsyncHTTPProxy
@@ -191,8 +187,10 @@ class AsyncBoundedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
         pool = self._pools.of(request.url)
-        with _as_of_httpx():
+        try:
             answer = await pool.handle_async_request(_request(request))
+        except Exception as error:
+            _raise_as_of_httpx(error)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,

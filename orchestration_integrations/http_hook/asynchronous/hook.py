@@ -170,6 +170,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
+        read_budget: float = 120.0,
     ) -> RunResult:
         """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
 
@@ -182,6 +183,8 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             deadline: epoch seconds, instead of ``timeout``.
             row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
                 for an id that this hook was given by the server.
+            read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
+                The run goes on.
 
         Returns:
             The instance, which succeeded, and what it moved.
@@ -190,7 +193,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             InstanceFailedError, InstanceCancelledError: how it ended.
             InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
             WaitTimeoutError: it was still running at the deadline, or could not be read then.
-            StateUnknownError: it could not be read for two minutes.
+            StateUnknownError: it could not be read for ``read_budget`` seconds.
             NotFoundError: there is no such instance.
         """
         with telemetry.span("wait", instance_id=instance_id):
@@ -203,6 +206,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                     fail_after_attempts=fail_after_attempts,
                     deadline=deadline,
                     row_grace=row_grace,
+                    read_budget=read_budget,
                 )
             )
 
@@ -248,7 +252,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                 the end of its asyncio task, or by an exception of ``on_stage``.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
-                (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``.
+                (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``, ``read_budget``.
 
         Returns:
             The instance, which succeeded, and what it moved.

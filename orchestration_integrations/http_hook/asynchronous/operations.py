@@ -9,7 +9,7 @@ from ...api import calls
 from ...api.calls import Call
 from ...api.definitions import validated_definition
 from ...api.models import ActivityRun, Instance, Occurrence, ServerInfo, StageRun, Trigger, Workflow
-from .driver import AsyncDriver
+from ..asynchronous_driver import AsyncDriver
 
 
 class AsyncOperations(AsyncDriver):

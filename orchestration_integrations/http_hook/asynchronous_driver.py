@@ -7,16 +7,16 @@ from typing import Any, TypeVar, cast
 
 import httpx
 
-from ... import telemetry
-from ...api.calls import Call, RetryClass
-from ...api.errors import OrchestrationError
-from ...procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
-from ..base import HookBase
-from ..callbacks import acall, atell
-from ..deadline import Deadline
-from ..exchange import aread_body, failure_of
-from ..retrying import async_retrying, may_repeat
-from ..steps import Ended, advance
+from .. import telemetry
+from ..api.calls import Call, RetryClass
+from ..api.errors import OrchestrationError
+from ..procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
+from .base import HookBase
+from .callbacks import acall, atell
+from .deadline import Deadline
+from .exchange import aread_body, failure_of
+from .retrying import async_retrying, may_repeat
+from .steps import Ended, advance
 
 T = TypeVar("T")
 D = TypeVar("D", bound="AsyncDriver")
