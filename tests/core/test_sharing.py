@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -276,6 +277,7 @@ def test_settings_of_a_hook_can_be_pickled() -> None:
 
 def test_idle_settings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_SETTINGS", 3)
+    monkeypatch.setattr(connections, "_shared", OrderedDict())
     answers = Server()
     with ScriptedServer(answers) as server:
         for number in range(6):
