@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 try:
     import typer
 except ImportError:
-    sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli,server]'")
+    sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli]'")
 
 if TYPE_CHECKING:
     from .ownership.record import RunRecord
@@ -23,7 +23,9 @@ app = typer.Typer(
     help="Run money flows on a Formance Orchestration server.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # they may hold a token
 )
+_NEEDS = "needs an extra: pip install 'orchestration-integrations[cli,server]'"
 
 
 @app.callback()
@@ -36,7 +38,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     generation: Annotated[int, typer.Option(min=1, max=3, help="Which generation of the server to imitate.")] = 2,
-    db: Annotated[str | None, typer.Option(help="SQLite file to keep everything in; without, in memory.")] = None,
+    db: Annotated[str | None, typer.Option(help="SQLite file that keeps everything; default: memory.")] = None,
     token: Annotated[
         str | None,
         typer.Option(help="Demand this bearer token, or one issued for it as a client secret (any client id)."),
@@ -44,26 +46,26 @@ def serve(
     faults: Annotated[bool, typer.Option("--faults", help="Serve the control calls under /_control/.")] = False,
 ) -> None:
     """Start the embedded server; prints its URL on a line of its own and serves until SIGINT or SIGTERM."""
-    from .server.embedded import EmbeddedServer
-
-    told = threading.Event()
+    try:
+        from .server.embedded import EmbeddedServer
+    except ImportError as error:
+        _fail(f"serve {_NEEDS} ({error})", 1)
+    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stop.set())
     try:
         server = EmbeddedServer(
             cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
         )
         server.start()
     except OSError as error:
-        typer.echo(f"cannot listen on {host}:{port}: {error}", err=True)
-        raise typer.Exit(1) from None
+        _fail(f"cannot listen on {host}:{port}: {error}", 1)
     except sqlite3.Error as error:
-        typer.echo(f"cannot use {db} as a database: {error}", err=True)
-        raise typer.Exit(1) from None
+        _fail(f"cannot use {db} as a database: {error}", 1)
     sys.stdout.write(server.url + "\n")
     sys.stdout.flush()
     try:
-        told.wait()
+        stop.wait()
     finally:
         server.stop()
 
@@ -73,23 +75,24 @@ def unreleased(
     workflow_id: Annotated[str, typer.Argument(help="A gated workflow.")],
     url: Annotated[str | None, typer.Option(help="Base URL of the server; default: ORCHESTRATION_URL.")] = None,
 ) -> None:
-    """List runs that were created and never released: what lost submits leave behind. They move nothing."""
-    from rich.console import Console
-    from rich.table import Table
+    """List the runs that were created and never released, which lost submits leave behind. They move nothing.
 
+    One line for each run, separated by tabs: instance, run key, when the instance was created. Credentials and all
+    other settings come from the environment (ORCHESTRATION_TOKEN, ORCHESTRATION_CLIENT_ID …), also with --url.
+    """
     from .api.errors import OrchestrationError
     from .http_hook import OrchestrationHttpHook
+    from .settings import Settings
 
     try:
-        with OrchestrationHttpHook(base_url=url) as hook:
+        with OrchestrationHttpHook(Settings.from_env(base_url=url)) as hook:
             rows = hook.list_unreleased(workflow_id)
     except OrchestrationError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    table = Table("instance", "run key", "created")
+        _fail(str(error), 1)
     for instance, key in rows:
-        table.add_row(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
-    Console().print(table if rows else "no run waits for its release")
+        _line(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
+    if not rows:
+        typer.echo("no run waits for its release", err=True)
 
 
 runs = typer.Typer(help="The records that run_once keeps in a SQLite file.", no_args_is_help=True)
@@ -123,14 +126,22 @@ def _record(store: SqliteRunStore, key: str) -> RunRecord:
     return record
 
 
-def _fail(why: str) -> NoReturn:
+def _fail(why: str, code: int = 2) -> NoReturn:
     typer.echo(why, err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
+
+
+def _line(*fields: str) -> None:
+    """One line of a list. What a terminal would obey, and what would break the line, is shown and not sent."""
+    typer.echo("\t".join(repr(field)[1:-1] if not field.isprintable() else field for field in fields))
 
 
 @runs.command("list")
 def list_runs(store: StoreOption) -> None:
-    """One line for each key, by tabs: key, state of its record, how it ended, instance, when that was created."""
+    """List the keys: one line each, separated by tabs.
+
+    The fields are the key, the state of its record, how its run ended, the instance, and when that was created.
+    """
     from .api.errors import UnreadableRecordError
 
     try:
@@ -140,14 +151,14 @@ def list_runs(store: StoreOption) -> None:
     for record in records:
         created = record.created_at.isoformat(timespec="seconds") if record.created_at is not None else "-"
         state = f"{record.state}{' (settled)' if record.settled else ''}"
-        typer.echo(f"{record.key}\t{state}\t{record.end or '-'}\t{record.instance_id or '-'}\t{created}")
+        _line(record.key, state, record.end or "-", record.instance_id or "-", created)
     if not records:
         typer.echo("no key is on record", err=True)
 
 
 @runs.command()
 def show(key: KeyArgument, store: StoreOption) -> None:
-    """All that is on record of a key, as JSON."""
+    """Show all that is on record of a key, as JSON."""
     import json
 
     typer.echo(json.dumps(_record(_store(store), key).to_json(), indent=2))

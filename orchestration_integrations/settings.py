@@ -1,13 +1,14 @@
 """Where the server is and how to talk to it: one normaliser for code, environment and connection forms.
 
-Every way in ends in ``Settings(...)``, which coerces strictly (``"false"`` is false, ``"maybe"`` an
-error that names the field), so that a form that only knows text means the same as code.
+All of them end in ``Settings(...)``, which converts strictly (``"false"`` is false, ``"maybe"`` is an error that
+names the field). So a form that only knows text means the same as code.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -29,12 +30,15 @@ _ENVIRONMENT = {
     "cert": "ORCHESTRATION_CERT",
     "timeout": "ORCHESTRATION_TIMEOUT",
     "retry_budget": "ORCHESTRATION_RETRY_BUDGET",
+    "max_connections": "ORCHESTRATION_MAX_CONNECTIONS",
 }
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _SECRETS = ("token", "client_secret")
+_AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?", re.ASCII)
+_HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 MASK = "**********"
 """What a secret field reads where a framework has masked it."""
 
@@ -97,16 +101,28 @@ class Settings(msgspec.Struct, frozen=True):
         put("max_connections", _count(self.max_connections, "max_connections"))
 
     @classmethod
-    def from_env(cls) -> Settings:
+    def from_env(cls, **given: Any) -> Settings:
         """Settings from ``ORCHESTRATION_URL``, ``_TOKEN``, ``_CLIENT_ID``, ``_CLIENT_SECRET``, ``_TOKEN_URL``, …
 
+        Args:
+            given: fields by name, each instead of its variable. None means "not given". A token that is given replaces
+                the client id and secret of the environment, and they replace its token.
+
         Raises:
-            ConfigurationError: ``ORCHESTRATION_URL`` is not set, or a value is wrong.
+            ConfigurationError: no base URL is given and ``ORCHESTRATION_URL`` is not set, or a value is wrong.
         """
-        given = {name: os.environ[var] for name, var in _ENVIRONMENT.items() if os.environ.get(var, "").strip()}
-        if "base_url" not in given:
+        fields: dict[str, Any] = {name: os.environ.get(variable, "") for name, variable in _ENVIRONMENT.items()}
+        fields = {name: text for name, text in fields.items() if text.strip()}
+        given = {name: value for name, value in given.items() if value is not None}
+        if "token" in given:
+            fields.pop("client_id", None)
+            fields.pop("client_secret", None)
+        elif "client_id" in given or "client_secret" in given:
+            fields.pop("token", None)
+        fields.update(given)
+        if "base_url" not in fields:
             raise ConfigurationError("base_url: give it, or set ORCHESTRATION_URL", field="base_url")
-        return cls(**given)  # type: ignore[arg-type]
+        return cls.from_fields(fields)
 
     @classmethod
     def from_fields(cls, given: Mapping[str, Any]) -> Settings:
@@ -129,6 +145,10 @@ class Settings(msgspec.Struct, frozen=True):
             changes.setdefault("token_url", None)
         return replace(self, **changes)
 
+    def without_secrets(self) -> Settings:
+        """A copy that names the server and how to talk to it, without any credentials."""
+        return replace(self, token=None, client_id=None, client_secret=None)
+
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _SECRETS)
         return f"Settings({', '.join(shown)})"
@@ -145,52 +165,91 @@ def _token_url(base_url: str) -> str:
 
 
 def normalised_url(url: object, name: str) -> str:
-    """Scheme, lower-case host, port and path without trailing slashes. Raises ConfigurationError."""
+    """An address in its one spelling: scheme, lower-case ASCII host, port, and path without trailing slashes.
+
+    Args:
+        url: with or without a scheme. A host in other letters than ASCII is written as IDNA (``xn--…``).
+        name: of the field, for messages.
+
+    Raises:
+        ConfigurationError: the text is no address that HTTP can use; ``field`` is ``name``.
+    """
     if not isinstance(url, str) or not url.strip():
         raise ConfigurationError(f"{name}: must be a non-empty text", field=name)
     text = url.strip()
-    if any(char.isspace() or ord(char) < 32 for char in text):
+    if any(char.isspace() for char in text):
         raise ConfigurationError(f"{name}: contains white space", field=name)
+    if not text.isprintable():
+        raise ConfigurationError(f"{name}: contains a character that cannot be printed; remove it", field=name)
     scheme, sep, rest = text.partition("://")
     if not sep:
         scheme, rest = "", text
     scheme = scheme.lower()
     if scheme not in ("", "http", "https"):
         raise ConfigurationError(f"{name}: the scheme must be http or https", field=name)
-    bare, slash, path = rest.partition("/")
-    if bare.count(":") > 1 and not bare.startswith("["):
-        bare = f"[{bare}]"  # an IPv6 address without its brackets
-    try:
-        parts = urlsplit(f"//{bare}{slash}{path}")
-        host, port = parts.hostname, parts.port
-        if bare.startswith("["):
-            ipaddress.IPv6Address((host or "").partition("%")[0])
-    except ValueError:
-        raise ConfigurationError(f"{name}: no valid host and port", field=name) from None
-    if "@" in bare:
-        raise ConfigurationError(
-            f"{name}: must not contain a user or password; use client_id and client_secret", field=name
-        )
-    try:
-        (host or "").encode("idna")
-    except UnicodeError:
-        raise ConfigurationError(f"{name}: no valid host", field=name) from None
-    if not host:
-        raise ConfigurationError(f"{name}: has no host", field=name)
-    if parts.query or parts.fragment or "?" in rest or "#" in rest:
+    if "?" in rest or "#" in rest:
         raise ConfigurationError(f"{name}: must not contain a query or a fragment", field=name)
-    scheme = scheme or ("http" if _is_loopback(host) else "https")
+    if "\\" in rest:
+        raise ConfigurationError(f"{name}: contains a backslash; separate its parts by /", field=name)
+    authority, _, path = rest.partition("/")
+    host, port = _host_and_port(authority, name)
+    scheme = scheme or ("http" if is_loopback(host) else "https")
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = f":{port}" if port is not None and port != {"http": 80, "https": 443}[scheme] else ""
-    segments = [segment for segment in parts.path.split("/") if segment]
-    if any(segment in (".", "..") for segment in segments):
+    segments = [segment for segment in path.split("/") if segment]
+    if any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments):
         raise ConfigurationError(f"{name}: the path must not contain . or ..", field=name)
     if name == "base_url" and segments and segments[-1] == "v2":
         raise ConfigurationError(f"{name}: leave out the trailing /v2; api_version chooses it", field=name)
     return f"{scheme}://{shown_host}{shown_port}" + "".join(f"/{segment}" for segment in segments)
 
 
-def _is_loopback(host: str) -> bool:
+def _host_and_port(authority: str, name: str) -> tuple[str, int | None]:
+    if "@" in authority:
+        raise ConfigurationError(
+            f"{name}: must not contain a user or password; use client_id and client_secret", field=name
+        )
+    if authority.count(":") > 1 and not authority.startswith("["):
+        authority = f"[{authority}]"  # an IPv6 address without its brackets
+    parts = _AUTHORITY.fullmatch(authority)
+    port = int(parts["port"]) if parts and parts["port"] else None
+    if parts is None or not 0 < (port or 1) < 2**16:
+        raise ConfigurationError(f"{name}: no valid host and port", field=name)
+    if parts["v6"] is not None:
+        try:
+            ipaddress.IPv6Address(parts["v6"])
+        except ValueError:
+            raise ConfigurationError(f"{name}: no valid IPv6 address", field=name) from None
+        return parts["v6"].lower(), port
+    host = parts["host"].lower()
+    if not host:
+        raise ConfigurationError(f"{name}: has no host", field=name)
+    return _ascii_host(host, name), port
+
+
+def _ascii_host(host: str, name: str) -> str:
+    """A host name in the letters that the name system knows."""
+    ascii_host = host
+    if not host.isascii():
+        import idna  # of httpx; slow to import, and hardly ever needed
+
+        try:
+            ascii_host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            raise ConfigurationError(f"{name}: {host!r} is no valid host name", field=name) from None
+    labels = ascii_host.removesuffix(".").split(".")
+    if len(ascii_host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+        raise ConfigurationError(f"{name}: {host!r} is no valid host name", field=name)
+    if all(label.isdecimal() for label in labels):
+        try:
+            ipaddress.IPv4Address(ascii_host)
+        except ValueError:
+            raise ConfigurationError(f"{name}: {host!r} is no valid IPv4 address", field=name) from None
+    return ascii_host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host (an IPv6 address without its brackets) is this machine by its very name."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -244,6 +303,10 @@ def _text_or_none(value: object, name: str) -> str | None:
             )
         if name == "token" and not is_header_safe(text):
             raise ConfigurationError(f"{name}: contains characters that no HTTP header can carry", field=name)
+    if not all(char.isprintable() for char in text):
+        raise ConfigurationError(
+            f"{name}: contains a line break or another character that cannot be printed; remove it", field=name
+        )
     return text
 
 
@@ -260,6 +323,8 @@ def _verify(value: object) -> bool | str:
                 f"verify: must be true, false or the path of a CA bundle; {_shown(value)} is none of these",
                 field="verify",
             )
+        if not os.access(path, os.R_OK):
+            raise ConfigurationError(f"verify: the CA bundle {path!r} cannot be read", field="verify")
         return path
     return boolean(value, "verify")
 
@@ -276,8 +341,10 @@ def _cert(value: object) -> str | tuple[str, str] | None:
         raise ConfigurationError("cert: must be a path or a pair of paths (certificate, key)", field="cert")
     expanded = tuple(os.path.expanduser(path) for path in paths)
     for path in expanded:
-        if not os.path.exists(path):
+        if not os.path.isfile(path):
             raise ConfigurationError(f"cert: there is no file {path!r}", field="cert")
+        if not os.access(path, os.R_OK):
+            raise ConfigurationError(f"cert: the file {path!r} cannot be read", field="cert")
     return (expanded[0], expanded[1]) if len(expanded) == 2 else expanded[0]
 
 

@@ -15,6 +15,7 @@ The server's generation is 2; ask for others with a marker, several of them run 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MARKER = "orchestration_generation"
 _GENERATIONS = (1, 2, 3)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,10 +51,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def orchestration_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
-    """A server of its own for each test, on loopback, in memory; by indirect parametrization of another generation."""
+    """A server for one test, on loopback and in memory. Indirect parametrization chooses another generation.
+
+    While it runs, ``NO_PROXY`` names this machine: no client of the test reaches the server through a proxy.
+    """
     from .server import EmbeddedServer
 
-    with EmbeddedServer(generation=getattr(request, "param", 2)) as server:
+    with EmbeddedServer(generation=getattr(request, "param", 2)) as server, pytest.MonkeyPatch.context() as patch:
+        for variable in ("NO_PROXY", "no_proxy"):  # some clients read one, some the other
+            hosts = [os.environ.get(variable, ""), *_LOOPBACK]
+            patch.setenv(variable, ",".join(host for host in hosts if host))
         yield server
 
 

@@ -81,28 +81,13 @@ def seconds_of(value: float | timedelta | None, name: str) -> float | None:
     return float(value)
 
 
-def read_definition(definition: Any, path: Any) -> Mapping[str, Any]:
-    """A definition given as a mapping, as text or as a file.
-
-    Raises:
-        ValidationError: it is none, or the file can't be read.
-    """
-    from ..api.yaml_text import parse_definition
-
-    if definition in (None, ""):
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValidationError(f"path: {path!r} cannot be read: {error}", path="path") from None
-        found = parse_definition(text, str(path))
-    elif isinstance(definition, str):
-        found = parse_definition(definition)
-    else:
-        found = definition
-    if not isinstance(found, Mapping) or not found:
-        raise ValidationError(f"a definition must be a mapping, not a {type(found).__name__}", path="definition")
-    return found
+def definition_folders(operator: Any) -> list[str]:
+    """Where a relative ``path`` is looked for: the folder of the DAG's file, then its ``template_searchpath``."""
+    if not operator.has_dag():
+        return []
+    dag = operator.dag
+    searched = dag.template_searchpath or []
+    return [dag.folder, *([searched] if isinstance(searched, str) else searched)]
 
 
 def instance_ids(given: Any) -> tuple[list[str], bool]:

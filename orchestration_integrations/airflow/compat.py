@@ -148,6 +148,32 @@ def _text(state: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
+def first_start(context: Any) -> float | None:
+    """Epoch seconds at which a rescheduled sensor's try began; None where it was not rescheduled yet."""
+    ti = context["ti"]
+    if AIRFLOW_3:
+        first = ti.get_first_reschedule_date(context)
+    else:
+        from airflow.models.taskreschedule import TaskReschedule
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            first = (
+                session.query(TaskReschedule.start_date)
+                .filter(
+                    TaskReschedule.dag_id == ti.dag_id,
+                    TaskReschedule.task_id == ti.task_id,
+                    TaskReschedule.run_id == ti.run_id,
+                    TaskReschedule.map_index == ti.map_index,
+                    TaskReschedule.try_number == ti.try_number,
+                )
+                .order_by(TaskReschedule.id.asc())
+                .limit(1)
+                .scalar()
+            )
+    return None if first is None else float(first.timestamp())
+
+
 def is_timeout_of_airflow(error: BaseException | None) -> bool:
     """Whether Airflow has ended the task by ``execution_timeout``: its ``on_kill`` is called then, too."""
     return error is not None and any(one.__name__ == "AirflowTaskTimeout" for one in type(error).__mro__)
@@ -205,6 +231,7 @@ __all__ = [
     "attempt_of",
     "conf",
     "default_deferrable",
+    "first_start",
     "get_async_connection",
     "is_deferral_timeout",
     "is_timeout_of_airflow",

@@ -1,4 +1,4 @@
-"""Errors as Airflow should take them: which are not tried again, and what they say of a run that may go on.
+"""Errors as Airflow needs them: which ones it does not retry, and what they say about a run that may still be running.
 
 Each error that no further try can mend is both: the error of this package with its attributes, and Airflow's
 fail-exception.
@@ -105,7 +105,7 @@ def told(error: OrchestrationError) -> OrchestrationError:
 
 
 def final(error: OrchestrationError) -> OrchestrationError:
-    """The same error as one that Airflow does not retry; as it is where there is no such class."""
+    """The same error as a class that Airflow does not retry; the error itself if there is no such class."""
     kind = _FINAL.get(type(error))
     if kind is None:
         return error
@@ -117,7 +117,7 @@ def final(error: OrchestrationError) -> OrchestrationError:
 
 
 def with_advice(error: OrchestrationError, instance_id: str | None, retry_follows: bool, rerun: bool) -> None:
-    """Complete a message by what a user of Airflow does about it, or needs to know: once, and nothing else.
+    """Add to a message what a user of Airflow can do about it or needs to know: one advice, once.
 
     Args:
         error: is changed.
@@ -129,7 +129,7 @@ def with_advice(error: OrchestrationError, instance_id: str | None, retry_follow
         remedy = "let it retry" if rerun and retry_follows else "clear the task"
         error.args = (f"{error.told}; to run anew, {remedy}",)
     elif instance_id is not None and isinstance(error, _LEAVES_A_RUN):
-        goes_on = "the next try goes on with it" if retry_follows else "no retry follows"
+        goes_on = "the next try continues with it" if retry_follows else "no retry follows"
         message = str(error)
         name = "it" if instance_id in message else f"instance {instance_id}"
         error.args = (f"{message}; {name} may still run ({goes_on})",)

@@ -56,14 +56,14 @@ def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
     task.calls.kill()
     means = means or task.owner.killed()
     if means == "drained" and (AIRFLOW_3 or task.attempt.retry_follows):
-        goes_on = "this process goes on" if AIRFLOW_3 else "the next try goes on with it"
+        goes_on = "this process continues" if AIRFLOW_3 else "the next try continues with it"
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
         task.calls.go_on()
         return
     if means in ("succeeded", "superseded"):
         task.owner.give_up("superseded")
         why = "the task was marked as a success" if means == "succeeded" else "another try has the task"
-        task.log.warning("killed: %s; %s is left alone and goes on", why, _subject(task))
+        task.log.warning("killed: %s; %s is left alone and keeps running", why, _subject(task))
     else:
         task.owner.give_up("unwanted")
         marking = threading.Thread(target=_mark, args=(task,), daemon=True)

@@ -16,8 +16,9 @@ from ..api.errors import (
     OwnerUnreachableError,
     ValidationError,
 )
-from ..api.models import CancelOutcome, Instance
-from .arguments import instance_ids, read_definition
+from ..definition_files import read_definition
+from ..procedures.wording import cancel_summary
+from .arguments import definition_folders, instance_ids
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -30,10 +31,10 @@ from .compat import (
 )
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .links import instance_url
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
-from .summary import moved_summary
 from .task_run import DEFER_MARGIN
 
 SEND_SECONDS = 60.0
@@ -52,7 +53,8 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
 
     Args:
         definition: mapping, or YAML or JSON text. One of this and path.
-        path: file with a definition.
+        path: of a file with a definition; a relative one is looked for in the folder of the DAG's file, then in the
+            DAG's ``template_searchpath``.
         gate: put a gate before its first stage, which makes starting its runs exactly-once.
         orchestration_conn_id: the connection.
 
@@ -81,10 +83,9 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> str:
         """Ensure it."""
         try:
-            if (self.definition in (None, "")) == (self.path in (None, "")):
-                raise ValidationError("give exactly one of definition and path", path="definition")
+            definition = read_definition(self.definition, self.path, folders=definition_folders(self))
             with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
-                ensured = http.ensure_workflow(read_definition(self.definition, self.path), gate=self.gate)
+                ensured = http.ensure_workflow(definition, gate=self.gate)
         except OrchestrationError as error:
             raise told(error) from error.__cause__
         self.log.info("workflow %s %s", ensured.workflow.id, "was created" if ensured.created else "is reused")
@@ -95,7 +96,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
     """Send an event to the stage of an instance that waits for it, and see that it was taken.
 
     Args:
-        instance_id: whom to send it to.
+        instance_id: the instance that is to receive it.
         event: its name.
         stage: number of the stage that is meant, where several wait for the same name.
         timeout: seconds from the start of the try for the stage to listen and the event to be taken; None for no limit.
@@ -150,7 +151,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Send it, whatever the triggerer saw: the delivery looks for itself."""
         said = event if isinstance(event, Mapping) else {}
-        self.log.info("the triggerer says: %s %s", said.get("status"), said.get("message"))
+        self.log.info("the triggerer reported: %s %s", said.get("status"), said.get("message"))
         try:
             return self._send(context, deadline)
         except OrchestrationError as error:
@@ -216,6 +217,8 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             timeout = SEND_SECONDS
         sending = _Sending(context, self.instance_id, self.event)
         with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
+            url = instance_url(http.settings.base_url, self.instance_id)
+            self.log.info("sending event %r to instance %s once it listens: %s", self.event, self.instance_id, url)
             if sending.tried and stage is not None and _waits_often(http, self.instance_id, self.event):
                 raise EventNotDeliveredFailure(
                     f"an earlier try may have sent {self.event!r} to instance {self.instance_id}, and several stages "
@@ -229,7 +232,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
                 )
             except EventNotDeliveredError as error:
                 if sending.tried and _is_past(error):
-                    self.log.warning("an earlier try, or someone else, has delivered it already: %s", error)
+                    self.log.warning("an earlier try or another sender has already delivered it: %s", error)
                     instance = http.get_instance(self.instance_id)
                 elif error.reason == "not_ready":
                     raise
@@ -305,10 +308,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     """Cancel an instance and say what is true afterwards. Meant for a trigger rule or as a teardown.
 
     Args:
-        instance_id: whom to cancel; a list, or its text as a template renders it, cancels each. Nothing (None, empty,
-            the text "None") skips the task.
-        fail_if_not_confirmed: fail where it was not seen to end. Default False: the outcome says so.
-        timeout: seconds for it, or for all of a list together, to end; 15.
+        instance_id: the instance to cancel, or a list of them (also as the text that a template makes of a list).
+            Nothing (None, empty, the text "None") skips the task.
+        fail_if_not_confirmed: fail if an instance was not seen to end. Default False: the outcome says so.
+        timeout: seconds for the instance, or for all of a list together, to end; default 15.
         orchestration_conn_id: the connection.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
@@ -348,7 +351,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             if several:
                 all_told = cancel_all({"": http}, [("", one) for one in ids], self.timeout)
                 for (_, one), outcome in all_told.items():
-                    outcomes.append(_unsure(one, outcome) if isinstance(outcome, str) else cancel_summary(one, outcome))
+                    outcomes.append(cancel_summary(one, outcome))
                     if isinstance(outcome, str):
                         self.log.error("instance %s may still run: %s", one, outcome)
             else:
@@ -358,35 +361,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
                     raise told(error) from error.__cause__
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]
         if unsure and self.fail_if_not_confirmed:
-            raise AirflowException(f"not all was cancelled, it may still run; not seen to end: {', '.join(unsure)}")
+            raise AirflowException(f"these instances were not seen to end and may still run: {', '.join(unsure)}")
         if not several:
             return outcomes[0]
         return {"status": worst_of(outcomes), "instances": outcomes}
-
-
-def _unsure(instance_id: str, why: str) -> dict[str, Any]:
-    """The outcome of an instance that was not seen to end, as JSON values."""
-    return {
-        "instance_id": instance_id,
-        "status": "not_confirmed",
-        "state": None,
-        "abort_answer": why,
-        "in_flight": [],
-        **moved_summary(None),
-    }
-
-
-def cancel_summary(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
-    """An outcome as JSON values."""
-    instance: Instance | None = outcome.instance
-    return {
-        "instance_id": instance_id,
-        "status": outcome.status,
-        "state": None if instance is None else instance.state,
-        "abort_answer": outcome.abort_answer,
-        "in_flight": [activity.name for activity in outcome.in_flight],
-        **moved_summary(outcome.moved),
-    }
 
 
 def worst_of(outcomes: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,9 @@ _FIELDS: dict[str, tuple[str, str, str, bool]] = {
     "cert": ("Client certificate", "Path of a file with certificate and key.", "string", False),
     "timeout": ("Timeout", "Seconds of one HTTP exchange. Default: 10.", "string", False),
     "retry_budget": ("Retry budget", "Seconds of one call with all its retries. Default: 60.", "string", False),
+    "max_connections": ("Connections", "How many may be open at once. Default: 20.", "string", False),
 }
+_FILES = ("verify", "cert")
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -88,16 +90,39 @@ def camel_cased(behaviour: dict[str, Any]) -> dict[str, Any]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """The extra fields as widgets of a form library that only Airflow 2 has."""
+    """The extra fields as widgets of a form library that only Airflow 2 has. The form refuses a wrong value."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import PasswordField, StringField
+    from wtforms.validators import Optional
 
-    return {
-        name: (
-            PasswordField(lazy_gettext(label), widget=BS3PasswordFieldWidget(), description=description)
-            if password
-            else StringField(lazy_gettext(label), widget=BS3TextFieldWidget(), description=description)
+    widgets: dict[str, Any] = {}
+    for name, (label, description, _, password) in _FIELDS.items():
+        kind, widget = (PasswordField, BS3PasswordFieldWidget) if password else (StringField, BS3TextFieldWidget)
+        widgets[name] = kind(
+            lazy_gettext(label), widget=widget(), description=description, validators=[Optional(), _refusing(name)]
         )
-        for name, (label, description, _, password) in _FIELDS.items()
-    }
+    return widgets
+
+
+def _refusing(name: str) -> Any:
+    """What a form asks whether the value of a field will do. Files are looked for where they are used."""
+
+    def validate(form: Any, field: Any) -> None:
+        from wtforms.validators import ValidationError
+
+        from ..api.errors import ConfigurationError
+        from ..settings import Settings
+
+        if name in _FILES and ("/" in field.data or "." in field.data):
+            return
+        given = {"base_url": "http://localhost", name: field.data}
+        if name == "token":
+            given["client_id"] = getattr(getattr(form, "login", None), "data", None)
+            given["client_secret"] = given["client_id"] and "given"
+        try:
+            Settings.from_fields(given)
+        except ConfigurationError as error:
+            raise ValidationError(str(error)) from None
+
+    return validate

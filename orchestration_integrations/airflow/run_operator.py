@@ -19,45 +19,50 @@ from .task_run import TaskRun
 class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
     """Run a workflow once and wait for its end.
 
-    Tries of one task share one run: a retry goes on with it, reports its end, and submits only where nothing was
-    submitted. A clear by a user starts a new run once the earlier one has ended or was cancelled. The run key names
-    one payment: with other variables or another workflow it is refused.
+    All tries of one task share one run: a retry continues with it, or reports its end, and submits only if nothing was
+    submitted before. If a user clears the task, it starts a new run once the earlier one has ended or was cancelled.
+    The run key names one payment: the task refuses it with other variables or another workflow.
 
     Args:
         workflow_id: what to run. One of this, definition and path.
         definition: mapping, or YAML or JSON text; ensured on the server with a gate, which makes runs exactly-once.
-        path: file with a definition.
+        path: of a file with a definition; a relative one is looked for in the folder of the DAG's file, then in the
+            DAG's ``template_searchpath``.
         variables: by name; see ``variable_texts`` for the types. A placeholder without a value is an error, and so
             is a rendered text that holds the word ``None``.
         run_key: names the payment. Default: made of the ids of DAG, run, task and map index. One that is given is
-            shared by all tasks that give it: what has it already is gone on with, or reported.
-        wait_for_termination: False: return once the run is started; wins over deferrable.
+            shared by all tasks that give it: a run that already has the key is continued, or its end is reported.
+        wait_for_termination: wait for the end of the run; default True. With False the task returns once the run is
+            started, whatever ``deferrable`` says.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between polls, once they have slowed down; 5.
-        timeout: seconds from the start of the try after which waiting ends; None for never.
-        on_timeout: ``cancel`` or ``leave`` the run when waiting ends without its end.
+        poll_interval: longest seconds between two polls; default 5.
+        timeout: seconds, or a timedelta, from the start of the try after which waiting ends; None (default) for never.
+        on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
         cancel_on_kill: cancel the run when the task is killed: marked failed, cleared, timed out by Airflow.
-        rerun_failed: a retry after a reported failure starts a new run. Its first stages move money again.
+        rerun_failed: a retry after a reported failure starts a new run, whose first stages move money again. Default
+            False: the retry reports the failure again.
         rerun_on_clear: False: a cleared task reports the recorded end of its run, as a retry does. Default True.
         on_changed: ``refuse`` (default) other variables or another workflow under a used key, or ``adopt`` the run
             that has it.
         fingerprint_ignores: names of variables that may differ between tries.
         settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
-        fail_after_attempts: give up once a payment failed so often in a row; None for never.
-        retry_ambiguous: let Airflow retry where it is unknown whether a run was started. The retry looks
-            for the run again and never submits an ungated one twice.
+        fail_after_attempts: stop waiting once a payment has failed this many times in a row; None (default) for never.
+        retry_ambiguous: allow a retry where it is unknown whether a run was started. The retry looks
+            for the run again and never submits an ungated one twice. Default False.
         allow_unbound: let placeholders without a value pass.
+        strict_variables: refuse a variable that no placeholder of the workflow asks for, which is often a mistyped
+            name. Default False: a warning in the task's log names it.
         allow_none_text: names of variables whose text may hold the word ``None``.
         key_variable: the variable that carries the run key.
-        start_timeout: seconds for starting the run; 60.
+        start_timeout: seconds for starting the run; default 60.
         orchestration_conn_id: the connection.
 
     Returns (XCom): ``instance_id``, ``workflow_id``, ``state``, ``stages_completed``, ``transactions``,
     ``maybe_repeated`` (check the ledger). The XCom ``instance_id`` is pushed as soon as the id is known.
 
     Raises:
-        InstanceFailedError, InstanceCancelledError: how the run ended; also at each further try.
-        InstanceStuckError, WaitTimeoutError: waiting ended; the message says what became of the run.
+        InstanceFailedError, InstanceCancelledError: the run failed or was cancelled; each further try raises it again.
+        InstanceStuckError, WaitTimeoutError: the waiting ended; the message says what became of the run.
         AmbiguousRunError: a run may have started; not retried by default.
         KeyReusedError: the key stands for another payment; not retried.
         WrongServerError, UnreadableRecordError: not retried; the message says what to do.
@@ -100,6 +105,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         fail_after_attempts: int | None = None,
         retry_ambiguous: bool = False,
         allow_unbound: bool = False,
+        strict_variables: bool = False,
         allow_none_text: Sequence[str] = (),
         key_variable: str = "runKey",
         start_timeout: float = 60.0,
@@ -126,6 +132,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         self.fail_after_attempts = fail_after_attempts
         self.retry_ambiguous = retry_ambiguous
         self.allow_unbound = allow_unbound
+        self.strict_variables = strict_variables
         self.allow_none_text = allow_none_text
         self.key_variable = key_variable
         self.start_timeout = start_timeout

@@ -1,14 +1,15 @@
-"""Sensors: wait for what others do to an instance. They never change anything.
+"""Sensors: they wait for what others do to an instance, and never change anything.
 
-Every option means the same in the modes poke, reschedule and deferrable: an end that is not the expected
-one fails at once (with ``soft_fail``: skips), a passing fault of the network does not.
+Every option means the same in the modes poke, reschedule and deferrable; ``sensor_options`` says what. An end that is
+not the expected one fails the task at once, a passing fault of the network does not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -17,22 +18,30 @@ from ..api.errors import (
     InstanceFailedError,
     NotFoundError,
     OrchestrationError,
+    TransportError,
     ValidationError,
     is_gateways_404,
 )
 from ..api.models import Instance, Moved, StageRun
 from .compat import (
+    DEFERRAL_FAILURES,
     AirflowException,
+    AirflowFailException,
     AirflowSensorTimeout,
-    AirflowSkipException,
+    BaseOperator,
     BaseSensorOperator,
     Context,
     PokeReturnValue,
     StartTriggerArgs,
     default_deferrable,
+    first_start,
+    is_deferral_timeout,
 )
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .links import instance_url
+from .sensor_options import Options, is_configuration
+from .trigger_start import refuse_what_a_triggerer_cannot_render
 
 DEFER_MARGIN = 60.0
 ROW_GRACE = 10.0
@@ -64,8 +73,8 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         self.start_from_trigger = bool(start_from_trigger and self.deferrable)
         # A template or an XCom of another task: what is filled in later.
         self._from_upstream = not isinstance(instance_id, str) or "{" in instance_id
-        self._started: float | None = None
         self._hook: OrchestrationHook | None = None
+        self._judged: Exception | None = None
 
     # What a sensor looks for
 
@@ -76,11 +85,11 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             )
         if self.deferrable and self.exponential_backoff:
             raise ValidationError(
-                "exponential_backoff cannot be had together with deferrable: a trigger slows down by itself",
+                "exponential_backoff cannot be used together with deferrable: a trigger slows down by itself",
                 path="exponential_backoff",
             )
 
-    def _look(self) -> dict[str, Any] | None:
+    def _look(self, context: Context) -> dict[str, Any] | None:
         """The result where it has come, None where it may still come. Raises a failure where it cannot."""
         raise NotImplementedError
 
@@ -91,23 +100,24 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
 
     def execute(self, context: Context) -> Any:
         """Wait here, in rescheduled pieces, or in the triggerer."""
-        try:
-            self._check()
-        except ValidationError as error:
-            raise told(error) from None
-        if not self.deferrable:
-            return super().execute(context)
-        found = self._guarded_look(context)
-        if found is not None:
-            return found
-        started = context["ti"].start_date
-        begun = started.timestamp() if started is not None else time.time()
-        self._defer(begun + float(self.timeout), 0)
+        with self._by_options():
+            try:
+                self._check()
+            except ValidationError as error:
+                raise told(error) from None
+            if not self.reschedule or self.deferrable:
+                self._tell_url()
+            if not self.deferrable:
+                return super().execute(context)
+            found = self._guarded_look(context)
+            if found is not None:
+                return found
+            self._defer(_start_of_try(context) + float(self.timeout), 0)
         return None
 
     def poke(self, context: Context) -> Any:
-        """One look."""
-        found = self._look_told(context)
+        """Look once."""
+        found = self._guarded_look(context)
         return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
 
     def execute_complete(
@@ -122,48 +132,68 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             raise AirflowSensorTimeout(
                 f"instance {self.instance_id}: not as expected within {self.timeout:.0f} s: {said.get('message')}"
             )
-        if resumed >= MOST_DEFERRALS and not self.silent_fail:
-            raise NotAsExpectedFailure(f"waiting failed in the triggerer again and again: {said.get('message')}")
+        if resumed >= MOST_DEFERRALS:
+            self._go_on_after(TransportError(f"waiting failed in the triggerer again and again: {said.get('message')}"))
         self._defer(deadline, resumed + 1)
         return None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As Airflow's, with ``never_fail`` on all its versions."""
+        """As Airflow's, with the sensor's options as ``sensor_options`` says."""
+        with self._by_options():
+            try:
+                return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+            except DEFERRAL_FAILURES as failure:
+                if is_deferral_timeout(failure):
+                    raise AirflowSensorTimeout(
+                        f"instance {self.instance_id}: not as expected within {self.timeout:.0f} s ({failure})"
+                    ) from failure
+                self._go_on_after(failure)
+            deadline = _start_of_try(context) + float(self.timeout)
+            return self.execute_complete(context, None, deadline=deadline)
+
+    # Options
+
+    @property
+    def _options(self) -> Options:
+        return Options(self.soft_fail, self.silent_fail, self.never_fail)
+
+    @contextmanager
+    def _by_options(self) -> Iterator[None]:
+        """Have this sensor's verdict on an error count, not that of Airflow's poking loop, which differs by mode."""
+        self._judged = None
         try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSkipException:
-            raise
+            yield
         except AirflowException as error:
-            if self.never_fail:
-                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            if self._judged is not None:
+                raise self._judged from error.__cause__
+            if isinstance(error, AirflowSensorTimeout):
+                raise self._options.verdict(error) or error from error.__cause__
             raise
+
+    def _go_on_after(self, error: Exception) -> None:
+        """Raise what an error comes to; return where the sensor is to look again."""
+        verdict = self._options.verdict(error)
+        if verdict is None:
+            self.log.error("looking failed: %s", error)
+            return
+        self._judged = verdict
+        if is_configuration(verdict) and not isinstance(verdict, AirflowFailException):
+            # Airflow's poking loop lets only this class pass whatever the options are.
+            raise AirflowFailException(str(verdict)) from verdict.__cause__
+        raise verdict from error if verdict is not error else error.__cause__
 
     def _guarded_look(self, context: Context) -> dict[str, Any] | None:
-        """A look outside the poking loop of Airflow, under the same options."""
-        try:
-            return self._look_told(context)
-        except AirflowException as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
-        except OrchestrationError as error:
-            if self.silent_fail:
-                self.log.error("looking failed: %s", error)
-                return None
-            if self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
-
-    def _look_told(self, context: Context) -> dict[str, Any] | None:
-        started = context["ti"].start_date
-        self._started = started.timestamp() if started is not None else self._started or time.time()
         self._from_upstream = self._from_upstream or (getattr(context["ti"], "map_index", None) or -1) >= 0
         try:
-            return self._look()
-        except NotFoundError:
-            raise  # a row can be late: another try may find it
-        except OrchestrationError as error:
-            raise told(error) from error.__cause__
+            try:
+                return self._look(context)
+            except NotFoundError:
+                raise  # a row can be late: another try may find it
+            except OrchestrationError as error:
+                raise told(error) from error.__cause__
+        except Exception as error:
+            self._go_on_after(error)
+        return None
 
     def _defer(self, deadline: float | None, resumed: int) -> None:
         remaining = None
@@ -177,16 +207,13 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         )
 
     def _starting_args(self, trigger: str, **kwargs: Any) -> StartTriggerArgs:
-        """How Airflow starts the trigger without a worker; templates in it are filled in from Airflow 3.3 on."""
+        """How Airflow starts the trigger without a worker."""
+        given = {"instance_id": self.instance_id, "orchestration_conn_id": self.orchestration_conn_id, **kwargs}
+        refuse_what_a_triggerer_cannot_render(given)
         return StartTriggerArgs(
             trigger_cls=f"{_TRIGGERS}.{trigger}",
             next_method="execute_complete",
-            trigger_kwargs={
-                "instance_id": self.instance_id,
-                "orchestration_conn_id": self.orchestration_conn_id,
-                "poll_interval": self.poke_interval,
-                **kwargs,
-            },
+            trigger_kwargs={**given, "poll_interval": self.poke_interval},
             next_kwargs=None,
             timeout=timedelta(seconds=float(self.timeout)),
         )
@@ -198,20 +225,38 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             self._hook = OrchestrationHook(self.orchestration_conn_id)
         return self._hook.get_conn()
 
+    def _tell_url(self) -> None:
+        try:
+            url = instance_url(self._http().settings.base_url, self.instance_id)
+        except Exception as error:
+            # The look that follows fails by it.
+            self.log.debug("the address of the instance is unknown: %s", error)
+            return
+        self.log.info("waiting for instance %s: %s", self.instance_id, url)
+
     def _row_grace(self) -> float:
         return UPSTREAM_GRACE if self._from_upstream else ROW_GRACE
 
-    def _instance(self) -> Instance | None:
+    def _instance(self, context: Context) -> Instance | None:
         try:
             instance: Instance = self._http().get_instance(self.instance_id)
         except NotFoundError as error:
-            waited = time.time() - (self._started or 0.0)
-            if is_gateways_404(error) or waited < self._row_grace():
+            if is_gateways_404(error):
+                return None
+            begun = first_start(context) if self.reschedule and not self.deferrable else None
+            if time.time() - (_start_of_try(context) if begun is None else begun) < self._row_grace():
                 return None
             raise
         return instance
 
 
+def _start_of_try(context: Context) -> float:
+    """Epoch seconds at which this try, or this piece of a rescheduled one, has begun."""
+    started = context["ti"].start_date
+    return float(started.timestamp()) if started is not None else time.time()
+
+
+_ENDED = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
 _NO_ARGS = StartTriggerArgs(
     trigger_cls=f"{_TRIGGERS}.OrchestrationInstanceTrigger", next_method="execute_complete", trigger_kwargs={}
 )
@@ -224,11 +269,19 @@ class OrchestrationInstanceSensor(_Sensor):
         instance_id: whose end.
         expected: ``succeeded``, ``failed`` or ``cancelled``, or several of them. Another end fails the task at once.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        start_from_trigger: with deferrable: begin in the triggerer, without a worker.
+        start_from_trigger: with deferrable: begin in the triggerer, without a worker. Templates are then rendered by
+            the triggerer (Airflow 3.3) and must not ask Airflow for anything: ``xcom_pull``, ``var``, ``conn``.
         orchestration_conn_id: the connection.
 
-    Takes the arguments of Airflow's sensors: ``poke_interval`` (5 s), ``timeout``, ``mode``, ``soft_fail`` …
+    Takes the arguments of Airflow's sensors: ``poke_interval`` (default 5 s), ``timeout`` (seconds), ``mode``,
+    ``soft_fail``, ``silent_fail``, ``never_fail``; ``sensor_options`` says what the last three mean.
     Returns (XCom) ``instance_id``, ``workflow_id``, ``state``.
+
+    Raises:
+        InstanceFailedError, InstanceCancelledError: another end than the expected one; not retried.
+        AirflowSensorTimeout: ``timeout`` seconds have passed.
+        NotFoundError: the server has not known the id for ten seconds (an hour if it came from another task).
+        ConfigurationError, ValidationError: the connection or an argument is wrong, whatever the options are.
     """
 
     template_fields: Sequence[str] = ("instance_id", "expected", "orchestration_conn_id")
@@ -244,15 +297,17 @@ class OrchestrationInstanceSensor(_Sensor):
     def _expected(self) -> tuple[str, ...]:
         wanted = (self.expected,) if isinstance(self.expected, str) else tuple(self.expected or ())
         if not wanted or any(one not in _STATES for one in wanted):
-            raise ValidationError(f"expected must be of {', '.join(_STATES)}, not {self.expected!r}", path="expected")
+            raise ValidationError(
+                f"expected must name one or more of {', '.join(_STATES)}, not {self.expected!r}", path="expected"
+            )
         return wanted
 
     def _check(self) -> None:
         super()._check()
         self._expected()
 
-    def _look(self) -> dict[str, Any] | None:
-        instance = self._instance()
+    def _look(self, context: Context) -> dict[str, Any] | None:
+        instance = self._instance(context)
         if instance is None or not instance.terminated:
             return None
         if instance.state in self._expected():
@@ -321,8 +376,8 @@ class OrchestrationStageSensor(_Sensor):
         if self.event is not None and self.until != "listening":
             raise ValidationError('event needs until="listening"', path="event")
 
-    def _look(self) -> dict[str, Any] | None:
-        instance = self._instance()
+    def _look(self, context: Context) -> dict[str, Any] | None:
+        instance = self._instance(context)
         if instance is None:
             return None
         number = self._number()
@@ -380,11 +435,13 @@ def stage_reached(instance: Instance, history: Sequence[StageRun], stage: int, u
 
 
 def unexpected_end(instance: Instance, expected: str) -> OrchestrationError:
-    """The error for an instance that ended otherwise than expected."""
+    """The error for an instance whose end is not the expected one."""
     nothing = Moved(stages_completed=0, transactions=(), complete=False)
     about: dict[str, Any] = {"instance_id": instance.id, "instance": instance, "moved": nothing}
     why = f": {instance.failure}" if instance.failure else ""
-    message = f"instance {instance.id} was to be {expected} and is {instance.state}{why}"
+    message = (
+        f"instance {instance.id} {_ENDED.get(instance.state, instance.state)}; the sensor expected {expected!r}{why}"
+    )
     if instance.state == "failed":
         return InstanceFailedError(message, **about)
     if instance.state == "cancelled":

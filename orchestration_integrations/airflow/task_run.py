@@ -23,11 +23,12 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
+from ..definition_files import read_definition
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
 from ..procedures.waiting import ROW_PATIENCE
-from ..procedures.wording import cancel_text
-from .arguments import read_definition, seconds_of
+from ..procedures.wording import outcome_text, run_summary, stage_line
+from .arguments import definition_folders, seconds_of
 from .attempt import asked
 from .compat import AIRFLOW_3, Context, attempt_of, is_deferral_timeout
 from .errors import told, with_advice
@@ -36,7 +37,7 @@ from .limits import Limit, limit_of, limit_resumed
 from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_variable
-from .summary import run_summary, stage_line, told_moved
+from .summary import told_moved
 
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
@@ -99,8 +100,6 @@ class TaskRun:
         limit = self._limit()
         if instance.terminated:
             return self._attend(instance.id, limit, self._wait(limit, told_already=True))
-        url = instance_url(self.http.settings.base_url, instance.id)
-        self.log.info("instance %s of workflow %s: %s", instance.id, instance.workflow_id, url)
         if not operator.wait_for_termination:
             self.http.perform(run.returned())
             return run_summary(instance, None)
@@ -115,7 +114,7 @@ class TaskRun:
         key = str(operator.run_key) if given else attempt.key
         workflow = operator.workflow_id
         if workflow in (None, ""):
-            workflow = read_definition(operator.definition, operator.path)
+            workflow = read_definition(operator.definition, operator.path, folders=definition_folders(operator))
         if given:
             self.calls(check_index, attempt, key)
         if self.records is None:
@@ -141,6 +140,7 @@ class TaskRun:
             attempt=attempt.name,
             facts=attempt.facts,
             allow_unbound=operator.allow_unbound,
+            strict_variables=operator.strict_variables,
             timeout=operator.start_timeout,
         )
 
@@ -148,12 +148,10 @@ class TaskRun:
         """Have the id where other tasks, callbacks and the link find it. What fails here keeps a run unreleased."""
         if instance_id == self.instance_id:
             return
-        about = {
-            "instance_id": instance_id,
-            "conn_id": self.operator.orchestration_conn_id,
-            "url": instance_url(self.http.settings.base_url, instance_id),
-        }
+        url = instance_url(self.http.settings.base_url, instance_id)
+        about = {"instance_id": instance_id, "conn_id": self.operator.orchestration_conn_id, "url": url}
         self.instance_id = instance_id  # first: a kill may come amid the calls below
+        self.log.info("instance %s: %s", instance_id, url)
         self.calls(self._push, ABOUT_KEY, about)  # before the id: whoever sees the id can have the run cancelled
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
 
@@ -280,10 +278,10 @@ class TaskRun:
             ours = moved if ended.state == "succeeded" else None
             return self._attend(instance_id, limit, self._wait(limit, told_already=True), ours)
         message = str(said.get("message") or "nothing usable")
-        self.log.warning("instance %s runs, and the triggerer said: %s %s", instance_id, status, message)
+        self.log.warning("instance %s is running, and the triggerer reported: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
             self._defer(instance_id, limit, resumed + 1, ROW_PATIENCE)
-        left = self._leave_or_cancel("the wait was broken off again and again")
+        left = self._leave_or_cancel("the waiting failed again and again")
         raise StateUnknownError(
             f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}",
             **_about(instance_id, None),
@@ -322,8 +320,11 @@ class TaskRun:
             ti = self.context["ti"]
             instance_id = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID_KEY, map_indexes=ti.map_index)
         if not isinstance(instance_id, str) or not instance_id:
-            raise NotFoundError("it is not on record which instance this task waited for; it may still run")
+            raise NotFoundError(
+                "Airflow has no record of the instance that this task was waiting for; it may still be running"
+            )
         self.instance_id = instance_id
+        self.log.info("instance %s: %s", instance_id, instance_url(self.http.settings.base_url, instance_id))
         run = self.run = self.http.owning(
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else "unknown",
@@ -340,8 +341,8 @@ class TaskRun:
             self.log.warning("the record of instance %s is gone: its end will not be on record", instance_id)
         elif run.instance_id != instance_id:
             raise StateUnknownError(
-                f"this try waited for instance {instance_id}, and the task now has instance {run.instance_id}: another "
-                "try has taken it over",
+                f"this try waited for instance {instance_id}, but the task now has instance {run.instance_id}: another "
+                "try has taken over",
                 **_about(instance_id, None),
             )
         return instance_id
@@ -363,7 +364,7 @@ class TaskRun:
             try:
                 return (yield from self.http.waiting_for(instance_id, deadline=time.time(), row_grace=ROW_PATIENCE))
             except WaitTimeoutError as error:
-                reason = str(said.get("message") or "").removesuffix("; it was not cancelled")
+                reason = str(said.get("message") or "")
                 about = _about(instance_id, error.instance, error.moved)
                 if said.get("status") == "stuck":
                     stuck = reason or f"instance {instance_id} is stuck"
@@ -392,9 +393,9 @@ class TaskRun:
     def _leave_or_cancel(self, why: str) -> str:
         """A wait that broke down: a further try takes the run up again; without one, nobody would."""
         if self.attempt.retry_follows:
-            return f"{why}; instance {self.instance_id} still runs, the next try goes on with it"
+            return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
         if not self.operator.cancel_on_kill:
-            return f"{why}; instance {self.instance_id} still runs (cancel_on_kill=False)"
+            return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
         return f"{why}; instance {self.instance_id}: {outcome_text(self._stop(Limit(None).cancel_seconds(0.0)))}"
 
     def _stop(self, seconds: float) -> CancelOutcome | None:
@@ -418,7 +419,3 @@ class TaskRun:
 def _about(instance_id: str, instance: Instance | None, moved: Moved | None = None) -> dict[str, Any]:
     nothing = Moved(stages_completed=0, transactions=(), complete=False)
     return {"instance_id": instance_id, "instance": instance, "moved": nothing if moved is None else moved}
-
-
-def outcome_text(outcome: CancelOutcome | None) -> str:
-    return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)

@@ -20,12 +20,14 @@ from ..api.errors import (
     OrchestrationError,
     StateUnknownError,
     WaitTimeoutError,
+    is_passing,
 )
 from ..api.models import Instance, StageEvent
+from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
 from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, sight_of_task
+from .ended_runs import EndedRuns
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .summary import run_summary, stage_line
 
 KILL_SECONDS = 15.0
 """Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
@@ -89,7 +91,7 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         if word == "superseded":
             logger.warning(
                 "the task was marked as a success, or another try of it is to come: instance %s is left alone and "
-                "goes on",
+                "keeps running",
                 self.instance_id,
             )
             return
@@ -146,17 +148,17 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
 
 
 class OrchestrationInstanceTrigger(_InstanceTrigger):
-    """Waits until an instance ends, a deadline passes, or it is stuck, and says so in one event.
+    """Waits until an instance ends, a deadline passes, or the instance is stuck, and reports that in one event.
 
     The event: ``status`` (``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck``, ``unknown``, ``error``),
     ``instance_id``, ``message``, and on success ``result``.
 
     Args:
-        instance_id: whom to wait for.
+        instance_id: the instance to wait for.
         orchestration_conn_id: the connection.
         deadline: epoch seconds; None for none.
-        poll_interval: seconds between polls, once they have slowed down.
-        fail_after_attempts: end the wait once a payment failed so often; None for never.
+        poll_interval: longest seconds between two polls.
+        fail_after_attempts: end the wait once a payment has failed this many times; None for never.
         cancel_on_kill: whether a user's kill of the task cancels the instance.
         row_grace: seconds for which an id never seen may be unknown; None for the default.
         later: arguments of later versions; ignored.
@@ -211,7 +213,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                     row_grace=self.row_grace,
                 )
         except OrchestrationError as error:
-            return self._event(_status_of(error), str(error))
+            return self._event(_status_of(error), _reason_of(error))
         except Exception as error:
             return self._broken(error)
         return {**self._event("succeeded", ""), "result": run_summary(result.instance, result.moved)}
@@ -288,7 +290,7 @@ class OrchestrationStageTrigger(_InstanceTrigger):
         except _Reached as reached:
             return self._event(reached.status, str(reached))
         except OrchestrationError as error:
-            return self._event(_status_of(error), str(error))
+            return self._event(_status_of(error), _reason_of(error))
         except Exception as error:
             return self._broken(error)
         return self._event("succeeded", "the instance has ended")
@@ -304,16 +306,21 @@ class OrchestrationStageTrigger(_InstanceTrigger):
 
 
 class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
-    """Tells of each instance of a workflow that ends: for an ``AssetWatcher`` that starts DAGs by it.
+    """Tells of the instances of a workflow that end: for an ``AssetWatcher`` that starts DAGs by it.
 
-    The event: ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``. Only ends that come
-    while the trigger runs are told; a run that ends while the triggerer is down is not.
+    One event a poll, however many have ended, since Airflow joins events that come together into one DAG run. The
+    event: ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
+    Only ends that come while the trigger runs are told; a run that ends while the triggerer is down is not.
+
+    Nothing ends this trigger. What keeps it from reading (a missing connection, refused credentials, an unknown
+    workflow) is logged once, the connection is read anew, and the next poll makes up for what was missed.
 
     Args:
         workflow_id: whose instances.
         states: only these ends: ``succeeded``, ``failed``, ``cancelled``; None for all.
         orchestration_conn_id: the connection.
-        poll_interval: seconds between readings of the list.
+        poll_interval: seconds between polls; default 30. A run that begins and ends between two polls is told later
+            where the workflow has many runs: one poll later for each hundred, at most ten.
     """
 
     def __init__(
@@ -343,31 +350,31 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Tell ends for ever; a reading that fails is made up for by the next."""
-        told: set[str] | None = None
-        async with await OrchestrationHook(self.orchestration_conn_id).get_async_conn() as http:
-            while True:
-                try:
-                    rows = await http.list_instances(self.workflow_id)
-                except OrchestrationError as error:
-                    logger.warning("instances of workflow %s could not be listed: %s", self.workflow_id, error)
-                    await asyncio.sleep(self.poll_interval)
-                    continue
-                if told is None:
-                    told = {row.id for row in rows if row.terminated}
-                for row in rows:
-                    if not row.terminated or row.id in told:
-                        continue
-                    try:
-                        # A list has no stages, so it can hide a failure.
-                        instance = await http.get_instance(row.id)
-                    except OrchestrationError as error:
-                        logger.warning("instance %s could not be read: %s", row.id, error)
-                        continue
-                    told.add(row.id)
-                    if self.states is None or instance.state in self.states:
-                        yield TriggerEvent(_end_of(instance))
-                await asyncio.sleep(self.poll_interval)
+        """Tell ends for ever."""
+        runs = EndedRuns(self.workflow_id)
+        trouble: str | None = None
+        while True:
+            try:
+                async with await OrchestrationHook(self.orchestration_conn_id).get_async_conn() as http:
+                    while True:
+                        ended = await runs.poll(http)
+                        if trouble is not None:
+                            logger.info("the runs of workflow %s can be read again", self.workflow_id)
+                            trouble = None
+                        wanted = [one for one in ended if self.states is None or one.state in self.states]
+                        if wanted:
+                            instances = [_end_of(instance) for instance in wanted]
+                            yield TriggerEvent({"workflow_id": self.workflow_id, "instances": instances})
+                        await asyncio.sleep(self.poll_interval)
+            except Exception as error:
+                # Whatever it is, Airflow would start this trigger again two seconds later, with a traceback each time.
+                why = str(error) if isinstance(error, OrchestrationError) else f"{type(error).__name__}: {error}"
+                if why != trouble:
+                    passing = isinstance(error, OrchestrationError) and is_passing(error)
+                    tell = logger.warning if passing else logger.error
+                    tell("workflow %s: its runs cannot be read, so no end is told: %s", self.workflow_id, why)
+                    trouble = why
+            await asyncio.sleep(self.poll_interval)
 
 
 def _end_of(instance: Instance) -> dict[str, Any]:
@@ -402,3 +409,8 @@ def _status_of(error: OrchestrationError) -> str:
     if isinstance(error, StateUnknownError):
         return "unknown"
     return "error"
+
+
+def _reason_of(error: OrchestrationError) -> str:
+    """What happened, without what became of the instance: the worker decides about that."""
+    return error.told if isinstance(error, WaitTimeoutError | InstanceStuckError) else str(error)

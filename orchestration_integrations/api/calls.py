@@ -1,7 +1,9 @@
 """Each operation of the API as one function that says what to send and how to read the answer.
 
 Nothing is sent here: a ``Call`` is data that a driver performs. Ids are percent-encoded whole, so
-that no id reaches another path than its own.
+that no id reaches another path than its own. A call knows what it asked for, and its ``decode`` refuses an answer
+about anything else. Lists and histories are read leniently for a user; procedures pass ``strict=True``, since what
+they read decides (see ``decoding``).
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from . import models
+from . import decoding
 from .errors import ValidationError
 from .models import ActivityRun, Instance, Page, ServerInfo, StageRun, Trigger, Workflow
 
@@ -49,7 +52,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
         path: percent-encoded, below the base path.
         query: encoded, without ``?``.
         body: JSON, None for none. Always sent with a Content-Length: the server ignores chunked bodies.
-        decode: reads a successful body; raises ServerError where it says nothing usable.
+        decode: reads a successful body; raises UnreadableAnswerError where it is not the answer to this call.
         holds: the server may keep the request open for as long as a run takes.
     """
 
@@ -68,17 +71,19 @@ def _segment(value: object, field: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValidationError(f"{field} must be a non-empty string, not {value!r}", path=field)
     if len(value) > LONGEST_ID:
-        raise ValidationError(f"{field} is no id: it has {len(value)} characters", path=field)
+        raise ValidationError(f"{field} has {len(value)} characters; an id has at most {LONGEST_ID}", path=field)
     try:
         encoded = quote(value, safe="")
     except UnicodeEncodeError:
-        raise ValidationError(f"{field} contains half a character: {value!r}", path=field) from None
+        raise ValidationError(
+            f"{field} contains an unpaired surrogate and cannot be sent as UTF-8: {value!r}", path=field
+        ) from None
     # Dot segments would be resolved on the way even though quote() finds nothing to encode in them.
     return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be sent: half of a surrogate pair can't."""
+    """Whether a text can be sent as UTF-8: an unpaired surrogate cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -104,12 +109,12 @@ def _trigger_path(trigger_id: str, version: Version) -> str:
 
 def get_server_info() -> Call[ServerInfo]:
     """OrchestrationgetServerInfo: ``GET /_info``; v2 documents it but does not route it."""
-    return Call("info", "server info", "GET", "/_info", RetryClass.READ, models.decode_info)
+    return Call("info", "server info", "GET", "/_info", RetryClass.READ, decoding.decode_info)
 
 
-def list_workflows(version: Version = "v1", cursor: str | None = None) -> Call[Page]:
+def list_workflows(version: Version = "v1", cursor: str | None = None, *, strict: bool = False) -> Call[Page]:
     """ListWorkflows: ``GET /workflows``, one page of it."""
-    return _listing("list_workflows", "workflow", f"{_base(version)}/workflows", cursor, {})
+    return _listing("list_workflows", "workflow", "/workflows", version, cursor, strict=strict)
 
 
 def create_workflow(definition: Mapping[str, Any], version: Version = "v1") -> Call[Workflow]:
@@ -120,7 +125,7 @@ def create_workflow(definition: Mapping[str, Any], version: Version = "v1") -> C
         "POST",
         f"{_base(version)}/workflows",
         RetryClass.SUBMIT,
-        models.decode_workflow,
+        partial(decoding.decode_created_workflow, name=definition.get("name") or ""),
         body=msgspec.json.encode(definition),
     )
 
@@ -128,14 +133,15 @@ def create_workflow(definition: Mapping[str, Any], version: Version = "v1") -> C
 def get_workflow(workflow_id: str, version: Version = "v1") -> Call[Workflow]:
     """GetWorkflow: ``GET /workflows/{id}``."""
     path = _workflow_path(workflow_id, version)
-    return Call("get_workflow", f"workflow {workflow_id}", "GET", path, RetryClass.READ, models.decode_workflow)
+    decode = partial(decoding.decode_workflow, id=workflow_id)
+    return Call("get_workflow", f"workflow {workflow_id}", "GET", path, RetryClass.READ, decode)
 
 
 def delete_workflow(workflow_id: str, version: Version = "v1") -> Call[None]:
     """DeleteWorkflow: ``DELETE /workflows/{id}``."""
     path = _workflow_path(workflow_id, version)
     what = f"delete workflow {workflow_id}"
-    return Call("delete_workflow", what, "DELETE", path, RetryClass.SUBMIT, models.decode_nothing)
+    return Call("delete_workflow", what, "DELETE", path, RetryClass.SUBMIT, decoding.decode_nothing)
 
 
 def run_workflow(
@@ -148,7 +154,7 @@ def run_workflow(
         "POST",
         f"{_workflow_path(workflow_id, version)}/instances",
         RetryClass.SUBMIT,
-        models.decode_instance,
+        partial(decoding.decode_instance, workflow_id=workflow_id),
         query="wait=true" if wait else "",
         body=msgspec.json.encode(variables),
         holds=wait,
@@ -156,7 +162,12 @@ def run_workflow(
 
 
 def list_instances(
-    version: Version = "v1", cursor: str | None = None, *, workflow_id: str | None = None, running: bool = False
+    version: Version = "v1",
+    cursor: str | None = None,
+    *,
+    workflow_id: str | None = None,
+    running: bool = False,
+    strict: bool = False,
 ) -> Call[Page]:
     """ListInstances: ``GET /instances``, one page of it. A cursor replaces all filters."""
     filters: dict[str, str] = {}
@@ -165,16 +176,21 @@ def list_instances(
         filters["workflowID"] = workflow_id
     if running:
         filters["running"] = "true"  # generation 1 knows no other spelling
-    return _listing("list_instances", "instance", f"{_base(version)}/instances", cursor, filters)
+    return _listing(
+        "list_instances", "instance", "/instances", version, cursor, filters, strict=strict, parent_id=workflow_id
+    )
 
 
 def get_instance(instance_id: str, version: Version = "v1") -> Call[Instance]:
     """GetInstance: ``GET /instances/{id}``."""
     path = _instance_path(instance_id, version)
-    return Call("get_instance", f"instance {instance_id}", "GET", path, RetryClass.READ, models.decode_instance)
+    decode = partial(decoding.decode_instance, id=instance_id)
+    return Call("get_instance", f"instance {instance_id}", "GET", path, RetryClass.READ, decode)
 
 
-def get_instance_history(instance_id: str, version: Version = "v1") -> Call[Sequence[StageRun]]:
+def get_instance_history(
+    instance_id: str, version: Version = "v1", *, strict: bool = False
+) -> Call[Sequence[StageRun]]:
     """GetInstanceHistory: ``GET /instances/{id}/history``."""
     return Call(
         "get_instance_history",
@@ -182,11 +198,13 @@ def get_instance_history(instance_id: str, version: Version = "v1") -> Call[Sequ
         "GET",
         f"{_instance_path(instance_id, version)}/history",
         RetryClass.READ,
-        models.decode_stage_runs,
+        partial(decoding.decode_stage_runs, strict=strict),
     )
 
 
-def get_stage_history(instance_id: str, number: int, version: Version = "v1") -> Call[Sequence[ActivityRun]]:
+def get_stage_history(
+    instance_id: str, number: int, version: Version = "v1", *, strict: bool = False
+) -> Call[Sequence[ActivityRun]]:
     """GetInstanceStageHistory: ``GET /instances/{id}/stages/{number}/history``; stages count from 0."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ValidationError(f"number must be an integer from 0, not {number!r}", path="number")
@@ -196,7 +214,7 @@ def get_stage_history(instance_id: str, number: int, version: Version = "v1") ->
         "GET",
         f"{_instance_path(instance_id, version)}/stages/{number}/history",
         RetryClass.READ,
-        models.decode_activity_runs,
+        partial(decoding.decode_activity_runs, strict=strict),
     )
 
 
@@ -210,7 +228,7 @@ def send_event(instance_id: str, name: str, version: Version = "v1") -> Call[Non
         "POST",
         f"{_instance_path(instance_id, version)}/events",
         RetryClass.SUBMIT,
-        models.decode_nothing,
+        decoding.decode_nothing,
         body=msgspec.json.encode({"name": name}),
     )
 
@@ -219,12 +237,12 @@ def abort_instance(instance_id: str, version: Version = "v1") -> Call[None]:
     """CancelEvent: ``PUT /instances/{id}/abort``. A request, no result: 204 comes before any effect, or without one."""
     path = f"{_instance_path(instance_id, version)}/abort"
     what = f"abort of instance {instance_id}"
-    return Call("abort_instance", what, "PUT", path, RetryClass.READ, models.decode_nothing)
+    return Call("abort_instance", what, "PUT", path, RetryClass.READ, decoding.decode_nothing)
 
 
 def list_triggers(version: Version = "v1", cursor: str | None = None) -> Call[Page]:
     """ListTriggers: ``GET /triggers``, one page of it. Not on generation 1."""
-    return _listing("list_triggers", "trigger", f"{_base(version)}/triggers", cursor, {})
+    return _listing("list_triggers", "trigger", "/triggers", version, cursor)
 
 
 def create_trigger(
@@ -255,7 +273,7 @@ def create_trigger(
         "POST",
         f"{_base(version)}/triggers",
         RetryClass.SUBMIT,
-        models.decode_trigger,
+        partial(decoding.decode_trigger, event=event, workflow_id=workflow_id),
         body=msgspec.json.encode(body),
     )
 
@@ -263,20 +281,21 @@ def create_trigger(
 def get_trigger(trigger_id: str, version: Version = "v1") -> Call[Trigger]:
     """ReadTrigger: ``GET /triggers/{id}``."""
     path = _trigger_path(trigger_id, version)
-    return Call("get_trigger", f"trigger {trigger_id}", "GET", path, RetryClass.READ, models.decode_trigger)
+    decode = partial(decoding.decode_trigger, id=trigger_id)
+    return Call("get_trigger", f"trigger {trigger_id}", "GET", path, RetryClass.READ, decode)
 
 
 def delete_trigger(trigger_id: str, version: Version = "v1") -> Call[None]:
     """DeleteTrigger: ``DELETE /triggers/{id}``."""
     path = _trigger_path(trigger_id, version)
     what = f"delete trigger {trigger_id}"
-    return Call("delete_trigger", what, "DELETE", path, RetryClass.SUBMIT, models.decode_nothing)
+    return Call("delete_trigger", what, "DELETE", path, RetryClass.SUBMIT, decoding.decode_nothing)
 
 
 def list_trigger_occurrences(trigger_id: str, version: Version = "v1", cursor: str | None = None) -> Call[Page]:
     """ListTriggersOccurrences: ``GET /triggers/{id}/occurrences``, one page of it; empty for an unknown trigger."""
-    path = f"{_trigger_path(trigger_id, version)}/occurrences"
-    return _listing("list_trigger_occurrences", "occurrence", path, cursor, {})
+    path = f"{_trigger_path(trigger_id, 'v1')}/occurrences"
+    return _listing("list_trigger_occurrences", "occurrence", path, version, cursor, parent_id=trigger_id)
 
 
 def test_trigger(trigger_id: str, event: Mapping[str, Any]) -> Call[Mapping[str, Any]]:
@@ -289,21 +308,35 @@ def test_trigger(trigger_id: str, event: Mapping[str, Any]) -> Call[Mapping[str,
         "POST",
         f"{_trigger_path(trigger_id, 'v2')}/test",
         RetryClass.SUBMIT,
-        models.decode_object,
+        decoding.decode_object,
         body=msgspec.json.encode(event),
     )
 
 
 def _listing(
-    operation: str, kind: models.Listed, path: str, cursor: str | None, filters: Mapping[str, str]
+    operation: str,
+    kind: decoding.Listed,
+    path: str,
+    version: Version,
+    cursor: str | None,
+    filters: Mapping[str, str] = MappingProxyType({}),
+    *,
+    strict: bool = False,
+    parent_id: str | None = None,
 ) -> Call[Page]:
     query = {"cursor": cursor} if cursor is not None else {"pageSize": str(PAGE_SIZE), **filters}
     return Call(
         operation,
         f"list of {kind}s",
         "GET",
-        path,
+        f"{_base(version)}{path}",
         RetryClass.READ,
-        partial(models.decode_page, kind),
+        partial(
+            decoding.decode_page,
+            kind,
+            strict=strict,
+            first=cursor is None,
+            parent_id=parent_id,
+        ),
         query=urlencode(query),
     )

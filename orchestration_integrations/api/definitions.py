@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -272,6 +272,12 @@ def placeholders(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str
             yield path, match[1]
 
 
+def unused_variables(stages: Sequence[Mapping[str, Any]], names: Iterable[str]) -> tuple[str, ...]:
+    """The names of variables that no placeholder in the stages asks for: the server ignores them silently."""
+    used = {name for _, name in placeholders(stages)}
+    return tuple(name for name in names if name not in used)
+
+
 def has_crowded_string(stages: Sequence[Mapping[str, Any]]) -> str | None:
     """The path of a string with two placeholders, which generation 1 empties whole; None if there is none."""
     for path, text in strings_of(list(stages), "stages"):
@@ -305,7 +311,7 @@ def variable_text(name: str, value: object, path: str | None = None) -> str:
     where = path or f"variables.{name}"
     if isinstance(value, str):
         if not is_encodable(value):
-            raise ValidationError(f"{where}: contains half a character", path=where)
+            raise ValidationError(f"{where}: contains an unpaired surrogate and cannot be sent as UTF-8", path=where)
         return str.__str__(value)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -344,5 +350,8 @@ def variable_texts(variables: object) -> dict[str, str]:
             raise ValidationError(f"variables: the name {name!r} must be a non-empty string", path="variables")
         texts[name] = variable_text(name, value)
         if not is_encodable(name):
-            raise ValidationError(f"variables: the name {name!r} contains half a character", path="variables")
+            raise ValidationError(
+                f"variables: the name {name!r} contains an unpaired surrogate and cannot be sent as UTF-8",
+                path="variables",
+            )
     return texts

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from .json_text import decoded
+
 if TYPE_CHECKING:
     from .models import Instance, Moved
 
@@ -108,6 +110,13 @@ class RateLimitedError(_HttpError):
 
 class ServerError(_HttpError):
     """Any other answer that is no success: ``status_code``, ``error_code``, ``message``."""
+
+
+class UnreadableAnswerError(ServerError):
+    """A success by its status whose body is not the answer: no JSON, a list that is none, or about something else.
+
+    It says nothing of what was asked. A read may be repeated; a submit may have been carried out.
+    """
 
 
 class TransportError(OrchestrationError):
@@ -282,12 +291,12 @@ _BAD_DEFINITION = (
 def _error_fields(body: bytes) -> tuple[str | None, str | None]:
     """(errorCode, errorMessage) of a body; None for what is not there. Never raises."""
     try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = decoded(body)
+    except ValueError:
         return None, None
-    if not isinstance(decoded, dict):
+    if not isinstance(answer, dict):
         return None, None
-    code, message = decoded.get("errorCode"), decoded.get("errorMessage")
+    code, message = answer.get("errorCode"), answer.get("errorMessage")
     return (
         str(code) if code not in (None, "") else None,
         message if isinstance(message, str) else None if message is None else msgspec.json.encode(message).decode(),
@@ -383,17 +392,28 @@ _AWAY = (
 
 
 def is_passing(error: OrchestrationError) -> bool:
-    """A fault that time may mend: no answer, too many requests, a gateway or a part of the server that is away."""
+    """A fault that time may mend: no answer, too many requests, a gateway or a part of the server that is away.
+
+    Every status from 502 on but 505 is one: gateways have many of their own (520 to 530). So is a time-out (408).
+    """
     if isinstance(error, TransportError | RateLimitedError):
         return True
-    return isinstance(error, ServerError) and (
-        error.status_code in (408, 502, 503, 504) or any(mark in error.message for mark in _AWAY)
-    )
+    if not isinstance(error, ServerError) or isinstance(error, UnreadableAnswerError):
+        return False
+    status = error.status_code or 0
+    return status == 408 or (status > 501 and status != 505) or any(mark in error.message for mark in _AWAY)
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """A success by its status whose body is not the answer to what was asked."""
+    return isinstance(error, UnreadableAnswerError)
 
 
 def is_unexplained(error: OrchestrationError) -> bool:
     """A plain 500 or an unreadable answer: passing or permanent, the server does not say which."""
-    return isinstance(error, ServerError) and not is_passing(error) and error.status_code in (200, 201, 500)
+    if is_unreadable(error):
+        return True
+    return isinstance(error, ServerError) and error.status_code == 500 and not is_passing(error)
 
 
 def is_gateways_404(error: BaseException) -> bool:
@@ -401,11 +421,25 @@ def is_gateways_404(error: BaseException) -> bool:
     return isinstance(error, NotFoundError) and error.status_code == 404 and error.error_code is None
 
 
+def is_inconclusive(error: OrchestrationError) -> bool:
+    """Whether a read that ended with ``error`` leaves open what was asked: reading again may tell.
+
+    Whatever decides by a read asks this, and takes such an error neither for "no" nor for "ended".
+    """
+    return is_passing(error) or is_unexplained(error) or is_gateways_404(error)
+
+
+def is_denial(error: BaseException) -> bool:
+    """Whether the server itself, and no gateway, says that it does not know what was asked for."""
+    return isinstance(error, NotFoundError) and error.error_code is not None
+
+
 def is_ambiguous(error: OrchestrationError) -> bool:
     """Whether a submit that ended with ``error`` may have been carried out.
 
     Definite are only: nothing was sent; the caller was refused (4xx other than a time-out, a
     redirect); the server said that what was addressed does not exist, is malformed, or has ended.
+    An unreadable answer is not definite.
     """
     if error.before_send:
         return False

@@ -15,13 +15,22 @@ _GO_DURATION = r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))
 _GO_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+_YEARS_OF_NONE = ("0000-", "0001-")
 UNKNOWN_INSTANT = datetime.min.replace(tzinfo=timezone.utc)
 """Stands where the server sent no readable instant; the text as received is in ``raw``."""
 
 
+def is_no_instant(text: object) -> bool:
+    """Whether a text means "none": Go writes an instant that was never set as one of the year 1."""
+    return isinstance(text, str) and (not text or text.startswith(_YEARS_OF_NONE))
+
+
 def parse_instant(text: object) -> datetime | None:
-    """The aware datetime of an RFC 3339 text with 0 to 9 fraction digits, cut to microseconds; None if it is none."""
-    match = _RFC3339.fullmatch(text) if isinstance(text, str) else None
+    """The aware datetime of an RFC 3339 text with 0 to 9 fraction digits, cut to microseconds; None if it is none.
+
+    The year 1 is none: see ``is_no_instant``.
+    """
+    match = _RFC3339.fullmatch(text) if isinstance(text, str) and not is_no_instant(text) else None
     if match is None:
         return None
     year, month, day, hour, minute, second, fraction, sign, off_h, off_m = match.groups()

@@ -12,12 +12,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
 import httpx
-import msgspec
 
 from ..api.errors import (
     AuthenticationError,
@@ -26,6 +25,7 @@ from ..api.errors import (
     UnreadableAnswerError,
     error_from_response,
 )
+from ..api.json_text import decoded
 from ..clock import Clock
 from ..settings import Settings, is_header_safe
 from .deadline import Deadline
@@ -128,12 +128,8 @@ class Tokens:
         """The token of an answer, which is in use from now on. Raises the error that another answer means."""
         token, life = None, None
         if 200 <= answer.status_code < 300:
-            try:
-                decoded = msgspec.json.decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                decoded = None
-            if isinstance(decoded, dict):
-                token, life = decoded.get("access_token"), decoded.get("expires_in")
+            said = _object(body)
+            token, life = said.get("access_token"), said.get("expires_in")
         token = token.strip() if isinstance(token, str) else ""
         if not is_header_safe(token):
             raise _refused(answer.status_code, body, answer.headers.get("Retry-After"))
@@ -174,9 +170,14 @@ def _refused(status: int, body: bytes, retry_after: str | None) -> Orchestration
 
 def _oauth_error(body: bytes) -> str:
     """The ``error`` code of an OAuth2 answer; its free text is not quoted, it may echo what was sent."""
-    try:
-        decoded = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    code = decoded.get("error") if isinstance(decoded, dict) else None
+    code = _object(body).get("error")
     return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,40}", code) else ""
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object of an answer; an empty one where it is none."""
+    try:
+        found = decoded(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -44,7 +44,6 @@ class _NotGiven:
 
 
 NOT_GIVEN: Final[Any] = _NotGiven()
-_CREDENTIALS = ("token", "client_id", "client_secret")
 
 
 def settings_of(settings: Settings | None, given: dict[str, Any]) -> Settings:
@@ -60,10 +59,7 @@ def settings_of(settings: Settings | None, given: dict[str, Any]) -> Settings:
         return settings
     if given.get("base_url") is not None:
         return Settings(**given)
-    given.pop("base_url", None)
-    if any(given.get(name) is not None for name in _CREDENTIALS):
-        given = {**dict.fromkeys(_CREDENTIALS), **given}  # credentials that are given replace those of the environment
-    return Settings.from_env().with_changes(**given)
+    return Settings.from_env(**given)
 
 
 class HookBase:

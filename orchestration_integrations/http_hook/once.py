@@ -100,6 +100,7 @@ def once_of(
     on_timeout: Literal["cancel", "leave"] = "cancel",
     key_variable: str = KEY_VARIABLE,
     allow_unbound: bool = False,
+    strict_variables: bool = False,
     since: datetime | None = None,
     start_timeout: float = 60.0,
     on_chosen: Callable[[str], object] | None = None,
@@ -136,6 +137,7 @@ def once_of(
         else fingerprint_ignores,
         attempt=uuid.uuid4().hex,
         allow_unbound=allow_unbound,
+        strict_variables=strict_variables,
         timeout=at_least_zero(start_timeout, "start_timeout"),
     )
     if isinstance(workflow, str):

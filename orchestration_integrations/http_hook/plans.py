@@ -33,7 +33,7 @@ from ..procedures.effects import Do, Procedure
 from ..procedures.limits import READ_BUDGET
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
-from ..procedures.start import unreleased
+from ..procedures.unreleased import unreleased
 from ..settings import Settings
 from .callbacks import owner_of
 from .numbers import at_least_zero

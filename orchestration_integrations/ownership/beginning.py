@@ -15,16 +15,14 @@ import msgspec
 from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
-    InstanceStuckError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
     UnreadableRecordError,
     ValidationError,
-    WrongServerError,
     is_ambiguous,
-    is_passing,
-    is_unexplained,
+    is_gateways_404,
+    is_inconclusive,
     summary,
 )
 from ..api.models import Instance, Workflow
@@ -33,13 +31,16 @@ from ..procedures.content import UNKNOWN, content_of
 from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
 from ..procedures.gate import GATE_VARIABLE, has_gate, parsed_text
+from ..procedures.gated_start import GatedStart
 from ..procedures.listing import Versions
-from ..procedures.moved import NOTHING_READ
-from ..procedures.start import Starting, check_placeholders
+from ..procedures.start import Starting
+from ..procedures.unbound_variables import check_placeholders, check_unused
+from ..procedures.ungated_start import UngatedStart
 from .comparing import Comparing
 from .keeping import Keeper
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
+from .refusals import held, wrong_server
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -85,6 +86,7 @@ class Beginning:
         if self._request.settled is not None and not token:
             logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
         starting = self._starting = self._steps(record, how)
+        self._gated_start, self._ungated_start = GatedStart(starting), UngatedStart(starting)
         yield from self._read_workflow(record, how)
         if record is None:
             how = self._how_without_record(how)
@@ -98,6 +100,8 @@ class Beginning:
         yield from check_server(keeper, starting, how, token, self._gated, self._versions, self._now)
         observer = self._observer = Observer(
             starting,
+            self._gated_start,
+            self._ungated_start,
             self._comparing.workflow,
             self._gated,
             self._comparing.content,
@@ -165,6 +169,7 @@ class Beginning:
             yield from check_placeholders(
                 workflow, texts, request.allow_unbound, self._versions, self._now, starting.until
             )
+            check_unused(workflow, request.texts, strict=request.strict_variables)
         store = self._keeper.store
         unsure = record is None and how != "first"
         if unsure and not self._gated and store is not None and store.complete_since is None:
@@ -195,12 +200,12 @@ class Beginning:
                 self._comparing.hidden = True
                 starting.workflow_id = record.workflow_id or starting.workflow_id
                 return None
-            if starting.fresh or error.error_code is not None:
+            if starting.fresh or not is_gateways_404(error):
                 raise
             why = f"{earlier}a gateway answered for the server ({summary(error)})"
             raise starting.ambiguous(why, (), error) from error
         except OrchestrationError as error:
-            if (starting.fresh and chosen is None) or not (is_passing(error) or is_unexplained(error)):
+            if (starting.fresh and chosen is None) or not is_inconclusive(error):
                 raise
             why = f"{earlier}the workflow could not be read ({summary(error)})"
             raise starting.ambiguous(why, (chosen,) if chosen else (), error) from error
@@ -276,23 +281,17 @@ class Beginning:
             if record is not None:
                 yield from self._keeper.save_late(self._keeper.claimed(record))
             if kind == "report held":
-                raise self._held(seen)
+                raise held(self._keeper, seen)
             return seen.instance
         if kind == "cancel first":
             return (yield from self._cancel_for_new(seen))
         if kind == "wrong server":
-            why = summary(seen.error) if seen.error is not None else "not found"
-            raise WrongServerError(
-                f"instance {self._keeper.instance_id} of key {self._request.run_key} is unknown to "
-                f"{self._keeper.server}, where it was seen before: this is another server or another stack ({why}); "
-                "nothing was started",
-                instance_id=self._keeper.instance_id,
-            )
+            raise wrong_server(self._keeper, seen)
         raise (yield from self._ambiguous(verdict, seen))
 
     def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[AmbiguousRunError]:
         starting, keeper, record = self._starting, self._keeper, self._keeper.record
-        found = [one.instance.id for one in seen.found]
+        found = [run.instance.id for run in seen.found]
         if verdict.row == 10 and keeper.instance_id is not None:
             return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
         if seen.shows == "several":
@@ -316,16 +315,6 @@ class Beginning:
                     keeper.record = made
                     starting.token = keeper.token()
         return starting.ambiguous(why, seen.candidates)
-
-    def _held(self, seen: Seen) -> InstanceStuckError:
-        return InstanceStuckError(
-            f"instance {self._keeper.instance_id} of key {self._request.run_key} stands at a checkpoint, held by a "
-            "stop: nothing moves. Clear the task to let the same run go on",
-            reason="held",
-            instance_id=self._keeper.instance_id or "",
-            instance=seen.instance,
-            moved=NOTHING_READ,
-        )
 
     # Starting
 
@@ -353,7 +342,7 @@ class Beginning:
                     raise
                 if gate is None:
                     return (yield from self._look_for_proof(error))
-                look = yield from starting.look_for_lost(gate.text, error)
+                look = yield from self._gated_start.look_for_lost(gate.text, error)
                 if look.released or look.waiting:
                     return None  # the table decides about what is there
                 continue
@@ -361,7 +350,7 @@ class Beginning:
         if gate is None:
             if not (yield from self._choose(instance.id, None, number)):
                 return None
-            shown = yield from starting.shown(instance)
+            shown = yield from self._ungated_start.shown(instance)
             yield from keeper.note_seen(shown)
             return shown
         if not (yield from self._choose(instance.id, gate.text, number)):
@@ -388,7 +377,7 @@ class Beginning:
         if released:
             logger.info("run key %s: adopting instance %s", self._request.run_key, found.instance.id)
             return (yield from self._shown(found.instance.id))
-        others = [one.instance.id for one in seen.found[1:]] if self._submitted else []
+        others = [run.instance.id for run in seen.found[1:]] if self._submitted else []
         return (yield from self._release(found.instance.id, found.gate.text, others))
 
     def _adopt(self, instance_id: str) -> Procedure[Instance | None]:
@@ -458,7 +447,7 @@ class Beginning:
         return seen.instance
 
     def _release(self, instance_id: str, gate: str | None, others: Sequence[str]) -> Procedure[Instance | None]:
-        released = yield from self._starting.release(instance_id, gate, others)
+        released = yield from self._gated_start.release(instance_id, gate, others)
         yield from self._keeper.note_seen(released.instance)
         return released.instance if released.how == "released" else None  # else the table decides what follows
 

@@ -119,7 +119,7 @@ class Comparing:
         try:
             workflow_call = get_workflow(instance.workflow_id, self._versions.plain)
             stages = (yield from insist(workflow_call, self._now, until)).stages
-            call = get_instance_history(instance.id, self._versions.plain)
+            call = get_instance_history(instance.id, self._versions.plain, strict=True)
             history = yield from insist(call, self._now, until)
         except OrchestrationError as error:
             raise AmbiguousRunError(

@@ -8,13 +8,15 @@ import msgspec
 
 from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
-from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, summary
+from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, summary
 from ..api.models import Instance, StageRun, Workflow
 from ..procedures.content import Content, differs_from_gate
 from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
+from ..procedures.gated_start import FoundRun, GatedStart, Look, shows_release
+from ..procedures.ghosts import is_old, unknown_to_engine
 from ..procedures.listing import Versions
-from ..procedures.start import Found, Look, Starting, shows_release, unknown_to_engine
-from ..procedures.waiting import is_old
+from ..procedures.start import Starting
+from ..procedures.ungated_start import UngatedStart
 from .record import RunRecord
 from .resolve import Shows
 
@@ -27,7 +29,7 @@ class Seen(msgspec.Struct):
 
     shows: Shows
     instance: Instance | None = None
-    found: list[Found] = msgspec.field(default_factory=list)
+    found: list[FoundRun] = msgspec.field(default_factory=list)
     candidates: list[str] = msgspec.field(default_factory=list)
     error: OrchestrationError | None = None
     history: Sequence[StageRun] = ()
@@ -37,7 +39,7 @@ class Observer:
     """Looks at the server for one start.
 
     Args:
-        starting: the steps of the start.
+        starting, gated_start, ungated_start: the steps of the start.
         workflow: what is to run; None where the server hides it.
         gated: whether its runs wait at a gate.
         content: what is asked for.
@@ -47,6 +49,8 @@ class Observer:
     def __init__(
         self,
         starting: Starting,
+        gated_start: GatedStart,
+        ungated_start: UngatedStart,
         workflow: Workflow | None,
         gated: bool,
         content: Content,
@@ -55,6 +59,8 @@ class Observer:
         now: Now,
     ) -> None:
         self._starting = starting
+        self._gated_start = gated_start
+        self._ungated_start = ungated_start
         self._workflow = workflow
         self._gated = gated
         self._content = content
@@ -86,9 +92,9 @@ class Observer:
             at_once: what an earlier attempt released would show by now.
         """
         if at_once:
-            look = (yield from self._starting.look()).of_round(number)
+            look = (yield from self._gated_start.look()).of_round(number)
         else:
-            look = yield from self._starting.settled_look(number)
+            look = yield from self._gated_start.settled_look(number)
         return self._seen_in(look, proven)
 
     def _seen_in(self, look: Look, proven: bool) -> Seen:
@@ -98,9 +104,9 @@ class Observer:
             return Seen("several", found=look.released)
         if not look.waiting:
             return Seen("nothing")
-        same = [one for one in look.waiting if not differs_from_gate(one.gate, self._content)]
+        same = [run for run in look.waiting if not differs_from_gate(run.gate, self._content)]
         if len(same) < len(look.waiting) and not (proven and same):
-            return Seen("other waits", found=[one for one in look.waiting if one not in same])
+            return Seen("other waits", found=[run for run in look.waiting if run not in same])
         return Seen("one waits" if len(same) == 1 else "many wait", found=same)
 
     def prove(self, *, once: bool = False) -> Procedure[Seen]:
@@ -108,9 +114,9 @@ class Observer:
         starting = self._starting
         backoff = Backoff(self._now, first=0.2)
         while True:
-            proven, candidates = yield from starting.proofs(self._places())
+            proven, candidates = yield from self._ungated_start.proofs(self._places())
             if len(proven) > 1:
-                return Seen("several", candidates=[one.instance.id for one in proven])
+                return Seen("several", candidates=[proof.instance.id for proof in proven])
             if proven:
                 return Seen("proof", instance=proven[0].instance, history=proven[0].history)
             wait = backoff.seconds()
@@ -128,13 +134,10 @@ class Observer:
             trouble = ""
             try:
                 instance = yield from do(call, self._starting.until)
-            except NotFoundError as error:
-                trouble = summary(error)
-                if error.error_code is not None and (record.seen or token):
-                    return Seen("unknown id", error=error)
-                wait = backoff.seconds(error)
             except OrchestrationError as error:
-                if not (is_passing(error) or is_unexplained(error)):
+                if is_denial(error) and (record.seen or token):
+                    return Seen("unknown id", error=error)
+                if not (is_inconclusive(error) or isinstance(error, NotFoundError)):
                     raise
                 trouble = summary(error)
                 wait = backoff.seconds(error)
@@ -161,9 +164,9 @@ class Observer:
         give_up = min(self._starting.until, self._now.monotonic() + HISTORY_SECONDS)
         backoff = Backoff(self._now)
         while True:
-            gate = yield from self._starting.gate_of(chosen)
+            gate = yield from self._gated_start.gate_of(chosen)
             if gate is not None:
-                seen.found = [Found(seen.instance, gate)]
+                seen.found = [FoundRun(seen.instance, gate)]
                 return True
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= give_up:
@@ -188,7 +191,9 @@ class Observer:
             return False
         until = self._now.monotonic() + HISTORY_SECONDS
         try:
-            history = yield from insist(get_instance_history(instance.id, self._versions.plain), self._now, until)
+            history = yield from insist(
+                get_instance_history(instance.id, self._versions.plain, strict=True), self._now, until
+            )
         except OrchestrationError:
             return False
         return len(history) <= behind + 1

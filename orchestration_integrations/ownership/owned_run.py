@@ -28,6 +28,7 @@ from ..api.errors import (
     OwnerGoneError,
     OwnerUnreachableError,
     RecordConflictError,
+    StateUnknownError,
     WaitTimeoutError,
 )
 from ..api.models import CancelOutcome, Instance, RunResult
@@ -51,6 +52,7 @@ CANCEL_SECONDS = 15.0
 UNWANTED_SECONDS = 5.0
 """Seconds for cancelling a run that was found unwanted at its gate, where it moves nothing."""
 
+GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError
 WaitFor = Callable[[str], Procedure[RunResult]]
 
 
@@ -197,7 +199,8 @@ class OwnedRun:
 
         Args:
             waiting: the wait for an instance.
-            on_timeout: what becomes of a run that is given up.
+            on_timeout: what becomes of a run that is given up: at the deadline, or because its state could not be read
+                for too long.
             cancel_seconds: seconds for a cancel.
 
         Raises:
@@ -221,7 +224,7 @@ class OwnedRun:
             yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
             error.args = (error.told,)  # to advise another key would give up what this one protects
             raise
-        except (WaitTimeoutError, InstanceStuckError) as error:
+        except (WaitTimeoutError, StateUnknownError, InstanceStuckError) as error:
             if isinstance(error, InstanceStuckError) and error.reason != "attempts":
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
@@ -242,7 +245,7 @@ class OwnedRun:
 
     def _give_up(
         self,
-        error: WaitTimeoutError | InstanceStuckError,
+        error: GivenUp,
         instance_id: str,
         waiting: WaitFor,
         on_timeout: str,
@@ -284,9 +287,7 @@ class OwnedRun:
             return None
 
 
-def same_end(
-    error: WaitTimeoutError | InstanceStuckError, message: str, outcome: CancelOutcome | None
-) -> WaitTimeoutError | InstanceStuckError:
+def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> GivenUp:
     """The error again, with what has become of the instance since."""
     read = outcome is not None and outcome.instance is not None
     about: dict[str, Any] = {
@@ -296,4 +297,4 @@ def same_end(
     }
     if isinstance(error, InstanceStuckError):
         return InstanceStuckError(message, reason=error.reason, **about)
-    return WaitTimeoutError(message, **about)
+    return type(error)(message, **about)

@@ -44,6 +44,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         may_say_first: the caller has a way to say that the key was never used.
         wait_for_key: a key that another caller of this process holds is waited for, instead of refused.
         allow_unbound: placeholders without a value may pass.
+        strict_variables: a variable that no placeholder asks for is an error; by default it is a warning.
         timeout: seconds for starting.
     """
 
@@ -66,6 +67,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     may_say_first: bool = False
     wait_for_key: bool = False
     allow_unbound: bool = False
+    strict_variables: bool = False
     timeout: float = 60.0
     texts: dict[str, str] = msgspec.field(default_factory=dict)
 

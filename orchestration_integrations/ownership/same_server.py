@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 
 from ..api.calls import get_instance
-from ..api.errors import NotFoundError, WrongServerError, summary
+from ..api.errors import NotFoundError, OrchestrationError, WrongServerError, is_denial, is_inconclusive, summary
 from ..procedures.effects import Now, Procedure, insist
+from ..procedures.gated_start import shows_release
 from ..procedures.listing import Versions
-from ..procedures.start import Starting, shows_release
+from ..procedures.start import Starting
 from .keeping import Keeper
 from .resolve import How
 
@@ -40,13 +41,15 @@ def check_server(
     call = get_instance(record.instance_id, versions.plain)
     try:
         instance = yield from insist(call, now, starting.until)
-    except NotFoundError as error:
-        if error.error_code is None:
+    except OrchestrationError as error:
+        if is_denial(error):
+            raise WrongServerError(
+                f"{where}, which does not know instance {record.instance_id}: nothing was submitted there. {remedy}",
+                instance_id=record.instance_id,
+            ) from error
+        if is_inconclusive(error) or isinstance(error, NotFoundError):
             raise starting.ambiguous(f"{where}: {summary(error)}", (record.instance_id,), error) from error
-        raise WrongServerError(
-            f"{where}, which does not know instance {record.instance_id}: nothing was submitted there. {remedy}",
-            instance_id=record.instance_id,
-        ) from error
+        raise
     same = record.created_at is not None and instance.created_at == record.created_at
     if not same or instance.workflow_id != record.workflow_id:
         raise WrongServerError(

@@ -21,6 +21,7 @@ from ..api.instants import format_instant
 from ..api.models import Instance, StageEvent
 from ..http_hook import OrchestrationHttpHook
 from ..procedures.gate import own_number, own_stages
+from ..procedures.wording import stage_text
 from ..settings import Settings
 from .api import api
 from .credentials import FACE
@@ -58,12 +59,12 @@ class Progress:
         """What a wait tells."""
         if event.name:
             self._names[event.stage] = event.name
-        number = self._own_number(event.stage)
+        number = event.own_stage
         if number is None:
-            self._logger.debug("instance %s: gate %s", self._instance_id, event.kind)
+            self._logger.debug("instance %s: its gate has %s", self._instance_id, event.kind)
             return
         name = event.name or self._names.get(event.stage) or ""
-        shown = f"stage {number} {name}".rstrip() + f" {event.kind}" + (f": {event.detail}" if event.detail else "")
+        shown = stage_text(event)
         self._logger.info("instance %s: %s", self._instance_id, shown)
         self._emit("stage", {"stage": number, "kind": event.kind, "name": name, "detail": event.detail or ""})
         if self._shown:

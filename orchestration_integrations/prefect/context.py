@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from prefect.exceptions import Pause
+from typing_extensions import Unpack
 
-from ..procedures.define import KEY_VARIABLE
+from ..api.models import Instance
+from ..settings import Settings
 from .cancelling import Target, acancel_instances_now, cancel_instances_now
-from .credentials import OrchestrationCredentials, settings_of
+from .credentials import OrchestrationCredentials, settings_of, stored_name
 from .errors import FlowRunCancelledError
+from .options import RunAndWaitOptions, start_options, wait_options
 from .owning import RunRequest, record_of
 from .place import here
-from .runs import WaitOptions, astart_run, start_run
+from .runs import astart_run, start_run
 from .workflow import OrchestrationRun
 
 
@@ -31,7 +34,7 @@ def _target(run: OrchestrationRun) -> Target:
         record = record_of(here(), run.instance_id, run.run_key)
     except Exception:  # the cancel matters more
         record = None
-    return Target(run._settings, run.instance_id, record=record)
+    return Target(run.settings(), run.instance_id, record=record)
 
 
 class workflow_instance:
@@ -46,10 +49,9 @@ class workflow_instance:
 
     Args:
         credentials: the block, or the name of the stored block.
-        workflow_id, variables, step, run_key, rerun_failed, on_changed, fingerprint_ignores, settled, key_variable,
-            allow_unbound: as for ``run_workflow``.
-        timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress: of waiting, as for
-            ``wait_for_instance``.
+        workflow_id: what to run.
+        variables: as for ``run_workflow``.
+        options: as keywords, those of ``run_workflow`` and of ``wait_for_instance``; ``timeout`` is that of the wait.
     """
 
     def __init__(
@@ -57,44 +59,27 @@ class workflow_instance:
         credentials: OrchestrationCredentials | str,
         workflow_id: str,
         variables: Mapping[str, Any] | None = None,
-        *,
-        step: str | None = None,
-        run_key: str | None = None,
-        rerun_failed: bool = False,
-        on_changed: Literal["refuse", "adopt"] = "refuse",
-        fingerprint_ignores: Sequence[str] = (),
-        settled: str | None = None,
-        key_variable: str = KEY_VARIABLE,
-        allow_unbound: bool = False,
-        timeout: float | None = None,
-        poll_interval: float = 5.0,
-        on_timeout: Literal["cancel", "leave"] = "cancel",
-        cancel_on_interrupt: bool = True,
-        fail_after_attempts: int | None = None,
-        show_progress: bool = True,
+        **options: Unpack[RunAndWaitOptions],
     ) -> None:
         self._credentials = credentials
-        self._request = RunRequest(
-            workflow_id,
-            variables,
-            step,
-            run_key,
-            rerun_failed,
-            on_changed,
-            fingerprint_ignores,
-            settled,
-            key_variable,
-            allow_unbound,
-        )
-        self._options = WaitOptions(
-            timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress
-        )
+        self._request = RunRequest(workflow_id, variables, start_options(options))
+        self._options = wait_options(options)
         self._run: OrchestrationRun | None = None
+
+    def _made(self, settings: Settings, instance: Instance, key: str | None) -> OrchestrationRun:
+        return OrchestrationRun(
+            settings,
+            instance.id,
+            instance.workflow_id,
+            run_key=key,
+            options=self._options,
+            stored_as=stored_name(self._credentials),
+        )
 
     def __enter__(self) -> OrchestrationRun:
         settings = settings_of(self._credentials)
-        instance, key = start_run(settings, self._request, show_progress=self._options.show_progress)
-        self._run = OrchestrationRun(settings, instance.id, instance.workflow_id, run_key=key, options=self._options)
+        instance, key = start_run(settings, self._request, {**self._options, "cancel_on_interrupt": True})
+        self._run = self._made(settings, instance, key)
         return self._run
 
     def __exit__(
@@ -105,8 +90,8 @@ class workflow_instance:
 
     async def __aenter__(self) -> OrchestrationRun:
         settings = await asyncio.to_thread(settings_of, self._credentials)
-        instance, key = await astart_run(settings, self._request, show_progress=self._options.show_progress)
-        self._run = OrchestrationRun(settings, instance.id, instance.workflow_id, run_key=key, options=self._options)
+        instance, key = await astart_run(settings, self._request, {**self._options, "cancel_on_interrupt": True})
+        self._run = self._made(settings, instance, key)
         return self._run
 
     async def __aexit__(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Literal
+from uuid import UUID
 
 import prefect
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, SecretStr, field_validator
+from prefect.blocks.core import BlockNotSavedError
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ..api.errors import ConfigurationError
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
@@ -33,7 +36,10 @@ class OrchestrationCredentials(CredentialsBlock):
     _block_type_name = "Orchestration Credentials"
     _block_type_slug = "orchestration-credentials"
     _documentation_url = "https://docs.formance.com/modules/flows"  # type: ignore[assignment]
-    _description = "Where a Formance Orchestration server is, and how to authenticate there."
+    _description = (
+        "Where a Formance Orchestration server is, and how to authenticate there. How to use it: `docs/prefect.md` of "
+        "the package orchestration-integrations."
+    )
 
     base_url: str = Field(
         description="URL of the server, with its base path: /api/orchestration behind a stack's gateway, none without."
@@ -53,7 +59,12 @@ class OrchestrationCredentials(CredentialsBlock):
     verify: bool | str = Field(
         default=True, description="Whether to verify the server's certificate, or the path of a CA bundle."
     )
+    cert: str | tuple[str, str] | None = Field(
+        default=None, description="Path of a client certificate, or a pair: certificate and key."
+    )
     timeout: float = Field(default=10.0, description="Seconds that one HTTP exchange may take.")
+    retry_budget: float = Field(default=60.0, description="Seconds that one call may take with all its retries.")
+    max_connections: int = Field(default=20, description="How many connections may be open at once.")
 
     @field_validator("token", "client_secret")
     @classmethod
@@ -67,6 +78,34 @@ class OrchestrationCredentials(CredentialsBlock):
                 field=str(info.field_name),
             )
         return value
+
+    @model_validator(mode="after")
+    def _refuse_wrong_fields(self) -> OrchestrationCredentials:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Refuse fields that no server could be reached with. Files are looked for where they are used.
+
+        Raises:
+            ConfigurationError: a field is wrong; ``field`` names it.
+        """
+        given = self._given()
+        # The block may be made on another machine than the one that uses it.
+        if isinstance(given["verify"], str) and (os.sep in given["verify"] or "." in given["verify"]):
+            given["verify"] = True
+        given["cert"] = None
+        Settings.from_fields(given)
+
+    def save(self, name: str | None = None, overwrite: bool = False, client: Any = None) -> Any:
+        """As Prefect's, once ``check`` has found nothing: fields may have been changed since the block was made."""
+        self.check()
+        return super().save(name, overwrite=overwrite, client=client)
+
+    async def asave(self, name: str | None = None, overwrite: bool = False, client: Any = None) -> UUID:
+        """As ``save``, for asyncio."""
+        self.check()
+        return await super().asave(name, overwrite=overwrite, client=client)
 
     @classmethod
     def from_env(cls) -> OrchestrationCredentials:
@@ -85,11 +124,14 @@ class OrchestrationCredentials(CredentialsBlock):
         Raises:
             ConfigurationError: a field is wrong; ``field`` names it.
         """
+        return Settings.from_fields(self._given())
+
+    def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in OrchestrationCredentials.model_fields}
         for name in ("token", "client_secret"):
             if given[name] is not None:
                 given[name] = given[name].get_secret_value()
-        return Settings.from_fields(given)
+        return given
 
     def get_client(self) -> OrchestrationHttpHook:
         """A blocking client; use it as a context manager.
@@ -110,6 +152,16 @@ class OrchestrationCredentials(CredentialsBlock):
 
 Credentials = OrchestrationCredentials | str
 """The block, or the name under which it is stored."""
+
+
+def stored_name(credentials: Credentials) -> str | None:
+    """The name under which the block is stored; None where it is not."""
+    if isinstance(credentials, str):
+        return credentials
+    try:
+        return credentials.get_block_placeholder().removeprefix(f"prefect.blocks.{credentials.get_block_type_slug()}.")
+    except BlockNotSavedError:
+        return None
 
 
 def settings_of(credentials: Credentials) -> Settings:

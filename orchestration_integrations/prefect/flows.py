@@ -3,110 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from prefect import flow
+from typing_extensions import Unpack
 
-from ..procedures.define import KEY_VARIABLE
 from .cancelling import CANCEL_SECONDS, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
 from .hooks import targets_of
+from .options import RunAndWaitOptions, start_options, takes, wait_options
 from .owning import RunRequest
 from .place import run_logger, steps_of_the_caller
 from .run_records import records_of_flow_run
-from .runs import WaitOptions, arun_and_wait, run_and_wait
+from .runs import arun_and_wait, run_and_wait
 
 
 @flow(name="run-workflow-and-wait", flow_run_name="run-and-wait-{workflow_id}", retries=0)
+@takes(RunAndWaitOptions)
 def run_workflow_and_wait(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
     variables: dict[str, Any] | None = None,
-    *,
-    timeout: float | None = None,
-    cancel_on_interrupt: bool = True,
-    poll_interval: float = 5.0,
-    on_timeout: Literal["cancel", "leave"] = "cancel",
-    fail_after_attempts: int | None = None,
-    step: str | None = None,
-    run_key: str | None = None,
-    rerun_failed: bool = False,
-    on_changed: Literal["refuse", "adopt"] = "refuse",
-    fingerprint_ignores: list[str] | tuple[str, ...] = (),
-    settled: str | None = None,
-    key_variable: str = KEY_VARIABLE,
-    allow_unbound: bool = False,
-    show_progress: bool = True,
+    **options: Unpack[RunAndWaitOptions],
 ) -> dict[str, Any]:
-    """Run a workflow and wait for its end. Arguments as for ``run_workflow`` and ``wait_for_instance``.
+    """Run a workflow and wait for its end, as ``run_workflow`` and ``wait_for_instance`` do.
 
     As a subflow its start counts as a step of the flow that calls it. Give the name of a stored block for
     ``credentials`` where the flow run may be started again from its stored parameters: Prefect masks the secrets of
     a block.
 
     Args:
-        timeout: seconds to wait for the end, None (default) for no limit.
-        cancel_on_interrupt: cancel the run if the flow is interrupted while it starts or waits; default True.
+        credentials: the block, or the name of the stored block.
+        workflow_id: what to run.
+        variables: as for ``run_workflow``.
+        {options}
 
     Returns:
         ``{"instance_id", "workflow_id", "state", "stages_completed", "transactions", "maybe_repeated"}``.
     """
-    request = RunRequest(
-        workflow_id,
-        variables,
-        step,
-        run_key,
-        rerun_failed,
-        on_changed,
-        fingerprint_ignores,
-        settled,
-        key_variable,
-        allow_unbound,
-    )
-    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    request = RunRequest(workflow_id, variables, start_options(options))
+    how = wait_options(options)
     with steps_of_the_caller():
-        return run_and_wait(settings_of(credentials), request, options)
+        return run_and_wait(settings_of(credentials), request, how)
 
 
 @flow(name="run-workflow-and-wait", flow_run_name="run-and-wait-{workflow_id}", retries=0)
+@takes(RunAndWaitOptions)
 async def run_workflow_and_wait_async(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
     variables: dict[str, Any] | None = None,
-    *,
-    timeout: float | None = None,
-    cancel_on_interrupt: bool = True,
-    poll_interval: float = 5.0,
-    on_timeout: Literal["cancel", "leave"] = "cancel",
-    fail_after_attempts: int | None = None,
-    step: str | None = None,
-    run_key: str | None = None,
-    rerun_failed: bool = False,
-    on_changed: Literal["refuse", "adopt"] = "refuse",
-    fingerprint_ignores: list[str] | tuple[str, ...] = (),
-    settled: str | None = None,
-    key_variable: str = KEY_VARIABLE,
-    allow_unbound: bool = False,
-    show_progress: bool = True,
+    **options: Unpack[RunAndWaitOptions],
 ) -> dict[str, Any]:
     """As ``run_workflow_and_wait``, for asyncio."""
-    request = RunRequest(
-        workflow_id,
-        variables,
-        step,
-        run_key,
-        rerun_failed,
-        on_changed,
-        fingerprint_ignores,
-        settled,
-        key_variable,
-        allow_unbound,
-    )
-    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    request = RunRequest(workflow_id, variables, start_options(options))
+    how = wait_options(options)
     settings = await asyncio.to_thread(settings_of, credentials)
     with steps_of_the_caller():
-        return await arun_and_wait(settings, request, options)
+        return await arun_and_wait(settings, request, how)
 
 
 @flow(name="cancel-instances-of-flow-run", flow_run_name="cancel-instances-of-{flow_run_id}")

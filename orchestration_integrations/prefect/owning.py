@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -22,33 +22,34 @@ from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunRecord
 from ..ownership.request import OwnedRequest
-from ..procedures.define import KEY_VARIABLE
 from ..settings import Settings
 from .attempt import AttemptFacts, Claim, OwnerSays, claim_call, claim_step, not_come_back_to
 from .cancelling import Target, owned_by_record
+from .options import StartOptions
 from .owner import Owner
 from .place import Place, here, ids_here, run_logger
 from .rollback import roll_back_with, users_transaction
 from .run_records import PrefectRunStore, records_of_root
 
 Hook = OrchestrationHttpHook | AsyncOrchestrationHttpHook
+_NAMES: tuple[Literal["step"], Literal["run_key"]] = ("step", "run_key")
+"""The options that name a payment."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is to run. ``workflow`` is an id, or a definition, which is put on the server with a gate. The other fields
-    as ``run_workflow`` documents them."""
+    """What is to run.
+
+    Attributes:
+        workflow: an id, or a definition, which is put on the server with a gate.
+        variables: by name, as the caller gave them.
+        options: of the start, complete.
+        timeout: seconds for the start.
+    """
 
     workflow: str | Mapping[str, Any]
-    variables: Mapping[str, Any] | None = None
-    step: str | None = None
-    run_key: str | None = None
-    rerun_failed: bool = False
-    on_changed: Literal["refuse", "adopt"] = "refuse"
-    fingerprint_ignores: Sequence[str] = ()
-    settled: str | None = None
-    key_variable: str = KEY_VARIABLE
-    allow_unbound: bool = False
+    variables: Mapping[str, Any] | None
+    options: StartOptions
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
@@ -57,11 +58,16 @@ class RunRequest:
                 f"workflow_id must be a non-empty string, not {self.workflow!r}: did the task that gives it run?",
                 path="workflow_id",
             )
-        for name in ("step", "run_key"):
-            value = getattr(self, name)
+        if self.variables is not None and not isinstance(self.variables, Mapping):
+            raise ValidationError(
+                f"variables must be a mapping, not a {type(self.variables).__name__}; for map give a list of mappings",
+                path="variables",
+            )
+        for name in _NAMES:
+            value = self.options[name]
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
-        if self.step is not None and self.run_key is not None:
+        if self.options["step"] is not None and self.options["run_key"] is not None:
             raise ValidationError("step: give either step or run_key", path="step")
 
 
@@ -94,13 +100,13 @@ class Start:
             AmbiguousRunError: an earlier attempt started one that may be this one with other variables.
             ValidationError: the input is wrong.
         """
-        request = self.request
+        request, wishes = self.request, self.request.options
         texts = variable_texts(request.variables)
-        users_key = request.run_key
-        if users_key is None and request.key_variable in texts:
-            users_key = texts.pop(request.key_variable)
+        users_key = wishes["run_key"]
+        if users_key is None and wishes["key_variable"] in texts:
+            users_key = texts.pop(wishes["key_variable"])
             if not users_key:
-                where = f"variables.{request.key_variable}"
+                where = f"variables.{wishes['key_variable']}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
         place = here()
         self._around = users_transaction()
@@ -116,7 +122,7 @@ class Start:
                 self._store = PrefectRunStore()
             else:
                 self._claim = (
-                    claim_step(facts, request.step) if request.step else claim_call(facts, request.workflow, texts)
+                    claim_step(facts, wishes["step"]) if wishes["step"] else claim_call(facts, request.workflow, texts)
                 )
                 self.key, call = self._claim.key, self._claim.call
                 self._store = PrefectRunStore(complete_since=place.began)
@@ -128,13 +134,14 @@ class Start:
             workflow=request.workflow,
             variables=texts,
             run_key=self.key,
-            key_variable=request.key_variable,
+            key_variable=wishes["key_variable"],
             shared_key=users_key is not None,
-            settled=request.settled,
-            rerun_failed=request.rerun_failed,
-            on_changed=request.on_changed,
-            fingerprint_ignores=request.fingerprint_ignores,
-            allow_unbound=request.allow_unbound,
+            settled=wishes["settled"],
+            rerun_failed=wishes["rerun_failed"],
+            on_changed=wishes["on_changed"],
+            fingerprint_ignores=wishes["fingerprint_ignores"],
+            allow_unbound=wishes["allow_unbound"],
+            strict_variables=wishes["strict_variables"],
             timeout=request.timeout,
             **options,
         )

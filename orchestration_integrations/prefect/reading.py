@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from ..api.instants import format_instant
 from ..api.models import Instance, StageRun
 from ..http_hook import OrchestrationHttpHook
 from .credentials import FACE, OrchestrationCredentials, settings_of
+from .mapping import credentials_task
 from .runs import instance_id_of
 from .tasks import async_hook, named
 
 
-@task(name="get-instance", task_run_name=named("get-instance"), cache_policy=NO_CACHE)
+@credentials_task(name="get-instance", task_run_name=named("get-instance"), cache_policy=NO_CACHE)
 def get_instance(credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]) -> dict[str, Any]:
     """Read an instance.
 
@@ -32,7 +32,7 @@ def get_instance(credentials: OrchestrationCredentials | str, instance_id: str |
         return _instance(hook.get_instance(found))
 
 
-@task(name="get-instance", task_run_name=named("get-instance"), cache_policy=NO_CACHE)
+@credentials_task(name="get-instance", task_run_name=named("get-instance"), cache_policy=NO_CACHE)
 async def get_instance_async(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ async def get_instance_async(
         return _instance(await hook.get_instance(found))
 
 
-@task(name="list-instances", task_run_name=named("list-instances"), cache_policy=NO_CACHE)
+@credentials_task(name="list-instances", task_run_name=named("list-instances"), cache_policy=NO_CACHE)
 def list_instances(
     credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
 ) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def list_instances(
         return [_instance(row) for row in hook.list_instances(workflow_id, running)]
 
 
-@task(name="list-instances", task_run_name=named("list-instances"), cache_policy=NO_CACHE)
+@credentials_task(name="list-instances", task_run_name=named("list-instances"), cache_policy=NO_CACHE)
 async def list_instances_async(
     credentials: OrchestrationCredentials | str, workflow_id: str | None = None, running: bool | None = None
 ) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ async def list_instances_async(
         return [_instance(row) for row in await hook.list_instances(workflow_id, running)]
 
 
-@task(name="get-instance-history", task_run_name=named("get-history"), cache_policy=NO_CACHE)
+@credentials_task(name="get-instance-history", task_run_name=named("get-history"), cache_policy=NO_CACHE)
 def get_instance_history(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def get_instance_history(
         return _history(hook.get_instance_history(found))
 
 
-@task(name="get-instance-history", task_run_name=named("get-history"), cache_policy=NO_CACHE)
+@credentials_task(name="get-instance-history", task_run_name=named("get-history"), cache_policy=NO_CACHE)
 async def get_instance_history_async(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any]
 ) -> list[dict[str, Any]]:

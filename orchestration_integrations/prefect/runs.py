@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..api.errors import OrchestrationError, ValidationError
-from ..api.models import Instance, RunResult, StageEvent, Transaction
+from ..api.models import Instance, RunResult, StageEvent
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun
+from ..procedures.wording import run_summary
 from ..settings import Settings
 from .artifacts import Progress
 from .cancelling import Target, acancel_instances_now, cancel_instances_now
 from .credentials import FACE
 from .errors import FlowRunCancelledError, RunRolledBackError
+from .options import WaitOptions
 from .owner import Owner, WatchingClock
 from .owning import Hook, RunRequest, Start, attending, record_of
 from .place import Place, here, run_logger
@@ -55,28 +56,10 @@ def run_key_of(given: object) -> str | None:
     return key if isinstance(key, str) and key else None
 
 
-@dataclass(frozen=True)
-class WaitOptions:
-    """How to wait. Fields as ``wait_for_instance`` documents them."""
-
-    timeout: float | None = None
-    poll_interval: float = 5.0
-    on_timeout: Literal["cancel", "leave"] = "cancel"
-    cancel_on_interrupt: bool = True
-    fail_after_attempts: int | None = None
-    show_progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.on_timeout not in ("cancel", "leave"):
-            raise ValidationError(f"on_timeout must be 'cancel' or 'leave', not {self.on_timeout!r}", path="on_timeout")
-
-    def arguments(self) -> dict[str, Any]:
-        """For the hook's ``waiting_for``."""
-        return {
-            "timeout": self.timeout,
-            "poll_interval": self.poll_interval,
-            "fail_after_attempts": self.fail_after_attempts,
-        }
+def _waiting_arguments(options: WaitOptions) -> dict[str, Any]:
+    """For the hook's ``waiting_for``."""
+    names = ("timeout", "poll_interval", "fail_after_attempts")
+    return {name: value for name, value in options.items() if name in names}
 
 
 def _must_cancel(error: BaseException, *, waiting: bool) -> bool:
@@ -123,35 +106,31 @@ async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool
         start.close()
 
 
-def start_run(
-    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
-) -> tuple[Instance, str | None]:
+def start_run(settings: Settings, request: RunRequest, options: WaitOptions) -> tuple[Instance, str | None]:
     """Start, adopt or go on with the run that a request means. Returns it and its key."""
     start = Start(settings, request)
-    with _starting(start, cancel_on_interrupt, []):
+    with _starting(start, options["cancel_on_interrupt"], []):
         start.prepare()
         with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
             run = start.owning(hook)
             instance = hook.perform(run.begin())
             start.begun(instance)
             hook.perform(run.returned())
-        Progress(settings, instance.id, shown=show_progress).started(instance.workflow_id, instance.state)
+        Progress(settings, instance.id, shown=options["show_progress"]).started(instance.workflow_id, instance.state)
         return instance, start.key
 
 
-async def astart_run(
-    settings: Settings, request: RunRequest, *, cancel_on_interrupt: bool = True, show_progress: bool = True
-) -> tuple[Instance, str | None]:
+async def astart_run(settings: Settings, request: RunRequest, options: WaitOptions) -> tuple[Instance, str | None]:
     """As ``start_run``, without blocking."""
     start = Start(settings, request)
-    async with _astarting(start, cancel_on_interrupt, []):
+    async with _astarting(start, options["cancel_on_interrupt"], []):
         await asyncio.to_thread(start.prepare)
         async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
             run = start.owning(hook)
             instance = await hook.perform(run.begin())
             start.begun(instance)
             await hook.perform(run.returned())
-        progress = Progress(settings, instance.id, shown=show_progress)
+        progress = Progress(settings, instance.id, shown=options["show_progress"])
         await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
         return instance, start.key
 
@@ -163,21 +142,21 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
     """Start, adopt or go on with a run, and wait for its end."""
     start = Start(settings, request)
     at_wait: list[bool] = []
-    with _starting(start, options.cancel_on_interrupt, at_wait):
+    with _starting(start, options["cancel_on_interrupt"], at_wait):
         start.prepare()
         with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
             run = start.owning(hook)
             instance = hook.perform(run.begin())
             start.begun(instance)
-            progress = Progress(settings, instance.id, shown=options.show_progress)
+            progress = Progress(settings, instance.id, shown=options["show_progress"])
             progress.started(instance.workflow_id, instance.state)
             at_wait.append(True)
 
             def waiting(instance_id: str) -> Any:
-                return hook.waiting_for(instance_id, on_stage=progress.stage, **options.arguments())
+                return hook.waiting_for(instance_id, on_stage=progress.stage, **_waiting_arguments(options))
 
             try:
-                result = hook.perform(run.attend(instance.id, waiting, on_timeout=options.on_timeout))
+                result = hook.perform(run.attend(instance.id, waiting, on_timeout=options["on_timeout"]))
             except OrchestrationError as error:
                 progress.ended(*_end(error))
                 raise
@@ -189,13 +168,13 @@ async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOp
     """As ``run_and_wait``, without blocking."""
     start = Start(settings, request)
     at_wait: list[bool] = []
-    async with _astarting(start, options.cancel_on_interrupt, at_wait):
+    async with _astarting(start, options["cancel_on_interrupt"], at_wait):
         await asyncio.to_thread(start.prepare)
         async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
             run = start.owning(hook)
             instance = await hook.perform(run.begin())
             start.begun(instance)
-            progress = Progress(settings, instance.id, shown=options.show_progress)
+            progress = Progress(settings, instance.id, shown=options["show_progress"])
             await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
             at_wait.append(True)
             result = await _attended(hook, run, instance.id, progress, options)
@@ -210,10 +189,10 @@ async def _attended(
         await asyncio.to_thread(progress.stage, event)
 
     def waiting(one: str) -> Any:
-        return hook.waiting_for(one, on_stage=stage, **options.arguments())
+        return hook.waiting_for(one, on_stage=stage, **_waiting_arguments(options))
 
     try:
-        result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options.on_timeout))
+        result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
     except OrchestrationError as error:
         await asyncio.to_thread(progress.ended, *_end(error))
         raise
@@ -230,7 +209,7 @@ def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key
         place = _place()
         record = record_of(place, instance_id, run_key)
         target = Target(settings, instance_id, record=record)
-        progress = Progress(settings, instance_id, shown=options.show_progress)
+        progress = Progress(settings, instance_id, shown=options["show_progress"])
         clock = WatchingClock(Owner(place) if place is not None else None)
         with OrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
             run = attending(hook, place, record, instance_id)
@@ -241,17 +220,17 @@ def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key
                 hook.perform(run.load())
 
             def waiting(one: str) -> Any:
-                return hook.waiting_for(one, on_stage=progress.stage, **options.arguments())
+                return hook.waiting_for(one, on_stage=progress.stage, **_waiting_arguments(options))
 
             try:
-                result = hook.perform(run.attend(instance_id, waiting, on_timeout=options.on_timeout))
+                result = hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
             except OrchestrationError as error:
                 progress.ended(*_end(error))
                 raise
         progress.ended("succeeded", result.instance)
         return described(result)
     except BaseException as error:
-        if options.cancel_on_interrupt and _must_cancel(error, waiting=True):
+        if options["cancel_on_interrupt"] and _must_cancel(error, waiting=True):
             cancel_instances_now([target], _interrupted(error))
         raise
 
@@ -265,7 +244,7 @@ async def await_run(
         place = await asyncio.to_thread(_place)
         record = await asyncio.to_thread(record_of, place, instance_id, run_key)
         target = Target(settings, instance_id, record=record)
-        progress = Progress(settings, instance_id, shown=options.show_progress)
+        progress = Progress(settings, instance_id, shown=options["show_progress"])
         clock = WatchingClock(Owner(place) if place is not None else None)
         async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
             run = attending(hook, place, record, instance_id)
@@ -278,7 +257,7 @@ async def await_run(
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)
         return described(result)
     except BaseException as error:
-        if options.cancel_on_interrupt and _must_cancel(error, waiting=True):
+        if options["cancel_on_interrupt"] and _must_cancel(error, waiting=True):
             await acancel_instances_now([target], _interrupted(error))
         raise
 
@@ -324,25 +303,7 @@ def describe_start(instance: Instance, key: str | None) -> dict[str, Any]:
 
 def described(result: RunResult) -> dict[str, Any]:
     """A success as a small plain dict that any serializer takes."""
-    transactions = [_transaction(one) for one in result.moved.transactions]
-    return {
-        "instance_id": result.instance.id,
-        "workflow_id": result.instance.workflow_id,
-        "state": result.instance.state,
-        "stages_completed": result.moved.stages_completed,
-        "transactions": transactions,
-        "maybe_repeated": any(one["maybe_repeated"] for one in transactions),
-    }
-
-
-def _transaction(one: Transaction) -> dict[str, Any]:
-    return {
-        "stage": one.stage,
-        "id": one.id,
-        "ledger": one.ledger,
-        "postings": [dict(posting) for posting in one.postings],
-        "maybe_repeated": one.maybe_repeated,
-    }
+    return run_summary(result.instance, result.moved, postings=True)
 
 
 # ---- stopping --------------------------------------------------------------------------------------

@@ -7,26 +7,26 @@ values. None is cached: a cached answer would be a payment not made, or a state 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run as runtime_task_run
+from typing_extensions import Unpack
 
-from ..api.errors import EventNotDeliveredError, ValidationError
+from ..api.errors import EventNotDeliveredError
 from ..api.models import CancelOutcome, Instance
-from ..api.yaml_text import parse_definition
+from ..definition_files import read_definition
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
-from ..procedures.define import KEY_VARIABLE
+from ..procedures.wording import cancel_summary, cancel_text
 from .credentials import FACE, Credentials, OrchestrationCredentials, settings_of
 from .events import EventRecord
+from .mapping import credentials_task
+from .options import RunOptions, WaitOptions, start_options, takes, wait_options
 from .owner import WatchingClock
 from .owning import RunRequest
 from .place import run_logger
 from .runs import (
-    WaitOptions,
     astart_run,
     await_run,
     describe_start,
@@ -48,8 +48,9 @@ def named(verb: str) -> Any:
         about = given.get("workflow_id") or given.get("instance_id")
         if isinstance(about, Mapping):
             about = about.get("instance_id")
-        parts = [verb, given.get("step") or given.get("event"), str(about)[:_ID_LENGTH] if about else None]
-        return "-".join(str(part) for part in parts if part)
+        parts = [verb, given.get("step") or given.get("event"), about[:_ID_LENGTH] if isinstance(about, str) else None]
+        # What is still to come of another task is an object, which has no text to read.
+        return "-".join(part for part in parts if isinstance(part, str) and part)
 
     return name
 
@@ -57,7 +58,7 @@ def named(verb: str) -> Any:
 # ---- workflows -------------------------------------------------------------------------------------
 
 
-@task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
+@credentials_task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
 def create_workflow(
     credentials: OrchestrationCredentials | str,
     definition: Mapping[str, Any] | str | None = None,
@@ -82,10 +83,10 @@ def create_workflow(
         AmbiguousSubmitError: it may have been created, and no list shows it.
     """
     with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return hook.ensure_workflow(_definition(definition, path), gate=gate).workflow.id
+        return hook.ensure_workflow(read_definition(definition, path), gate=gate).workflow.id
 
 
-@task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
+@credentials_task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
 async def create_workflow_async(
     credentials: OrchestrationCredentials | str,
     definition: Mapping[str, Any] | str | None = None,
@@ -94,25 +95,9 @@ async def create_workflow_async(
     gate: bool = False,
 ) -> str:
     """As ``create_workflow``, for asyncio."""
-    given = await asyncio.to_thread(_definition, definition, path)
+    given = await asyncio.to_thread(read_definition, definition, path)
     async with await async_hook(credentials) as hook:
         return (await hook.ensure_workflow(given, gate=gate)).workflow.id
-
-
-def _definition(definition: Mapping[str, Any] | str | None, path: str | None) -> Mapping[str, Any]:
-    if (definition is None) == (path is None):
-        raise ValidationError("definition: give either definition or path", path="definition")
-    if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValidationError(f"path: {path} cannot be read: {error}", path="path") from error
-        parsed: Any = parse_definition(text, path)
-    else:
-        parsed = parse_definition(definition) if isinstance(definition, str) else definition
-    if not isinstance(parsed, Mapping):
-        raise ValidationError("definition must be a mapping with stages", path="definition")
-    return parsed
 
 
 async def async_hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
@@ -123,23 +108,15 @@ async def async_hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
 # ---- runs ------------------------------------------------------------------------------------------
 
 
-@task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@credentials_task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@takes(RunOptions)
 def run_workflow(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
     variables: Mapping[str, Any] | None = None,
     *,
-    step: str | None = None,
-    run_key: str | None = None,
-    rerun_failed: bool = False,
-    on_changed: Literal["refuse", "adopt"] = "refuse",
-    fingerprint_ignores: Sequence[str] = (),
-    settled: str | None = None,
-    key_variable: str = KEY_VARIABLE,
-    allow_unbound: bool = False,
     timeout: float = 60.0,
-    cancel_on_interrupt: bool = True,
-    show_progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Start a run of a workflow, and do not wait for it. A retry of whatever encloses the call comes back to the run.
 
@@ -150,19 +127,8 @@ def run_workflow(
         credentials: the block, or the name of the stored block.
         workflow_id: what to run; best one with a gate (``create_workflow(…, gate=True)``).
         variables: strings, booleans, integers, Decimals, dates and aware datetimes.
-        step: names this payment within the flow run. The same name with other content, or twice in one attempt, is
-            an error. By default starts are told apart by workflow and variables, and equal ones are counted.
-        run_key: a key of your own, instead: one payment per key, whatever flow run asks.
-        rerun_failed: where an earlier attempt was told that the run failed or was cancelled, start a new one. Its
-            first stages may have moved money: by default the failure is reported again.
-        on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
-        fingerprint_ignores: names of variables that may differ between attempts.
-        settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
-        key_variable: the variable that carries the key; default ``runKey``.
-        allow_unbound: let placeholders without a value pass.
         timeout: seconds for all of it, default 60.
-        cancel_on_interrupt: cancel the run if a signal comes after it was chosen; default True.
-        show_progress: emit an event and a link; default True.
+        {options}
 
     Returns:
         ``{"instance_id", "workflow_id", "state", "run_key"}``.
@@ -175,89 +141,41 @@ def run_workflow(
         NotFoundError: there is no such workflow, or it is deleted. Nothing was sent.
         ValidationError: a placeholder has no value, or the input is wrong. Nothing was sent.
     """
-    request = RunRequest(
-        workflow_id,
-        variables,
-        step,
-        run_key,
-        rerun_failed,
-        on_changed,
-        fingerprint_ignores,
-        settled,
-        key_variable,
-        allow_unbound,
-        timeout,
-    )
-    instance, key = start_run(
-        settings_of(credentials), request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
-    )
+    request = RunRequest(workflow_id, variables, start_options(options), timeout)
+    instance, key = start_run(settings_of(credentials), request, wait_options(options))
     return describe_start(instance, key)
 
 
-@task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@credentials_task(name="run-workflow", task_run_name=named("run-workflow"), cache_policy=NO_CACHE, retries=0)
+@takes(RunOptions)
 async def run_workflow_async(
     credentials: OrchestrationCredentials | str,
     workflow_id: str,
     variables: Mapping[str, Any] | None = None,
     *,
-    step: str | None = None,
-    run_key: str | None = None,
-    rerun_failed: bool = False,
-    on_changed: Literal["refuse", "adopt"] = "refuse",
-    fingerprint_ignores: Sequence[str] = (),
-    settled: str | None = None,
-    key_variable: str = KEY_VARIABLE,
-    allow_unbound: bool = False,
     timeout: float = 60.0,
-    cancel_on_interrupt: bool = True,
-    show_progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """As ``run_workflow``, for asyncio."""
-    request = RunRequest(
-        workflow_id,
-        variables,
-        step,
-        run_key,
-        rerun_failed,
-        on_changed,
-        fingerprint_ignores,
-        settled,
-        key_variable,
-        allow_unbound,
-        timeout,
-    )
+    request = RunRequest(workflow_id, variables, start_options(options), timeout)
     settings = await asyncio.to_thread(settings_of, credentials)
-    instance, key = await astart_run(
-        settings, request, cancel_on_interrupt=cancel_on_interrupt, show_progress=show_progress
-    )
+    instance, key = await astart_run(settings, request, wait_options(options))
     return describe_start(instance, key)
 
 
-@task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
+@credentials_task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
+@takes(WaitOptions)
 def wait_for_instance(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
-    *,
-    timeout: float | None = None,
-    poll_interval: float = 5.0,
-    on_timeout: Literal["cancel", "leave"] = "cancel",
-    cancel_on_interrupt: bool = True,
-    fail_after_attempts: int | None = None,
-    show_progress: bool = True,
+    **options: Unpack[WaitOptions],
 ) -> dict[str, Any]:
     """Wait until an instance has ended. Safe to retry: it starts nothing.
 
     Args:
         credentials: the block, or the name of the stored block.
         instance_id: the id, or what ``run_workflow`` returned.
-        timeout: seconds to wait, None (default) for no limit, 0 for one look.
-        poll_interval: longest seconds between two reads, default 5.
-        on_timeout: what becomes of an instance that is given up at the time-out or by ``fail_after_attempts``:
-            ``cancel`` (default) or ``leave``.
-        cancel_on_interrupt: cancel the instance if this wait is interrupted, by whatever it is: default True. A
-            task that was submitted looks every two seconds whether its flow run is over.
-        fail_after_attempts: give up once a payment failed so often; None (default) for never.
-        show_progress: write artifacts and emit events; default True.
+        {options}
 
     Returns:
         ``{"instance_id", "workflow_id", "state", "stages_completed", "transactions", "maybe_repeated"}``.
@@ -271,30 +189,24 @@ def wait_for_instance(
         NotFoundError: there is no such instance.
     """
     found = instance_id_of(instance_id)
-    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
-    return wait_run(settings_of(credentials), found, options, run_key_of(instance_id))
+    return wait_run(settings_of(credentials), found, wait_options(options), run_key_of(instance_id))
 
 
-@task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
+@credentials_task(name="wait-for-instance", task_run_name=named("wait"), cache_policy=NO_CACHE)
+@takes(WaitOptions)
 async def wait_for_instance_async(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
-    *,
-    timeout: float | None = None,
-    poll_interval: float = 5.0,
-    on_timeout: Literal["cancel", "leave"] = "cancel",
-    cancel_on_interrupt: bool = True,
-    fail_after_attempts: int | None = None,
-    show_progress: bool = True,
+    **options: Unpack[WaitOptions],
 ) -> dict[str, Any]:
     """As ``wait_for_instance``, for asyncio."""
     found = instance_id_of(instance_id)
-    options = WaitOptions(timeout, poll_interval, on_timeout, cancel_on_interrupt, fail_after_attempts, show_progress)
+    how = wait_options(options)
     settings = await asyncio.to_thread(settings_of, credentials)
-    return await await_run(settings, found, options, run_key_of(instance_id))
+    return await await_run(settings, found, how, run_key_of(instance_id))
 
 
-@task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
+@credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 def cancel_instance(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
 ) -> dict[str, Any]:
@@ -306,9 +218,10 @@ def cancel_instance(
         timeout: seconds until the outcome is ``not_confirmed``, default 15.
 
     Returns:
-        ``{"instance_id", "status", "abort_answer", "state", "in_flight", "transactions"}``; ``status`` is
-        ``cancelled``, ``already_ended``, ``never_started`` or ``not_confirmed`` (it may run on). ``in_flight``: how
-        many payments were under way and may arrive all the same.
+        ``{"instance_id", "status", "state", "abort_answer", "in_flight", "stages_completed", "transactions",
+        "maybe_repeated"}``; ``status`` is ``cancelled``, ``already_ended``, ``never_started`` or ``not_confirmed``
+        (the instance may still run). ``in_flight`` names the activities that were under way: their money may arrive
+        all the same.
 
     Raises:
         NotFoundError: there is no such instance.
@@ -319,7 +232,7 @@ def cancel_instance(
         return _outcome(found, hook.cancel(found, timeout=timeout, **known))
 
 
-@task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
+@credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 async def cancel_instance_async(
     credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
 ) -> dict[str, Any]:
@@ -332,21 +245,14 @@ async def cancel_instance_async(
 
 def _outcome(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
     if outcome.status == "not_confirmed":
-        run_logger().error("instance %s was not seen to end after the cancel: it may still run", instance_id)
-    return {
-        "instance_id": instance_id,
-        "status": outcome.status,
-        "abort_answer": outcome.abort_answer,
-        "state": outcome.instance.state if outcome.instance is not None else None,
-        "in_flight": len(outcome.in_flight),
-        "transactions": len(outcome.moved.transactions),
-    }
+        run_logger().error("instance %s: %s", instance_id, cancel_text(outcome))
+    return cancel_summary(instance_id, outcome)
 
 
 # ---- events ----------------------------------------------------------------------------------------
 
 
-@task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
+@credentials_task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
 def send_event(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],
@@ -392,7 +298,7 @@ def send_event(
     return _sent(instance, event)
 
 
-@task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
+@credentials_task(name="send-event", task_run_name=named("send-event"), cache_policy=NO_CACHE, retries=0)
 async def send_event_async(
     credentials: OrchestrationCredentials | str,
     instance_id: str | Mapping[str, Any],

@@ -12,18 +12,25 @@ from collections.abc import Callable
 from typing import Literal
 
 from ..api.calls import abort_instance, get_instance
-from ..api.errors import NotFoundError, OrchestrationError, is_passing, is_unexplained, says_completed, summary
+from ..api.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrchestrationError,
+    ValidationError,
+    is_gateways_404,
+    is_inconclusive,
+    says_completed,
+    summary,
+)
 from ..api.models import ActivityRun, CancelOutcome, Instance
 from .effects import Backoff, Now, Procedure, do, pause
+from .ghosts import is_old, unknown_to_engine
+from .limits import ANSWER_HOLDS, LEAST, ROW_GRACE
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
-from .start import ANSWER_HOLDS_SECONDS, unknown_to_engine
-from .waiting import ROW_GRACE, is_old
 
 MOVED_SECONDS = 3.0
-"""Seconds for reading what had moved, after the limit."""
-LEAST = 1.0
-"""Seconds that an abort and a read get even where the limit is shorter."""
+"""Seconds at most for reading what had moved."""
 REPEAT_AFTER = 3.0
 """Seconds after which an accepted abort that shows no effect is sent again."""
 
@@ -37,17 +44,21 @@ def cancel(
     row_grace: float = ROW_GRACE,
     permit: Callable[[], Procedure[None]] | None = None,
 ) -> Procedure[CancelOutcome]:
-    """Abort, then read until the instance has ended or ``timeout`` seconds have passed.
+    """Abort, then read until the instance has ended or ``timeout`` seconds have passed. All is over a second later.
 
     Args:
         permit: asked before each abort; what it raises ends the cancel. Its word holds for ten seconds.
 
+    An abort that was sent may take effect whatever its answer and later reads say. So a read that fails never ends
+    the cancel before its limit: the outcome is ``not_confirmed`` then.
+
     Raises:
         NotFoundError: the server answers, and knows no such instance.
-        AuthenticationError: reading it is not allowed.
+        AuthenticationError, ValidationError: reading it is refused; the message tells how the abort was answered.
     """
     begun = now.monotonic()
     until = begun + timeout
+    over = until + LEAST
     call = abort_instance(instance_id, versions.plain)
     answer = ""
     instance: Instance | None = None
@@ -60,45 +71,55 @@ def cancel(
             allowed = max(until, now.monotonic() + LEAST)
             if permit is not None:
                 yield from permit()
-                allowed = min(allowed, now.monotonic() + ANSWER_HOLDS_SECONDS)
+                allowed = min(allowed, now.monotonic() + ANSWER_HOLDS)
             try:
                 yield from do(call, allowed)
                 said, again = "204", REPEAT_AFTER
             except OrchestrationError as error:
                 said = summary(error)
-                hopeless = not (is_passing(error) or is_unexplained(error)) or says_completed(error)
+                hopeless = not is_inconclusive(error) or says_completed(error)
                 again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
             answer = answer or said
             abort_at = now.monotonic() + again
         looked_at = now.monotonic()
         try:
-            instance = yield from do(get_instance(instance_id, versions.plain), max(until, looked_at + LEAST))
+            instance = yield from do(get_instance(instance_id, versions.plain), over)
             not_found_since = None
         except NotFoundError as error:
             if not_found_since is None:
                 not_found_since = looked_at
-            if error.error_code is None and instance is not None:
-                not_found_since = None  # a gateway answered
+            if is_gateways_404(error):
+                not_found_since = None
             elif instance is not None or looked_at - not_found_since >= row_grace:
                 raise NotFoundError(
-                    f"instance {instance_id} is unknown to the server ({summary(error)})", status_code=error.status_code
+                    f"instance {instance_id} is unknown to the server ({summary(error)}; the abort was answered "
+                    f"{answer})",
+                    status_code=error.status_code,
+                    error_code=error.error_code,
                 ) from error
-        except OrchestrationError as error:
-            if not (is_passing(error) or is_unexplained(error)):
-                raise
+        except (AuthenticationError, ValidationError) as error:
+            raise type(error)(
+                f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state "
+                f"may not be read: {error}",
+                status_code=error.status_code,
+                error_code=error.error_code,
+                server_message=error.message,
+            ) from error
+        except OrchestrationError:
+            pass  # of a read; the abort may have been taken all the same
         if instance is not None and instance.terminated:
             status: Literal["cancelled", "already_ended"] = (
                 "cancelled" if instance.state == "cancelled" else "already_ended"
             )
-            return (yield from _outcome(status, instance, answer, versions, now))
+            return (yield from _outcome(status, instance, answer, versions, now, over))
         known_for = now.monotonic() - begun
         if instance is not None and not instance.status and is_old(instance, now.server_time(), known_for):
             asked_engine += yield from unknown_to_engine(instance_id, versions, until)
             if asked_engine >= 2:
-                return (yield from _outcome("never_started", instance, answer, versions, now))
+                return (yield from _outcome("never_started", instance, answer, versions, now, over))
         wait = backoff.seconds()
         if now.monotonic() + wait > until:
-            return (yield from _outcome("not_confirmed", instance, answer, versions, now))
+            return (yield from _outcome("not_confirmed", instance, answer, versions, now, over))
         yield from pause(wait)
 
 
@@ -108,11 +129,13 @@ def _outcome(
     answer: str,
     versions: Versions,
     now: Now,
+    over: float,
 ) -> Procedure[CancelOutcome]:
     moved = NOTHING_READ
     in_flight: tuple[ActivityRun, ...] = ()
     if instance is not None:
-        moved, in_flight = yield from read_moved(instance, versions, now, now.monotonic() + MOVED_SECONDS)
+        reading = yield from read_moved(instance, versions, now, min(over, now.monotonic() + MOVED_SECONDS))
+        moved, in_flight = reading.moved, reading.in_flight
     ended = status in ("cancelled", "already_ended")
     return CancelOutcome(
         status=status,

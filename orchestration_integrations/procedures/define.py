@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..api.calls import create_workflow, list_workflows
 from ..api.definitions import awaited_event, canonical, validated_definition
-from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous
+from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous, summary
 from ..api.models import EnsuredWorkflow, Workflow
 from .effects import Backoff, Now, Procedure, do, pause
 from .gate import gated
@@ -46,7 +47,12 @@ def ensure_workflow(
         for look in range(LOOKS if lost else 1):
             if look:
                 yield from pause(backoff.seconds())
-            found = yield from _find(target, versions)
+            try:
+                found = yield from _find(target, versions)
+            except OrchestrationError as error:
+                if lost is None:
+                    raise
+                raise _maybe_created(wanted, f"{summary(lost)}; then: {summary(error)}") from error
             if found is not None:
                 return EnsuredWorkflow(workflow=found, created=lost is not None)
         try:
@@ -58,12 +64,17 @@ def ensure_workflow(
             continue
         _warn_dropped(wanted, created)
         return EnsuredWorkflow(workflow=created, created=True)
-    name = wanted.get("name") or "(unnamed)"
-    raise AmbiguousSubmitError(f"workflow {name} may have been created, but no list shows it: {lost}") from lost
+    raise _maybe_created(wanted, summary(lost) if lost is not None else "") from lost
+
+
+def _maybe_created(definition: Mapping[str, Any], why: str) -> AmbiguousSubmitError:
+    name = definition.get("name") or "(unnamed)"
+    return AmbiguousSubmitError(f"workflow {name} may have been created, but no list shows it: {why}")
 
 
 def _find(target: Any, versions: Versions) -> Procedure[Workflow | None]:
-    rows = yield from list_all(list_workflows, versions)
+    # Strict: a second copy of the definition would hide the runs of the first one from every look.
+    rows = yield from list_all(partial(list_workflows, strict=True), versions)
     equal = [
         row
         for row in rows

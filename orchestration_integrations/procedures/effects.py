@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from ..api.calls import Call
-from ..api.errors import OrchestrationError, is_passing, is_unexplained
+from ..api.errors import OrchestrationError, is_gateways_404, is_inconclusive, is_passing
 
 T = TypeVar("T")
 
@@ -127,8 +127,14 @@ class Backoff:
         return max(seconds, (error.retry_after or 0.0) if error is not None else 0.0)
 
 
-def insist(call: Call[T], now: Now, until: float, *, unexplained: int = 4) -> Procedure[T]:
-    """A read repeated until it answers, at most ``unexplained`` times on a 500 that explains nothing.
+def insist(call: Call[T], now: Now, until: float, *, unexplained: int = 4, may_be_absent: bool = False) -> Procedure[T]:
+    """A read repeated until it answers.
+
+    Args:
+        until: monotonic seconds after which it is not repeated.
+        unexplained: how often it is tried at most where the answer explains nothing: a plain 500, an unreadable
+            answer, a 404 that may be a gateway's.
+        may_be_absent: such a 404 is an answer too: it tells that the server has no such path.
 
     Raises:
         OrchestrationError: the first that time cannot mend, or the last before ``until``.
@@ -139,13 +145,10 @@ def insist(call: Call[T], now: Now, until: float, *, unexplained: int = 4) -> Pr
         try:
             return (yield from do(call, until))
         except OrchestrationError as error:
-            if is_unexplained(error):
-                tries += 1
-                if tries >= unexplained:
-                    raise
-            elif not is_passing(error):
+            if not is_inconclusive(error) or (may_be_absent and is_gateways_404(error)):
                 raise
+            tries += not is_passing(error)
             wait = backoff.seconds(error)
-            if now.monotonic() + wait >= until:
+            if tries >= unexplained or now.monotonic() + wait >= until:
                 raise
         yield from pause(wait)

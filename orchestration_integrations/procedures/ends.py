@@ -23,14 +23,17 @@ from ..api.errors import (
     WaitTimeoutError,
     summary,
 )
-from ..api.models import Instance, Moved, RunResult
+from ..api.instants import format_instant
+from ..api.models import ActivityRun, Instance, Moved, RunResult
 from .effects import Now, Procedure, do
 from .gate import own_number
 from .listing import Versions
-from .moved import read_moved
+from .moved import NOTHING_READ, Reading, read_moved
 
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
+
+UNREAD = "what it stands at could not be read"
 
 Stages = Sequence[Mapping[str, Any]]
 EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
@@ -45,7 +48,7 @@ class End(msgspec.Struct, frozen=True):
     error: OrchestrationError | None = None
 
 
-class Told(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True):
     """What a wait knew of its instance when it ended.
 
     Attributes:
@@ -59,25 +62,55 @@ class Told(msgspec.Struct, frozen=True):
     definition: Stages | None
 
 
-def conclude(end: End, told: Told, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
+def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float | None) -> Procedure[RunResult]:
     """Read what had moved, then return the result or raise what the end means.
 
     Args:
         latest: monotonic seconds by which all is over, None for no limit.
     """
     instance = end.instance
-    moved = Moved(stages_completed=0, transactions=(), complete=False)
+    reading = Reading(NOTHING_READ)
     if instance is not None and end.kind not in ("error", "never_started"):
         over = now.monotonic() + MOVED_SECONDS
         if latest is not None:
             over = min(over, latest)
-        moved, _ = yield from read_moved(instance, versions, now, over, told.retried)
+        reading = yield from read_moved(instance, versions, now, over, known.retried)
     elif end.kind == "never_started":
-        moved = Moved(stages_completed=0, transactions=(), complete=True)
+        reading = Reading(Moved(stages_completed=0, transactions=(), complete=True))
     if end.kind == "succeeded" and instance is not None:
-        return RunResult(instance=instance, moved=moved)
-    stages = yield from _definition(instance, told.definition, versions, now, latest)
-    raise error_of(end, told.instance_id, moved, stages)
+        return RunResult(instance=instance, moved=reading.moved)
+    stages = yield from _definition(instance, known.definition, versions, now, latest)
+    if end.kind == "timeout" and end.error is None and instance is not None:
+        end = msgspec.structs.replace(end, detail=_standing(instance, reading, stages) or end.detail or UNREAD)
+    raise error_of(end, known.instance_id, reading.moved, stages)
+
+
+def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> str:
+    """What a run that goes on stands at; empty where the histories do not tell."""
+    failing = [activity for activity in reading.in_flight if activity.attempt > 1 or activity.last_failure is not None]
+    if failing:
+        return describe_failing(failing[-1])
+    if not instance.status:
+        return "no stage of it has begun"
+    number = len(reading.stages) - 1
+    if number < 0 or reading.stages[number].terminated:
+        return ""
+    run = reading.stages[number]
+    where = _where(number, stages)
+    if run.name == "RunWaitEvent":
+        return f"it waits for event {run.input.get('event')!r}{where}"
+    if run.name == "RunDelay":
+        until = run.input.get("until") or run.input.get("duration")
+        return f"it waits out a delay ({until}){where}" if until else f"it waits out a delay{where}"
+    under_way = ", ".join(sorted({activity.name for activity in reading.in_flight}))
+    return f"{under_way or run.name} is under way{where}"
+
+
+def describe_failing(activity: ActivityRun) -> str:
+    """``CreateTransaction failed (attempt 4, next try …): account had insufficient funds``."""
+    following = f", next try {format_instant(activity.next_execution)}" if activity.next_execution is not None else ""
+    reason = activity.last_failure or "no reason is given"
+    return f"{activity.name} failed (attempt {activity.attempt}{following}): {reason}"
 
 
 def _definition(
@@ -121,7 +154,7 @@ def error_of(end: End, instance_id: str, moved: Moved, stages: Stages | None = N
         return end.error
     if end.kind == "failed":
         return InstanceFailedError(
-            f"instance {instance_id} failed{_where(instance, stages)}: {end.detail}{tail}", **about
+            f"instance {instance_id} failed{_where_failed(instance, stages)}: {end.detail}{tail}", **about
         )
     if end.kind == "cancelled":
         cancelled = f"instance {instance_id} was cancelled{tail}"
@@ -147,13 +180,16 @@ def error_of(end: End, instance_id: str, moved: Moved, stages: Stages | None = N
     )
 
 
-def _where(instance: Instance | None, stages: Stages | None) -> str:
+def _where_failed(instance: Instance | None, stages: Stages | None) -> str:
     failed = next((row.stage for row in instance.status if row.error), None) if instance is not None else None
-    if failed is None:
-        return ""
-    if stages is None or failed >= len(stages):
-        return f" in stage {failed} (counted by the server)"
-    number, kind = own_number(stages, failed), next(iter(stages[failed]), "unknown")
+    return "" if failed is None else _where(failed, stages)
+
+
+def _where(stage: int, stages: Stages | None) -> str:
+    """`` in stage 1 (send)``: the user's number and kind of the stage that the server calls ``stage``."""
+    if stages is None or not 0 <= stage < len(stages):
+        return f" in stage {stage} (counted by the server)"
+    number, kind = own_number(stages, stage), next(iter(stages[stage]), "unknown")
     return " at its gate" if number is None else f" in stage {number} ({kind})"
 
 

@@ -24,23 +24,21 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     is_ambiguous,
-    is_passing,
-    is_unexplained,
+    is_denial,
+    is_gateways_404,
+    is_inconclusive,
     summary,
 )
 from ..api.models import Instance, StageStatus
 from .effects import Backoff, Now, Procedure, ask_or_raise, do, insist, pause
+from .limits import LAST_LOOK, LEAST, READ_BUDGET, ROW_GRACE
 from .listing import Versions
-from .waiting import FAILURE_SECONDS, ROW_GRACE
 
 NUDGE_SECONDS = 0.7
 """Seconds that a stage gets to end by itself before the first nudge; each further nudge waits longer."""
 LONGEST_NUDGE_SECONDS = 15.0
 NUDGES_BEFORE_RESEND = 2
 """Nudges after an answer that was lost, before the event itself may be sent again."""
-LAST_LOOK_SECONDS = 5.0
-LEAST = 1.0
-"""Seconds that a read gets even where the caller's limit is shorter."""
 
 
 def send_event_when_ready(
@@ -100,16 +98,15 @@ class _Delivery:
         return EventNotDeliveredError(message, reason=reason, instance_id=self.instance_id, instance=instance)
 
     def unreadable(self, error: OrchestrationError, *, sent: bool, instance: Instance | None) -> OrchestrationError:
-        """What a read that was given up means: a refusal stays what it is."""
-        by_gateway = isinstance(error, NotFoundError) and error.error_code is None
-        if not (is_passing(error) or is_unexplained(error) or by_gateway):
+        """What a read that was given up means. Once the event was sent, no error hides that it may have arrived."""
+        if not sent and not is_inconclusive(error):
             return error
         return self.failed("unknown" if sent else "not_ready", f"a read failed ({summary(error)})", instance)
 
     def limit(self) -> float:
         """Monotonic seconds by which a read that fails again and again is given up."""
         at = self.now.monotonic()
-        return max(min(self.until, at + FAILURE_SECONDS), at + LEAST)
+        return max(min(self.until, at + READ_BUDGET), at + LEAST)
 
     def read(self, row_grace: float) -> Procedure[Instance]:
         """The instance, waiting for a row that is late."""
@@ -118,11 +115,11 @@ class _Delivery:
         while True:
             try:
                 return (yield from insist(get_instance(self.instance_id, self.versions.plain), self.now, self.limit()))
-            except NotFoundError:
+            except OrchestrationError as error:
+                if is_gateways_404(error) or not isinstance(error, NotFoundError):
+                    raise self.unreadable(error, sent=False, instance=None) from error
                 if self.now.monotonic() - begun >= min(row_grace, self.until - begun):
                     raise
-            except OrchestrationError as error:
-                raise self.unreadable(error, sent=False, instance=None) from error
             yield from pause(backoff.seconds())
 
     def stages_for(self, instance: Instance) -> Procedure[list[int] | None]:
@@ -130,16 +127,16 @@ class _Delivery:
         call = get_workflow(instance.workflow_id, self.versions.plain)
         try:
             workflow = yield from insist(call, self.now, self.limit())
-        except NotFoundError:
-            return None  # deleted, on a server that then hides it
         except OrchestrationError as error:
+            if is_denial(error):
+                return None  # deleted, on a server that then hides it
             raise self.unreadable(error, sent=False, instance=instance) from error
-        found = []
-        for number, one in enumerate(workflow.stages):
-            event = awaited_event(one)
+        waiting = []
+        for number, stage in enumerate(workflow.stages):
+            event = awaited_event(stage)
             if event is not None and may_become(event, self.name):
-                found.append(number)
-        return found
+                waiting.append(number)
+        return waiting
 
 
 def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | None, instance: Instance) -> int:
@@ -223,8 +220,9 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: boo
 
 def _listens(delivery: _Delivery, stage: int) -> Procedure[bool]:
     """Whether the stage's work is launched and waits for this very name: the row alone comes too early."""
+    call = get_instance_history(delivery.instance_id, delivery.versions.plain, strict=True)
     try:
-        history = yield from do(get_instance_history(delivery.instance_id, delivery.versions.plain), _capped(delivery))
+        history = yield from do(call, _capped(delivery))
     except OrchestrationError:
         return False
     if len(history) <= stage:
@@ -277,7 +275,7 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
     instance: Instance | None = None
     try:
         call = get_instance(delivery.instance_id, delivery.versions.plain)
-        instance = yield from do(call, delivery.now.monotonic() + LAST_LOOK_SECONDS)
+        instance = yield from do(call, delivery.now.monotonic() + LAST_LOOK)
     except OrchestrationError as error:
         raise delivery.unreadable(error, sent=sent, instance=None) from error
     if sent and _ended(instance, stage):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..api.calls import PAGE_SIZE, Call, Version, list_instances
-from ..api.errors import NotFoundError, ServerError
+from ..api.errors import NotFoundError, UnreadableAnswerError, is_gateways_404
 from ..api.models import Instance, Page, distinct
 from .effects import Now, Procedure, do, insist, pause
 
@@ -49,19 +49,19 @@ def list_all(page: PageCall, versions: Versions) -> Procedure[tuple[Any, ...]]:
     """All rows, each once.
 
     Raises:
-        ServerError: the list repeats a cursor, so that it would never end.
+        UnreadableAnswerError: the list repeats a cursor, so that it would never end.
     """
     if versions.asked != "v1":
         rows = yield from _by_cursor(page, versions, _retried)
         if rows is not None:
             return distinct(rows)
     first = yield from _retried(page("v1", None))
-    if len(first.rows) == PAGE_SIZE:
+    rows = yield from _followed(first, "v1", page, _retried)
+    if first.next is None and len(rows) == PAGE_SIZE:
         # A full page may be all there is, or only the first that generation 3 gives.
-        rows = yield from _by_cursor(page, versions, _retried, sure=True)
-        if rows is not None:
-            return distinct((*first.rows, *rows))
-    return distinct(first.rows)
+        more = yield from _by_cursor(page, versions, _retried, sure=True)
+        rows = [*rows, *(more or ())]
+    return distinct(rows)
 
 
 def _by_cursor(
@@ -75,30 +75,39 @@ def _by_cursor(
     """
     if versions.has_v2 is False and not sure:
         return None
-    current: Page | None = None
+    first: Page | None = None
     for last in (False, True) if sure else (True,):
         try:
-            current = yield from perform(page("v2", None))
+            first = yield from perform(page("v2", None))
             break
         except NotFoundError as error:
-            if versions.asked == "v2" or error.error_code is not None:
+            if versions.asked == "v2" or not is_gateways_404(error):
                 raise
             if not last:
                 yield from pause(SECOND_ASKING)
-    if current is None:
+    if first is None:
         versions.has_v2 = False
         return None
-    if not current.cursored:
+    if not first.cursored:
+        if sure or versions.asked == "v2":
+            raise UnreadableAnswerError("the list of v2 has no cursor, so there may be more rows", status_code=200)
         versions.has_v2 = False
-        return None if versions.asked != "v2" else current.rows
+        return None
     versions.has_v2 = True
-    rows = list(current.rows)
+    return (yield from _followed(first, "v2", page, perform))
+
+
+def _followed(first: Page, version: Version, page: PageCall, perform: Perform) -> Procedure[list[Any]]:
+    """The rows of a page and of all pages that follow it."""
+    current, rows = first, list(first.rows)
     seen: set[str] = set()
     while current.next is not None:
         if current.next in seen:
-            raise ServerError(f"the list repeats its cursor after {len(rows)} rows; it would never end")
+            raise UnreadableAnswerError(
+                f"the list repeats its cursor after {len(rows)} rows; it would never end", status_code=200
+            )
         seen.add(current.next)
-        current = yield from perform(page("v2", current.next))
+        current = yield from perform(page(version, current.next))
         rows.extend(current.rows)
     return rows
 
@@ -108,26 +117,38 @@ def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Pr
 
     v1 answers with one snapshot: any count but a full page is the whole on every generation. Past a
     full page v2 is read again until whole readings bring no new row, since offset pages lose rows.
+    The reading is strict: what is not in here may be submitted, so one row that cannot be read makes the whole unknown.
 
     Raises:
         OrchestrationError: the list could not be read by ``until``.
     """
 
     def page(version: Version, cursor: str | None) -> Call[Page]:
-        return list_instances(version, cursor, workflow_id=workflow_id)
+        return list_instances(version, cursor, workflow_id=workflow_id, strict=True)
 
     def perform(call: Call[Page]) -> Procedure[Page]:
         return (yield from insist(call, now, until))
 
+    def perform_if_there(call: Call[Page]) -> Procedure[Page]:
+        return (yield from insist(call, now, until, may_be_absent=True))
+
+    def paged(version: Version) -> Procedure[Sequence[Any] | None]:
+        if version == "v2":
+            return (yield from _by_cursor(page, versions, perform_if_there, sure=True))
+        return (yield from _followed((yield from perform(page("v1", None))), "v1", page, perform))
+
     known: dict[str, Instance] = {}
+    version: Version = "v2"
     if versions.asked != "v2":
         first = yield from perform(page("v1", None))
         known = {row.id: row for row in first.rows}
-        if len(first.rows) != PAGE_SIZE:
+        if first.next is not None:
+            version = "v1"  # this server pages v1 too
+        elif len(first.rows) != PAGE_SIZE:
             return tuple(known.values())
     quiet = 0
     for _ in range(ROUNDS):
-        rows = yield from _by_cursor(page, versions, perform, sure=True)
+        rows = yield from paged(version)
         if rows is None:
             return tuple(known.values())
         before = len(known)
@@ -135,4 +156,4 @@ def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Pr
         quiet = quiet + 1 if len(known) == before else 0
         if quiet >= QUIET_ROUNDS or len(rows) < PAGE_SIZE:
             return tuple(known.values())
-    raise ServerError("the list of instances kept changing while it was read")
+    raise UnreadableAnswerError("the list of instances kept changing while it was read", status_code=200)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from ..api.calls import get_instance_history, get_stage_history
 from ..api.errors import OrchestrationError
 from ..api.instants import UNKNOWN_INSTANT
@@ -27,6 +29,20 @@ SUSPICIOUS = timedelta(seconds=10)
 NOTHING_READ = Moved(stages_completed=0, transactions=(), complete=False)
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """What the histories of an instance tell.
+
+    Attributes:
+        moved: what had moved.
+        in_flight: money-moving activities that had not ended.
+        stages: the stages whose work was launched.
+    """
+
+    moved: Moved
+    in_flight: tuple[ActivityRun, ...] = ()
+    stages: Sequence[StageRun] = ()
+
+
 def completed(instance: Instance) -> int:
     """How many stages ended without an error."""
     ended: dict[int, bool] = {}
@@ -37,8 +53,8 @@ def completed(instance: Instance) -> int:
 
 def read_moved(
     instance: Instance, versions: Versions, now: Now, until: float, retried: frozenset[int] = frozenset()
-) -> Procedure[tuple[Moved, tuple[ActivityRun, ...]]]:
-    """(what had moved, money-moving activities that had not ended).
+) -> Procedure[Reading]:
+    """Read the histories of an instance.
 
     Args:
         instance: as last read.
@@ -51,7 +67,7 @@ def read_moved(
     stages: Sequence[StageRun] = ()
     if instance.status or instance.terminated:
         try:
-            stages = yield from do(get_instance_history(instance.id, versions.plain), until)
+            stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
         except OrchestrationError:
             complete = False
     rows = {row.stage: row for row in instance.status}
@@ -61,7 +77,7 @@ def read_moved(
         try:
             if now.monotonic() >= until:
                 raise OrchestrationError("no time is left")
-            activities = yield from do(get_stage_history(instance.id, number, versions.plain), until)
+            activities = yield from do(get_stage_history(instance.id, number, versions.plain, strict=True), until)
         except OrchestrationError:
             complete = False
             continue
@@ -79,7 +95,7 @@ def read_moved(
     ended = sum(stage.terminated and stage.error is None for stage in stages)
     done = max(completed(instance), ended)
     moved = Moved(stages_completed=done, transactions=tuple(transactions), complete=complete)
-    return moved, tuple(in_flight)
+    return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages)
 
 
 def may_be_repeated(activity: ActivityRun, row: StageStatus | None, was_retried: bool) -> bool:
@@ -104,13 +120,13 @@ def _transactions(stage: int, activity: ActivityRun, twice: bool) -> list[Transa
     asked = _only_value(activity.input, activity.name)
     answered = _only_value(activity.output or {}, activity.name)
     data = answered.get("data", answered)
-    found = data if isinstance(data, list) else [data]
+    made = data if isinstance(data, list) else [data]
     ledger = next((asked[key] for key in ("Ledger", "ledger") if isinstance(asked.get(key), str)), None)
     result = []
-    for one in found:
-        one = one if isinstance(one, Mapping) else {}
-        number = one.get("id", one.get("txid"))
-        postings = one.get("postings")
+    for row in made:
+        transaction = row if isinstance(row, Mapping) else {}
+        number = transaction.get("id", transaction.get("txid"))
+        postings = transaction.get("postings")
         if not isinstance(postings, list):
             request = asked.get("Data", asked.get("data"))
             postings = request.get("postings") if isinstance(request, Mapping) else None

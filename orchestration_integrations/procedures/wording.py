@@ -1,10 +1,107 @@
-"""What is said of outcomes, in one wording for errors and logs of every face."""
+"""What every face says of runs, stages and cancels: one wording for errors, logs and results.
+
+A result is a small plain dict, so that Airflow's XCom and every serializer of Prefect take it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..api.models import CancelOutcome
+from ..api.models import CancelOutcome, Instance, Moved, StageEvent, Transaction
+
+MOST_TRANSACTIONS = 100
+"""Transactions that a result names; ``transactions_left_out`` counts the rest."""
+KINDS = {"RunSend": "send", "RunDelay": "delay", "RunWaitEvent": "wait_event", "RunUpdate": "update"}
+"""How a user's definition calls the kinds of stage that the server names."""
+
+
+def stage_line(event: StageEvent) -> str:
+    """One log line for what happened to a stage; empty for the gate, which is no stage of the user's."""
+    if event.own_stage is None:
+        return ""
+    return f"instance {event.instance_id}: {stage_text(event)}"
+
+
+def stage_text(event: StageEvent) -> str:
+    """What happened to a stage, without the instance."""
+    kind = KINDS.get(event.name or "", event.name)
+    head = f"stage {event.own_stage}" + (f" ({kind})" if kind else "")
+    if event.kind == "begun":
+        return f"{head} has begun"
+    if event.kind == "ended":
+        return f"{head} has ended" + (f" with an error: {event.detail}" if event.detail else "")
+    if event.kind == "listening":
+        return f"{head} waits for the event {event.detail!r}"
+    return f"{head} is failing: {event.detail}"
+
+
+def moved_summary(moved: Moved | None, *, postings: bool = False) -> dict[str, Any]:
+    """What a run has moved: ``stages_completed``, ``transactions``, ``maybe_repeated`` (check the ledger).
+
+    ``transactions_left_out`` and ``complete`` stand in it only where some are missing.
+
+    Args:
+        moved: as it was read; None where nothing was.
+        postings: name the postings of each transaction too.
+    """
+    transactions = () if moved is None else moved.transactions
+    summary: dict[str, Any] = {
+        "stages_completed": 0 if moved is None else moved.stages_completed,
+        "transactions": [_transaction(each, postings) for each in transactions[:MOST_TRANSACTIONS]],
+        "maybe_repeated": any(each.maybe_repeated for each in transactions),
+    }
+    if len(transactions) > MOST_TRANSACTIONS:
+        summary["transactions_left_out"] = len(transactions) - MOST_TRANSACTIONS
+    if moved is not None and not moved.complete:
+        summary["complete"] = False
+    return summary
+
+
+def _transaction(transaction: Transaction, postings: bool) -> dict[str, Any]:
+    named: dict[str, Any] = {"stage": transaction.stage, "id": transaction.id, "ledger": transaction.ledger}
+    if postings:
+        named["postings"] = [dict(posting) for posting in transaction.postings]
+    return {**named, "maybe_repeated": transaction.maybe_repeated}
+
+
+def run_summary(
+    instance: Instance, moved: Moved | Mapping[str, Any] | None, *, postings: bool = False
+) -> dict[str, Any]:
+    """What a run task returns: ``instance_id``, ``workflow_id``, ``state``, and what the run has moved.
+
+    Args:
+        instance: the run.
+        moved: what was read of it, or what an earlier process has made of that.
+        postings: as of ``moved_summary``.
+    """
+    told = dict(moved) if isinstance(moved, Mapping) else moved_summary(moved, postings=postings)
+    return {"instance_id": instance.id, "workflow_id": instance.workflow_id, "state": instance.state, **told}
+
+
+def cancel_summary(instance_id: str, outcome: CancelOutcome | str) -> dict[str, Any]:
+    """What a cancel task returns: ``instance_id``, ``status``, ``state``, ``abort_answer``, ``in_flight``, what moved.
+
+    Args:
+        instance_id: whose cancel.
+        outcome: of the cancel, or a text that says why none is known.
+    """
+    if isinstance(outcome, str):
+        unknown: dict[str, Any] = {"status": "not_confirmed", "state": None, "abort_answer": outcome, "in_flight": []}
+        return {"instance_id": instance_id, **unknown, **moved_summary(None)}
+    return {
+        "instance_id": instance_id,
+        "status": outcome.status,
+        "state": None if outcome.instance is None else outcome.instance.state,
+        "abort_answer": outcome.abort_answer,
+        "in_flight": [activity.name for activity in outcome.in_flight],
+        **moved_summary(outcome.moved),
+    }
+
+
+def outcome_text(outcome: CancelOutcome | None) -> str:
+    """What a cancel came to, None standing for a run that another attempt has; the subject is the instance."""
+    return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)
 
 
 def cancel_text(outcome: CancelOutcome) -> str:
@@ -12,7 +109,7 @@ def cancel_text(outcome: CancelOutcome) -> str:
     if outcome.status == "cancelled":
         if outcome.in_flight:
             names = ", ".join(sorted({activity.name for activity in outcome.in_flight}))
-            return f"it was cancelled amid {names}: that money may have moved, check the ledger"
+            return f"it was cancelled while {names} was under way: that money may have moved, check the ledger"
         return "it was cancelled"
     if outcome.status == "held":
         return "it is held at a checkpoint and moves nothing more"

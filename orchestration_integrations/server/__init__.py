@@ -6,8 +6,9 @@
 
 It imitates three generations of the server. Nothing else of this package is used by it.
 
-The same core serves both faces: `engine` (what happens), `api` (what is said about it), `definitions` and
-`sending` (stages), `ledger`, `faults`, `store`; `app` and `embedded` carry it over sockets, `inprocess` doesn't.
+The same core serves both faces. What happens: `engine` and what it names. What is said about it: `api` and what that
+names. Definitions and stages: `definitions`, `sending`, `ledger`. What goes wrong: `faults`, `misread`, `mishaps`.
+`app`, `wire` and `embedded` carry it over sockets, `inprocess` doesn't.
 
 Not imitated: wallets, payments and payouts (their activities fail as on a server without those services), the
 end of the engine's memory of old runs (a `status` fault on a history call shows it), scopes of tokens.
@@ -15,27 +16,25 @@ end of the engine's memory of old runs (a `status` fault on a history call shows
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .clock import RealClock, VirtualClock
+from .record import Record
+from .timing import Timing
 
 if TYPE_CHECKING:
     from .app import create_app
-    from .clock import RealClock, VirtualClock
     from .core import Core
     from .embedded import EmbeddedServer
     from .inprocess import AsyncInProcessTransport, InProcessTransport, Unanswerable
-    from .record import Record
-    from .timing import Timing
 
-_HOME_OF = {
+_LATE = {
     "AsyncInProcessTransport": "inprocess",
     "Core": "core",
     "EmbeddedServer": "embedded",
     "InProcessTransport": "inprocess",
-    "RealClock": "clock",
-    "Record": "record",
-    "Timing": "timing",
     "Unanswerable": "inprocess",
-    "VirtualClock": "clock",
     "create_app": "app",
 }
 
@@ -54,11 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
+    """What needs starlette, uvicorn or httpx is imported when it is asked for: not everybody has all of them."""
+    home = _LATE.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f".{home}", __name__), name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from . import wire
 from .clock import SECOND
 from .core import Core
 from .dates import http_date
@@ -34,9 +35,13 @@ class Connections:
         if peer is not None:
             self._open.pop(peer[:2], None)
 
+    def of(self, client: Any) -> asyncio.Transport | None:
+        """A client's connection, if it is known."""
+        return self._open.get(tuple(client or ()))
+
     def cut(self, client: Any) -> bool:
         """Close a client's connection after what was written to it. False: it isn't known."""
-        transport = self._open.get(tuple(client or ()))
+        transport = self.of(client)
         if transport is None:
             return False
         transport.close()
@@ -146,6 +151,9 @@ class Shell:
         ]
         if reply.status != 204:
             headers.append((b"content-length", str(len(reply.body)).encode()))
+        connection = self.connections.of(scope.get("client"))
+        if connection is not None and (exchange.interim is not None or exchange.head_rate is not None):
+            return await self._answer_past_the_server(scope, receive, exchange, reply, headers, connection)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         body = reply.body if scope["method"] != "HEAD" else b""
         if exchange.truncate and body:
@@ -159,6 +167,25 @@ class Shell:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             body = b""
         return await send({"type": "http.response.body", "body": body})
+
+    async def _answer_past_the_server(
+        self,
+        scope: Scope,
+        receive: Receive,
+        exchange: Exchange,
+        reply: Reply,
+        headers: list[tuple[bytes, bytes]],
+        connection: asyncio.Transport,
+    ) -> None:
+        if exchange.interim is not None:
+            await wire.write_interim(connection, exchange.interim)
+        head = wire.head(reply.status, [*headers, (b"connection", b"close")])
+        if exchange.head_rate is not None:
+            await wire.drip(connection, head, exchange.head_rate)
+            head = b""
+        if not connection.is_closing():
+            connection.write(head + (reply.body if scope["method"] != "HEAD" else b""))
+        await self._cut(scope, receive)
 
 
 def create_app(

@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 import msgspec
 
 from .exchange import Reply, Request
+from .replies import encode
+from .routes import NOT_THERE
 
 if TYPE_CHECKING:
-    from .core import Core
+    from collections.abc import Mapping
 
-_NOT_THERE = Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+    from .record import Record
+
+PREFIX = "/_control/"
 
 
-def handle(core: Core, request: Request, path: str) -> Reply:
-    """Answer a control call; `path` is what follows `/_control/`."""
-    if not core.controlled:
-        return _NOT_THERE
+class Controls(Protocol):
+    """What the calls ask of a server; `Core` has it."""
+
+    controlled: bool
+
+    def record(self) -> Record: ...
+    def balances(self, ledger: str, account: str) -> dict[str, int]: ...
+    def world(self, what: str) -> None: ...
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None: ...
+    def clear_faults(self) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    def publish(self, message: Mapping[str, Any]) -> None: ...
+
+
+def handle(controls: Controls, request: Request, path: str) -> Reply:
+    """Answer a control call; `path` is what follows the prefix."""
+    if not controls.controlled:
+        return NOT_THERE
     words = [unquote(word) for word in path.split("/")]
     name = words[0]
     try:
         if request.method == "GET":
             if path == "record":
-                return _json(core.record().as_dict())
+                return _json(controls.record().as_dict())
             if name == "balances" and len(words) == 3:
-                core.pump()
-                return _json(core.engine.ledger.balances.get(words[1], {}).get(words[2], {}))
+                return _json(controls.balances(words[1], words[2]))
         if request.method == "POST" and len(words) == 1:
-            return _post(core, name, request.body)
+            return _post(controls, name, request.body)
     except (ValueError, msgspec.MsgspecError) as error:
         return _json({"errorCode": "VALIDATION", "errorMessage": str(error)}, 400)
-    return _NOT_THERE
+    return NOT_THERE
 
 
-def _post(core: Core, name: str, body: bytes) -> Reply:
+def _post(controls: Controls, name: str, body: bytes) -> Reply:
     if name == "clear_faults":
-        core.clear_faults()
+        controls.clear_faults()
         return Reply(204)
     if name not in ("world", "fault", "advance", "publish"):
-        return _NOT_THERE
+        return NOT_THERE
     given = msgspec.json.decode(body)
     if not isinstance(given, dict):
         raise ValueError("an object is wanted")
     if name == "publish":
-        core.publish(given)
+        controls.publish(given)
     elif name == "world":
-        core.world(_text(given, "what"))
+        controls.world(_text(given, "what"))
     elif name == "advance":
         seconds = given.get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e10:
             raise ValueError("seconds must be a number from 0")
-        core.advance(seconds)
+        controls.advance(seconds)
     else:
         options = dict(given)
         operation, kind = _text(options, "operation"), _text(options, "kind")
         del options["operation"], options["kind"]
-        core.fault(operation, kind, options.pop("count", 1), **options)
+        controls.fault(operation, kind, options.pop("count", 1), **options)
     return Reply(204)
 
 
@@ -69,6 +86,4 @@ def _text(given: dict[str, Any], name: str) -> str:
 
 
 def _json(value: Any, status: int = 200) -> Reply:
-    from .api import encode
-
     return Reply(status, encode(value))

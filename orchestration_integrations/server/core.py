@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import control
 from .api import Api
 from .clock import SECOND, Clock, RealClock, VirtualClock
-from .engine import PARTS, Engine
+from .engine import Engine
 from .exchange import Exchange, Reply, Request
 from .faults import Faults
 from .ledger import Ledger
+from .parts import PARTS
 from .record import Record
+from .routes import below_prefix
 from .store import SqliteStore, Store
 from .timing import Timing
 from .tokens import Tokens
@@ -67,7 +70,7 @@ class Core:
         self.engine = Engine(generation, self.clock, timing or Timing(), self.store, self._record, self.rng)
         self.triggers = Triggers(self.engine)
         self.tokens = Tokens(token, self.clock, self._record, self.rng)
-        self.api = Api(self)
+        self.api = Api(self.engine, self.triggers, self.tokens, self.faults)
         self.held: set[Exchange] = set()
         if loaded is not None:
             self._restore(loaded)
@@ -81,13 +84,21 @@ class Core:
         with self.lock:
             now = self.clock.now_ns()
             self.engine.pump(now)
-            exchange = self.api.handle(request)
+            exchange = self._control(request) or self.api.handle(request)
             if exchange.reply is None:
                 self.held.add(exchange)
             self.store.flush(self._meta)
             if self.held:
                 self._wake_held()
             return exchange
+
+    def _control(self, request: Request) -> Exchange | None:
+        path = below_prefix(request.path)
+        if not path.startswith(control.PREFIX):
+            return None
+        exchange = Exchange()
+        self.api.complete(exchange, control.handle(self, request, path[len(control.PREFIX) :]))
+        return exchange
 
     def pump(self) -> None:
         """Let everything happen that is due by now."""
@@ -149,9 +160,9 @@ class Core:
             if len(words) != 2 or words[0] not in PARTS or words[1] not in ("stopped", "started"):
                 raise ValueError(f"{what!r} is not '<part> stopped' or '<part> started'; parts: {', '.join(PARTS)}")
             if words[1] == "stopped":
-                self.engine.stop_part(words[0])
+                self.engine.parts.stop(words[0])
             else:
-                self.engine.start_part(words[0])
+                self.engine.parts.start(words[0])
             self.store.flush(self._meta)
             self._wake_held()
 
@@ -190,6 +201,12 @@ class Core:
             self.pump()
             return self.engine.ledger.balance(ledger, account, asset)
 
+    def balances(self, ledger: str, account: str) -> dict[str, int]:
+        """What an account holds by now, by asset."""
+        with self.lock:
+            self.pump()
+            return dict(self.engine.ledger.balances.get(ledger, {}).get(account, {}))
+
     def publish(self, message: Mapping[str, Any]) -> None:
         """Let an event message arrive on the broker that triggers listen to.
 
@@ -211,25 +228,25 @@ class Core:
         return {
             "offset_ns": self.clock.offset_ns if isinstance(self.clock, RealClock) else 0,
             "ledger": {name: getattr(ledger, name) for name in Ledger.__slots__},
-            "up": engine.up,
-            "parked": engine.parked,
-            "stalled": engine.stalled,
+            "up": engine.parts.up,
+            "parked": engine.parts.parked,
+            "stalled": engine.parts.stalled,
             "seen": sorted(self.triggers.seen),
         }
 
     def _restore(self, loaded: Any) -> None:
         workflows, instances, triggers, entries, meta = loaded
         engine = self.engine
-        engine.workflows = {w.id: w for w in workflows}
-        engine.instances = {i.id: i for i in instances}
+        engine.memory.workflows = {w.id: w for w in workflows}
+        engine.memory.instances = {i.id: i for i in instances}
         self.triggers.by_id = {t.id: t for t in triggers}
         engine.restore(entries)
         if meta:
             for name, value in meta["ledger"].items():
                 setattr(engine.ledger, name, value)
-            engine.up.update(meta["up"])
-            engine.parked = [(kind, args) for kind, args in meta["parked"]]
-            engine.stalled = meta["stalled"]
+            engine.parts.up.update(meta["up"])
+            engine.parts.parked = [(kind, args) for kind, args in meta["parked"]]
+            engine.parts.stalled = meta["stalled"]
             self.triggers.seen = set(meta["seen"])
 
 

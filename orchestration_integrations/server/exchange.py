@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,6 +41,17 @@ class Reply:
         self.headers = headers
 
 
+class Interim(NamedTuple):
+    """Informational answers before the real one.
+
+    `every`: seconds after each. `times`: how many; None: no end, and the real one never comes.
+    """
+
+    code: int
+    every: float
+    times: int | None
+
+
 class Exchange:
     """A request under way. The shell that owns the connection looks at it; the server's core fills it in.
 
@@ -50,15 +61,21 @@ class Exchange:
     - `lost`: the connection is cut where the answer would have gone out.
     - `truncate`: half of the body goes out, then the connection is cut.
     - `rate`: bytes a second at which the body drips.
+    - `head_rate`: bytes a second at which status line and headers drip; the body follows at once.
+    - `interim`: informational answers that come first.
     - `gone`: the client isn't there any more; set by the shell.
     - `override`: what goes out in place of the answer, once the work is done.
-    - `content`: faults that change what an answer says.
+    - `content`: faults that change what an answer says, by kind, or by the way in which it is misread.
+    - `bomb_bytes`: the size to which a compressed answer unpacks.
     """
 
     __slots__ = (
+        "bomb_bytes",
         "content",
         "cut_ns",
         "gone",
+        "head_rate",
+        "interim",
         "lost",
         "notify",
         "on_error",
@@ -84,11 +101,18 @@ class Exchange:
         self.lost = False
         self.truncate = False
         self.rate: float | None = None
+        self.head_rate: float | None = None
+        self.interim: Interim | None = None
+        self.bomb_bytes = 0
         self.gone = False
         self.content: tuple[str, ...] = ()
         self.notify: Callable[[], None] | None = None
         self.on_instance: Callable[[Any, bool], None] | None = None
         self.on_error: Callable[[str], None] | None = None
+
+    def has(self, content: str) -> bool:
+        """Whether a fault changes what the answer says in this way."""
+        return content in self.content
 
     def due_ns(self) -> int | None:
         """When the shell has something to do with it; None: not before something happens on the server."""

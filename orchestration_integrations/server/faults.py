@@ -1,7 +1,9 @@
 """Faults: which request goes wrong, and how.
 
 A fault is set for an operation (or `any`) and a number of requests. A request takes at most one fault of
-each sort, the oldest first, so that a late row and a lost answer can meet in one request:
+each sort, the oldest first, so that a late row and a lost answer can meet in one request.
+
+Sort *network*, what becomes of the connection or the answer as a whole:
 
 | kind | options (defaults) | what happens |
 |---|---|---|
@@ -14,20 +16,43 @@ each sort, the oldest first, so that a late row and a lost answer can meet in on
 | `html` | `code` (502), `work` (false) | a gateway's page instead of an answer |
 | `truncated` | | the work is done, the body breaks off in the middle |
 | `slow` | `bytes_per_second` (20) | the work is done, the body drips |
+| `slow_head` | `bytes_per_second` (5) | the work is done, status line and headers drip |
+| `interim` | `code` (102), `every` seconds (0.2), `times` (no end) | the work is done; 1xx answers, not the real one |
+| `gzip_bomb` | `megabytes` (256) | the work is done, the answer is compressed and unpacks to so much |
+
+A `code` is from 200 to 599, whether a standard knows it or not (507, 520 to 530), for `interim` from 100, not 101. With
+`times`, the real answer follows after so many. With `work` true the work is done before the error is answered. A
+bomb is the true answer followed by white space, with an honest `Content-Encoding: gzip`. After `slow_head` and
+`interim` the connection is closed.
+
+Sort *work*, for `run_workflow` only:
+
+| kind | options (defaults) | what happens |
+|---|---|---|
 | `late_row` | `seconds` (5) | a run starts, its row is seen so much later |
 | `ghost` | `message` | a row without a run; the answer is 500 |
+
+Each a sort of its own, what the answer says:
+
+| kind | options (defaults) | what happens |
+|---|---|---|
 | `hidden` | | an error's message is replaced by `internal server error` |
 | `unknown_fields` | | rows carry fields that nobody has heard of |
 | `shuffled` | | a list comes in another order each time, so its pages overlap |
+| `misread` | `how` (required) | the work is done, and what goes out isn't the answer: see module `misread` |
 
-With `work` true the work is done before the error is answered. All kinds take `skip`: so many matching
-requests pass unharmed first. A count below 0 has no end.
+All kinds take `skip`: so many matching requests pass unharmed first. A count below 0 has no end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .misread import HOWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OPERATIONS = (
     "info",
@@ -50,19 +75,65 @@ OPERATIONS = (
     "test_trigger",
     "token",
 )
-NETWORK = ("refuse", "cut_before", "cut_amid", "cut_after", "stall", "status", "html", "truncated", "slow")
+NETWORK = (
+    "refuse",
+    "cut_before",
+    "cut_amid",
+    "cut_after",
+    "stall",
+    "status",
+    "html",
+    "truncated",
+    "slow",
+    "slow_head",
+    "interim",
+    "gzip_bomb",
+)
 WORK = ("late_row", "ghost")
-CONTENT = ("hidden", "unknown_fields", "shuffled")
+CONTENT = ("hidden", "unknown_fields", "shuffled", "misread")
 _SORT = {**dict.fromkeys(NETWORK, "network"), **dict.fromkeys(WORK, "work"), **{kind: kind for kind in CONTENT}}
-_OPTIONS = {
-    "cut_amid": {"after"},
-    "stall": {"seconds"},
-    "status": {"code", "retry_after", "message", "error_code", "work"},
-    "html": {"code", "work"},
-    "slow": {"bytes_per_second"},
-    "late_row": {"seconds"},
-    "ghost": {"message"},
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value < 1e9
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, int)
+
+
+def _is_status(value: Any) -> bool:
+    return _is_count(value) and 200 <= value < 600
+
+
+def _is_interim(value: Any) -> bool:
+    return _is_count(value) and 100 <= value < 200 and value != 101
+
+
+_NUMBER = (_is_number, "a number from 0")
+_COUNT = (_is_count, "a whole number from 0")
+_STATUS = (_is_status, "a status from 200 to 599")
+_TEXT = (lambda value: isinstance(value, str), "a text")
+_SWITCH = (lambda value: isinstance(value, bool), "true or false")
+_ANY = (lambda value: True, "")
+_OPTIONS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "cut_amid": {"after": _NUMBER},
+    "stall": {"seconds": _NUMBER},
+    "status": {"code": _STATUS, "retry_after": _ANY, "message": _TEXT, "error_code": _TEXT, "work": _SWITCH},
+    "html": {"code": _STATUS, "work": _SWITCH},
+    "slow": {"bytes_per_second": _NUMBER},
+    "slow_head": {"bytes_per_second": _NUMBER},
+    "interim": {
+        "code": (_is_interim, "a status from 100 to 199, but not 101"),
+        "every": _NUMBER,
+        "times": _COUNT,
+    },
+    "gzip_bomb": {"megabytes": _COUNT},
+    "late_row": {"seconds": _NUMBER},
+    "ghost": {"message": _TEXT},
+    "misread": {"how": (lambda value: value in HOWS, f"one of {', '.join(HOWS)}")},
 }
+_REQUIRED = {"misread": ("how",)}
 
 
 @dataclass(slots=True)
@@ -86,23 +157,30 @@ class Faults:
         return bool(self._set)
 
     def add(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
-        """Set a fault. ValueError: there is no such operation, kind or option."""
+        """Set a fault.
+
+        Raises:
+            ValueError: there is no such operation, kind or option, or an option is missing or makes no sense.
+        """
         if operation != "any" and operation not in OPERATIONS:
             raise ValueError(f"no operation {operation!r}; there are any, {', '.join(OPERATIONS)}")
         if kind not in _SORT:
             raise ValueError(f"no fault {kind!r}; there are {', '.join(_SORT)}")
-        unknown = options.keys() - _OPTIONS.get(kind, set()) - {"skip"}
+        known = {**_OPTIONS.get(kind, {}), "skip": _COUNT}
+        unknown = options.keys() - known.keys()
         if unknown:
             raise ValueError(f"the fault {kind!r} has no option {', '.join(sorted(unknown))}")
+        for name in _REQUIRED.get(kind, ()):
+            if name not in options:
+                raise ValueError(f"the fault {kind!r} needs {name}: {known[name][1]}")
         for name, value in options.items():
-            if name in ("seconds", "after", "bytes_per_second", "code", "skip") and (
-                isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9
-            ):
-                raise ValueError(f"{name} must be a number from 0, not {value!r}")
+            fits, wanted = known[name]
+            if not fits(value):
+                raise ValueError(f"{name} must be {wanted}, not {value!r}")
         if isinstance(count, bool) or not isinstance(count, int):
             raise ValueError(f"count must be a whole number, not {count!r}")
         if count:
-            self._set.append(Fault(operation, kind, count, int(options.pop("skip", 0)), options))
+            self._set.append(Fault(operation, kind, count, options.pop("skip", 0), options))
 
     def clear(self) -> None:
         """Take all faults back."""

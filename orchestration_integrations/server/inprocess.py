@@ -6,7 +6,9 @@
 
 A held answer moves the clock to the instant at which it is due. The read timeout that httpx asks for is
 kept on that clock: the clock moves by it and `httpx.ReadTimeout` is raised. Cut connections, lost answers,
-broken and dripping bodies appear as the exceptions that httpx raises over a socket.
+broken and dripping bodies appear as the exceptions that httpx raises over a socket. There are no bytes of a head
+here: one that drips, and informational answers before the real one, take their time and nothing else, and the
+read timeout bounds all of it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _CUT = "Server disconnected without sending a response."
 _SHORT = "peer closed connection without sending complete message body"
+_STATUS_LINE = 19
+"""Bytes of a status line and of the empty line after the headers, about."""
 
 
 class Unanswerable(RuntimeError):
@@ -54,17 +58,36 @@ class _Transport:
             raise httpx.ConnectError("Connection refused", request=request)
         return exchange
 
+    def _ready_ns(self, exchange: Exchange, reply: Reply) -> int | None:
+        """When the answer has arrived, with all that comes before its body; None: never."""
+        before = 0.0
+        if exchange.interim is not None:
+            if exchange.interim.times is None:
+                return None
+            before += exchange.interim.every * exchange.interim.times
+        if exchange.head_rate is not None:
+            head = sum(len(name) + len(value) + 4 for name, value in self._headers(reply)) + _STATUS_LINE
+            before += head / exchange.head_rate
+        return exchange.ready_ns + int(before * SECOND)
+
+    def _due_ns(self, exchange: Exchange) -> int | None:
+        """When there is something to do with an exchange; None: not by itself."""
+        if exchange.reply is None:
+            return exchange.cut_ns
+        ready = self._ready_ns(exchange, exchange.reply)
+        return min((due for due in (ready, exchange.cut_ns) if due is not None), default=None)
+
     def _next(self, exchange: Exchange, deadline: int | None) -> int | None:
         """The instant to move to before looking again; None: look now. Raises where there is none."""
-        due = exchange.due_ns()
+        due = self._due_ns(exchange)
         now = self.clock.now_ns()
         if due is not None and due <= now:
             return None
-        if due is None:
+        if due is None and exchange.reply is None:
             due = self.core.engine.next_due()
         elif exchange.reply is None:
             step = self.core.engine.next_due()
-            due = due if step is None else min(due, step)
+            due = min((instant for instant in (due, step) if instant is not None), default=None)
         if deadline is not None and (due is None or due > deadline):
             return deadline
         if due is None:
@@ -72,7 +95,7 @@ class _Transport:
         return due
 
     def _due(self, exchange: Exchange) -> bool:
-        due = exchange.due_ns()
+        due = self._due_ns(exchange)
         return due is not None and due <= self.clock.now_ns()
 
     def _over(self, request: httpx.Request, exchange: Exchange, deadline: int | None) -> bool:
@@ -81,7 +104,8 @@ class _Transport:
         if exchange.cut_ns is not None and now >= exchange.cut_ns:
             self.core.forget(exchange)
             raise httpx.RemoteProtocolError(_CUT, request=request)
-        if exchange.reply is not None and now >= exchange.ready_ns:
+        ready = None if exchange.reply is None else self._ready_ns(exchange, exchange.reply)
+        if ready is not None and now >= ready:
             self.core.forget(exchange)
             if exchange.lost:
                 raise httpx.RemoteProtocolError(_CUT, request=request)
@@ -91,7 +115,8 @@ class _Transport:
             raise httpx.ReadTimeout("The read operation timed out", request=request)
         return False
 
-    def _timeout_ns(self, request: httpx.Request) -> int | None:
+    def timeout_ns(self, request: httpx.Request) -> int | None:
+        """The read timeout that a request asks for."""
         seconds = (request.extensions.get("timeout") or {}).get("read")
         return None if seconds is None else int(seconds * SECOND)
 
@@ -99,15 +124,18 @@ class _Transport:
         reply = exchange.reply
         if reply is None:
             raise AssertionError("an exchange that is over has a reply")
-        headers = [("Date", http_date(self.clock.now_ns())), ("Content-Type", reply.content_type), *reply.headers]
-        if reply.status != 204:
-            headers.append(("Content-Length", str(len(reply.body))))
         stream: Any
         if exchange.truncate or exchange.rate:
             stream = _Stream(self, request, exchange, reply)
         else:
             stream = httpx.ByteStream(reply.body)
-        return httpx.Response(reply.status, headers=headers, stream=stream)
+        return httpx.Response(reply.status, headers=self._headers(reply), stream=stream)
+
+    def _headers(self, reply: Reply) -> list[tuple[str, str]]:
+        headers = [("Date", http_date(self.clock.now_ns())), ("Content-Type", reply.content_type), *reply.headers]
+        if reply.status != 204:
+            headers.append(("Content-Length", str(len(reply.body))))
+        return headers
 
 
 class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -131,7 +159,7 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
                 yield int(len(chunk) / rate * SECOND), chunk
 
     def _timed_out(self, pause: int) -> int | None:
-        limit = self._transport._timeout_ns(self._request)
+        limit = self._transport.timeout_ns(self._request)
         return limit if limit is not None and pause > limit else None
 
     def _end(self) -> None:
@@ -175,7 +203,7 @@ class InProcessTransport(_Transport, httpx.BaseTransport):
         body = request.read()
         if self._half_ns:
             clock.move_ns(self._half_ns)
-        timeout = self._timeout_ns(request)
+        timeout = self.timeout_ns(request)
         deadline = None if timeout is None else clock.now_ns() - self._half_ns + timeout
         exchange = self._begin(request, body)
         try:
@@ -198,7 +226,7 @@ class AsyncInProcessTransport(_Transport, httpx.AsyncBaseTransport):
         clock = self.clock
         body = await request.aread()
         await clock.until(clock.now_ns() + self._half_ns)
-        timeout = self._timeout_ns(request)
+        timeout = self.timeout_ns(request)
         deadline = None if timeout is None else clock.now_ns() - self._half_ns + timeout
         exchange = self._begin(request, body)
         try:

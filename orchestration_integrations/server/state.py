@@ -83,6 +83,8 @@ class Instance:
     ended: bool = False
     """The run in the engine is over, whatever the row says."""
     end_error: str = ""
+    end_type: str = ""
+    """What the engine calls the type of that error."""
     cancelled: bool = False
     terminated_ns: int | None = None
     error: str = ""

@@ -352,7 +352,7 @@ def test_refused_credentials_name_the_run_that_may_go_on(server: Any, retries: i
     with pytest.raises(AuthenticationError) as caught:
         operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
     assert task.xcoms["instance_id"] in str(caught.value)
-    follows = "the next try goes on with it" if retries else "no retry follows"
+    follows = "the next try continues with it" if retries else "no retry follows"
     assert f"may still run ({follows})" in str(caught.value)
 
 

@@ -17,6 +17,9 @@ from orchestration_integrations.airflow.compat import AIRFLOW_3
 from orchestration_integrations.airflow.hooks import EXTRAS, OrchestrationHook
 from orchestration_integrations.airflow.provider_info import get_provider_info
 
+if not AIRFLOW_3:
+    import wtforms
+
 PACKAGE = Path(orchestration_integrations.airflow.__file__ or "").parent
 MODULES = sorted(one.stem for one in PACKAGE.glob("*.py") if one.stem != "__init__")
 
@@ -80,7 +83,7 @@ def test_airflow_providers_behaviours(told: dict[str, str]) -> None:
 
 def test_airflow_providers_widgets(told: dict[str, str]) -> None:
     names = {str(value) for one in rows(told["widgets"]) for value in one.values()}
-    wanted = {f"extra__orchestration__{name}" for name in EXTRAS if name != "max_connections"}
+    wanted = {f"extra__orchestration__{name}" for name in EXTRAS}
     assert wanted <= names
 
 
@@ -174,3 +177,45 @@ def test_only_one_module_imports_airflow() -> None:
             if isinstance(node, ast.ImportFrom) and node.level == 0
         ]
         assert file.name in allowed or not any(one.split(".")[0] == "airflow" for one in imports), file.name
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3 has no form of its own to ask")
+@pytest.mark.parametrize(
+    ("field", "value", "fine"),
+    [
+        ("timeout", "soon", False),
+        ("timeout", "2.5", True),
+        ("max_connections", "0", False),
+        ("api_version", "v3", False),
+        ("verify", "perhaps", False),
+        ("verify", "false", True),
+        ("verify", "/etc/there/on/the/worker.pem", True),
+        ("token_url", "ftp://x", False),
+        ("token", "a token", False),
+        ("token", "", True),
+        ("token", "abc", True),
+    ],
+)
+def test_the_form_refuses_what_no_server_could_be_reached_with(field: str, value: str, fine: bool) -> None:
+    """U2."""
+    form = type("Form", (wtforms.Form,), {**OrchestrationHook.get_connection_form_widgets()})
+    filled = form(data={field: value})
+    # A widget of a real form reads what was posted.
+    for one in filled:
+        one.raw_data = [one.data] if one.data else []
+    assert filled.validate() is fine
+    assert set(filled.errors) == (set() if fine else {field})
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="Airflow 3 has no form of its own to ask")
+def test_the_form_refuses_a_token_beside_a_login() -> None:
+    fields = {**OrchestrationHook.get_connection_form_widgets(), "login": wtforms.StringField()}
+    filled = type("Form", (wtforms.Form,), fields)(data={"token": "t", "login": "me"})
+    for one in filled:
+        one.raw_data = [one.data] if one.data else []
+    assert not filled.validate()
+    assert "not both" in filled.errors["token"][0]
+
+
+def test_the_form_has_every_extra() -> None:
+    assert set(get_provider_info()["connection-types"][0]["conn-fields"]) == set(EXTRAS)

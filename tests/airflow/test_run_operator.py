@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from orchestration_integrations import (
     InstanceCancelledError,
@@ -23,7 +24,11 @@ from orchestration_integrations import (
 )
 from orchestration_integrations.airflow import killing, limits, task_run
 from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3, TaskDeferralError, TaskDeferralTimeout
-from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
+from orchestration_integrations.airflow.operators import (
+    OrchestrationCreateWorkflowOperator,
+    OrchestrationRunWorkflowOperator,
+)
+from orchestration_integrations.procedures.gated_start import GatedStart
 from tests.airflow.harness import (
     BROKEN,
     LONG,
@@ -115,6 +120,9 @@ def test_a_run_that_someone_cancels_is_told_as_cancelled(server: Any, deferrable
         while "instance_id" not in task.xcoms and time.monotonic() < until:
             time.sleep(0.05)
         with OrchestrationHttpHook(base_url=server.url) as http:
+            # Cancelled before its release, a run is replaced by another one: nothing has moved.
+            while len(http.get_instance(task.xcoms["instance_id"]).status) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
             http.cancel(task.xcoms["instance_id"])
 
     thread = threading.Thread(target=cancel)
@@ -440,3 +448,142 @@ def test_retry_policy(server: Any) -> None:
     assert slow.retry_delay.total_seconds() == 7
     assert OrchestrationRetryPolicy.deserialize(OrchestrationRetryPolicy(True).serialize()).rerun_failed is True
     assert begin(server, SHORT)
+
+
+# ---- S8: where a relative path is looked for -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["beside the DAG", "template_searchpath", "one folder as text"])
+@pytest.mark.parametrize("kind", ["run", "create"])
+def test_a_relative_path_is_looked_for_beside_the_dags_file(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, kind: str
+) -> None:
+    dags, shared, elsewhere = (tmp_path / name for name in ("dags", "shared", "elsewhere"))
+    (shared if place != "beside the DAG" else dags).joinpath("flows").mkdir(parents=True)
+    folder = next(one for one in (dags, shared) if one.exists())
+    (folder / "flows/short.yaml").write_text(json.dumps(SHORT))
+    (elsewhere / "flows").mkdir(parents=True)
+    (elsewhere / "flows/short.yaml").write_text(json.dumps({**SHORT, "name": "of the worker's folder"}))
+    monkeypatch.chdir(elsewhere)
+    paths: Any = {"template_searchpath": [str(shared)], "one folder as text": str(shared)}.get(place)
+    with DAG("d", schedule=None, template_searchpath=paths) as dag:
+        dag.fileloc = str(dags / "dag.py")
+        if kind == "create":
+            operator: Any = OrchestrationCreateWorkflowOperator(task_id="create", path="flows/short.yaml")
+            workflow_id = operator.execute({})
+        else:
+            task = Task(path="flows/short.yaml")
+            workflow_id = task.attempt(dag=dag)["workflow_id"]
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        assert http.get_workflow(workflow_id).name == "short"
+
+
+def test_a_path_that_is_not_there_says_where_it_was_looked_for(server: Any, tmp_path: Path) -> None:
+    with DAG("d", schedule=None, template_searchpath=["/shared"]) as dag:
+        dag.fileloc = str(tmp_path / "dag.py")
+        operator = OrchestrationCreateWorkflowOperator(task_id="create", path="short.yaml")
+    with pytest.raises(
+        ValidationError, match=f"there is no file {tmp_path}/short.yaml or /shared/short.yaml"
+    ) as caught:
+        operator.execute({})
+    assert caught.value.path == "path"
+
+
+# ---- a variable that nothing asks for -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_variable_that_nothing_asks_for_is_told(
+    server: Any, caplog: pytest.LogCaptureFixture, strict: bool, gate: bool
+) -> None:
+    """U8."""
+    workflow = {"definition": SHORT} if gate else {"workflow_id": define(server, SHORT, gate=False)}
+    task = Task(**workflow, variables={**TO, "amuont": 7}, strict_variables=strict)
+    if strict:
+        with pytest.raises(ValidationError, match=r"variables\.amuont") as caught:
+            task.attempt()
+        assert caught.value.path == "variables.amuont"
+        assert isinstance(caught.value, AirflowFailException)
+        assert server.record().started == []
+        return
+    assert task.attempt()["state"] == "succeeded"
+    assert "variables.amuont" in caplog.text
+    assert "to)" in caplog.text
+
+
+# ---- W8: the address of the instance ------------------------------------------------------------------
+
+
+def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a task has logged: Airflow 3 writes to the standard output, 2.11 logs as Python does."""
+    output = capsys.readouterr().out
+    return output if AIRFLOW_3 else caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["waits", "starts only", "ended before the wait", "retry", "defers", "killed amid start"]
+)
+def test_each_process_names_the_instance_with_its_address_once(
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+) -> None:
+    caplog.set_level("INFO")
+    processes = 1
+    if path == "retry":
+        task = Task(definition=LONG, timeout=0.5, on_timeout="leave")
+        with pytest.raises(WaitTimeoutError):
+            task.attempt()
+        said(caplog, capsys)
+        caplog.clear()
+        with pytest.raises(WaitTimeoutError):
+            task.attempt()
+    elif path == "killed amid start":
+
+        def dies(self: Any, *_: Any, **__: Any) -> Any:
+            raise KeyboardInterrupt
+
+        task = Task(definition=SHORT)
+        monkeypatch.setattr(GatedStart, "release", dies)
+        with pytest.raises(KeyboardInterrupt):
+            task.attempt()
+    else:
+        task = Task(
+            definition=SHORT,
+            deferrable=path == "defers",
+            wait_for_termination=path != "starts only",
+        )
+        processes = 2 if path == "defers" else 1
+        if path == "ended before the wait":
+            task.attempt()
+            said(caplog, capsys)
+            caplog.clear()
+        task.attempt()
+    instance_id = task.xcoms["instance_id"]
+    text = said(caplog, capsys)
+    assert text.count(f"instance {instance_id}: {server.url}/instances/{instance_id}") == processes
+
+
+# ---- S10: how often things are said -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generation", [2, 3])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_each_stage_and_the_cancel_are_told_once(
+    server: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], generation: int, deferrable: bool
+) -> None:
+    caplog.set_level("INFO")
+    task = Task(definition=LONG, timeout=3, deferrable=deferrable)
+    with pytest.raises(WaitTimeoutError) as caught:
+        task.attempt()
+    output = capsys.readouterr().out
+    text = output if AIRFLOW_3 and not deferrable else caplog.text  # a trigger logs as Python does
+    head = f"instance {task.xcoms['instance_id']}: "
+    for line in ("stage 0 (send) has begun", "stage 0 (send) has ended", "stage 1 (delay) has begun"):
+        assert text.count(head + line) == 1
+    outcome = "its cancel is not confirmed" if generation == 2 else "it was cancelled"
+    assert str(caught.value).count(outcome) == 1
+    assert (caplog.text + output).count(outcome) == 0  # the error says it, which Airflow logs

@@ -12,13 +12,22 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
 )
 
-from orchestration_integrations import NotFoundError, OrchestrationHttpHook, ValidationError
-from orchestration_integrations.airflow import sensors
-from orchestration_integrations.airflow.compat import AIRFLOW_3
+from orchestration_integrations import (
+    AuthenticationError,
+    ConfigurationError,
+    NotFoundError,
+    OrchestrationHttpHook,
+    ValidationError,
+)
+from orchestration_integrations.airflow import compat, sensors
+from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3
+from orchestration_integrations.airflow.hooks import OrchestrationHook
 from orchestration_integrations.airflow.sensors import OrchestrationInstanceSensor, OrchestrationStageSensor
 from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, perform
 
@@ -50,6 +59,7 @@ def sense(sensor: Any) -> Any:
             return perform(sensor, context)
         except AirflowRescheduleException:
             time.sleep(0.1)
+            ti.start_date = datetime.now(timezone.utc)  # of the piece that begins
     raise AssertionError("it does not end")
 
 
@@ -61,6 +71,7 @@ def _first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
     module = __import__(BaseSensorOperator.__module__, fromlist=["x"])
     if hasattr(module, "_orig_start_date"):
         first = datetime.now(timezone.utc)
+        monkeypatch.setattr(sensors, "first_start", lambda context: first.timestamp())
         monkeypatch.setattr(module, "_orig_start_date", lambda **_: first)
         monkeypatch.setattr(module, "_is_metadatabase_mysql", lambda: False)
 
@@ -107,11 +118,7 @@ def test_an_unexpected_success_is_none(server: Any, mode: str, expected: str) ->
 def test_a_timeout(server: Any, mode: str, option: str) -> None:
     options = {} if option == "none" else {option: True}
     sensor = made(OrchestrationInstanceSensor, mode, instance_id=begin(server, LONG), timeout=0.6, **options)
-    if option == "never_fail" and mode != "deferrable":
-        expected: Any = (AirflowSkipException, AirflowSensorTimeout)  # Airflow's own poking modes decide
-    else:
-        expected = AirflowSensorTimeout if option == "none" else AirflowSkipException
-    with pytest.raises(expected):
+    with pytest.raises(AirflowSensorTimeout if option == "none" else AirflowSkipException):
         sense(sensor)
     assert server.record().requests.get("abort_instance", 0) == 0
 
@@ -234,3 +241,191 @@ def test_a_gateways_page_does_not_fail_a_sensor(server: Any, monkeypatch: pytest
     server.fault("get_instance", "html", 3, code=404)
     sensor = made(OrchestrationInstanceSensor, mode, instance_id=instance_id)
     assert sense(sensor)["state"] == "succeeded"
+
+
+@MODES
+def test_an_unknown_id_is_noticed(server: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """S4: each piece of a rescheduled sensor has a start of its own; the patience counts from the first."""
+    monkeypatch.setattr(sensors, "ROW_GRACE", 1.5)
+    begun = time.monotonic()
+    with pytest.raises(NotFoundError):
+        sense(made(OrchestrationInstanceSensor, mode, instance_id=UNKNOWN, timeout=3600))
+    assert time.monotonic() - begun > 1.4
+
+
+# ---- W4: options and configuration --------------------------------------------------------------------
+
+OPTIONS = ["none", "soft_fail", "silent_fail", "never_fail"]
+WRONG_CONNECTIONS = {
+    "missing": None,
+    "wrong extra": {"host": "http://127.0.0.1:9", "extra": '{"verify": "perhaps"}'},
+    "no host": {"host": ""},
+    "missing CA file": {"host": "https://127.0.0.1:9", "extra": '{"verify": "/no/such/bundle.pem"}'},
+}
+
+
+@MODES
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("wrong", WRONG_CONNECTIONS)
+def test_a_wrong_configuration_always_fails(
+    monkeypatch: pytest.MonkeyPatch, mode: str, option: str, wrong: str
+) -> None:
+    connection = WRONG_CONNECTIONS[wrong]
+    monkeypatch.delenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", raising=False)
+    conn_id = "orchestration_default" if connection is not None else "orchestration_gone"
+    if connection is not None:
+        told = json.dumps({"conn_type": "orchestration", **connection})
+        monkeypatch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", told)
+    else:
+        monkeypatch.setattr(OrchestrationHook, "get_connection", staticmethod(no_connection))
+    options = {} if option == "none" else {option: True}
+    sensor = made(OrchestrationInstanceSensor, mode, instance_id="i", orchestration_conn_id=conn_id, **options)
+    with pytest.raises(Exception, match=r"orchestration_gone|verify|host") as caught:
+        sense(sensor)
+    assert isinstance(caught.value, ConfigurationError | AirflowNotFoundException)
+
+
+def no_connection(conn_id: str) -> Any:
+    raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_configuration_that_turns_wrong_during_a_deferral_fails(
+    server: Any, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    options = {} if option == "none" else {option: True}
+    sensor = made(OrchestrationInstanceSensor, "deferrable", instance_id=begin(server, LONG), **options)
+    context = {"ti": SimpleNamespace(start_date=datetime.now(timezone.utc), map_index=-1)}
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute(context)
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps({"conn_type": "orchestration", "host": "ftp://x"})
+    )
+    resumed = made(OrchestrationInstanceSensor, "deferrable", instance_id="i", **options)
+    event = {"status": "error", "instance_id": "i", "message": "away"}
+    with pytest.raises(ConfigurationError):
+        resumed.resume_execution("execute_complete", {**deferred.value.kwargs, "event": event}, context)
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("none", "refused"), ("soft_fail", "refused"), ("silent_fail", "looks again"), ("never_fail", "skips")],
+)
+def test_any_other_error_means_the_same_in_every_mode(
+    server: Any, monkeypatch: pytest.MonkeyPatch, mode: str, option: str, expected: str
+) -> None:
+    instance_id = begin(server, SHORT)
+    server.fault("get_instance", "status", 1, code=403)
+    options = {} if option == "none" else {option: True}
+    sensor = made(OrchestrationInstanceSensor, mode, instance_id=instance_id, **options)
+    if expected == "looks again":
+        assert sense(sensor)["state"] == "succeeded"
+        return
+    with pytest.raises(AuthenticationError if expected == "refused" else AirflowSkipException):
+        sense(sensor)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_deferral_that_airflow_ended_is_a_timeout(server: Any, option: str) -> None:
+    options = {} if option == "none" else {option: True}
+    sensor = made(OrchestrationInstanceSensor, "deferrable", instance_id=begin(server, LONG), **options)
+    context = {"ti": SimpleNamespace(start_date=datetime.now(timezone.utc), map_index=-1)}
+    skips = option in ("soft_fail", "never_fail")
+    with pytest.raises(AirflowSkipException if skips else AirflowSensorTimeout):
+        sensor.resume_execution(
+            "__fail__", {"error": "Trigger timeout" if AIRFLOW_3 else "Trigger/execution timeout"}, context
+        )
+
+
+# ---- S3: a start without a worker ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ti.xcom_pull(task_ids='pay') }}",
+        "{{ task_instance.xcom_pull('pay')['instance_id'] }}",
+        "x{% set found = ti.xcom_pull('pay') %}{{ found }}",
+        "{{ var.value.instance }}",
+        "{{ var.json.get('instance') }}",
+        "{{ conn.orchestration_default.host }}",
+        "{{ prev_start_date_success }}",
+        "{{ triggering_asset_events }}",
+    ],
+)
+@pytest.mark.parametrize("field", ["instance_id", "event", "orchestration_conn_id"])
+def test_a_template_that_the_triggerer_cannot_fill_in_is_refused(template: str, field: str) -> None:
+    given = {"instance_id": "i", "stage": 1, "until": "listening", "event": "e", field: template}
+    with pytest.raises(ValidationError, match="leave out start_from_trigger") as caught:
+        made(OrchestrationStageSensor, "deferrable", start_from_trigger=True, **given)
+    assert caught.value.path == field
+    made(OrchestrationStageSensor, "deferrable", **given)
+
+
+@pytest.mark.parametrize("template", ["{{ dag_run.conf['instance'] }}", "{{ params.instance }}", "{{ ti.run_id }}"])
+def test_a_template_that_the_triggerer_can_fill_in_is_taken_from_3_3_on(template: str) -> None:
+    if AIRFLOW_3_3:
+        sensor = made(OrchestrationInstanceSensor, "deferrable", instance_id=template, start_from_trigger=True)
+        assert sensor.start_trigger_args.trigger_kwargs["instance_id"] == template
+        return
+    with pytest.raises(ValidationError, match="leave out start_from_trigger"):
+        made(OrchestrationInstanceSensor, "deferrable", instance_id=template, start_from_trigger=True)
+
+
+def test_the_output_of_another_task_is_refused_where_no_worker_begins() -> None:
+    from airflow.providers.common.compat.sdk import DAG
+
+    from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
+
+    with DAG("d", schedule=None):
+        pay = OrchestrationRunWorkflowOperator(task_id="pay", workflow_id="w")
+        with pytest.raises(ValidationError, match="leave out start_from_trigger"):
+            OrchestrationInstanceSensor(
+                task_id="sense", instance_id=pay.output["instance_id"], deferrable=True, start_from_trigger=True
+            )
+
+
+# ---- W8: where to look --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_the_log_names_the_instance_with_its_address(
+    server: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    instance_id = begin(server, SHORT)
+    sensor = made(OrchestrationInstanceSensor, mode, instance_id=instance_id)
+    with caplog.at_level("INFO"):
+        sense(sensor)
+    line = f"waiting for instance {instance_id}: {server.url}/instances/{instance_id}"
+    assert 1 in (caplog.text.count(line), capsys.readouterr().out.count(line))  # Airflow 3 has loggers of its own
+
+
+@pytest.mark.skipif(AIRFLOW_3, reason="later versions ask Airflow's API")
+def test_the_first_start_of_a_try_is_read_from_the_database(airflow_home: Any) -> None:
+    """S4, below Airflow 3: of this try, not of an earlier one."""
+    from airflow.models.taskreschedule import TaskReschedule
+    from airflow.providers.common.compat.sdk import DAG
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    starts = [datetime(2030, 1, 1, hour, tzinfo=timezone.utc) for hour in range(4)]
+    with DAG("reschedules", schedule=None, start_date=starts[0]) as dag:
+        OrchestrationInstanceSensor(task_id="sense", instance_id="i", mode="reschedule")
+    dag.sync_to_db()
+    run = dag.create_dagrun(
+        run_type=DagRunType.MANUAL,
+        state="running",
+        run_id="r",
+        execution_date=starts[0],
+        data_interval=(starts[0],) * 2,
+    )
+    ti = run.get_task_instance("sense")
+    ti.try_number = 2
+    with create_session() as session:
+        for number, started in zip((1, 1, 2, 2), starts, strict=True):
+            row = TaskReschedule("sense", "reschedules", "r", number, started, started, started)
+            session.add(row)
+    assert compat.first_start({"ti": ti}) == starts[2].timestamp()
+    ti.try_number = 3
+    assert compat.first_start({"ti": ti}) is None

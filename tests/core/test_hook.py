@@ -167,7 +167,7 @@ def test_a_submit_that_was_surely_not_taken_is_repeated(kind, clock, method, arg
     done = (
         respond(204)
         if method in ("send_event", "delete_workflow")
-        else respond(201, {"data": {**WORKFLOW["data"], **instance()["data"], "event": "x"}})
+        else respond(201, {"data": {**WORKFLOW["data"], **instance()["data"], "event": "SAVED_PAYMENT"}})
     )
     with ScriptedServer(in_turn(respond(429, Retry_After="2"), respond(429), done)) as server:
         getattr(open_hook(kind, base_url=server.url, clock=clock), method)(*arguments)
@@ -231,7 +231,7 @@ def test_no_redirect_is_followed(kind, clock):
 
 
 def test_a_run_carries_a_content_length_and_its_variables(kind):
-    with ScriptedServer(lambda got: respond(201, instance())) as server:
+    with ScriptedServer(lambda got: respond(201, instance(workflowID="a/b"))) as server:
         open_hook(kind, base_url=server.url + "/api/orchestration/").run_workflow("a/b", {"n": 5, "yes": True})
         (got,) = server.got
     assert got.target == "/api/orchestration/workflows/a%2Fb/instances"
@@ -304,7 +304,7 @@ def test_lists_follow_next_alone_and_drop_repeats(kind):
         rows = [instance(id=one)["data"] for one in ids]
         return respond(200, {"cursor": {"hasMore": more, "next": following, "data": rows}})
 
-    pages = {None: page("abc", "n1", more=False), "n1": page("cd", "n2"), "n2": page("da")}
+    pages = {None: page("abc", "n1", more=False), "n1": page("cd", "n2"), "n2": page("da", more=False)}
 
     def script(got):
         query = got.target.partition("?")[2]

@@ -1,8 +1,13 @@
 """One normaliser for every way in: addresses, strict coercion, and secrets that stay inside."""
 
+import os
 import pickle
 
+import httpx
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings as drawing
+from hypothesis import strategies as st
 
 from orchestration_integrations import ConfigurationError, OrchestrationHttpHook, Settings
 from orchestration_integrations.api import calls
@@ -27,6 +32,10 @@ URLS = [
     ("::1", "http://[::1]"),
     ("[2001:db8::1]:8080", "https://[2001:db8::1]:8080"),
     ("  https://api.example.com  ", "https://api.example.com"),
+    ("https://Bücher.example/x", "https://xn--bcher-kva.example/x"),
+    ("http://straße.example:8080", "http://xn--strae-oqa.example:8080"),
+    ("https://api_1.example.com.", "https://api_1.example.com."),
+    ("fe80::1%25eth0", "https://[fe80::1%25eth0]"),
 ]
 
 
@@ -69,6 +78,20 @@ def test_an_id_cannot_leave_its_path(given, expected):
         "https://[::g]",
         "https://x/api/orchestration/v2",
         "https://x y",
+        "https://x/a\x7fb",
+        "https://x\x85/a",
+        "https://x/a\u200bb",
+        "https://x/\ud800",
+        "https://x\\y/a",
+        "https://a..b",
+        "https://-a.example",
+        f"https://{'a' * 64}.example",
+        "https://a%20b",
+        "https://a|b",
+        "https://☃☃..example",
+        "https://1.2.3.400",
+        "https://[::1]x",
+        "https://x/a/%2e%2E/b",
         None,
         5,
     ],
@@ -79,6 +102,24 @@ def test_a_bad_address_names_the_field_and_not_the_password(bad):
     assert caught.value.field == "base_url"
     assert "base_url" in str(caught.value)
     assert "geheim" not in str(caught.value)
+
+
+@drawing(max_examples=400, deadline=None)
+@drawn(st.text(st.characters(), min_size=1, max_size=20) | st.text("ab.:/[]%@?#é\x7f-_1 ", min_size=1, max_size=20))
+def test_what_is_taken_as_an_address_can_be_sent_to(text):
+    """U1: an address is refused by name, or a request to it can be written on the wire."""
+    try:
+        address = Settings(base_url=text).base_url
+    except ConfigurationError as refused:
+        address, field = None, refused.field
+    if address is None:
+        assert field == "base_url"
+        return
+    request = httpx.Request("GET", f"{address}/instances/x")
+    assert request.url.raw_host.isascii()
+    assert request.url.raw_path.endswith(b"/instances/x")
+    assert all(value.isascii() for pair in request.headers.raw for value in pair)
+    assert Settings(base_url=address).base_url == address
 
 
 def test_token_url_is_the_stacks_own():
@@ -115,6 +156,11 @@ def test_booleans_are_read_as_written(text, value):
         ("token", "sch\nlüssel"),
         ("client_id", "only"),
         ("client_secret", "only"),
+        ("client_id", "a\nb"),
+        ("client_secret", "a\ud800"),
+        ("scope", "read\x7f"),
+        ("cert", "."),
+        ("cert", ("/no/such/cert.pem", "/no/such/key.pem")),
     ],
 )
 def test_strict_coercion_names_the_field(field, value):
@@ -160,6 +206,41 @@ def test_from_env(monkeypatch):
     assert (settings.base_url, settings.client_id, settings.verify) == ("https://x/api/orchestration", "id", False)
     assert OrchestrationHttpHook().settings == settings
     assert OrchestrationHttpHook(timeout=3.0).settings.timeout == 3.0
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch):
+    """U2, U5: each field by itself, and credentials as one choice."""
+    monkeypatch.setenv("ORCHESTRATION_URL", "https://x")
+    monkeypatch.setenv("ORCHESTRATION_TOKEN", "from-env")
+    monkeypatch.setenv("ORCHESTRATION_TIMEOUT", "3")
+    monkeypatch.setenv("ORCHESTRATION_VERIFY", "false")
+    monkeypatch.setenv("ORCHESTRATION_MAX_CONNECTIONS", "7")
+    assert Settings.from_env().max_connections == 7
+    elsewhere = Settings.from_env(base_url="https://y", timeout=10.0, verify=True)
+    assert (elsewhere.base_url, elsewhere.token, elsewhere.timeout, elsewhere.verify) == (
+        "https://y",
+        "from-env",
+        10.0,
+        True,
+    )
+    assert Settings.from_env(client_id="a", client_secret="b").token is None
+    monkeypatch.delenv("ORCHESTRATION_TOKEN")
+    monkeypatch.setenv("ORCHESTRATION_CLIENT_ID", "a")
+    monkeypatch.setenv("ORCHESTRATION_CLIENT_SECRET", "b")
+    assert Settings.from_env(token="t").client_id is None
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(tiemout=1)
+    assert caught.value.field == "tiemout"
+
+
+@pytest.mark.parametrize("field", ["verify", "cert"])
+def test_a_file_that_cannot_be_read_is_named(field, tmp_path, monkeypatch):
+    bundle = tmp_path / "locked.pem"
+    bundle.write_text("")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(bundle))  # root may read every file
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(base_url="x", **{field: str(bundle)})
+    assert caught.value.field == field
 
 
 def test_from_fields_takes_empty_for_default_and_refuses_unknown():

@@ -92,3 +92,30 @@ def test_a_generation_that_there_is_not_is_refused(pytester: pytest.Pytester) ->
     )
     assert result.ret != 0
     assert "takes some of 1, 2, 3, not (4,)" in "\n".join(result.outlines + result.errlines)
+
+
+@pytest.mark.parametrize("excluded", ["", "intranet.example"])
+def test_a_proxy_of_the_environment_is_not_used(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, excluded: str
+) -> None:
+    """U6: neither for the plugin's hook nor for any other client of the server."""
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, excluded)
+    result = ended(
+        pytester,
+        """
+    import os
+    import urllib.request
+
+    def test_pays(orchestration_server, orchestration_hook):
+        assert pay(orchestration_hook).instance.state == "succeeded"
+
+    def test_another_client(orchestration_server):
+        with urllib.request.urlopen(orchestration_server.url + "/_info", timeout=10) as answer:
+            assert answer.status == 200
+        assert os.environ["NO_PROXY"].startswith(os.environ["EXCLUDED"])
+    """.replace('os.environ["EXCLUDED"]', repr(excluded)),
+    )
+    result.assert_outcomes(passed=2)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import pickle
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
@@ -17,10 +21,12 @@ from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     ConfigurationError,
     OrchestrationHttpHook,
+    Settings,
     ValidationError,
     WaitTimeoutError,
 )
 from orchestration_integrations.prefect import OrchestrationCredentials, OrchestrationRun, OrchestrationWorkflow
+from orchestration_integrations.prefect.options import DEFAULTS
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import abortable, endless, releases, short
@@ -84,13 +90,104 @@ def test_credentials_normalise_as_settings_do(monkeypatch: pytest.MonkeyPatch) -
     assert OrchestrationCredentials.from_env().settings().token == SECRET
 
 
-def test_wrong_fields_are_named() -> None:
+WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"base_url": "http://a b"}, "base_url"),
+    ({"base_url": "ftp://x"}, "base_url"),
+    ({"client_id": "me"}, "client_secret"),
+    ({"token": SECRET, "client_id": "me", "client_secret": SECRET}, "token"),
+    ({"token": f"{SECRET}\n2"}, "token"),
+    ({"token_url": "ftp://x"}, "token_url"),
+    ({"timeout": 0}, "timeout"),
+    ({"retry_budget": -1}, "retry_budget"),
+    ({"max_connections": 0}, "max_connections"),
+    ({"verify": "perhaps"}, "verify"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "field"), WRONG_FIELDS)
+def test_wrong_fields_are_named_when_the_block_is_made(wrong: dict[str, Any], field: str) -> None:
+    """U2."""
     with pytest.raises(ConfigurationError) as caught:
-        OrchestrationCredentials(base_url="http://a b").get_client()
+        OrchestrationCredentials(**{"base_url": "http://a", **wrong})
+    assert caught.value.field == field
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_wrong_fields_are_named_when_the_block_is_saved(prefect_api: str, way: str) -> None:
+    """U2: a field can be changed after the block was made."""
+    block = OrchestrationCredentials(base_url="http://a")
+    block.base_url = "ftp://x"
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(block.asave("wrong-one")) if way == "async" else block.save("wrong-one")
     assert caught.value.field == "base_url"
+    with pytest.raises(ValueError, match="wrong-one"):
+        OrchestrationCredentials.load("wrong-one")
+    block.base_url = "http://a"
+    asyncio.run(block.asave(f"right-{way}")) if way == "async" else block.save(f"right-{way}")
+    assert OrchestrationCredentials.load(f"right-{way}").base_url == "http://a"
+
+
+@pytest.mark.parametrize("field", ["verify", "cert"])
+def test_files_are_looked_for_where_the_block_is_used(prefect_api: str, field: str) -> None:
+    block = OrchestrationCredentials(base_url="https://a", **{field: "/no/such/file.pem"})
+    block.save(f"with-{field}", overwrite=True)
     with pytest.raises(ConfigurationError) as caught:
-        OrchestrationCredentials(base_url="http://a", client_id="me").get_client()
-    assert caught.value.field == "client_secret"
+        OrchestrationCredentials.load(f"with-{field}").get_client()
+    assert caught.value.field == field
+
+
+def test_the_block_has_every_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """U2: and drops none that the environment gives."""
+    assert set(OrchestrationCredentials.model_fields) == set(Settings.__struct_fields__)
+    certificate = tmp_path / "client.pem"
+    certificate.write_text("")
+    given = {
+        "URL": "http://127.0.0.1:1",
+        "CLIENT_ID": "me",
+        "CLIENT_SECRET": SECRET,
+        "TOKEN_URL": "http://127.0.0.1:2/token",
+        "SCOPE": "orchestration:read",
+        "API_VERSION": "v2",
+        "VERIFY": str(certificate),
+        "CERT": str(certificate),
+        "TIMEOUT": "3",
+        "RETRY_BUDGET": "31",
+        "MAX_CONNECTIONS": "7",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"ORCHESTRATION_{name}", value)
+    assert OrchestrationCredentials.from_env().settings() == Settings.from_env()
+    assert Settings.from_env().max_connections == 7
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_pickled_run_holds_no_secret(prefect_api: str, stored: bool) -> None:
+    """U3: and works where it is unpickled, if its credentials are stored."""
+    with EmbeddedServer(2, token=SECRET) as server:
+        block = OrchestrationCredentials(base_url=server.url, token=SECRET)
+        if stored:
+            block.save("for-pickles", overwrite=True)
+        run = OrchestrationWorkflow(credentials=block, definition=short(), poll_interval=0.2).trigger()
+        for dump in (pickle.dumps, cloudpickle.dumps):
+            pickled = dump(pickle.loads(dump(run)))
+            assert SECRET.encode() not in pickled
+        again = pickle.loads(pickled)
+        assert (again.instance_id, again.run_key) == (run.instance_id, run.run_key)
+        if stored:
+            assert again.wait_for_completion()["state"] == "succeeded"
+            return
+        with pytest.raises(ConfigurationError, match="save the block") as caught:
+            again.wait_for_completion()
+        assert caught.value.field == "credentials"
+        with pytest.raises(ConfigurationError):
+            asyncio.run(again.acancel())
+
+
+def test_a_pickled_run_of_a_server_without_credentials_needs_none(server: EmbeddedServer) -> None:
+    block = OrchestrationCredentials(base_url=server.url)
+    run = OrchestrationWorkflow(credentials=block, definition=short(), poll_interval=0.2).trigger()
+    assert pickle.loads(pickle.dumps(run)).wait_for_completion()["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("field", ["token", "client_secret"])
@@ -196,3 +293,41 @@ async def test_blocking_ones_block_in_a_running_loop(
     run = OrchestrationWorkflow(credentials=credentials, definition=short(), poll_interval=0.2).trigger()
     assert run.wait_for_completion()["state"] == "succeeded"
     assert face.get_instance.fn(credentials, run.instance_id)["state"] == "succeeded"
+
+
+def test_each_option_is_the_same_everywhere() -> None:
+    """Its default and its type; the block takes them from the same place."""
+    signatures = {
+        one.__name__: inspect.signature(one)
+        for one in (
+            face.run_workflow.fn,
+            face.run_workflow_async.fn,
+            face.wait_for_instance.fn,
+            face.wait_for_instance_async.fn,
+            face.run_workflow_and_wait.fn,
+            face.run_workflow_and_wait_async.fn,
+        )
+    }
+    fields = OrchestrationWorkflow.model_fields
+    for name, default in DEFAULTS.items():
+        takers = [one for one in signatures.values() if name in one.parameters]
+        assert len(takers) >= 4
+        types = {str(one.parameters[name].annotation) for one in takers}
+        defaults = {one.parameters[name].default for one in takers}
+        if name == "timeout":  # a start has one of its own
+            types.discard("<class 'float'>")
+            defaults.discard(60.0)
+        assert len(types) == 1
+        assert defaults == {default}
+        assert fields[name].default == default
+    for function in (face.run_workflow.fn, face.wait_for_instance.fn, face.run_workflow_and_wait.fn):
+        for name in inspect.signature(function).parameters:
+            assert f"        {name}: " in (function.__doc__ or ""), name
+
+
+@pytest.mark.parametrize("name", ["run_workflow", "wait_for_instance", "run_workflow_and_wait"])
+def test_an_unknown_option_is_refused(credentials: OrchestrationCredentials, name: str) -> None:
+    with pytest.raises(TypeError, match="rerun_faild"):
+        getattr(face, name).fn(credentials, "x", rerun_faild=True)
+    with pytest.raises(TypeError, match="rerun_faild"):
+        face.workflow_instance(credentials, "x", rerun_faild=True)  # type: ignore[call-arg]

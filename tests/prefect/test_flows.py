@@ -39,6 +39,8 @@ from orchestration_integrations.prefect import (
     cancel_instance,
     cancel_instances,
     cancel_instances_of_flow_run,
+    create_workflow,
+    get_instance,
     run_workflow,
     run_workflow_and_wait,
     run_workflow_and_wait_async,
@@ -772,3 +774,97 @@ def test_run_from_stored_parameters_says_what_is_wrong(
     with pytest.raises(ConfigurationError, match="masked"):
         run_workflow_and_wait(**stored)
     assert server.record().requests == {}
+
+
+# ---- U8: names, maps, variables that nothing asks for ------------------------------------------------
+
+
+def test_submitted_tasks_have_readable_names(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    """What is still to come of another task has no text: it does not stand in a name."""
+    ids: list[str] = []
+
+    @flow
+    def one() -> Any:
+        ids.append(str(runtime_flow_run.id))
+        workflow_id = create_workflow.submit(credentials, endless(), gate=True)
+        run = run_workflow.submit(credentials, workflow_id, step="pay")
+        sent = send_event.submit(credentials, run, "never")
+        waited = wait_for_instance.submit(credentials, run, poll_interval=0.2, wait_for=[sent])
+        return waited.result()["instance_id"], get_instance(credentials, run.result())
+
+    instance_id, _ = one()
+    with get_client(sync_client=True) as client:
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(ids[0])]))
+        names = {row.name for row in client.read_task_runs(flow_run_filter=only)}
+    of_the_read = f"get-instance-{instance_id[:12]}"
+    assert names == {"create-workflow", "run-workflow-pay", "send-event-never", "wait", of_the_read}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [run_workflow, run_workflow_async, run_workflow.with_options(name="pay")],
+    ids=["sync", "async", "with options"],
+)
+def test_starts_can_be_mapped_over_their_variables(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, task: Any
+) -> None:
+    """A block is one value for all of them, not a collection of its fields."""
+    workflow_id = defined(server, {"name": "to", "stages": [send("${to}")]})
+
+    @flow
+    def pay() -> Any:
+        variables = [{"to": f"users:{number}"} for number in range(3)]
+        runs = task.map(credentials, workflow_id, variables)
+        return wait_for_instance.map(credentials, runs, poll_interval=0.2).result()
+
+    assert [row["state"] for row in pay()] == ["succeeded"] * 3
+    assert {server.balance(f"users:{number}", "EUR/2") for number in range(3)} == {100}
+    assert len(started(server)) == 3
+
+
+def test_a_map_over_one_mapping_says_how_to_map(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
+    workflow_id = defined(server, {"name": "to", "stages": [send("${to}")]})
+
+    @flow
+    def pay() -> Any:
+        return run_workflow.map(credentials, workflow_id, {"to": "users:1"}).result()
+
+    with pytest.raises(ValidationError, match="for map give a list of mappings"):
+        pay()
+    assert started(server) == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("way", ["task", "flow", "block", "context"])
+def test_a_variable_that_nothing_asks_for_is_told(
+    server: EmbeddedServer,
+    credentials: OrchestrationCredentials,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
+    strict: bool,
+) -> None:
+    workflow_id = defined(server, short())
+    given: Any = {"strict_variables": strict}
+
+    def start() -> None:
+        if way == "task":
+            run_workflow(credentials, workflow_id, {"amuont": 7}, **given)
+        elif way == "flow":
+            run_workflow_and_wait(credentials, workflow_id, {"amuont": 7}, poll_interval=0.2, **given)
+        elif way == "block":
+            OrchestrationWorkflow(
+                credentials=credentials, workflow_id=workflow_id, variables={"amuont": 7}, **given
+            ).trigger()
+        else:
+            with workflow_instance(credentials, workflow_id, {"amuont": 7}, **given):
+                pass
+
+    if strict:
+        with pytest.raises(ValidationError) as caught:
+            start()
+        assert caught.value.path == "variables.amuont"
+        assert started(server) == []
+        return
+    start()
+    assert "variables.amuont" in caplog.text
+    assert len(started(server)) == 1

@@ -253,7 +253,7 @@ def test_payment_that_keeps_failing_is_given_up(server: EmbeddedServer, credenti
     poor = {"name": "poor", "stages": [send()]}
     poor["stages"][0]["send"]["source"] = {"account": {"id": "users:poor"}}
     run = run_workflow.fn(credentials, defined(server, poor))
-    with pytest.raises(InstanceStuckError, match="; it was cancelled amid CreateTransaction") as caught:
+    with pytest.raises(InstanceStuckError, match="; it was cancelled while CreateTransaction was under way") as caught:
         wait_for_instance.fn(credentials, run, poll_interval=0.2, fail_after_attempts=1)
     assert caught.value.reason == "attempts"
     assert errors_of(server) == {run["instance_id"]: "canceled"}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from orchestration_integrations import Instance, ServerError, StageStatus, TransportError, telemetry
 from orchestration_integrations.procedures.waiting import (
-    FAILURE_SECONDS,
     LAST_LOOK,
+    READ_BUDGET,
     Absent,
     DefinitionRead,
     DetailFailed,
@@ -117,7 +117,7 @@ def test_failures_must_last_in_number_and_in_time():
         assert isinstance(step.next, LookAt)
     wait.feed(seen(), NOW + 30)
     for number in range(5):
-        at = NOW + 31 + number * FAILURE_SECONDS
+        at = NOW + 31 + number * READ_BUDGET
         assert isinstance(wait.feed(ReadFailed(TransportError("x")), at).next, LookAt)
     end = None
     for number in range(6):

@@ -57,6 +57,9 @@ class World:
     def start(self, *stages: Any, settle: float = 1.0, **variables: str) -> str:
         return self.run(self.workflow(*stages), variables, settle)
 
+    def workflow_of(self, instance_id: str) -> str:
+        return self.core.engine.instances[instance_id].workflow_id
+
     def get(self, path: str) -> Any:
         answer = self.client.get(path)
         assert answer.status_code == 200, answer.text

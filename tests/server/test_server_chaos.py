@@ -8,8 +8,8 @@ import random
 import httpx
 import pytest
 
-from orchestration_integrations.server.engine import PARTS
 from orchestration_integrations.server.faults import NETWORK, OPERATIONS
+from orchestration_integrations.server.parts import PARTS
 
 from .conftest import WAIT, World, delay, send
 
@@ -63,8 +63,8 @@ def test_chaos(generation: int, seed: int) -> None:
         w.core.world(f"{part} started")
     w.core.advance(3600)
     engine, record = w.core.engine, w.core.record()
-    assert engine.parked == []
-    assert engine.stalled == []
+    assert engine.parts.parked == []
+    assert engine.parts.stalled == []
     totals: dict[str, int] = {}
     for accounts in engine.ledger.balances.values():
         for account, held in accounts.items():

@@ -97,7 +97,7 @@ def test_control_calls(world: MakeWorld, generation: int) -> None:
     assert w.client.get("/_control/balances/default/world").json() == {"USD/2": -100}
     assert post("/_control/world", json={"what": "workers stopped"}).status_code == 204
     assert post("/_control/world", json={"what": "workers asleep"}).status_code == 400
-    assert w.core.engine.up["workers"] is False
+    assert w.core.engine.parts.up["workers"] is False
 
 
 @ALL
@@ -105,7 +105,7 @@ def test_no_control_calls_unless_asked_for(world: MakeWorld, generation: int) ->
     w = world(generation, faults=False)
     for answer in (w.client.get("/_control/record"), w.client.post("/_control/world", json={"what": "engine stopped"})):
         assert answer.status_code == 404
-    assert w.core.engine.up["engine"] is True
+    assert w.core.engine.parts.up["engine"] is True
 
 
 @ALL

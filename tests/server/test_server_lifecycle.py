@@ -110,7 +110,7 @@ def test_a_restart_on_the_same_file_goes_on(tmp_path: Path, generation: Any) -> 
         created = client.get(f"/instances/{ids['wait']}").json()["data"]["createdAt"]
     with EmbeddedServer(generation, db=file, seed=4) as server, httpx.Client(base_url=server.url) as client:
         assert client.get(f"/instances/{ids['wait']}").json()["data"]["createdAt"] == created
-        assert server.core.engine.up["workers"] is False
+        assert server.core.engine.parts.up["workers"] is False
         server.world("workers started")
         server.world("ledger started")
         server.advance(1)

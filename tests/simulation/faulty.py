@@ -6,6 +6,7 @@ Everything follows from one seed, so that a history can be played again.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,40 @@ from orchestration_integrations.server import AsyncInProcessTransport, Core, InP
 from orchestration_integrations.server.clock import SECOND
 
 PARTS = ("workers", "engine", "database", "ledger")
+MISREADS = True
+"""Whether answers come that are not the answer: the server did what it did, and the client can't read it."""
+_ANYTHING = ("null", "ids", "message", "empty_cursor", "empty_page", "empty", "sign_in")
+_OF_A_LIST = (*_ANYTHING, "object", "bom", "zero_time")
+_HOWS = {
+    "run": (*_ANYTHING, "list", "bom", "zero_time", "other_workflow"),
+    "create": (*_ANYTHING, "list", "bom", "zero_time"),
+    "send": _ANYTHING,
+    "instances": (*_OF_A_LIST, "no_next", "other_workflow", "no_filter"),
+    "list": (*_OF_A_LIST, "no_next"),
+    "history": _OF_A_LIST,
+    "thing": (*_ANYTHING, "list", "bom", "zero_time", "other_id", "other_workflow"),
+}
+"""What can be misread, by what was asked for. Nobody can tell that the id of a new run is another one's."""
+_READABLE = ("bom", "zero_time")
+IN_A_ROW = 2
+"""Unreadable answers to one request, one after another. Nobody can know whether a sign-in page will ever go away, so
+whoever gives up after more of them, and says so, breaks no promise."""
+
+
+def _name_of(request: httpx.Request) -> str:
+    return f"{request.method} {request.url.path}"
+
+
+def _asked_for(request: httpx.Request) -> str:
+    """What a request asks for, as a word of `_HOWS`."""
+    last = request.url.path.rsplit("/", 1)[1]
+    if request.method == "POST" and last in ("instances", "workflows"):
+        return "run" if last == "instances" else "create"
+    if request.method != "GET":
+        return "send"
+    if last in ("instances", "workflows"):
+        return "instances" if last == "instances" else "list"
+    return "history" if last == "history" else "thing"
 
 
 class Crash(BaseException):
@@ -30,12 +65,17 @@ class Plan:
     core: Core
     intensity: float
     quiet_at: float
+    misreads: random.Random
+    """Of its own, so that the rest of a history stays the same with and without misread answers."""
+    _is_spoiled: bool = False
     crash_at: int | None = None
     crash_before: bool = False
     requests: int = 0
     lost_submits: int = 0
     reached_submits: int = 0
     injected: dict[str, int] = field(default_factory=dict)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    """How often each request was answered so since it was last answered well."""
 
     def is_quiet(self) -> bool:
         """Whether all faults are over."""
@@ -47,14 +87,38 @@ class Plan:
         if self.crash_at is not None and self.requests > self.crash_at and self.crash_before:
             raise Crash
         submits = request.method == "POST" and request.url.path.endswith("/instances")
+        self._is_spoiled = False
         if not self.is_quiet() and self.rng.random() < self.intensity:
             self._inject(submits)
+        if MISREADS and not self.is_quiet():
+            self._misread(request, submits)
         return submits
+
+    def answered_well(self, request: httpx.Request) -> None:
+        """A success came, unless a fault has spoiled it."""
+        if not self._is_spoiled:
+            del self.unreadable[_name_of(request)]
 
     def after(self) -> None:
         """The answer is there, and the process may die before it sees it."""
         if self.crash_at is not None and self.requests > self.crash_at:
             raise Crash
+
+    def _misread(self, request: httpx.Request, submits: bool) -> None:
+        asked_for = _asked_for(request)
+        # Lists are rare, and most depends on them.
+        share = {"instances": 2.0, "list": 2.0, "thing": 0.5, "history": 0.5}.get(asked_for, 1.0)
+        if self.misreads.random() >= self.intensity * share:
+            return
+        how = self.misreads.choice(_HOWS[asked_for])
+        if self.unreadable[_name_of(request)] == IN_A_ROW:
+            return
+        if how not in _READABLE:
+            self.unreadable[_name_of(request)] += 1
+            self._is_spoiled = True
+        self.injected[f"misread {how}"] = self.injected.get(f"misread {how}", 0) + 1
+        self.core.fault("any", "misread", 1, how=how)
+        self.lost_submits += submits and how not in _READABLE
 
     def _inject(self, submits: bool) -> None:
         rng = self.rng
@@ -77,6 +141,7 @@ class Plan:
             kinds += [("late_row", {"seconds": rng.choice([0.2, 3, 30, 300])})] * 3 + [("ghost", {})] * 2
         kind, options = rng.choice(kinds)
         self.injected[kind] = self.injected.get(kind, 0) + 1
+        self._is_spoiled = kind not in ("hidden", "unknown_fields", "shuffled")
         self.core.fault("any", kind, 1, **options)
         self.lost_submits += submits and kind in ("truncated", "slow")
         if kind == "late_row" and rng.random() < 0.5:
@@ -101,7 +166,11 @@ class Plan:
         self.clock.serve(pump, lambda: events[0][0] if events else None)
 
 
-def _over(plan: Plan, submits: bool, error: BaseException | None, response: httpx.Response | None) -> None:
+def _over(
+    plan: Plan, request: httpx.Request, submits: bool, error: BaseException | None, response: httpx.Response | None
+) -> None:
+    if response is not None and response.status_code < 300:
+        plan.answered_well(request)
     if submits:
         plan.reached_submits += not isinstance(error, httpx.ConnectError)
         status = response.status_code if response is not None else 0
@@ -127,7 +196,7 @@ class FaultyTransport(httpx.BaseTransport):
             error = caught
             raise
         finally:
-            _over(self.plan, submits, error, response)
+            _over(self.plan, request, submits, error, response)
         self.plan.after()
         return response
 
@@ -149,6 +218,6 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
             error = caught
             raise
         finally:
-            _over(self.plan, submits, error, response)
+            _over(self.plan, request, submits, error, response)
         self.plan.after()
         return response

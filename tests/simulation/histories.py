@@ -165,7 +165,7 @@ def run_history(seed: int, generation: int | None = None) -> Report:
     chosen_generation = generation or rng.choice([1, 2, 3])
     core = Core(chosen_generation, clock=clock, seed=seed, faults=False)
     intensity = rng.choice([0.0, 0.05, 0.15, 0.35])
-    plan = Plan(rng, clock, core, 0.0, clock.time())
+    plan = Plan(rng, clock, core, 0.0, clock.time(), random.Random(f"misread {seed}"))
     is_gated = rng.random() < 0.7
     shape = rng.choice(list(SHAPES))
     report = Report(seed)

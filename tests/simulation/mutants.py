@@ -12,7 +12,8 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from orchestration_integrations.api.errors import AmbiguousRunError
+from orchestration_integrations.api import decoding
+from orchestration_integrations.api.errors import AmbiguousRunError, UnreadableAnswerError
 from orchestration_integrations.ownership import beginning, comparing, keeping, observing, owned_run
 from orchestration_integrations.ownership.resolve import Verdict
 from orchestration_integrations.procedures import cancel, events, start, waiting
@@ -40,8 +41,8 @@ def trusts_204() -> Iterator[None]:
     """An accepted abort is called a cancelled run."""
     real = cancel._outcome
 
-    def outcome(status: Any, instance: Any, answer: str, versions: Any, now: Any) -> Any:
-        return (yield from real("cancelled" if answer == "204" else status, instance, answer, versions, now))
+    def outcome(status: Any, instance: Any, answer: str, *rest: Any) -> Any:
+        return (yield from real("cancelled" if answer == "204" else status, instance, answer, *rest))
 
     with mock.patch.object(cancel, "_outcome", outcome):
         yield
@@ -96,11 +97,11 @@ def forgets_what_was_chosen() -> Iterator[None]:
 
 @contextmanager
 def calls_the_absent_ended() -> Iterator[None]:
-    """Not to be in the list of running instances is taken for having succeeded."""
+    """Not to be seen running, in a list or after a pause, is taken for having succeeded."""
     real = waiting.Waiting.feed
 
     def feed(self: waiting.Waiting, seen: waiting.Observation, now: float) -> waiting.Step:
-        if isinstance(seen, waiting.Absent) and self.instance is not None:
+        if isinstance(seen, waiting.Absent | waiting.Paused) and self.instance is not None:
             return waiting.Step(waiting.End("succeeded", self.instance))
         return real(self, seen, now)
 
@@ -302,6 +303,36 @@ def takes_any_end_for_unmoved() -> Iterator[None]:
         yield
 
 
+# ---- answers that are not the answer --------------------------------------------------------------------
+
+
+@contextmanager
+def takes_an_unreadable_list_for_an_empty_one() -> Iterator[None]:
+    """A list that cannot be read shows no run, so one is started."""
+    real = decoding.decode_page
+
+    def decode_page(*arguments: Any, **how: Any) -> decoding.Page:
+        try:
+            return real(*arguments, **how)
+        except UnreadableAnswerError:
+            return decoding.Page(rows=(), next=None, cursored=False)
+
+    with mock.patch.object(decoding, "decode_page", decode_page):
+        yield
+
+
+@contextmanager
+def takes_the_answer_about_another_run() -> Iterator[None]:
+    """Whatever instance an answer shows is the one that was asked for."""
+    real = decoding.decode_instance
+
+    def decode_instance(body: bytes, what: str, **asked: Any) -> Any:
+        return real(body, what)
+
+    with mock.patch.object(decoding, "decode_instance", decode_instance):
+        yield
+
+
 OWNER_MUTANTS: tuple[Callable[[], Any], ...] = (
     compares_no_content,
     asks_no_owner,
@@ -316,6 +347,7 @@ OWNER_MUTANTS: tuple[Callable[[], Any], ...] = (
     takes_a_lost_record_for_none,
     takes_every_store_for_complete,
     takes_any_end_for_unmoved,
+    takes_an_unreadable_list_for_an_empty_one,
 )
 
 MUTANTS: tuple[Callable[[], Any], ...] = (
@@ -328,4 +360,5 @@ MUTANTS: tuple[Callable[[], Any], ...] = (
     calls_the_absent_ended,
     sends_events_blindly,
     always_gives_up,
+    takes_the_answer_about_another_run,
 )

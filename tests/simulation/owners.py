@@ -330,7 +330,7 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
     clock = VirtualClock()
     core = Core(generation or rng.choice([1, 2, 3]), clock=clock, seed=seed, faults=False)
     intensity = rng.choice([0.0, 0.0, 0.05, 0.15, 0.3])
-    plan = Plan(rng, clock, core, 0.0, clock.time())
+    plan = Plan(rng, clock, core, 0.0, clock.time(), random.Random(f"misread owners {seed}"))
     history = OwnerHistory(
         seed,
         rng,

@@ -15,7 +15,12 @@ from .owners import run_owner_history
 FIXED = 1600
 FRESH = 400
 TENTHS = 10
-RARE = {"chooses_by_overwriting": [1224], "lets_another_caller_pass": [615], "takes_a_lost_record_for_none": [3320]}
+RARE = {
+    "chooses_by_overwriting": [1224],
+    "lets_another_caller_pass": [615],
+    "takes_a_lost_record_for_none": [3320],
+    "takes_an_unreadable_list_for_an_empty_one": [1240],
+}
 """Histories that met a rare mistake when they were last looked for: played first."""
 
 

@@ -37,8 +37,14 @@ FAULTS = (
     ("html", {}),
     ("truncated", {}),
     ("slow", {"bytes_per_second": 30}),
+    ("slow_head", {"bytes_per_second": 40}),
+    ("interim", {"every": 0.1}),
+    ("interim", {"every": 0.1, "times": 3}),
+    ("gzip_bomb", {"megabytes": 2}),
+    ("status", {"code": 522, "work": True}),
     ("hidden", {}),
     ("unknown_fields", {}),
+    *(("misread", {"how": how}) for how in ("message", "null", "empty_page", "empty", "sign_in", "bom", "zero_time")),
 )
 OPERATIONS = (
     "any",

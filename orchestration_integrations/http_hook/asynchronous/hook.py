@@ -106,6 +106,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         on_changed: Literal["refuse", "adopt"] = "refuse",
         fingerprint_ignores: Sequence[str] = (),
         wants: Callable[[], bool] | None = None,
+        strict_variables: bool = False,
     ) -> Instance:
         """Start the one run of a key, or go on with it: operations GetWorkflow, ListInstances, RunWorkflow, SendEvent.
 
@@ -128,6 +129,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                 that has the key.
             fingerprint_ignores: names of variables that may differ between attempts.
             wants: asked right before the release whether the run is still wanted.
+            strict_variables: a variable that no placeholder asks for is an error; by default it is a warning.
 
         Returns:
             The released instance; it may have ended already.
@@ -157,6 +159,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                     timeout=timeout,
                     on_changed=on_changed,
                     fingerprint_ignores=fingerprint_ignores,
+                    strict_variables=strict_variables,
                 )
             )
 
@@ -251,8 +254,9 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by
                 the end of its asyncio task, or by an exception of ``on_stage``.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
-            as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``on_chosen``, ``start_timeout``
-                (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``, ``read_budget``.
+            as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
+                ``start_timeout`` (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``,
+                ``read_budget``.
 
         Returns:
             The instance, which succeeded, and what it moved.

@@ -1,0 +1,164 @@
+"""The options of starting and of waiting: the type, the meaning and the default of each, once.
+
+Tasks, flows, blocks and the context manager take them as keywords. Prefect reads the parameters of a task or flow from
+its signature, so ``takes`` writes them out there, and into the docstring.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from ..api.errors import ValidationError
+from ..procedures.define import KEY_VARIABLE
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StartOptions(TypedDict, total=False):
+    """Which payment is meant, and when another one is refused."""
+
+    step: Annotated[
+        str | None,
+        "names this payment within the flow run. The same name with other content, or twice in one attempt, is an "
+        "error. By default starts are told apart by workflow and variables, and equal ones are counted.",
+    ]
+    run_key: Annotated[str | None, "a key of your own, instead: one payment per key, whatever flow run asks."]
+    rerun_failed: Annotated[
+        bool,
+        "where an earlier attempt was told that the run failed or was cancelled, start a new one. Its first stages may "
+        "move money again: by default the failure is reported again.",
+    ]
+    on_changed: Annotated[
+        Literal["refuse", "adopt"],
+        "``refuse`` (default) other content under the key, or ``adopt`` the run that has it.",
+    ]
+    fingerprint_ignores: Annotated[Sequence[str], "names of variables that may differ between attempts."]
+    settled: Annotated[
+        str | None, "the token that an AmbiguousRunError printed: that fate is settled, and a new run may start."
+    ]
+    key_variable: Annotated[str, "the variable that carries the key; default ``runKey``."]
+    allow_unbound: Annotated[bool, "let placeholders without a value pass; default False."]
+    strict_variables: Annotated[bool, "refuse a variable that no placeholder asks for; by default a warning names it."]
+
+
+class SharedOptions(TypedDict, total=False):
+    """Of starting and of waiting alike."""
+
+    cancel_on_interrupt: Annotated[
+        bool,
+        "cancel the run if its start, once one was chosen, or its wait is interrupted, by whatever it is; default "
+        "True. A submitted task looks every two seconds whether its flow run is over.",
+    ]
+    show_progress: Annotated[bool, "write artifacts and emit events; default True."]
+
+
+class WaitOptions(SharedOptions, total=False):
+    """How to wait, and what becomes of a run that is given up."""
+
+    timeout: Annotated[float | None, "seconds to wait for the end, None (default) for no limit, 0 for one look."]
+    poll_interval: Annotated[float, "longest seconds between two reads, default 5."]
+    on_timeout: Annotated[
+        Literal["cancel", "leave"],
+        "what becomes of a run that is given up at the time-out or by ``fail_after_attempts``: ``cancel`` (default) or "
+        "``leave``.",
+    ]
+    fail_after_attempts: Annotated[int | None, "give up once a payment failed so often; None (default) for never."]
+
+
+class RunOptions(StartOptions, SharedOptions, total=False):
+    """Of a start that nobody waits for yet."""
+
+
+class RunAndWaitOptions(StartOptions, WaitOptions, total=False):
+    """Of both."""
+
+
+DEFAULTS: RunAndWaitOptions = {
+    "step": None,
+    "run_key": None,
+    "rerun_failed": False,
+    "on_changed": "refuse",
+    "fingerprint_ignores": (),
+    "settled": None,
+    "key_variable": KEY_VARIABLE,
+    "allow_unbound": False,
+    "strict_variables": False,
+    "timeout": None,
+    "poll_interval": 5.0,
+    "on_timeout": "cancel",
+    "cancel_on_interrupt": True,
+    "fail_after_attempts": None,
+    "show_progress": True,
+}
+
+
+def start_options(given: Mapping[str, Any]) -> StartOptions:
+    """The options of a start among the given ones, completed by the defaults. Raises TypeError as a call does."""
+    return cast("StartOptions", _completed(StartOptions, given))
+
+
+def wait_options(given: Mapping[str, Any]) -> WaitOptions:
+    """The options of a wait among the given ones, completed by the defaults.
+
+    Raises:
+        TypeError: one is unknown.
+        ValidationError: ``on_timeout`` is neither of its values.
+    """
+    options = cast("WaitOptions", _completed(WaitOptions, given))
+    if options["on_timeout"] not in ("cancel", "leave"):
+        raise ValidationError(
+            f"on_timeout must be 'cancel' or 'leave', not {options['on_timeout']!r}", path="on_timeout"
+        )
+    return options
+
+
+def takes(kind: Any) -> Callable[[F], F]:
+    """Write the options of a kind into the signature of a function that takes them as ``**options``.
+
+    The line ``{options}`` of its docstring becomes their description.
+    """
+
+    def write(function: F) -> F:
+        hints = get_type_hints(function)
+        named = _types(kind)
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        keywords = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=named[name][0])
+            for name, default in DEFAULTS.items()
+            if name in named and name not in signature.parameters
+        ]
+        annotated = [one.replace(annotation=hints.get(one.name, one.annotation)) for one in own]
+        returned = hints.get("return", signature.return_annotation)
+        function.__signature__ = inspect.Signature([*annotated, *keywords], return_annotation=returned)  # type: ignore[attr-defined]
+        function.__annotations__ = {one.name: one.annotation for one in (*annotated, *keywords)} | {"return": returned}
+        described = "\n        ".join(f"{one.name}: {named[one.name][1]}" for one in keywords)
+        function.__doc__ = (function.__doc__ or "").replace("{options}", described)
+        return function
+
+    return write
+
+
+def option_field(name: str) -> Any:
+    """The field of a block for an option."""
+    meaning = _types(RunAndWaitOptions)[name][1]
+    default = DEFAULTS[name]  # type: ignore[literal-required]
+    return Field(default=default, description=f"{meaning[0].upper()}{meaning[1:]}")
+
+
+def _completed(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in DEFAULTS:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    return {name: given.get(name, default) for name, default in DEFAULTS.items() if name in kind.__annotations__}
+
+
+def _types(kind: Any) -> dict[str, tuple[Any, str]]:
+    """Type and meaning of each option."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: (get_args(hint)[0], get_args(hint)[1]) for name, hint in hints.items()}

@@ -1,0 +1,306 @@
+"""The steps of a start whose workflow has a gate: look for runs of the key, and release the one that is chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from ..api.calls import abort_instance, get_instance, get_instance_history, send_event
+from ..api.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrchestrationError,
+    ValidationError,
+    is_inconclusive,
+    summary,
+)
+from ..api.models import Instance, StageRun
+from .effects import Backoff, Procedure, do, insist, pause
+from .gate import GateText, opening_event, parsed_event
+from .ghosts import is_old, unknown_to_engine
+from .limits import ANSWER_HOLDS
+from .start import Starting
+
+logger = logging.getLogger("orchestration_integrations.procedures")
+
+LOOK_SECONDS = 2.0
+"""Seconds for which a lost run is looked for before a gated submit is repeated."""
+RELEASE_SHOWS_SECONDS = 5.0
+"""Seconds that an earlier attempt's release gets to show, where several candidates stand."""
+
+
+class FoundRun(msgspec.Struct, frozen=True):
+    """A run of the key, as the server shows it."""
+
+    instance: Instance
+    gate: GateText
+
+
+class Look(msgspec.Struct):
+    """What a look found of the key: released runs, and unreleased ones that wait; the oldest first."""
+
+    released: list[FoundRun] = msgspec.field(default_factory=list)
+    waiting: list[FoundRun] = msgspec.field(default_factory=list)
+
+    def of_round(self, number: int | None) -> Look:
+        """Only the runs of one round; the highest that there is, for None."""
+        if number is None:
+            number = max((run.gate.round for run in (*self.released, *self.waiting)), default=0)
+        return Look(
+            released=[run for run in self.released if run.gate.round == number],
+            waiting=[run for run in self.waiting if run.gate.round == number],
+        )
+
+    def with_text(self, text: str) -> Look:
+        """Only the runs whose gate says this."""
+        return Look(
+            released=[run for run in self.released if run.gate.text == text],
+            waiting=[run for run in self.waiting if run.gate.text == text],
+        )
+
+
+class Released(msgspec.Struct, frozen=True):
+    """How a release ended: ``released``, ``ended`` (before it could be released), ``ghost`` (no run stands behind the
+    row). ``instance``: as last read."""
+
+    how: Literal["released", "ended", "ghost"]
+    instance: Instance
+
+
+class GatedStart:
+    """The steps of one start that only a gate makes possible.
+
+    Args:
+        starting: what the steps share.
+    """
+
+    def __init__(self, starting: Starting) -> None:
+        self._starting = starting
+        self._now = starting.now
+        self._version = starting.versions.plain
+
+    # Looking for runs of the key
+
+    def look(self) -> Procedure[Look]:
+        """All runs of this key that the server shows, at one history call per candidate.
+
+        Raises:
+            AmbiguousRunError: the list, or a row that may be of this key, could not be read.
+        """
+        look = Look()
+        for row in (yield from self._starting.candidates()):
+            history = yield from self._history_of(row)
+            if not history:
+                continue  # a ghost or a run that has not begun: it cannot have been released
+            first = history[0]
+            gate = parsed_event(first.input.get("event")) if first.name == "RunWaitEvent" else None
+            if gate is None or not self._starting.is_mine(gate.key):
+                self._starting.foreign.add(row.id)
+                continue
+            self._starting.rounds.add(gate.round)
+            if first.terminated and first.error is None:
+                look.released.append(FoundRun(row, gate))
+            elif first.terminated or row.terminated:
+                self._starting.foreign.add(row.id)  # aborted before its release: it counts as none
+            else:
+                look.waiting.append(FoundRun(row, gate))
+        look.released.sort(key=_age)
+        look.waiting.sort(key=_age)
+        return look
+
+    def settled_look(self, number: int | None) -> Procedure[Look]:
+        """A look; where several unreleased runs stand there, an earlier attempt's release gets time to show."""
+        show_until = self._now.monotonic() + RELEASE_SHOWS_SECONDS
+        backoff = Backoff(self._now, first=0.2)
+        while True:
+            look = (yield from self.look()).of_round(number)
+            wait = backoff.seconds()
+            over = self._now.monotonic() + wait >= min(show_until, self._starting.until)
+            if look.released or len(look.waiting) < 2 or over:
+                return look
+            yield from pause(wait)
+
+    def look_for_lost(self, gate: str, lost: OrchestrationError) -> Procedure[Look]:
+        """After a lost answer: look for runs with this gate for a while, then let the caller submit again, which is
+        harmless here.
+
+        Raises:
+            AmbiguousRunError: time is over.
+        """
+        look_until = min(self._starting.until, self._now.monotonic() + LOOK_SECONDS)
+        backoff = Backoff(self._now, first=0.2)
+        while True:
+            look = (yield from self.look()).with_text(gate)
+            if look.released or look.waiting:
+                return look
+            wait = backoff.seconds(lost)
+            if self._now.monotonic() + wait >= self._starting.until:
+                why = f"its submit got no answer ({summary(lost)}) and no list shows it yet"
+                raise self._starting.ambiguous(why, (), lost)
+            if self._now.monotonic() >= look_until:
+                return look
+            yield from pause(wait)
+
+    def _history_of(self, row: Instance) -> Procedure[Sequence[StageRun]]:
+        """The history of a candidate; empty where no stage of it has begun.
+
+        Raises:
+            AmbiguousRunError: stages have begun, and their history cannot be read: it may be of this key.
+        """
+        history: Sequence[StageRun] = ()
+        unreadable: OrchestrationError | None = None
+        try:
+            history = yield from insist(
+                get_instance_history(row.id, self._version, strict=True), self._now, self._starting.until
+            )
+        except OrchestrationError as error:
+            unreadable = error
+        if history:
+            return history
+        try:
+            instance = yield from insist(get_instance(row.id, self._version), self._now, self._starting.until)
+        except OrchestrationError as error:
+            # Also where it is "not found": the list has it, and nothing deletes instances.
+            raise self._starting.ambiguous(
+                f"instance {row.id} could not be read ({summary(error)})", (row.id,), error
+            ) from error
+        if not instance.status and not (unreadable is not None and instance.terminated):
+            return ()  # of an ended run, the server can have lost the rows
+        if unreadable is None and not shows_release(instance):
+            return ()  # its first stage is not launched yet, or failed before its work
+        why = f"the history of instance {row.id} cannot be read"
+        raise self._starting.ambiguous(f"{why} ({summary(unreadable)})" if unreadable else why, (row.id,), unreadable)
+
+    # Releasing
+
+    def release(self, chosen: str, gate: str | None, others: Sequence[str] = ()) -> Procedure[Released]:
+        """Send the gate's event until the gate of the chosen run is seen to be behind it.
+
+        Nothing else waits for that event, so repeating it releases nothing else, and takes an earlier one out of the
+        stage's queue. The owner is asked before each time it is sent.
+
+        Args:
+            chosen: the instance.
+            gate: the text of its gate, as it was recorded or seen; None: it is read from the run itself.
+            others: lost submits of this attempt, aborted afterwards where they still wait.
+
+        Raises:
+            AmbiguousRunError: it is not confirmed; the run may be released all the same.
+        """
+        read = get_instance(chosen, self._version)
+        backoff = Backoff(self._now, first=0.03, longest=2.0)
+        trouble = "its row did not appear"
+        send_at = 0.0
+        resend = Backoff(self._now, first=0.3, longest=5.0)
+        asked_engine = 0
+        begun = self._now.monotonic()
+        while True:
+            wait = backoff.seconds()
+            try:
+                instance = yield from do(read, self._starting.until)
+            except NotFoundError as error:
+                trouble = f"the server does not know it ({summary(error)})"
+            except OrchestrationError as error:
+                if not is_inconclusive(error):
+                    why = f"instance {chosen} was chosen, and: {summary(error)}"
+                    raise self._starting.ambiguous(why, (chosen,), error) from error
+                trouble, wait = summary(error), max(wait, error.retry_after or 0.0)
+            else:
+                if shows_release(instance):
+                    yield from self._abort_others(others, gate)
+                    return Released("released", instance)
+                if instance.terminated:
+                    return Released("ended", instance)
+                if not instance.status:
+                    trouble = "the server shows no stage of it"
+                    if is_old(instance, self._now.server_time(), self._now.monotonic() - begun):
+                        asked_engine += yield from unknown_to_engine(
+                            chosen, self._starting.versions, self._starting.until
+                        )
+                        if asked_engine >= 2:
+                            return Released("ghost", instance)
+                else:
+                    trouble = "its gate is still closed"
+                    if gate is None:
+                        known = yield from self.gate_of(chosen)
+                        gate = known.text if known is not None else None
+                    if gate is not None and self._now.monotonic() >= send_at:
+                        sent, said, after = yield from self._open(chosen, gate)
+                        trouble = said or trouble
+                        if sent:
+                            backoff = Backoff(self._now, first=0.03, longest=2.0)
+                        if after is not None:
+                            send_at = self._now.monotonic() + max(resend.seconds(), after)
+            if self._now.monotonic() + wait >= self._starting.until:
+                why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; go on with chosen="
+                raise self._starting.ambiguous(why, (chosen, *others))
+            yield from pause(wait)
+
+    def _open(self, chosen: str, gate: str) -> Procedure[tuple[bool, str, float | None]]:
+        """Send the event once, if the owner allows it.
+
+        Returns:
+            (whether it was taken, what went wrong, seconds before it may be sent again; None: at once).
+        """
+        yield from self._starting.permit(chosen)
+        allowed = min(self._starting.until, self._now.monotonic() + ANSWER_HOLDS)
+        try:
+            yield from do(send_event(chosen, opening_event(gate), self._version), allowed)
+        except NotFoundError as error:
+            return False, summary(error), None  # the stage is not launched yet, which takes milliseconds
+        except AuthenticationError as error:
+            why = f"instance {chosen} was chosen, and may not be released: {summary(error)}"
+            raise self._starting.ambiguous(why, (chosen,), error) from error
+        except OrchestrationError as error:
+            return False, summary(error), error.retry_after or 0.0
+        return True, "", 0.0
+
+    def gate_of(self, chosen: str) -> Procedure[GateText | None]:
+        """What the gate of a run says, as the engine shows it; None while it shows none.
+
+        Raises:
+            ValidationError: it waits at a gate of another key.
+        """
+        try:
+            history = yield from do(get_instance_history(chosen, self._version, strict=True), self._starting.until)
+        except OrchestrationError:
+            return None
+        event = history[0].input.get("event") if history and history[0].name == "RunWaitEvent" else None
+        gate = parsed_event(event)
+        if gate is None:
+            return None
+        if not self._starting.is_mine(gate.key):
+            raise ValidationError(
+                f"chosen: instance {chosen} waits at the gate of key {gate.key}, not of {self._starting.key}",
+                path="chosen",
+            )
+        return gate
+
+    def _abort_others(self, others: Sequence[str], gate: str | None) -> Procedure[None]:
+        """Lost submits of this attempt that still wait: best effort, they move nothing. No effect on generation 2."""
+        for other in others:
+            if self._starting.left() <= 0:
+                return
+            try:
+                history = yield from do(get_instance_history(other, self._version, strict=True), self._starting.until)
+                waits = bool(history) and not history[0].terminated
+                if waits and gate is not None and history[0].input.get("event") == opening_event(gate):
+                    yield from do(abort_instance(other, self._version), self._starting.until)
+            except OrchestrationError as error:
+                logger.info("unreleased instance %s was left waiting: %s", other, summary(error))
+
+
+def shows_release(instance: Instance) -> bool:
+    """Whether the rows of an instance say that its gate is behind it."""
+    return any(
+        row.stage > 0 or (row.stage == 0 and row.terminated_at is not None and row.error is None)
+        for row in instance.status
+    )
+
+
+def _age(run: FoundRun) -> tuple[datetime, str]:
+    return run.instance.created_at, run.instance.id

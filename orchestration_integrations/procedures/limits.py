@@ -1,0 +1,16 @@
+"""Seconds that more than one procedure goes by."""
+
+from __future__ import annotations
+
+ROW_GRACE = 10.0
+"""For so long an id that was never seen may be unknown to the server: rows can be late."""
+ROW_PATIENCE = 3600.0
+"""The same for an id that the server itself gave: a run stands behind it, however late its row is."""
+READ_BUDGET = 120.0
+"""For so long reads may fail one after the other before a wait, or a delivery, gives up."""
+LAST_LOOK = 5.0
+"""What one read gets that decides after a deadline has passed."""
+LEAST = 1.0
+"""What an abort or a read gets even where the caller's limit is shorter."""
+ANSWER_HOLDS = 10.0
+"""For so long the owner's word stands: what it allowed is sent by then, or the owner is asked again."""

@@ -1,0 +1,73 @@
+"""Variables that the server would fill in wrongly, or not at all, told before a run is submitted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from ..api.calls import get_workflow
+from ..api.definitions import has_crowded_string, placeholders, unused_variables
+from ..api.errors import NotFoundError, ValidationError, is_gateways_404
+from ..api.models import Workflow
+from .effects import Now, Procedure, insist
+from .gate import own_stages
+from .listing import Versions
+
+logger = logging.getLogger("orchestration_integrations.procedures")
+
+
+def check_unused(workflow: Workflow, names: Iterable[str], *, strict: bool) -> None:
+    """Tell a variable that no placeholder asks for, which is often a mistyped name: the server ignores it silently.
+
+    Args:
+        workflow: what is to run.
+        names: of the variables that the caller gives.
+        strict: refuse it; else a warning names it.
+
+    Raises:
+        ValidationError: ``strict``, and there is one; ``path`` names it.
+    """
+    stages = own_stages(workflow.stages)
+    unused = unused_variables(stages, names)
+    if not unused:
+        return
+    known = ", ".join(dict.fromkeys(name for _, name in placeholders(stages))) or "none"
+    message = (
+        f"workflow {workflow.id} has no placeholder for {', '.join(f'variables.{name}' for name in unused)} (it has "
+        f"placeholders for: {known}): the server ignores such a variable; correct its name or leave it out"
+    )
+    if strict:
+        raise ValidationError(message, path=f"variables.{unused[0]}")
+    logger.warning("%s", message)
+
+
+def check_placeholders(
+    workflow: Workflow, texts: Mapping[str, str], allow_unbound: bool, versions: Versions, now: Now, until: float
+) -> Procedure[None]:
+    """Refuse a placeholder without a value, and two of them in one string where the server empties such a string.
+
+    Raises:
+        ValidationError: naming the variable, or the string.
+    """
+    if not allow_unbound:
+        for path, name in placeholders(own_stages(workflow.stages)):
+            if name not in texts:
+                raise ValidationError(
+                    f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
+                    "would fill in nothing or a default; give it, or allow_unbound=True",
+                    path=f"variables.{name}",
+                )
+    crowded = has_crowded_string(own_stages(workflow.stages))
+    if crowded is None:
+        return
+    # Generation 1 takes all from the first ${ to the last } for one unknown name. It has no v2; one 404 can be a
+    # gateway's, so it is asked for more than once.
+    try:
+        yield from insist(get_workflow(workflow.id, "v2"), now, until)
+    except NotFoundError as error:
+        if is_gateways_404(error):
+            raise ValidationError(
+                f"{crowded} of workflow {workflow.id} has two variables in one string, which this generation of "
+                "the server replaces by nothing; join them in one variable",
+                path=crowded,
+            ) from None

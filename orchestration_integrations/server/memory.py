@@ -1,0 +1,37 @@
+"""What one server knows: workflows, instances, the ledger, the judge's record, and the store that keeps it all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from .record import Record
+    from .state import Instance, StageRun, Workflow
+    from .store import Store
+
+
+@dataclass(slots=True)
+class Memory:
+    """The state that the parts of one server share."""
+
+    generation: int
+    store: Store
+    record: Record
+    workflows: dict[str, Workflow] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def stages_of(self, instance: Instance) -> list[Any]:
+        """The stages of an instance's workflow, as they were sent."""
+        return self.workflows[instance.workflow_id].stages or []
+
+    def open_run(self, instance_id: str, number: int) -> tuple[Instance, StageRun] | None:
+        """A stage's work while it is under way; None: it has not begun, or is over."""
+        instance = self.instances[instance_id]
+        run = instance.runs.get(number)
+        if run is None or run.terminated_ns is not None:
+            return None
+        return instance, run
