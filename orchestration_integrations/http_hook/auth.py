@@ -29,6 +29,7 @@ from ..api.json_text import decoded
 from ..clock import Clock
 from ..settings import Settings, is_header_safe
 from .deadline import Deadline
+from .places import Places
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,7 +56,8 @@ class Tokens:
         self._token: str | None = None
         self._over_at = 0.0
         self._lock = threading.Lock()
-        self._loop_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._of_loops_lock = threading.Lock()  # the other one is held as long as a thread fetches
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDictionary()
         self._listeners: WeakKeyDictionary[object, Listener] = WeakKeyDictionary()
         self.fetches = settings.client_id is not None
         form = {
@@ -102,18 +104,21 @@ class Tokens:
     @asynccontextmanager
     async def aalone(self, deadline: Deadline) -> AsyncIterator[None]:
         """As ``alone``, for the tasks of a loop."""
-        import asyncio  # not needed by the blocking hook, and slow to import
+        from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
 
-        with self._lock:
-            lock = self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        loop = get_running_loop()
+        with self._of_loops_lock:
+            place = self._of_loops.get(loop)
+            if place is None:
+                place = self._of_loops[loop] = Places(1)
         try:
-            await asyncio.wait_for(lock.acquire(), deadline.left())
-        except asyncio.TimeoutError:
+            await place.take(deadline)
+        except httpx.PoolTimeout:
             raise _waited_too_long() from None
         try:
             yield
         finally:
-            lock.release()
+            place.give_back()
 
     def request(self, agent: str, deadline: Deadline) -> httpx.Request:
         """The request for a token."""

@@ -116,7 +116,8 @@ class Connections:
     @property
     def idle(self) -> bool:
         """Whether no hook has them."""
-        return not self._holders and not any(loop.holders for loop in self._loops.values())
+        with self._lock:
+            return not self._holders and not any(loop.holders for loop in list(self._loops.values()))
 
     @contextmanager
     def client(self, retry: RetryClass, holder: object, deadline: Deadline) -> Iterator[httpx.Client]:
@@ -183,7 +184,11 @@ class Connections:
 
     async def arelease(self, holder: object) -> None:
         """As ``release``, for the running loop."""
-        of_loop = await self._of_running_loop()
+        from asyncio import get_running_loop
+
+        of_loop = self._loops.get(get_running_loop())
+        if of_loop is None:
+            return
         of_loop.holders.discard(holder)
         if of_loop.holders or not self.usable:
             return

@@ -289,3 +289,32 @@ def test_idle_settings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
         with OrchestrationHttpHook(credentials(server, scope="5")) as hook:
             hook.get_instance("i")
         assert answers.tokens == 7
+
+
+def test_a_thread_that_fetches_a_token_does_not_hold_up_an_event_loop() -> None:
+    released = threading.Event()
+
+    def answer(got: Got) -> Any:
+        if not got.target.endswith("/oauth/token"):
+            return respond(200, instance())
+        if not released.is_set():
+            released.wait(20)
+        return respond(200, {"access_token": "token", "expires_in": 3600})
+
+    async def beside(settings: Settings) -> str:
+        """The loop goes on while the thread waits for its token, and gets one by itself."""
+        async with AsyncOrchestrationHttpHook(settings) as hook:
+            call = asyncio.create_task(hook.get_instance("i"))
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+            released.set()
+            return (await call).id
+
+    with ScriptedServer(answer) as server:
+        settings = credentials(server, timeout=20)
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(OrchestrationHttpHook(settings).get_instance, "i")
+            while not server.got:
+                time.sleep(0.01)
+            assert asyncio.run(beside(settings)) == "i"
+            assert fetching.result(30).id == "i"
