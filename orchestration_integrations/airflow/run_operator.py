@@ -47,6 +47,8 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         fingerprint_ignores: names of variables that may differ between tries.
         settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
         fail_after_attempts: stop waiting once a payment has failed this many times in a row; None (default) for never.
+        read_budget: stop waiting once the instance could not be read for so many seconds, one read after the other;
+            120. If a retry follows, the run is left to it; else ``on_timeout`` decides.
         retry_ambiguous: allow a retry where it is unknown whether a run was started. The retry looks
             for the run again and never submits an ungated one twice. Default False.
         allow_unbound: let placeholders without a value pass.
@@ -103,6 +105,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         fingerprint_ignores: Sequence[str] = (),
         settled: str | None = None,
         fail_after_attempts: int | None = None,
+        read_budget: float = 120.0,
         retry_ambiguous: bool = False,
         allow_unbound: bool = False,
         strict_variables: bool = False,
@@ -130,6 +133,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         self.fingerprint_ignores = fingerprint_ignores
         self.settled = settled
         self.fail_after_attempts = fail_after_attempts
+        self.read_budget = read_budget
         self.retry_ambiguous = retry_ambiguous
         self.allow_unbound = allow_unbound
         self.strict_variables = strict_variables
@@ -211,3 +215,4 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
             allow_none_text=self.allow_none_text,
         )
         seconds_of(self.timeout, "timeout")
+        seconds_of(self.read_budget, "read_budget")

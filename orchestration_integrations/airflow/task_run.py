@@ -189,6 +189,7 @@ class TaskRun:
                 poll_interval=self.operator.poll_interval,
                 on_stage=None if told_already else self._log_stage,
                 fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
+                read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
             )
 
@@ -210,6 +211,7 @@ class TaskRun:
                 instance_id,
                 waiting,
                 on_timeout="cancel" if self._cancels(limit) else "leave",
+                on_unknown="leave" if self.attempt.retry_follows or not self._cancels(limit) else "cancel",
                 cancel_seconds=limit.cancel_seconds(time.time()),
             )
         )
@@ -238,6 +240,7 @@ class TaskRun:
                 deadline=limit.deadline,
                 poll_interval=self.operator.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
+                read_budget=self.operator.read_budget,
                 cancel_on_kill=self.operator.cancel_on_kill,
                 row_grace=row_grace,
             ),

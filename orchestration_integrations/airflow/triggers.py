@@ -161,6 +161,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         fail_after_attempts: end the wait once a payment has failed this many times; None for never.
         cancel_on_kill: whether a user's kill of the task cancels the instance.
         row_grace: seconds for which an id never seen may be unknown; None for the default.
+        read_budget: seconds for which reads may fail, one after the other.
         later: arguments of later versions; ignored.
     """
 
@@ -173,9 +174,11 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         fail_after_attempts: int | None = None,
         cancel_on_kill: bool = False,
         row_grace: float | None = None,
+        read_budget: float = 120.0,
         **later: Any,
     ) -> None:
         super().__init__(instance_id, orchestration_conn_id, cancel_on_kill)
+        self.read_budget = read_budget
         self.deadline = deadline
         self.poll_interval = poll_interval
         self.fail_after_attempts = fail_after_attempts
@@ -190,6 +193,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
             "fail_after_attempts": self.fail_after_attempts,
             "cancel_on_kill": self.cancel_on_kill,
             "row_grace": self.row_grace,
+            "read_budget": self.read_budget,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -211,6 +215,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                     on_stage=_log_stage,
                     fail_after_attempts=self.fail_after_attempts,
                     row_grace=self.row_grace,
+                    read_budget=self.read_budget,
                 )
         except OrchestrationError as error:
             return self._event(_status_of(error), _reason_of(error))

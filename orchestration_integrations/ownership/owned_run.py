@@ -215,9 +215,18 @@ class OwnedRun:
         waiting: WaitFor,
         *,
         on_timeout: Literal["cancel", "leave"] = "cancel",
+        on_unknown: Literal["cancel", "leave"] | None = None,
         cancel_seconds: float = CANCEL_SECONDS,
     ) -> Procedure[RunResult]:
-        """Wait for the run that ``begin`` gave, and put its end on record before it is told."""
+        """Wait for the run that ``begin`` gave, and put its end on record before it is told.
+
+        Args:
+            instance_id: the run.
+            waiting: the wait for an instance.
+            on_timeout: what becomes of a run that is given up.
+            on_unknown: what becomes of one whose state could not be read for too long; None: as ``on_timeout`` says.
+            cancel_seconds: seconds for a cancel.
+        """
         try:
             result = yield from waiting(instance_id)
         except (InstanceFailedError, InstanceCancelledError) as error:
@@ -229,7 +238,9 @@ class OwnedRun:
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
                 raise
-            return (yield from self._give_up(error, instance_id, waiting, on_timeout, cancel_seconds))
+            unknown = isinstance(error, StateUnknownError)
+            choice = on_unknown if unknown and on_unknown is not None else on_timeout
+            return (yield from self._give_up(error, instance_id, waiting, choice, cancel_seconds))
         yield from Comparing(self.keeper, self._versions, self._now).verify(result.instance)
         yield from self.conclude(GOOD_END)
         return result

@@ -64,10 +64,13 @@ class WaitOptions(SharedOptions, total=False):
     poll_interval: Annotated[float, "longest seconds between two reads, default 5."]
     on_timeout: Annotated[
         Literal["cancel", "leave"],
-        "what becomes of a run that is given up at the time-out or by ``fail_after_attempts``: ``cancel`` (default) or "
-        "``leave``.",
+        "what becomes of a run that is given up at the time-out or by ``fail_after_attempts``, or that cannot be "
+        "read: ``cancel`` (default) or ``leave``.",
     ]
     fail_after_attempts: Annotated[int | None, "give up once a payment failed so often; None (default) for never."]
+    read_budget: Annotated[
+        float, "give up once the run could not be read for so many seconds, one read after the other; default 120."
+    ]
 
 
 class RunOptions(StartOptions, SharedOptions, total=False):
@@ -93,6 +96,7 @@ DEFAULTS: RunAndWaitOptions = {
     "on_timeout": "cancel",
     "cancel_on_interrupt": True,
     "fail_after_attempts": None,
+    "read_budget": 120.0,
     "show_progress": True,
 }
 

@@ -58,7 +58,7 @@ def run_key_of(given: object) -> str | None:
 
 def _waiting_arguments(options: WaitOptions) -> dict[str, Any]:
     """For the hook's ``waiting_for``."""
-    names = ("timeout", "poll_interval", "fail_after_attempts")
+    names = ("timeout", "poll_interval", "fail_after_attempts", "read_budget")
     return {name: value for name, value in options.items() if name in names}
 
 

@@ -172,6 +172,7 @@ class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
     on_timeout: Literal["cancel", "leave"] = option_field("on_timeout")
     cancel_on_interrupt: bool = option_field("cancel_on_interrupt")
     fail_after_attempts: int | None = option_field("fail_after_attempts")
+    read_budget: float = option_field("read_budget")
     show_progress: bool = option_field("show_progress")
 
     def trigger(self, variables: dict[str, Any] | None = None) -> OrchestrationRun:  # type: ignore[override]
