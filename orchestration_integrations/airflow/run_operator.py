@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ..api.errors import OrchestrationError
+from ..procedures.limits import READ_BUDGET
 from .arguments import check_run, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
 from .errors import told
@@ -105,7 +106,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         fingerprint_ignores: Sequence[str] = (),
         settled: str | None = None,
         fail_after_attempts: int | None = None,
-        read_budget: float = 120.0,
+        read_budget: float = READ_BUDGET,
         retry_ambiguous: bool = False,
         allow_unbound: bool = False,
         strict_variables: bool = False,

@@ -23,6 +23,7 @@ from ..api.errors import (
     is_passing,
 )
 from ..api.models import Instance, StageEvent
+from ..procedures.limits import READ_BUDGET
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
 from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, sight_of_task
@@ -174,7 +175,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         fail_after_attempts: int | None = None,
         cancel_on_kill: bool = False,
         row_grace: float | None = None,
-        read_budget: float = 120.0,
+        read_budget: float = READ_BUDGET,
         **later: Any,
     ) -> None:
         super().__init__(instance_id, orchestration_conn_id, cancel_on_kill)

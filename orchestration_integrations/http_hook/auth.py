@@ -56,7 +56,7 @@ class Tokens:
         self._token: str | None = None
         self._over_at = 0.0
         self._lock = threading.Lock()
-        self._of_loops_lock = threading.Lock()  # the other one is held as long as a thread fetches
+        self._short_lock = threading.Lock()  # the other one is held as long as a thread fetches
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDictionary()
         self._listeners: WeakKeyDictionary[object, Listener] = WeakKeyDictionary()
         self.fetches = settings.client_id is not None
@@ -76,7 +76,8 @@ class Tokens:
 
     def listen(self, holder: object, listener: Listener) -> None:
         """Have a listener told each token that is fetched, and the one in use, for as long as its holder lives."""
-        self._listeners[holder] = listener
+        with self._short_lock:
+            self._listeners[holder] = listener
         if self._token is not None:
             listener(self._token)
 
@@ -107,7 +108,7 @@ class Tokens:
         from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
 
         loop = get_running_loop()
-        with self._of_loops_lock:
+        with self._short_lock:
             place = self._of_loops.get(loop)
             if place is None:
                 place = self._of_loops[loop] = Places(1)
@@ -142,7 +143,9 @@ class Tokens:
             seconds = float(life) if life is not None and not isinstance(life, bool) else float("inf")
         except (TypeError, ValueError, OverflowError):
             seconds = float("inf")
-        for listener in set(self._listeners.values()):
+        with self._short_lock:
+            listeners = set(self._listeners.values())
+        for listener in listeners:
             listener(token)
         self._over_at = self._clock.monotonic() + max(0.0, seconds - min(EARLY, seconds / 4))
         self._token = token

@@ -19,6 +19,7 @@ from ..api.errors import (
 from ..api.models import RunResult, StageEvent
 from ..clock import SYSTEM_CLOCK, Clock
 from ..procedures.effects import Procedure
+from ..procedures.limits import READ_BUDGET
 from ..settings import Settings
 from .connections import Connections, shared_connections
 from .deadline import Deadline
@@ -119,6 +120,7 @@ class HookBase:
             settings,
             asynchronous=False,
             face=self._face,
+            on_token=self._on_token,
             clock=self._clock,
             transport=self._transport,
             own_connections=True,
@@ -194,7 +196,7 @@ class HookBase:
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
-        read_budget: float = 120.0,
+        read_budget: float = READ_BUDGET,
     ) -> Procedure[RunResult]:
         """The wait for an instance as a procedure, to be performed within another one. Arguments as for ``wait``."""
         return self.plans.waiting_for(

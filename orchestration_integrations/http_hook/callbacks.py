@@ -51,15 +51,16 @@ def owner_of(wants: Callable[[], object] | None, *, asynchronous: bool) -> Calla
     """
     if wants is None:
         return None
-    awaits = inspect.iscoroutinefunction(wants)
+    called = getattr(type(wants), "__call__", None)  # noqa: B004  # an object may have an asynchronous one
+    awaits = inspect.iscoroutinefunction(wants) or inspect.iscoroutinefunction(called)
     if not callable(wants) or (awaits and not asynchronous):
         raise ValidationError(
             "wants must be a plain function that returns whether the run is still wanted", path="wants"
         )
-    if awaits:
+    if not asynchronous:
+        return lambda: "yes" if call_plain(wants, ()) else "unwanted"
 
-        async def awaited() -> str:
-            return "yes" if await acall(wants, ()) else "unwanted"
+    async def awaited() -> str:
+        return "yes" if await acall(wants, ()) else "unwanted"
 
-        return awaited
-    return lambda: "yes" if call_plain(wants, ()) else "unwanted"
+    return awaited

@@ -29,6 +29,7 @@ from .auth import Tokens
 from .deadline import Deadline
 from .places import Places
 from .proxies import VARIABLES
+from .threads import in_own_thread
 from .tls import BUNDLES, needs_tls, ssl_context
 
 if TYPE_CHECKING:
@@ -52,15 +53,15 @@ class _Lent(Generic[C]):
         self._calls = 0
         self._given_up = False
 
-    @property
-    def usable(self) -> bool:
-        """Whether another call may begin on it."""
-        return not self._given_up and self._process == os.getpid()
-
-    def begin(self) -> None:
-        """A call begins."""
+    def begin(self) -> bool:
+        """A call begins. Returns False where none may: the client was given up, or is another process's."""
+        if self._process != os.getpid():
+            return False
         with self._lock:
+            if self._given_up:
+                return False
             self._calls += 1
+            return True
 
     def end(self, *, broken_off: bool) -> bool:
         """A call is through. Returns whether the client is to be closed now."""
@@ -131,10 +132,10 @@ class Connections:
         with self._lock:
             self._holders.add(holder)
             lent = self._clients.get(retry)
-            if lent is None or not lent.usable:
+            if lent is None or not lent.begin():
                 made = httpx.Client(transport=self._blocking(retry), follow_redirects=False, trust_env=False)
                 lent = self._clients[retry] = _Lent(made)
-            lent.begin()
+                lent.begin()
         broken_off = True
         try:
             yield lent.client
@@ -148,9 +149,11 @@ class Connections:
 
     def release(self, holder: object) -> None:
         """A hook no longer uses them: with the last one all connections are closed."""
+        if not self.usable:
+            return  # its lock may have been held in the parent
         with self._lock:
             self._holders.discard(holder)
-            if self._holders or not self.usable:
+            if self._holders:
                 return
             clients, self._clients = self._clients, {}
         for lent in clients.values():
@@ -160,15 +163,15 @@ class Connections:
     @asynccontextmanager
     async def aclient(self, retry: RetryClass, holder: object, deadline: Deadline) -> AsyncIterator[httpx.AsyncClient]:
         """As ``client``, for the running loop. Raises httpx.PoolTimeout where no place is free by the deadline."""
-        of_loop = await self._of_running_loop()
+        of_loop = await self._of_running_loop(deadline)
         of_loop.holders.add(holder)
         await of_loop.places.take(deadline)
         try:
             lent = of_loop.clients.get(retry)
-            if lent is None or not lent.usable:
+            if lent is None or not lent.begin():
                 made = httpx.AsyncClient(transport=self._async(retry), follow_redirects=False, trust_env=False)
                 lent = of_loop.clients[retry] = _Lent(made)
-            lent.begin()
+                lent.begin()
             broken_off = True
             try:
                 yield lent.client
@@ -186,19 +189,19 @@ class Connections:
         """As ``release``, for the running loop."""
         from asyncio import get_running_loop
 
-        of_loop = self._loops.get(get_running_loop())
+        of_loop = self._loops.get(get_running_loop()) if self.usable else None
         if of_loop is None:
             return
         of_loop.holders.discard(holder)
-        if of_loop.holders or not self.usable:
+        if of_loop.holders:
             return
         clients, of_loop.clients = of_loop.clients, {}
         for lent in clients.values():
             if lent.give_up():
                 await lent.client.aclose()
 
-    async def _of_running_loop(self) -> _OfLoop:
-        from asyncio import get_running_loop, shield  # not needed by the blocking hook, and slow to import
+    async def _of_running_loop(self, deadline: Deadline) -> _OfLoop:
+        from asyncio import get_running_loop, wait  # not needed by the blocking hook, and slow to import
 
         loop = get_running_loop()
         of_loop = self._loops.get(loop)
@@ -210,8 +213,10 @@ class Connections:
         while not of_loop.prepared:
             # Reading CA bundles and importing takes tens of milliseconds: in a thread, and once for all tasks.
             if of_loop.preparing is None or of_loop.preparing.done():
-                of_loop.preparing = loop.run_in_executor(None, self._prepare)
-            await shield(of_loop.preparing)
+                of_loop.preparing = in_own_thread(self._prepare)
+            if not (await wait({of_loop.preparing}, timeout=deadline.left()))[0]:
+                raise httpx.PoolTimeout("the certificate authorities were still being read at the deadline")
+            of_loop.preparing.result()
             of_loop.prepared = True
         return of_loop
 

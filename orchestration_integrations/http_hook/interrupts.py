@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 
 from ..api.errors import OrchestrationError, summary
-from ..ownership.owned_run import OwnedRun
+from ..ownership.owned_run import CANCEL_SECONDS, OwnedRun
 from ..procedures.wording import cancel_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver
+from .threads import in_own_thread
 
 logger = logging.getLogger("orchestration_integrations.hook")
 
-CANCEL_SECONDS = 15.0
-"""Seconds that a cancel gets after an interrupt."""
 EXCHANGE_SECONDS = 4.0
 """Seconds that one exchange of it may take."""
-RETRY_SECONDS = 5.0
-"""Seconds that one call of it may take with its retries."""
 
 
 def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:
@@ -43,7 +40,7 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
             )
         return
     settings = hook.settings
-    hurried = settings.with_changes(timeout=min(settings.timeout, EXCHANGE_SECONDS), retry_budget=RETRY_SECONDS)
+    hurried = settings.with_changes(timeout=min(settings.timeout, EXCHANGE_SECONDS))
     with hook.like_this(BlockingDriver, hurried) as fresh:
         fresh.expect(instance_id)
         again = fresh.owning(run.request, store=run.keeper.store)
@@ -65,7 +62,8 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
 
 
 async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:
-    """As ``cancel_interrupted``, in a thread, which a second cancellation of this task does not reach."""
-    from asyncio import get_running_loop, shield  # not needed by the blocking hook, and slow to import
+    """As ``cancel_interrupted``, in a thread of its own: a second cancellation of this task does not reach it, and it
+    does not wait for the threads of the caller's loop."""
+    from asyncio import shield  # not needed by the blocking hook, and slow to import
 
-    await shield(get_running_loop().run_in_executor(None, cancel_interrupted, hook, run, error))
+    await shield(in_own_thread(cancel_interrupted, hook, run, error))

@@ -28,9 +28,16 @@ def _deadline_of(timeout: float | None) -> Deadline | None:
     return timeout.deadline if isinstance(timeout, Left) else None
 
 
-def _within(timeout: float | None, over: type[httpcore.TimeoutException]) -> float | None:
-    """Seconds for the next step. Raises ``over`` once the deadline has passed."""
-    deadline = _deadline_of(timeout)
+def _within(timeout: float | None, over: type[httpcore.TimeoutException], connecting: Deadline | None) -> float | None:
+    """Seconds for the next step. Raises ``over`` once the deadline has passed.
+
+    Args:
+        timeout: as httpcore hands it over.
+        over: what is raised.
+        connecting: the deadline of the call that made the connection. It counts where httpcore hands over none: while
+            it speaks to a SOCKS proxy.
+    """
+    deadline = _deadline_of(timeout) or (connecting if timeout is None else None)
     if deadline is None:
         return timeout
     remaining = deadline.remaining()
@@ -46,28 +53,45 @@ def _note_sent(timeout: float | None) -> None:
 
 
 class BoundedStream(httpcore.NetworkStream):
-    """A connection that keeps the deadline."""
+    """A connection that keeps the deadline.
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    Args:
+        stream: the connection.
+        connecting: the deadline of the call that made it.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream, connecting: Deadline | None = None) -> None:
         self._stream = stream
+        self._connecting = connecting
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes."""
-        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """All of the bytes."""
-        for start in range(0, len(buffer), CHUNK):
-            seconds = _within(timeout, httpcore.WriteTimeout)
+        """All of the bytes, as much at a time as the socket takes."""
+        plain = self._socket()
+        while buffer:
+            seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
             _note_sent(timeout)
-            self._stream.write(buffer[start : start + CHUNK], seconds)
+            if plain is None:
+                self._stream.write(buffer[:CHUNK], seconds)
+                buffer = buffer[CHUNK:]
+                continue
+            try:
+                plain.settimeout(seconds)
+                buffer = buffer[plain.send(buffer) :]
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         """The connection under TLS."""
-        seconds = _within(timeout, httpcore.ConnectTimeout)
-        return BoundedStream(self._stream.start_tls(ssl_context, server_hostname, seconds))
+        seconds = _within(timeout, httpcore.ConnectTimeout, self._connecting)
+        return BoundedStream(self._stream.start_tls(ssl_context, server_hostname, seconds), self._connecting)
 
     def get_extra_info(self, info: str) -> Any:
         """As of the connection."""
@@ -76,6 +100,14 @@ class BoundedStream(httpcore.NetworkStream):
     def close(self) -> None:
         """Close it."""
         self._stream.close()
+
+    def _socket(self) -> socket.socket | None:
+        """The socket that takes what is written; None for TLS within TLS, which has none of its own."""
+        found = self._stream.get_extra_info("socket")
+        if not isinstance(found, socket.socket):
+            return None
+        under_tls = self._stream.get_extra_info("ssl_object") is not None
+        return found if isinstance(found, ssl.SSLSocket) or not under_tls else None
 
 
 class BoundedBackend(httpcore.NetworkBackend):
@@ -96,10 +128,11 @@ class BoundedBackend(httpcore.NetworkBackend):
         addresses = _addresses(host, port, timeout)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for number, address in enumerate(addresses):
-            seconds = _within(timeout, httpcore.ConnectTimeout)
+            seconds = _within(timeout, httpcore.ConnectTimeout, None)
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
-                return BoundedStream(self._sockets.connect_tcp(address, port, share, local_address, socket_options))
+                made = self._sockets.connect_tcp(address, port, share, local_address, socket_options)
+                return BoundedStream(made, _deadline_of(timeout))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -107,10 +140,8 @@ class BoundedBackend(httpcore.NetworkBackend):
 
 def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
     """The addresses of a host. The look-up has no time-out of its own, so it runs in a thread that may be left."""
-    try:
-        return [str(ipaddress.ip_address(host.partition("%")[0])) if "%" not in host else host]
-    except ValueError:
-        pass
+    if _is_address(host):
+        return [host]
     found: list[str] = []
     failed: list[Exception] = []
 
@@ -123,7 +154,7 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
             found.extend(dict.fromkeys(str(row[4][0]) for row in rows))
 
     thread = threading.Thread(target=look_up, name="orchestration-look-up", daemon=True)
-    seconds = _within(timeout, httpcore.ConnectTimeout)
+    seconds = _within(timeout, httpcore.ConnectTimeout, None)
     thread.start()
     thread.join(seconds)
     if failed:
@@ -133,19 +164,28 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
     return found
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])  # the zone of an IPv6 address follows the sign
+    except ValueError:
+        return False
+    return True
+
+
 class AsyncBoundedStream(httpcore.AsyncNetworkStream):
     """As ``BoundedStream``."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore.AsyncNetworkStream, connecting: Deadline | None = None) -> None:
         self._stream = stream
+        self._connecting = connecting
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes."""
-        return await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout))
+        return await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of the bytes."""
-        seconds = _within(timeout, httpcore.WriteTimeout)
+        seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
         _note_sent(timeout)
         await self._stream.write(buffer, seconds)
 
@@ -153,8 +193,9 @@ class AsyncBoundedStream(httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         """The connection under TLS."""
-        seconds = _within(timeout, httpcore.ConnectTimeout)
-        return AsyncBoundedStream(await self._stream.start_tls(ssl_context, server_hostname, seconds))
+        seconds = _within(timeout, httpcore.ConnectTimeout, self._connecting)
+        made = await self._stream.start_tls(ssl_context, server_hostname, seconds)
+        return AsyncBoundedStream(made, self._connecting)
 
     def get_extra_info(self, info: str) -> Any:
         """As of the connection."""
@@ -180,5 +221,6 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address that takes one."""
-        seconds = _within(timeout, httpcore.ConnectTimeout)
-        return AsyncBoundedStream(await self._sockets.connect_tcp(host, port, seconds, local_address, socket_options))
+        seconds = _within(timeout, httpcore.ConnectTimeout, None)
+        made = await self._sockets.connect_tcp(host, port, seconds, local_address, socket_options)
+        return AsyncBoundedStream(made, _deadline_of(timeout))

@@ -14,13 +14,14 @@ import msgspec
 from ..api import calls
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult, StageEvent
+from ..api.numbers import at_least_zero
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures.define import KEY_VARIABLE
 from ..procedures.effects import Procedure
+from ..procedures.limits import READ_BUDGET
 from .callbacks import owner_of
-from .numbers import at_least_zero
 
 if TYPE_CHECKING:
     from .plans import Plans
@@ -107,7 +108,7 @@ def once_of(
     poll_interval: float = 5.0,
     on_stage: Callable[[StageEvent], object] | None = None,
     fail_after_attempts: int | None = None,
-    read_budget: float = 120.0,
+    read_budget: float = READ_BUDGET,
 ) -> Once:
     """The checked arguments of ``run_once``, as what performs it needs them."""
     if checkpoints:
@@ -116,6 +117,10 @@ def once_of(
         raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
     if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
+    if any(inspect.iscoroutinefunction(getattr(store, name)) for name in ("load", "save", "choose", "settle")):
+        raise ValidationError(
+            "store must have plain methods, not asynchronous ones; they are called in threads", path="store"
+        )
     deadline = None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout")
     plans.waiting(
         "unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts, read_budget=read_budget

@@ -24,6 +24,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, EnsuredWorkflow, Instance, Moved, RunResult, StageEvent
+from ..api.numbers import at_least_zero
 from ..ownership import keeping
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
@@ -36,7 +37,6 @@ from ..procedures.moved import NOTHING_READ
 from ..procedures.unreleased import unreleased
 from ..settings import Settings
 from .callbacks import owner_of
-from .numbers import at_least_zero
 from .once import Once, once_of
 from .procedure_clock import ProcedureClock
 
@@ -128,7 +128,7 @@ class Plans:
         """Best effort, one read: runs that may be the one whose answer was lost."""
         earliest = datetime.fromtimestamp(begun + (self.clock.server_time() - self.clock.time()) - 5.0, timezone.utc)
         try:
-            page = yield Do(calls.list_instances(workflow_id=workflow_id))
+            page = yield Do(calls.list_instances(self.versions.plain, workflow_id=workflow_id))
         except OrchestrationError:
             return ()
         return tuple(row.id for row in page.rows if row.created_at >= earliest)
@@ -263,6 +263,10 @@ class Plans:
             if deadline is not None:
                 raise ValidationError("timeout: give either timeout or deadline", path="timeout")
             deadline = self.clock.time() + timeout
+        if deadline is not None:
+            deadline = at_least_zero(deadline, "deadline")
+        if row_grace is not None:
+            row_grace = at_least_zero(row_grace, "row_grace")
         if at_least_zero(poll_interval, "poll_interval") == 0:
             raise ValidationError("poll_interval must be above 0 seconds", path="poll_interval")
         if fail_after_attempts is not None and (
@@ -308,11 +312,12 @@ class Plans:
     ) -> Procedure[CancelOutcome]:
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
+        seconds = at_least_zero(timeout, "timeout")
         if store is not None and run_key is not None:
             yield from keeping.put_hold(store, run_key, instance_id)
         outcome = yield from cancel.cancel(
             instance_id,
-            timeout=at_least_zero(timeout, "timeout"),
+            timeout=seconds,
             versions=self.versions,
             now=self.clock,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),

@@ -7,12 +7,12 @@ without. A server on this machine's loopback is never reached by a proxy.
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
 from ..api.errors import ConfigurationError
+from ..settings import is_loopback
 
 VARIABLES = tuple(
     name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (upper, upper.lower())
@@ -55,13 +55,3 @@ def proxy_for(url: httpx.URL) -> httpx.Proxy | None:
             field="proxy",
         )
     return httpx.Proxy(address)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -37,12 +37,16 @@ _MEANINGS: dict[type[Exception], type[httpx.TransportError]] = {
 
 
 def _raise_as_of_httpx(error: Exception) -> NoReturn:
-    """Raise what a failure of httpcore is in httpx; any other stays what it is."""
+    """Raise what a failure of a pool is in httpx.
+
+    Whatever else comes out of a pool, from TLS, from the loop or from the package that speaks to a SOCKS proxy, is a
+    failed exchange too. If it escaped as it is, it would pass for an interrupt of the caller.
+    """
     for kind in type(error).__mro__:
         meaning = _MEANINGS.get(kind)
         if meaning is not None:
             raise meaning(str(error)) from error
-    raise error
+    raise httpx.TransportError(f"{type(error).__name__}: {error}") from error
 
 
 def _request(request: httpx.Request) -> httpcore.Request:
@@ -105,8 +109,11 @@ class _Body(httpx.SyncByteStream):
 
     def close(self) -> None:
         close = getattr(self._stream, "close", None)
-        if close is not None:
-            close()
+        try:
+            if close is not None:
+                close()
+        except Exception as error:
+            _raise_as_of_httpx(error)
 
 
 class BoundedTransport(httpx.BaseTransport):
@@ -163,8 +170,11 @@ class _AsyncBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         close = getattr(self._stream, "aclose", None)
-        if close is not None:
-            await close()
+        try:
+            if close is not None:
+                await close()
+        except Exception as error:
+            _raise_as_of_httpx(error)
 
 
 class AsyncBoundedTransport(httpx.AsyncBaseTransport):

@@ -12,6 +12,7 @@ import msgspec
 from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
+from ..api.numbers import at_least_zero
 from ..procedures.define import KEY_VARIABLE
 from ..procedures.gate import GATE_VARIABLE
 from .record import RunRecord
@@ -92,6 +93,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
                 f"{where} is set beside run_key: give the key once, as run_key, or name another key_variable",
                 path=where,
             )
+        self.timeout = at_least_zero(self.timeout, "timeout")
         if self.since is not None and (not isinstance(self.since, datetime) or self.since.tzinfo is None):
             raise ValidationError("since must be a datetime with a time zone", path="since")
         if self.chosen is not None and (not isinstance(self.chosen, str) or not self.chosen):

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from ..api.errors import ValidationError
 from ..procedures.define import KEY_VARIABLE
+from ..procedures.limits import READ_BUDGET
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,7 +97,7 @@ DEFAULTS: RunAndWaitOptions = {
     "on_timeout": "cancel",
     "cancel_on_interrupt": True,
     "fail_after_attempts": None,
-    "read_budget": 120.0,
+    "read_budget": READ_BUDGET,
     "show_progress": True,
 }
 

@@ -105,6 +105,9 @@ class Start:
         users_key = wishes["run_key"]
         if users_key is None and wishes["key_variable"] in texts:
             users_key = texts.pop(wishes["key_variable"])
+            if wishes["step"] is not None:
+                where = f"variables.{wishes['key_variable']}"
+                raise ValidationError(f"step: {where} is the key of the run already; give one of them", path="step")
             if not users_key:
                 where = f"variables.{wishes['key_variable']}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)

@@ -1,4 +1,4 @@
-"""T6: a server that cannot be read for too long ends a wait; a retry that follows gets the run, else it is cancelled."""
+"""T6: a server that cannot be read for too long ends a wait; a retry gets the run, else it is cancelled."""
 
 from __future__ import annotations
 

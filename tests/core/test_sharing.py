@@ -16,8 +16,16 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
+from orchestration_integrations import (
+    AsyncOrchestrationHttpHook,
+    MemoryRunStore,
+    OrchestrationHttpHook,
+    Settings,
+    ValidationError,
+    WaitTimeoutError,
+)
 from orchestration_integrations.http_hook import connections, tls
+from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.scripted import Got, ScriptedServer, instance, respond
 
@@ -318,3 +326,117 @@ def test_a_thread_that_fetches_a_token_does_not_hold_up_an_event_loop() -> None:
                 time.sleep(0.01)
             assert asyncio.run(beside(settings)) == "i"
             assert fetching.result(30).id == "i"
+
+
+def test_a_cancelled_run_is_stopped_although_the_loops_threads_are_busy() -> None:
+    """The cancel waited for the threads of the loop's executor, where users' own work sits."""
+    over = threading.Event()
+    with EmbeddedServer(1) as server:
+        definition = {"name": "long", "stages": [{"delay": {"duration": "1h"}}]}
+
+        async def main() -> str:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(2))
+            async with AsyncOrchestrationHttpHook(base_url=server.url) as hook:
+                chosen: list[str] = []
+                paying = asyncio.create_task(
+                    hook.run_once(definition, run_key="k", store=MemoryRunStore(), on_chosen=chosen.append)
+                )
+                while not server.record().released:  # noqa: ASYNC110  # of a server in another thread
+                    await asyncio.sleep(0.02)
+                busy = [loop.run_in_executor(None, over.wait, 60) for _ in range(2)]
+                paying.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await paying
+                state = OrchestrationHttpHook(base_url=server.url).get_instance(chosen[0]).state
+                over.set()
+                await asyncio.gather(*busy)
+                return state
+
+        try:
+            assert asyncio.run(main()) == "cancelled"
+        finally:
+            over.set()
+
+
+def test_a_child_closes_although_its_parents_threads_held_locks() -> None:
+    with ScriptedServer(Server()) as server:
+        hook = OrchestrationHttpHook(base_url=server.url)
+        hook.get_instance("i")
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with hook._connections._lock:  # type: ignore[union-attr]
+                held.set()
+                go_on.wait(30)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            signal.alarm(10)
+            hook.close()
+            os._exit(0)
+        try:
+            assert os.waitpid(child, 0)[1] == 0
+        finally:
+            go_on.set()
+            thread.join()
+
+
+def test_a_client_that_was_given_up_is_not_lent_again() -> None:
+    lent = connections._Lent(object())
+    assert lent.begin()
+    assert lent.end(broken_off=True)
+    assert not lent.begin()
+
+
+@pytest.mark.parametrize("wants", ["object", "lambda"])
+def test_an_owner_may_answer_later(wants: str) -> None:
+    """An object whose call is asynchronous, or a function that returns something to await, was refused after 27 s."""
+
+    class Wants:
+        async def __call__(self) -> bool:
+            return True
+
+    async def later() -> bool:
+        return True
+
+    definition = {"name": "short", "stages": [{"delay": {"duration": "1ms"}}]}
+    with EmbeddedServer(2) as server:
+
+        async def main() -> str:
+            async with AsyncOrchestrationHttpHook(base_url=server.url) as hook:
+                workflow = (await hook.ensure_workflow(definition, gate=True)).workflow
+                asked: Any = Wants() if wants == "object" else lambda: later()
+                return (await hook.start(workflow.id, wants=asked)).workflow_id
+
+        assert asyncio.run(main())
+        with pytest.raises(ValidationError, match="wants"):
+            OrchestrationHttpHook(base_url=server.url).start("w", wants=Wants())
+
+
+def test_a_cancel_with_a_wrong_limit_notes_nothing(kind: str) -> None:
+    """A stop stood on record that nobody had sent: the next call would have taken it for a cancellation."""
+    definition = {"name": "long", "stages": [{"delay": {"duration": "1h"}}]}
+    store = MemoryRunStore()
+    with EmbeddedServer(1) as server:
+        hook = open_hook(kind, base_url=server.url)
+        with pytest.raises(WaitTimeoutError) as caught:
+            hook.run_once(definition, run_key="k", store=store, timeout=0, on_timeout="leave")
+        for timeout in ("15", -1):
+            with pytest.raises(ValidationError, match="timeout"):
+                hook.cancel(caught.value.instance_id, timeout=timeout, store=store, run_key="k")
+        record = store.load("k")
+        assert record is not None
+        assert not record.hold
+
+
+@pytest.mark.parametrize("name", ["deadline", "row_grace", "read_budget", "timeout"])
+def test_a_number_that_is_none_is_refused_by_its_name(kind: str, name: str) -> None:
+    with ScriptedServer(Server()) as server:
+        with pytest.raises(ValidationError) as caught:
+            open_hook(kind, base_url=server.url).wait("i", **{name: "soon"})
+        assert caught.value.path == name
+        assert server.got == []

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 from typing import Any
 
+import httpcore
 import pytest
 
-from orchestration_integrations import AmbiguousSubmitError, Settings, TransportError
+from orchestration_integrations import AmbiguousRunError, AmbiguousSubmitError, Settings, TransportError
+from orchestration_integrations.clock import SYSTEM_CLOCK
 from orchestration_integrations.http_hook import exchange, network
+from orchestration_integrations.http_hook.deadline import Deadline
 from tests.conftest import open_hook
 from tests.scripted import Got, ScriptedServer, instance, respond
 
@@ -192,3 +196,89 @@ def test_an_answer_counts_unpacked(kind: str, monkeypatch: pytest.MonkeyPatch) -
     with ScriptedServer(lambda got: bomb) as server:
         with pytest.raises(TransportError, match="longer than"):
             hook_for(kind, server.url).get_instance("i")
+
+
+# ---- what is no answer is a failed exchange, whatever raised it -----------------------------------------
+
+
+@pytest.mark.parametrize("raised", [ssl.SSLError("bad record"), OSError("gone"), EOFError("cut"), ValueError("odd")])
+@pytest.mark.parametrize("where", ["read", "write"])
+def test_whatever_a_connection_raises_is_a_failed_exchange(
+    kind: str, monkeypatch: pytest.MonkeyPatch, raised: Exception, where: str
+) -> None:
+    """The async side let TLS errors out as they were: a healthy run was taken for interrupted, and cancelled."""
+    place = network.BoundedStream if kind == "sync" else network.AsyncBoundedStream
+
+    def fails(self: Any, *arguments: Any, **options: Any) -> Any:
+        raise raised
+
+    monkeypatch.setattr(place, where, fails)
+    with ScriptedServer(lambda got: respond(200, instance())) as server:
+        with pytest.raises(TransportError) as caught:
+            hook_for(kind, server.url).get_instance("i")
+        assert caught.value.sent
+        with pytest.raises(AmbiguousRunError):
+            hook_for(kind, server.url).run_workflow("w")
+
+
+@pytest.mark.parametrize("how", ["hangs", "closes", "talks"])
+def test_a_socks_proxy_keeps_the_time_too(kind: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """httpcore hands over no time-out while it speaks to a SOCKS proxy."""
+    pytest.importorskip("socksio")
+    listener = socket.create_server(("127.0.0.1", 0))
+    peers: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            peers.append(peer)
+            if how == "closes":
+                peer.close()
+            elif how == "talks":
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{listener.getsockname()[1]}")
+    began = time.monotonic()
+    try:
+        with pytest.raises(TransportError):
+            hook_for(kind, "http://orchestration.example").get_instance("i")
+    finally:
+        listener.close()
+        for peer in peers:
+            peer.close()
+    assert time.monotonic() - began < 1.2 + SLACK
+
+
+def test_a_slow_reader_does_not_extend_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part of a body that a socket took had the whole time again."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    class Plain:
+        def get_extra_info(self, info: str) -> Any:
+            return ours if info == "socket" else None
+
+    over = threading.Event()
+
+    def sip() -> None:
+        while not over.wait(0.1):
+            theirs.recv(512)
+
+    reader = threading.Thread(target=sip, daemon=True)
+    reader.start()
+    deadline = Deadline(SYSTEM_CLOCK, time.monotonic() + 0.6)
+    began = time.monotonic()
+    try:
+        with pytest.raises(httpcore.WriteTimeout):
+            network.BoundedStream(Plain()).write(b"x" * 2**22, deadline["write"])  # type: ignore[arg-type]
+    finally:
+        over.set()
+        reader.join()
+        for one in (ours, theirs):
+            one.close()
+    assert time.monotonic() - began < 0.6 + SLACK
+    assert deadline.sent

@@ -11,6 +11,7 @@ from ... import telemetry
 from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
 from ...procedures.define import KEY_VARIABLE
+from ...procedures.limits import READ_BUDGET
 from ...settings import Settings
 from ..base import NOT_GIVEN
 from .operations import AsyncOperations
@@ -173,7 +174,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
-        read_budget: float = 120.0,
+        read_budget: float = READ_BUDGET,
     ) -> RunResult:
         """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
 

@@ -12,6 +12,7 @@ from ... import telemetry
 from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
 from ...procedures.define import KEY_VARIABLE
+from ...procedures.limits import READ_BUDGET
 from ...settings import Settings
 from ..base import NOT_GIVEN
 from .operations import Operations
@@ -174,7 +175,7 @@ class OrchestrationHttpHook(Operations):
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
         row_grace: float | None = None,
-        read_budget: float = 120.0,
+        read_budget: float = READ_BUDGET,
     ) -> RunResult:
         """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..api.errors import ValidationError
+from .errors import ValidationError
 
 
 def at_least_zero(value: object, name: str) -> float:
