@@ -154,7 +154,7 @@ def run_workflow(
         "POST",
         f"{_workflow_path(workflow_id, version)}/instances",
         RetryClass.SUBMIT,
-        partial(decoding.decode_instance, workflow_id=workflow_id),
+        partial(decoding.decode_instance, workflow_id=workflow_id, new=not wait),
         query="wait=true" if wait else "",
         body=msgspec.json.encode(variables),
         holds=wait,

@@ -44,6 +44,8 @@ Raw = Mapping[str, Any]
 Listed = Literal["workflow", "instance", "trigger", "occurrence"]
 
 _SHOWN_ODDITIES = 5
+_NO_LIST = frozenset({"errorCode", "errorMessage", "hasMore", "next"})
+"""Beside the rows these are no part of a list: an error, or a page in a form that no server has."""
 
 
 # ---- bodies ----------------------------------------------------------------------------------------
@@ -73,16 +75,21 @@ def decode_object(body: bytes, what: str) -> Mapping[str, Any]:
     return data
 
 
-def decode_instance(body: bytes, what: str, *, id: str | None = None, workflow_id: str | None = None) -> Instance:
+def decode_instance(
+    body: bytes, what: str, *, id: str | None = None, workflow_id: str | None = None, new: bool = False
+) -> Instance:
     """One instance, read strictly.
 
     Args:
         id: of the instance that was asked for; None where the server chooses it.
         workflow_id: of the workflow that was run; None where any will do.
+        new: it was made for this very call, so nothing of it can have begun.
     """
     instance = _single(_instance, body, what, id)
     if workflow_id is not None and not is_same_id(instance.workflow_id, workflow_id):
         raise _unreadable(what, f"it is about an instance of workflow {instance.workflow_id!r}")
+    if new and (instance.terminated or instance.status):
+        raise _unreadable(what, f"it is about instance {instance.id!r}, which ran before")
     return instance
 
 
@@ -140,10 +147,12 @@ def decode_page(
     answer = _json(body, what)
     cursor = answer.get("cursor") if isinstance(answer, dict) else None
     following: str | None = None
+    if isinstance(answer, dict) and (_NO_LIST & answer.keys() or ("data" in answer and "cursor" in answer)):
+        raise _unreadable(what, "it is no list, or a list and something else")
     if isinstance(cursor, dict):
         rows = cursor.get("data")
         following = _next_of(cursor, what, first)
-    elif isinstance(answer, dict) and cursor is None and "data" in answer:
+    elif isinstance(answer, dict) and "data" in answer:
         rows = answer["data"]
         if not first:
             raise _unreadable(what, "it has no cursor")
@@ -182,8 +191,8 @@ def _next_of(cursor: Raw, what: str, first: bool) -> str | None:
     following, previous, more = cursor.get("next"), cursor.get("previous"), cursor.get("hasMore")
     if not all(text is None or isinstance(text, str) for text in (following, previous)):
         raise _unreadable(what, "its cursor is no text")
-    if more is not None and not isinstance(more, bool):
-        raise _unreadable(what, f"hasMore is {more!r}")
+    if not isinstance(more, bool):
+        raise _unreadable(what, f"hasMore is {more!r}")  # the server says it on each page
     if more and not following:
         raise _unreadable(what, "it says that there are more rows (hasMore), and not where (next)")
     if first and previous:

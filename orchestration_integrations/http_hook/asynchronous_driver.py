@@ -128,7 +128,7 @@ class AsyncDriver(HookBase):
         try:
             return await self._exchanged(call.retry, request, deadline)
         except _FAILURES as error:
-            raise failure_of(call.what, error, deadline) from error
+            raise failure_of(call.what, error, deadline, self.settings.base_url) from error
 
     async def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
@@ -154,7 +154,7 @@ class AsyncDriver(HookBase):
                 try:
                     answer, body = await self._exchanged(RetryClass.READ, request, own)
                 except _FAILURES as error:
-                    failure = failure_of("access token", error, own)
+                    failure = failure_of("access token", error, own, self.settings.token_url or "")
                     failure.before_send = True
                     raise failure from error
                 token = tokens.keep(answer, body)

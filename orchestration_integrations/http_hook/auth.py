@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 EARLY = 30.0
 """Seconds before its end at which a token counts as over; a quarter of its life where that is less."""
+REMEMBERED = 16
+"""Fetched tokens that are kept out of messages."""
 WHAT = "access token"
 
 Listener = Callable[[str], object]
@@ -54,6 +57,7 @@ class Tokens:
         self._url = settings.token_url or ""
         self._clock = clock
         self._token: str | None = None
+        self._fetched: deque[str] = deque(maxlen=REMEMBERED)
         self._over_at = 0.0
         self._lock = threading.Lock()
         self._short_lock = threading.Lock()  # the other one is held as long as a thread fetches
@@ -70,9 +74,9 @@ class Tokens:
         self._form = urlencode(form).encode()
 
     @property
-    def fetched(self) -> str | None:
-        """The fetched token, also one that is over, so that it can be kept out of messages."""
-        return self._token
+    def fetched(self) -> tuple[str, ...]:
+        """The tokens that were fetched lately, so that they can be kept out of messages."""
+        return tuple(self._fetched)
 
     def listen(self, holder: object, listener: Listener) -> None:
         """Have a listener told each token that is fetched, and the one in use, for as long as its holder lives."""
@@ -149,6 +153,7 @@ class Tokens:
             listener(token)
         self._over_at = self._clock.monotonic() + max(0.0, seconds - min(EARLY, seconds / 4))
         self._token = token
+        self._fetched.append(token)
         return token
 
 

@@ -55,6 +55,11 @@ def settings_of(settings: Settings | None, given: dict[str, Any]) -> Settings:
     """
     given = {name: value for name, value in given.items() if value is not NOT_GIVEN}
     if settings is not None:
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings: must be Settings, not a {type(settings).__name__}; give an address as base_url=",
+                field="settings",
+            )
         for name in given:
             raise ConfigurationError(f"{name}: is given beside settings; put it into the settings", field=name)
         return settings
@@ -98,8 +103,8 @@ class HookBase:
         return f"{type(self).__name__}({self.settings!r})"
 
     def _secrets(self) -> tuple[str, ...]:
-        fetched = self._connections.tokens.fetched if self._connections is not None else None
-        return (*self.settings.secrets, fetched) if fetched else self.settings.secrets
+        fetched = self._connections.tokens.fetched if self._connections is not None else ()
+        return (*self.settings.secrets, *fetched)
 
     def _reach(self) -> Connections:
         """The connections, which are this process's own."""

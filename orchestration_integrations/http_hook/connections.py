@@ -4,8 +4,7 @@
 either process. So whatever was made in another process is left to it: a child makes its own at its first call.
 
 **Interrupted calls.** A call that a cancellation or a signal breaks off can leave its place in a pool taken for good.
-So the client whose call was broken off is given up: calls that are under way end on it, later ones get a new client,
-and the last call closes it.
+So the client whose call was broken off is given up: calls that are under way end on it, later ones get a new client.
 """
 
 from __future__ import annotations
@@ -49,9 +48,10 @@ class _Lent(Generic[C]):
     def __init__(self, client: C) -> None:
         self.client = client
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come while its own thread holds it
         self._calls = 0
         self._given_up = False
+        self.broken = False
 
     def begin(self) -> bool:
         """A call begins. Returns False where none may: the client was given up, or is another process's."""
@@ -67,6 +67,7 @@ class _Lent(Generic[C]):
         """A call is through. Returns whether the client is to be closed now."""
         with self._lock:
             self._calls -= 1
+            self.broken = self.broken or broken_off
             self._given_up = self._given_up or broken_off
             return self._given_up and self._calls == 0
 
@@ -144,7 +145,9 @@ class Connections:
             broken_off = False
             raise
         finally:
-            if lent.end(broken_off=broken_off):
+            # A client that was given up is not closed here: a signal can have broken the call off while it held a lock
+            # of the pool, and closing would wait for that lock for ever. Its sockets end with the last reference.
+            if lent.end(broken_off=broken_off) and not lent.broken:
                 lent.client.close()
 
     def release(self, holder: object) -> None:

@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 import httpx
 
 from ..api.calls import Call, RetryClass
-from ..api.errors import ConfigurationError, OrchestrationError, TransportError, error_from_response
+from ..api.errors import (
+    ConfigurationError,
+    OrchestrationError,
+    TransportError,
+    UnreadableAnswerError,
+    error_from_response,
+)
 from ..clock import Clock
 from ..settings import MASK, Settings
 from ..version import __version__
@@ -19,12 +25,16 @@ from .deadline import Deadline
 
 T = TypeVar("T")
 
+_SUCCESS = (200, 201, 202, 204)
+MOST_OFFSET = 366 * 86400.0
+"""Seconds by which a server's clock may be off."""
 BODY_LIMIT = 64 * 2**20
 """Bytes, unpacked: a longer answer is not read to its end."""
 
 
 def read_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """The whole body, unpacked. Raises httpx.ReadTimeout at the deadline, httpx.ReadError for one that is too large."""
+    _check_packing(response)
     parts: list[bytes] = []
     size = 0
     for part in response.iter_bytes():
@@ -36,6 +46,7 @@ def read_body(response: httpx.Response, deadline: Deadline) -> bytes:
 
 async def aread_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """As ``read_body``."""
+    _check_packing(response)
     parts: list[bytes] = []
     size = 0
     async for part in response.aiter_bytes():
@@ -43,6 +54,12 @@ async def aread_body(response: httpx.Response, deadline: Deadline) -> bytes:
         _check(size, deadline)
         parts.append(part)
     return b"".join(parts)
+
+
+def _check_packing(response: httpx.Response) -> None:
+    """A body that is packed twice can unpack to a million times its length, a piece at a time."""
+    if "," in response.headers.get("Content-Encoding", ""):
+        raise httpx.DecodingError("the answer is packed more than once")
 
 
 def _check(size: int, deadline: Deadline) -> None:
@@ -107,13 +124,29 @@ class Exchange:
         date = response.headers.get("Date")
         if date is not None:
             self._learn_time(date)
-        if 200 <= status < 300:
-            return call.decode(body, call.what)
+        try:
+            if status in _SUCCESS:
+                return call.decode(body, call.what)
+            if 200 <= status < 300:
+                raise UnreadableAnswerError(
+                    f"{call.what}: the answer cannot be read: it is a part of one, or none yet ({status})",
+                    status_code=status,
+                    server_message=f"unreadable answer: status {status}",
+                )
+            raise error_from_response(
+                call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
+            )
+        except OrchestrationError as error:
+            self._mask(error)
+            raise
+
+    def _mask(self, error: OrchestrationError) -> None:
+        """A server may echo what it was sent, in whatever spelling: so the texts are masked that users would see."""
         for secret in self._secrets():
-            body = body.replace(secret.encode(), MASK.encode())  # a server may echo what it was sent
-        raise error_from_response(
-            call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
-        )
+            error.args = tuple(one.replace(secret, MASK) if isinstance(one, str) else one for one in error.args)
+            for name, value in error.__dict__.items():
+                if isinstance(value, str) and secret in value:
+                    setattr(error, name, value.replace(secret, MASK))
 
     def _learn_time(self, date: str) -> None:
         if date == self._last_date:
@@ -124,6 +157,8 @@ class Exchange:
         except (TypeError, ValueError, OverflowError):
             return
         offset = server - self._clock.time()
+        if abs(offset) > MOST_OFFSET:
+            return  # no clock is so wrong
         # The header is cut to whole seconds; so small a difference says nothing.
         self._server_offset = offset if abs(offset) > 2.0 else 0.0
 
@@ -131,7 +166,7 @@ class Exchange:
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
-def failure_of(what: str, error: Exception, deadline: Deadline) -> OrchestrationError:
+def failure_of(what: str, error: Exception, deadline: Deadline, server: str) -> OrchestrationError:
     """What a failure of httpx means: above all, whether a part of the request can have reached the server.
 
     Sockets note what was handed to them. A transport without such sockets is judged by the kind of the failure.
@@ -140,6 +175,7 @@ def failure_of(what: str, error: Exception, deadline: Deadline) -> Orchestration
         what: was to be done.
         error: the failure.
         deadline: of the exchange.
+        server: its address, for the message.
     """
     certificate = _certificate_error(error)
     if certificate is not None:
@@ -153,7 +189,9 @@ def failure_of(what: str, error: Exception, deadline: Deadline) -> Orchestration
     detail = str(error)
     unsent_write = isinstance(error, httpx.WriteTimeout) and not deadline.sent
     return TransportError(
-        f"{what}: {type(error).__name__}{': ' + detail if detail else ''}",
+        f"{what}: {server} could not be reached: {type(error).__name__}{': ' + detail if detail else ''}"
+        if isinstance(error, _NOT_SENT)
+        else f"{what}: {type(error).__name__}{': ' + detail if detail else ''}",
         sent=not isinstance(error, _NOT_SENT) and not unsent_write,
     )
 

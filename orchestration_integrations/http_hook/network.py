@@ -17,6 +17,7 @@ from typing import Any
 import httpcore
 
 from .deadline import Deadline, Left
+from .threads import in_own_thread
 
 CHUNK = 16 * 1024
 """Bytes that are written before the time is looked at again."""
@@ -142,26 +143,46 @@ def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
     """The addresses of a host. The look-up has no time-out of its own, so it runs in a thread that may be left."""
     if _is_address(host):
         return [host]
-    found: list[str] = []
+    found: list[list[str]] = []
     failed: list[Exception] = []
 
     def look_up() -> None:
         try:
-            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            found.append(_looked_up(host, port))
+        except httpcore.ConnectError as error:
             failed.append(error)
-        else:
-            found.extend(dict.fromkeys(str(row[4][0]) for row in rows))
 
     thread = threading.Thread(target=look_up, name="orchestration-look-up", daemon=True)
     seconds = _within(timeout, httpcore.ConnectTimeout, None)
     thread.start()
     thread.join(seconds)
     if failed:
-        raise httpcore.ConnectError(str(failed[0])) from failed[0]
-    if thread.is_alive():
+        raise failed[0]
+    if not found:
         raise httpcore.ConnectTimeout(f"the look-up of {host} was not answered in time")
-    return found
+    return found[0]
+
+
+async def _addresses_async(host: str, port: int, timeout: float | None) -> list[str]:
+    """As ``_addresses``."""
+    from asyncio import wait  # not needed by the blocking hook, and slow to import
+
+    if _is_address(host):
+        return [host]
+    seconds = _within(timeout, httpcore.ConnectTimeout, None)
+    looking = in_own_thread(_looked_up, host, port, daemon=True)
+    if not (await wait({looking}, timeout=seconds))[0]:
+        looking.cancel()
+        raise httpcore.ConnectTimeout(f"the look-up of {host} was not answered in time")
+    return looking.result()
+
+
+def _looked_up(host: str, port: int) -> list[str]:
+    try:
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 
 def _is_address(host: str) -> bool:
@@ -207,7 +228,7 @@ class AsyncBoundedStream(httpcore.AsyncNetworkStream):
 
 
 class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
-    """As ``BoundedBackend``: the time of connect and look-up together is bounded by the loop."""
+    """As ``BoundedBackend``."""
 
     def __init__(self) -> None:
         self._sockets = httpcore.AnyIOBackend()
@@ -221,6 +242,14 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address that takes one."""
-        seconds = _within(timeout, httpcore.ConnectTimeout, None)
-        made = await self._sockets.connect_tcp(host, port, seconds, local_address, socket_options)
-        return AsyncBoundedStream(made, _deadline_of(timeout))
+        addresses = await _addresses_async(host, port, timeout)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for number, address in enumerate(addresses):
+            seconds = _within(timeout, httpcore.ConnectTimeout, None)
+            share = None if seconds is None else seconds / (len(addresses) - number)
+            try:
+                made = await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
+                return AsyncBoundedStream(made, _deadline_of(timeout))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure

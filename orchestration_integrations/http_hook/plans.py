@@ -30,7 +30,7 @@ from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, events, waiting
-from ..procedures.effects import Do, Procedure
+from ..procedures.effects import Do, Procedure, insist
 from ..procedures.limits import READ_BUDGET
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
@@ -310,6 +310,7 @@ class Plans:
     def cancel(
         self, instance_id: str, timeout: float, store: RunStore | None, run_key: str | None
     ) -> Procedure[CancelOutcome]:
+        calls.get_instance(instance_id)  # refuses a bad id before anything is sent
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
         seconds = at_least_zero(timeout, "timeout")
@@ -336,8 +337,11 @@ class Plans:
         return outcome
 
     def list_unreleased(self, workflow_id: str) -> Procedure[tuple[tuple[Instance, str], ...]]:
-        calls.get_workflow(workflow_id)  # refuses a bad id before anything is sent
-        return unreleased(workflow_id, self.versions, self.clock, self.clock.monotonic() + self.settings.retry_budget)
+        until = self.clock.monotonic() + self.settings.retry_budget
+        yield from insist(
+            calls.get_workflow(workflow_id, self.versions.plain), self.clock, until
+        )  # an unknown one raises
+        return (yield from unreleased(workflow_id, self.versions, self.clock, until))
 
     def ensure_workflow(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
         return define.ensure_workflow(definition, gate=gate, versions=self.versions, now=self.clock)

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def in_own_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-    """Call a function in a new thread. The process does not end before it is through.
+def in_own_thread(function: Callable[..., T], *arguments: Any, daemon: bool = False) -> asyncio.Future[T]:
+    """Call a function in a new thread.
+
+    Args:
+        function: what is called.
+        arguments: its arguments.
+        daemon: the process may end before it is through.
 
     Returns:
         A future of the running loop, for what the function returns or raises.
@@ -42,5 +47,5 @@ def in_own_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future
         with suppress(RuntimeError):  # the loop may be closed by now
             loop.call_soon_threadsafe(tell, result, failed)
 
-    threading.Thread(target=work, name="orchestration-aside").start()
+    threading.Thread(target=work, name="orchestration-aside", daemon=daemon).start()
     return future

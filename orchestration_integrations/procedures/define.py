@@ -62,6 +62,12 @@ def ensure_workflow(
                 raise
             lost = error
             continue
+        if created.deleted_at is not None or _contradicts(target, created):
+            name = wanted.get("name") or "(unnamed)"
+            raise AmbiguousSubmitError(
+                f"workflow {name} may have been created, but the server answered with workflow {created.id}, which has "
+                "another definition"
+            )
         _warn_dropped(wanted, created)
         return EnsuredWorkflow(workflow=created, created=True)
     raise _maybe_created(wanted, summary(lost) if lost is not None else "") from lost
@@ -97,6 +103,21 @@ def _warn_repeated(definition: Mapping[str, Any]) -> None:
                 event,
             )
         seen[event] = number
+
+
+def _contradicts(target: Any, created: Workflow) -> bool:
+    """Whether the stages that came back say something else than those that were sent. A server may drop fields."""
+    if not created.stages:
+        return False
+    return _differs(target, canonical({"name": created.name, "stages": created.stages}))
+
+
+def _differs(sent: Any, stored: Any) -> bool:
+    if isinstance(sent, dict) and isinstance(stored, dict):
+        return any(_differs(sent[key], stored[key]) for key in sent.keys() & stored.keys())
+    if isinstance(sent, list) and isinstance(stored, list):
+        return len(sent) != len(stored) or any(_differs(*pair) for pair in zip(sent, stored, strict=True))
+    return bool(sent != stored)
 
 
 def _warn_dropped(sent: Mapping[str, Any], created: Workflow) -> None:

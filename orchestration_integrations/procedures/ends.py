@@ -29,6 +29,7 @@ from .effects import Now, Procedure, do
 from .gate import own_number
 from .listing import Versions
 from .moved import NOTHING_READ, Reading, read_moved
+from .wording import in_flight_text
 
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
@@ -82,7 +83,7 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
     stages = yield from _definition(instance, known.definition, versions, now, latest)
     if end.kind == "timeout" and end.error is None and instance is not None:
         end = msgspec.structs.replace(end, detail=_standing(instance, reading, stages) or end.detail or UNREAD)
-    raise error_of(end, known.instance_id, reading.moved, stages)
+    raise error_of(end, known.instance_id, reading, stages)
 
 
 def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> str:
@@ -127,15 +128,18 @@ def _definition(
         return None
 
 
-def error_of(end: End, instance_id: str, moved: Moved, stages: Stages | None = None) -> OrchestrationError:
+def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None = None) -> OrchestrationError:
     """The error that an end of a wait, other than success, means. Its message names the instance.
 
     Args:
         stages: of the workflow; None where they are not known.
     """
-    instance = end.instance
+    instance, moved = end.instance, reading.moved
     about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
     tail = f" after {_moved_text(moved, _own_completed(instance, moved, stages))}"
+    open_payment = in_flight_text(reading.in_flight) if instance is not None and instance.terminated else ""
+    if open_payment:
+        tail += f"; {open_payment}"
     if end.kind == "error" and end.error is not None:
         if isinstance(end.error, NotFoundError):
             known = "was there before: is this another server?" if instance is not None else "is unknown to the server"
@@ -158,7 +162,8 @@ def error_of(end: End, instance_id: str, moved: Moved, stages: Stages | None = N
         )
     if end.kind == "cancelled":
         cancelled = f"instance {instance_id} was cancelled{tail}"
-        return InstanceCancelledError(f"{cancelled}; to run anew, use another run key", told=cancelled, **about)
+        advice = "" if open_payment else "; to run anew, use another run key"
+        return InstanceCancelledError(f"{cancelled}{advice}", told=cancelled, **about)
     if end.kind == "never_started":
         return InstanceStuckError(
             f"instance {instance_id} has a row but no run behind it: it never started and never will",
@@ -208,7 +213,7 @@ def _own_completed(instance: Instance | None, moved: Moved, stages: Stages | Non
 def _moved_text(moved: Moved, completed: int) -> str:
     stages = f"{completed} completed stage{'' if completed == 1 else 's'}"
     made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
-    more = "" if moved.complete else ", perhaps more (not all histories could be read)"
+    more = "" if moved.complete else ", perhaps more (not all that it did is known)"
     twice = sum(transaction.maybe_repeated for transaction in moved.transactions)
     ledger = f"; {twice} of them may have been made twice: check the ledger" if twice else ""
     return f"{stages} and {made}{more}{ledger}"

@@ -197,6 +197,7 @@ class GatedStart:
         send_at = 0.0
         resend = Backoff(self._now, first=0.3, longest=5.0)
         asked_engine = 0
+        sent_once = False
         begun = self._now.monotonic()
         while True:
             wait = backoff.seconds()
@@ -211,6 +212,8 @@ class GatedStart:
                 trouble, wait = summary(error), max(wait, error.retry_after or 0.0)
             else:
                 if shows_release(instance):
+                    if not sent_once and gate is not None:
+                        yield from self._check_whose(chosen, gate)
                     yield from self._abort_others(others, gate)
                     return Released("released", instance)
                 if instance.terminated:
@@ -229,6 +232,7 @@ class GatedStart:
                         known = yield from self.gate_of(chosen)
                         gate = known.text if known is not None else None
                     if gate is not None and self._now.monotonic() >= send_at:
+                        sent_once = True
                         sent, said, after = yield from self._open(chosen, gate)
                         trouble = said or trouble
                         if sent:
@@ -239,6 +243,20 @@ class GatedStart:
                 why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; go on with chosen="
                 raise self._starting.ambiguous(why, (chosen, *others))
             yield from pause(wait)
+
+    def _check_whose(self, chosen: str, gate: str) -> Procedure[None]:
+        """A run that is released before this attempt has sent anything may be another's: its gate says whose it is.
+
+        Raises:
+            AmbiguousRunError: its gate has another text.
+        """
+        try:
+            known = yield from self.gate_of(chosen)
+        except ValidationError as error:
+            raise self._starting.ambiguous(str(error), (), error) from error
+        if known is not None and known.text != gate:
+            why = f"the server named instance {chosen} for it, which is another run ({known.text})"
+            raise self._starting.ambiguous(why, ())
 
     def _open(self, chosen: str, gate: str) -> Procedure[tuple[bool, str, float | None]]:
         """Send the event once, if the owner allows it.

@@ -91,6 +91,8 @@ def read_moved(
                 transactions.extend(_transactions(number, activity, twice))
     if len(stages) < completed(instance):
         complete = False
+    if instance.terminated and in_flight:
+        complete = False  # nobody hears any more how these ended
     # A row can be lost while the server's database is away; the engine still knows the stage.
     ended = sum(stage.terminated and stage.error is None for stage in stages)
     done = max(completed(instance), ended)

@@ -23,6 +23,7 @@ from ..api.errors import (
     OrchestrationError,
     RateLimitedError,
     TransportError,
+    UnreadableAnswerError,
     is_ambiguous,
     is_inconclusive,
     summary,
@@ -135,7 +136,8 @@ class Starting:
                 if self.left() < min(SUBMIT_SECONDS, self.timeout / 2):
                     # Cut short, it would be ambiguous for no need.
                     raise TransportError("there is no time left for a submit", sent=False)
-                return (yield from do(call, self.until))
+                begun = self.now.server_time()
+                return self._made_now((yield from do(call, self.until)), begun)
             except OrchestrationError as error:
                 if is_ambiguous(error):
                     self.submit_may_exist = True
@@ -149,6 +151,17 @@ class Starting:
                         raise self.ambiguous(why, (), error) from error
                     raise
             yield from pause(wait)
+
+    def _made_now(self, instance: Instance, begun: float) -> Instance:
+        """The answer to a submit, refused where it is about a run that is older than the submit."""
+        earliest = datetime.fromtimestamp(begun, timezone.utc) - CLOCK_SKEW
+        if instance.created_at != UNKNOWN_INSTANT and instance.created_at < earliest:
+            raise UnreadableAnswerError(
+                f"run of workflow {self.workflow_id}: the answer is about instance {instance.id}, which is older",
+                status_code=200,
+                server_message=f"it is about instance {instance.id}, which is older than the submit",
+            )
+        return instance
 
     # Reading
 

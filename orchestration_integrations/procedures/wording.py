@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..api.models import CancelOutcome, Instance, Moved, StageEvent, Transaction
+from ..api.models import ActivityRun, CancelOutcome, Instance, Moved, StageEvent, Transaction
 
 MOST_TRANSACTIONS = 100
 """Transactions that a result names; ``transactions_left_out`` counts the rest."""
@@ -104,13 +104,17 @@ def outcome_text(outcome: CancelOutcome | None) -> str:
     return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)
 
 
+def in_flight_text(activities: Sequence[ActivityRun]) -> str:
+    """What it means that payments had not ended when their run did; empty where there are none."""
+    names = ", ".join(sorted({activity.name for activity in activities}))
+    return f"{names} was under way then: that money may have moved, check the ledger" if names else ""
+
+
 def cancel_text(outcome: CancelOutcome) -> str:
     """What a cancel came to; the subject is the instance."""
     if outcome.status == "cancelled":
-        if outcome.in_flight:
-            names = ", ".join(sorted({activity.name for activity in outcome.in_flight}))
-            return f"it was cancelled while {names} was under way: that money may have moved, check the ledger"
-        return "it was cancelled"
+        open_payment = in_flight_text(outcome.in_flight)
+        return f"it was cancelled; {open_payment}" if open_payment else "it was cancelled"
     if outcome.status == "held":
         return "it is held at a checkpoint and moves nothing more"
     if outcome.status == "never_started":

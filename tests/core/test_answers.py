@@ -349,7 +349,7 @@ def test_occurrences_of_another_trigger_are_no_answer(kind, clock):
 
 def test_one_odd_row_costs_only_itself_where_it_is_shown(kind, caplog):
     rows = [instance(id="a", status="odd", createdAt="soon")["data"], "no row", instance(id="b")["data"]]
-    with ScriptedServer(lambda got: respond(200, {"cursor": {"data": rows}})) as server:
+    with ScriptedServer(lambda got: respond(200, {"cursor": {"hasMore": False, "data": rows}})) as server:
         with caplog.at_level(logging.WARNING):
             listed = open_hook(kind, base_url=server.url).list_instances()
     assert [row.id for row in listed] == ["a", "b"]

@@ -256,7 +256,7 @@ def test_a_release_is_not_hammered(kind, clock):
         if got.target.endswith("/events"):
             return respond(429, Retry_After="5")
         if got.method == "POST":
-            return respond(201, instance())
+            return respond(201, instance(createdAt=datetime.now(timezone.utc).isoformat()))
         if got.target.startswith("/workflows"):
             return respond(200, gate)
         return respond(200, instance(status=[{"stage": 0, "startedAt": "2026-01-01T00:00:00Z"}]))

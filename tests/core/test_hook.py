@@ -321,7 +321,7 @@ def test_lists_follow_next_alone_and_drop_repeats(kind):
 
 
 def test_a_repeating_cursor_stops_loudly(kind):
-    looping = respond(200, {"cursor": {"next": "again", "data": []}})
+    looping = respond(200, {"cursor": {"hasMore": True, "next": "again", "data": []}})
     with ScriptedServer(lambda got: looping) as server:
         with pytest.raises(ServerError, match="never end"):
             open_hook(kind, base_url=server.url).list_workflows()

@@ -25,7 +25,7 @@ SLACK = 2.5
 
 
 def hook_for(kind: str, url: str, **options: Any) -> Any:
-    return open_hook(kind, Settings(base_url=url, timeout=0.5, retry_budget=0.6, **options))
+    return open_hook(kind, Settings(base_url=url, timeout=1.5, retry_budget=1.6, **options))
 
 
 def dripping(text: bytes, every: float = 0.1) -> Any:
@@ -64,7 +64,7 @@ def test_an_exchange_is_over_in_its_time(kind: str, how: str) -> None:
         began = time.monotonic()
         with pytest.raises(TransportError) as caught:
             hook.get_instance("i")
-        assert time.monotonic() - began < 0.6 + SLACK
+        assert time.monotonic() - began < 1.6 + SLACK
         assert caught.value.sent
 
 
@@ -106,13 +106,13 @@ def port_of(url: str) -> str:
 
 def test_a_slow_look_up_sends_nothing(kind: str, slow_names: dict[str, Any]) -> None:
     """T2: the POST went out after its deadline, with a millisecond for the answer, and was ambiguous for nothing."""
-    slow_names["slow.example"] = (1.2, ["127.0.0.1"])
+    slow_names["slow.example"] = (3.0, ["127.0.0.1"])
     with ScriptedServer(lambda got: respond(204, None)) as server:
         hook = hook_for(kind, f"http://slow.example:{port_of(server.url)}")
         began = time.monotonic()
         with pytest.raises(TransportError) as caught:
             hook.send_event("i", "go")
-        assert time.monotonic() - began < 1.2 + SLACK
+        assert time.monotonic() - began < 3.0 + SLACK
         assert not caught.value.sent
         assert not isinstance(caught.value, AmbiguousSubmitError)
         assert server.got == []
@@ -162,7 +162,7 @@ def test_many_dead_addresses_share_the_time(kind: str, slow_names: dict[str, Any
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
         hook.send_event("i", "go")
-    assert time.monotonic() - began < 1.2 + SLACK
+    assert time.monotonic() - began < 3.2 + SLACK
     assert not caught.value.sent
 
 
@@ -250,7 +250,7 @@ def test_a_socks_proxy_keeps_the_time_too(kind: str, monkeypatch: pytest.MonkeyP
         listener.close()
         for peer in peers:
             peer.close()
-    assert time.monotonic() - began < 1.2 + SLACK
+    assert time.monotonic() - began < 3.2 + SLACK
 
 
 def test_a_slow_reader_does_not_extend_a_write(monkeypatch: pytest.MonkeyPatch) -> None:

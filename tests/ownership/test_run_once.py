@@ -46,6 +46,7 @@ def sending(shop="shop", amount="${amount}", source="world"):
 
 PAYS = {"name": "pays", "stages": [sending()]}
 LATER = {"name": "later", "stages": [{"delay": {"duration": "3s"}}, sending()]}
+MUCH_LATER = {"name": "much later", "stages": [{"delay": {"duration": "1h"}}, sending()]}
 FAILS = {"name": "fails", "stages": [sending(shop="bad account!")]}
 CARRIES = {"name": "carries", "stages": [sending(shop="${runKey}")]}
 
@@ -471,7 +472,9 @@ def test_a_cancelled_task_cancels_the_run(store):
 
 def _wait_for_ever(url, path, chosen):
     with OrchestrationHttpHook(base_url=url) as hook:
-        hook.run_once(LATER, {"amount": 1}, run_key="k", store=SqliteRunStore(path), on_chosen=lambda _: chosen.set())
+        hook.run_once(
+            MUCH_LATER, {"amount": 1}, run_key="k", store=SqliteRunStore(path), on_chosen=lambda _: chosen.set()
+        )
 
 
 def test_ctrl_c_cancels_and_a_run_that_moved_nothing_is_run_anew(tmp_path):
@@ -490,7 +493,7 @@ def test_ctrl_c_cancels_and_a_run_that_moved_nothing_is_run_anew(tmp_path):
         with OrchestrationHttpHook(base_url=server.url) as hook:
             # Its delay had begun, so its end is told; what had begun nothing would be run anew.
             with pytest.raises(InstanceCancelledError):
-                hook.run_once(LATER, {"amount": 1}, run_key="k", store=store)
+                hook.run_once(MUCH_LATER, {"amount": 1}, run_key="k", store=store)
         assert paid(server) == 0
 
 
