@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
 import os
 import pickle
 import signal
@@ -19,8 +21,10 @@ import pytest
 from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     MemoryRunStore,
+    OrchestrationError,
     OrchestrationHttpHook,
     Settings,
+    TransportError,
     ValidationError,
     WaitTimeoutError,
 )
@@ -440,3 +444,68 @@ def test_a_number_that_is_none_is_refused_by_its_name(kind: str, name: str) -> N
             open_hook(kind, base_url=server.url).wait("i", **{name: "soon"})
         assert caught.value.path == name
         assert server.got == []
+
+
+def test_a_signal_that_leaves_a_lock_of_the_pool_held_does_not_hang_the_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client was closed in the thread that held its pool's lock, and waited for it for ever."""
+    import httpcore._synchronization as locks
+
+    with ScriptedServer(Server()) as server:
+        hook = OrchestrationHttpHook(base_url=server.url)
+        hook.get_instance("i")
+        real = locks.ThreadLock.__enter__
+        interrupted: list[bool] = []
+
+        def interrupt(self: Any) -> Any:
+            entered = real(self)
+            if not interrupted:
+                interrupted.append(True)
+                raise KeyboardInterrupt  # as a signal that comes between the lock and the code under it
+            return entered
+
+        monkeypatch.setattr(locks.ThreadLock, "__enter__", interrupt)
+        done: list[str] = []
+
+        def call() -> None:
+            try:
+                hook.get_instance("i")
+            except KeyboardInterrupt:
+                done.append(hook.get_instance("after").id)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert done == ["after"]
+
+
+@pytest.mark.parametrize("spelling", ["plain", "escaped", "an id"])
+def test_a_token_that_a_server_echoes_is_masked_in_any_spelling(kind: str, spelling: str) -> None:
+    token = "abc&def<ghi"
+
+    def answer(got: Got) -> Any:
+        if spelling == "an id":
+            return respond(200, instance(id=f"Bearer {token}"))
+        body = {"errorCode": "VALIDATION", "errorMessage": f"bad token {token}"}
+        text = json.dumps(body)
+        if spelling == "escaped":
+            text = text.replace("&", "\\u0026").replace("<", "\\u003c")
+        return respond(403, text.encode())
+
+    with ScriptedServer(answer) as server:
+        with pytest.raises(OrchestrationError) as caught:
+            open_hook(kind, base_url=server.url, token=token, retry_budget=0.5).get_instance("i")
+    for text in (str(caught.value), repr(caught.value), repr(vars(caught.value))):
+        assert token not in text
+
+
+def test_a_body_that_is_packed_twice_is_not_unpacked(kind: str) -> None:
+    packed = gzip.compress(gzip.compress(b" " * 2**26))
+
+    def answer(got: Got) -> Any:
+        return respond(200, packed, Content_Encoding="gzip, gzip")
+
+    with ScriptedServer(answer) as server:
+        with pytest.raises(TransportError, match="more than once"):
+            open_hook(kind, base_url=server.url, retry_budget=0.5).get_instance("i")
