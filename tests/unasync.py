@@ -38,6 +38,7 @@ WORDS = {
     "aalone": "alone",
     "aclose": "close",
     "aread_body": "read_body",
+    "aleave_if_more": "leave_if_more",
     "asleep": "sleep",
     "async_retrying": "retrying",
     "acancel_interrupted": "cancel_interrupted",

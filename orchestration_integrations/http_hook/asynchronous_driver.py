@@ -15,6 +15,7 @@ from .base import HookBase
 from .callbacks import acall, atell
 from .deadline import Deadline
 from .exchange import aread_body, failure_of
+from .received import aleave_if_more
 from .retrying import async_retrying, may_repeat
 from .steps import Ended, advance
 
@@ -136,7 +137,9 @@ class AsyncDriver(HookBase):
         async with self._reach().aclient(retry, self, deadline) as client:
             response = await client.send(request, stream=True)
             try:
-                return response, await aread_body(response, deadline)
+                body = await aread_body(response, deadline)
+                await aleave_if_more(response)
+                return response, body
             finally:
                 await response.aclose()
 

@@ -16,6 +16,7 @@ from .base import HookBase
 from .callbacks import call_plain, tell_plain
 from .deadline import Deadline
 from .exchange import read_body, failure_of
+from .received import leave_if_more
 from .retrying import retrying, may_repeat
 from .steps import Ended, advance
 
@@ -137,7 +138,9 @@ class BlockingDriver(HookBase):
         with self._reach().client(retry, self, deadline) as client:
             response = client.send(request, stream=True)
             try:
-                return response, read_body(response, deadline)
+                body = read_body(response, deadline)
+                leave_if_more(response)
+                return response, body
             finally:
                 response.close()
 

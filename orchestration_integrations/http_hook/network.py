@@ -17,6 +17,7 @@ from typing import Any
 import httpcore
 
 from .deadline import Deadline, Left
+from .received import Received
 from .threads import in_own_thread
 
 CHUNK = 16 * 1024
@@ -64,14 +65,18 @@ class BoundedStream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, connecting: Deadline | None = None) -> None:
         self._stream = stream
         self._connecting = connecting
+        self.received = Received()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes."""
-        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
+        data = self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
+        self.received.add(data)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of the bytes, as much at a time as the socket takes."""
         plain = self._socket()
+        self.received.begin()
         while buffer:
             seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
             _note_sent(timeout)
@@ -199,14 +204,18 @@ class AsyncBoundedStream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream, connecting: Deadline | None = None) -> None:
         self._stream = stream
         self._connecting = connecting
+        self.received = Received()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes."""
-        return await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
+        data = await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
+        self.received.add(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of the bytes."""
         seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
+        self.received.begin()
         _note_sent(timeout)
         await self._stream.write(buffer, seconds)
 

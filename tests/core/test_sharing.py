@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -509,3 +510,62 @@ def test_a_body_that_is_packed_twice_is_not_unpacked(kind: str) -> None:
     with ScriptedServer(answer) as server:
         with pytest.raises(TransportError, match="more than once"):
             open_hook(kind, base_url=server.url, retry_budget=0.5).get_instance("i")
+
+
+def two_answers(peer: socket.socket, got: Got, second: bytes) -> None:
+    """The answer, and in the same breath one that nobody asked for."""
+    first = json.dumps(instance(id=got.target.rsplit("/", 1)[1])).encode()
+    parts = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in (first, second)]
+    peer.sendall(b"".join(parts))
+
+
+def test_what_follows_an_answer_is_no_answer_to_the_next_question(kind: str) -> None:
+    """The client had it in its buffer already: a list that was empty, for a key that had a run."""
+
+    def answer(got: Got) -> Any:
+        if "/instances/" in got.target:
+            return lambda peer, _: two_answers(peer, got, b'{"data": []}')
+        return respond(200, {"data": [instance()["data"]]})
+
+    async def one_loop(url: str) -> list[str]:
+        async with AsyncOrchestrationHttpHook(base_url=url, api_version="v1") as hook:
+            await hook.get_instance("a")
+            return [row.id for row in await hook.list_instances()]
+
+    with ScriptedServer(answer) as server:
+        if kind == "async":
+            assert asyncio.run(one_loop(server.url)) == ["i"]
+        else:
+            hook = OrchestrationHttpHook(base_url=server.url, api_version="v1")
+            hook.get_instance("a")
+            assert [row.id for row in hook.list_instances()] == ["i"]
+
+
+@pytest.mark.parametrize("how", ["length", "chunks", "interim", "gzip"])
+def test_a_connection_that_brought_its_answer_is_used_again(kind: str, how: str) -> None:
+    def answer(got: Got) -> Any:
+        body = json.dumps(instance(id=got.target.rsplit("/", 1)[1])).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        if how == "interim":
+            head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + head
+        if how == "gzip":
+            body, head = gzip.compress(body), head + b"Content-Encoding: gzip\r\n"
+        if how == "chunks":
+            half = len(body) // 2
+            parts = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:], b""))
+            return lambda peer, _: peer.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + parts)
+        return lambda peer, _: peer.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def one_loop(url: str) -> None:
+        async with AsyncOrchestrationHttpHook(base_url=url) as hook:
+            for number in range(4):
+                assert (await hook.get_instance(f"i{number}")).id == f"i{number}"
+
+    with ScriptedServer(answer) as server:
+        if kind == "async":
+            asyncio.run(one_loop(server.url))
+        else:
+            hook = OrchestrationHttpHook(base_url=server.url)
+            for number in range(4):
+                assert hook.get_instance(f"i{number}").id == f"i{number}"
+        assert len({got.connection for got in server.got}) == 1
