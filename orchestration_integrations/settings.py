@@ -301,6 +301,8 @@ def _text_or_none(value: object, name: str) -> str | None:
             raise ConfigurationError(
                 f"{name}: is masked ({MASK}); give the value itself or load it from where it is stored", field=name
             )
+        if name == "token" and text.lower().startswith("bearer "):
+            raise ConfigurationError("token: give it without the word Bearer", field=name)
         if name == "token" and not is_header_safe(text):
             raise ConfigurationError(f"{name}: contains characters that no HTTP header can carry", field=name)
     if not all(char.isprintable() for char in text):
@@ -320,7 +322,7 @@ def _verify(value: object) -> bool | str:
         path = os.path.expanduser(value.strip())
         if not os.path.exists(path):
             raise ConfigurationError(
-                f"verify: must be true, false or the path of a CA bundle; {_shown(value)} is none of these",
+                f"verify: must be true, false or the path of a CA bundle, and there is no file {_shown(value)}",
                 field="verify",
             )
         if not os.access(path, os.R_OK):

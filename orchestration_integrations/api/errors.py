@@ -345,7 +345,7 @@ def error_from_response(
         "retry_after": wait,
     }
     if status in (401, 403):
-        return AuthenticationError(message, **http)
+        return AuthenticationError(f"{message}; check token, or client_id and client_secret", **http)
     if status == 429:
         return RateLimitedError(message, **http)
     if code == "NOT_FOUND" or (status >= 500 and says_not_found(text)):

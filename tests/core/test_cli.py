@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 def left_behind(hook: OrchestrationHttpHook, key: str) -> tuple[str, str]:
     """The ids of a workflow and of a run of it that was never released."""
     workflow = hook.ensure_workflow(WAITS, gate=True).workflow
-    return workflow.id, hook.run_workflow(workflow.id, {"runKey": key, "runGate": key}).id
+    left = hook.run_workflow(workflow.id, {"runKey": key, "runGate": key}).id
+    until = time.monotonic() + 30
+    while not hook.list_unreleased(workflow.id) and time.monotonic() < until:
+        time.sleep(0.02)  # until its first stage has begun
+    return workflow.id, left
 
 
 @pytest.fixture

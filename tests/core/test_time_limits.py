@@ -24,6 +24,14 @@ SLACK = 2.5
 """Seconds that a busy machine may add."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """The first call of a process imports, which takes long on a busy machine."""
+    with ScriptedServer(lambda got: respond(200, instance())) as server:
+        for kind in ("sync", "async"):
+            open_hook(kind, Settings(base_url=server.url, timeout=60)).get_instance("i")
+
+
 def hook_for(kind: str, url: str, **options: Any) -> Any:
     return open_hook(kind, Settings(base_url=url, timeout=1.5, retry_budget=1.6, **options))
 
