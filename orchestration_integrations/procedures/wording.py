@@ -10,6 +10,7 @@ from typing import Any
 
 from ..api.models import ActivityRun, CancelOutcome, Instance, Moved, StageEvent, Transaction
 
+_MAY_HAVE_MOVED = "that money may have moved, check the ledger"
 MOST_TRANSACTIONS = 100
 """Transactions that a result names; ``transactions_left_out`` counts the rest."""
 KINDS = {"RunSend": "send", "RunDelay": "delay", "RunWaitEvent": "wait_event", "RunUpdate": "update"}
@@ -106,15 +107,15 @@ def outcome_text(outcome: CancelOutcome | None) -> str:
 
 def in_flight_text(activities: Sequence[ActivityRun]) -> str:
     """What it means that payments had not ended when their run did; empty where there are none."""
-    names = ", ".join(sorted({activity.name for activity in activities}))
-    return f"{names} was under way then: that money may have moved, check the ledger" if names else ""
+    return f"{_names(activities)} was under way then: {_MAY_HAVE_MOVED}" if activities else ""
 
 
 def cancel_text(outcome: CancelOutcome) -> str:
     """What a cancel came to; the subject is the instance."""
     if outcome.status == "cancelled":
-        open_payment = in_flight_text(outcome.in_flight)
-        return f"it was cancelled; {open_payment}" if open_payment else "it was cancelled"
+        if outcome.in_flight:
+            return f"it was cancelled while {_names(outcome.in_flight)} was under way: {_MAY_HAVE_MOVED}"
+        return "it was cancelled"
     if outcome.status == "held":
         return "it is held at a checkpoint and moves nothing more"
     if outcome.status == "never_started":
@@ -139,3 +140,7 @@ def difference_text(differs: Sequence[str]) -> str:
     if "content" in differs:
         parts.append("its variables differ")
     return " and ".join(parts) or "its content differs"
+
+
+def _names(activities: Sequence[ActivityRun]) -> str:
+    return ", ".join(sorted({activity.name for activity in activities}))
