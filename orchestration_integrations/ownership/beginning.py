@@ -62,7 +62,7 @@ class Beginning:
     def __init__(
         self,
         keeper: Keeper,
-        permit: Callable[[str], Procedure[None]],
+        permit: Callable[[str | None], Procedure[None]],
         on_chosen: Callable[[str], object] | None,
         versions: Versions,
         now: Now,
@@ -326,6 +326,8 @@ class Beginning:
         """Save the intent, submit, choose, release."""
         keeper, starting, before = self._keeper, self._starting, self._keeper.record
         gate = self._comparing.content.gate_text(self._request.run_key, number) if self._gated else None
+        if gate is None:
+            yield from starting.permit(None)  # its submit releases it; a record of an intent would leave it in doubt
         intent = keeper.intended(number, gate, starting.workflow_id, self._comparing.content, proven=self._proven)
         yield from keeper.save(intent)
         if before is not None and before.round != number:

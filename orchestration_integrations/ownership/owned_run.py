@@ -142,8 +142,11 @@ class OwnedRun:
                 )
             yield from pause(wait)
 
-    def _permit(self, instance_id: str) -> Procedure[None]:
-        """Ask the owner before a release.
+    def _permit(self, instance_id: str | None) -> Procedure[None]:
+        """Ask the owner before a step that cannot be taken back.
+
+        Args:
+            instance_id: the run that is to be released; None: a run without a gate is to be submitted.
 
         Raises:
             OwnerGoneError: it does not want the run, or another attempt has it.
@@ -160,9 +163,10 @@ class OwnedRun:
                 break
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= give_up:
+                kept = "nothing was started" if instance_id is None else f"instance {instance_id} was not released"
                 raise OwnerUnreachableError(
                     f"whether the run of key {key} is still wanted could not be found out "
-                    f"({type(answer.error).__name__}); instance {instance_id} was not released",
+                    f"({type(answer.error).__name__}); {kept}",
                     run_key=key,
                     instance_id=instance_id,
                 ) from answer.error
@@ -171,12 +175,15 @@ class OwnedRun:
             return
         if answer.value == "superseded":
             self.keeper.superseded = True
+            kept = "start anything" if instance_id is None else f"release instance {instance_id}"
             raise OwnerGoneError(
-                f"another attempt has the run of key {key} now; this one did not release instance {instance_id}",
+                f"another attempt has the run of key {key} now; this one did not {kept}",
                 run_key=key,
                 instance_id=instance_id,
                 superseded=True,
             )
+        if instance_id is None:
+            raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
         outcome = yield from self.stop(UNWANTED_SECONDS)
         what = cancel_text(outcome) if outcome is not None else "another attempt has it, so it was not cancelled"
         raise OwnerGoneError(

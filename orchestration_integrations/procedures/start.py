@@ -59,7 +59,8 @@ class Starting:
         since: the key was not used before; None where that is not known.
         fresh: the key was never used before, so all runs of it are of this very attempt.
         timeout: seconds for all steps together.
-        permit: asks the owner before anything is released; raises where the owner does not want it.
+        permit: asks the owner before a run is released, or one without a gate is submitted (None); raises where the
+            owner does not want it.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Starting:
         since: datetime | None,
         fresh: bool,
         timeout: float,
-        permit: Callable[[str], Procedure[None]],
+        permit: Callable[[str | None], Procedure[None]],
         versions: Versions,
         now: Now,
     ) -> None:
@@ -151,6 +152,8 @@ class Starting:
                         raise self.ambiguous(why, (), error) from error
                     raise
             yield from pause(wait)
+            if gate is None:
+                yield from self.permit(None)
 
     def _made_now(self, instance: Instance, begun: float) -> Instance:
         """The answer to a submit, refused where it is about a run that is older than the submit."""

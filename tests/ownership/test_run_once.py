@@ -566,3 +566,19 @@ def test_an_unreadable_record_stops_the_run(server, hook, tmp_path):
         hook.run_once(PAYS, {"amount": 1}, run_key="k", store=Broken(tmp_path / "runs.db"))
     assert type(caught.value).__name__ == "UnreadableRecordError"
     assert server.record().started == []
+
+
+def test_an_owner_who_is_gone_has_nothing_submitted_without_a_gate(server, kind, tmp_path):
+    """A submit without a gate moves money at once, so the owner is asked about that. A refusal leaves no doubt."""
+    hook = open_hook(kind, base_url=server.url)
+    workflow = hook.create_workflow({"name": "plain", "stages": [sending()]}).id
+    store = SqliteRunStore(tmp_path / "runs.db")
+    given = {"run_key": "k", "store": store, "first_attempt": True}
+    with pytest.raises(OwnerGoneError, match="nothing was started") as caught:
+        hook.run_once(workflow, {"amount": 5}, wants=lambda: False, **given)
+    assert caught.value.instance_id is None
+    with pytest.raises(OwnerGoneError, match="nothing was started"):
+        hook.start(workflow, {"amount": 5}, wants=lambda: False)
+    assert server.record().started == []
+    hook.run_once(workflow, {"amount": 5}, wants=lambda: True, **given)
+    assert paid(server) == 5

@@ -106,4 +106,4 @@ def test_ungated_one_run_or_an_ambiguous_error(tmp_path):
         if "instance" in again:
             assert again["state"] == "succeeded"
             assert started[result["key"]] == 1
-    assert outcomes["instance"] > CASES / 4
+    assert outcomes["instance"] > CASES / 10  # how many depends on how fast the machine is; none would prove nothing

@@ -688,13 +688,15 @@ def _judge_payments(history: OwnerHistory) -> None:
     released = sorted(history.released_at().items(), key=lambda one: one[1])
     asked = history.new_asked + sum(one.request.rerun_failed for one in history.attempts)
     payers = history.payers()
+    if history.two_at_once and len(released) > 1 + asked:
+        history.counts["two at once, and neither gate nor store to tell"] += 1
+        return
     if len(payers) > 1 + asked:
         raise history.broken(f"{len(payers)} runs paid, and {asked} new ones were asked for: {payers}")
     for (earlier, _), (later, at) in itertools.pairwise(released):
         truth = history.truth(earlier)
         if truth is None or truth["at"] > at + SLACK:
             if history.two_at_once:
-                history.counts["two at once, and neither gate nor store to tell"] += 1
                 return
             raise history.broken(f"run {later} was released at {at}, and run {earlier} ended so: {truth}")
         known = earlier in history.told_ends or truth["error"] == "canceled" or earlier in history.settled

@@ -81,7 +81,7 @@ class Standalone:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.groups: list[subprocess.Popen[bytes]] = []
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=120)
         self._file: Any = None
 
     def start(self) -> None:
