@@ -9,6 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, task
 
 from orchestration_integrations.airflow.callbacks import cancel_instances_on_failure
+from orchestration_integrations.airflow.compat import AIRFLOW_3_3
 from orchestration_integrations.airflow.operators import (
     OrchestrationCancelInstanceOperator,
     OrchestrationRunWorkflowOperator,
@@ -74,7 +75,7 @@ with dag("sensor"):
         task_id="ended",
         instance_id="{{ dag_run.conf['instance_id'] }}",
         deferrable=True,
-        start_from_trigger=True,
+        start_from_trigger=AIRFLOW_3_3,  # earlier versions fill in no template there
         poke_interval=0.5,
         timeout=300,
         retries=2,
