@@ -130,7 +130,11 @@ class Standalone:
     # REST
 
     def call(self, method: str, path: str, body: Any = None, *, expect: tuple[int, ...] = (200, 201, 204)) -> Any:
-        response = self.client.request(method, f"/api/v2{path}", json=body)
+        for _ in range(10):
+            response = self.client.request(method, f"/api/v2{path}", json=body)
+            if response.status_code < 500:
+                break
+            time.sleep(1)  # on a busy machine Airflow's own database is locked now and then
         assert response.status_code in expect, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
 
