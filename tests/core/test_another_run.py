@@ -60,6 +60,23 @@ def test_another_run_is_no_answer_to_run_once(kind: str) -> None:
     assert world.paid == 2
 
 
+def test_a_run_that_was_released_for_another_key_is_not_taken_for_released(kind: str) -> None:
+    """Nothing in the answer shows that the run is another one; its gate does."""
+    world = World(kind)
+    workflow = world.hook().ensure_workflow(
+        {"name": "p", "stages": [PAYMENT, {"wait_event": {"event": "x"}}]}, gate=True
+    )
+    alices = world.hook().start(workflow.workflow.id, run_key="alice", first_attempt=True)
+
+    def rewrite(request: Any, body: Any) -> bytes | None:
+        if request.method != "POST" or not request.url.path.endswith("/instances"):
+            return None
+        return encoded({"data": {**body["data"], "id": alices.id}})
+
+    with pytest.raises(AmbiguousRunError):
+        world.hook(rewrite).start(workflow.workflow.id, run_key="bob", first_attempt=True, timeout=20)
+
+
 def test_another_definition_is_no_answer_to_ensure(kind: str) -> None:
     world = World(kind)
 

@@ -306,12 +306,12 @@ def test_idle_settings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_thread_that_fetches_a_token_does_not_hold_up_an_event_loop() -> None:
     released = threading.Event()
+    in_time: list[bool] = []
 
     def answer(got: Got) -> Any:
         if not got.target.endswith("/oauth/token"):
             return respond(200, instance())
-        if not released.is_set():
-            released.wait(20)
+        in_time.append(released.wait(20))
         return respond(200, {"access_token": "token", "expires_in": 3600})
 
     async def beside(settings: Settings) -> str:
@@ -331,6 +331,7 @@ def test_a_thread_that_fetches_a_token_does_not_hold_up_an_event_loop() -> None:
                 time.sleep(0.01)
             assert asyncio.run(beside(settings)) == "i"
             assert fetching.result(30).id == "i"
+    assert all(in_time), "the loop came to release the answer only after the thread had given up"
 
 
 def test_a_cancelled_run_is_stopped_although_the_loops_threads_are_busy() -> None:
@@ -353,6 +354,7 @@ def test_a_cancelled_run_is_stopped_although_the_loops_threads_are_busy() -> Non
                 paying.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await paying
+                assert not any(thread.done() for thread in busy)
                 state = OrchestrationHttpHook(base_url=server.url).get_instance(chosen[0]).state
                 over.set()
                 await asyncio.gather(*busy)
