@@ -83,10 +83,14 @@ class ScriptedServer:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def refuse(self) -> None:
+        """Take no further connection."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close() alone leaves the accept() going
         self._listener.close()
+
+    def __exit__(self, *exc: object) -> None:
+        self.refuse()
         for peer in self._peers:
             peer.close()
 

@@ -434,6 +434,11 @@ def is_denial(error: BaseException) -> bool:
     return isinstance(error, NotFoundError) and error.error_code is not None
 
 
+def may_have_left(error: OrchestrationError) -> bool:
+    """Whether a part of the call that ended with ``error`` can have reached the server."""
+    return not error.before_send and (not isinstance(error, TransportError) or error.sent)
+
+
 def is_ambiguous(error: OrchestrationError) -> bool:
     """Whether a submit that ended with ``error`` may have been carried out.
 
@@ -441,10 +446,10 @@ def is_ambiguous(error: OrchestrationError) -> bool:
     redirect); the server said that what was addressed does not exist, is malformed, or has ended.
     An unreadable answer is not definite.
     """
-    if error.before_send:
+    if not may_have_left(error):
         return False
     if isinstance(error, TransportError):
-        return error.sent
+        return True
     if isinstance(error, ServerError):
         status = error.status_code or 0
         return not (300 <= status < 500 and status not in (408, 499)) and not says_completed(error)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import tenacity
 
 from ..api.calls import RetryClass
-from ..api.errors import OrchestrationError, RateLimitedError, TransportError, is_passing, is_unexplained
+from ..api.errors import OrchestrationError, RateLimitedError, is_passing, is_unexplained, may_have_left
 from ..clock import Clock
 
 FIRST_PAUSE = 0.25
@@ -34,7 +34,7 @@ def may_repeat(retry: RetryClass, error: BaseException, tries: int) -> bool:
         # Getting a token failed: the call itself never left.
         return is_passing(error) or (is_unexplained(error) and tries < UNEXPLAINED_TRIES)
     if retry is RetryClass.SUBMIT:
-        return isinstance(error, RateLimitedError) or (isinstance(error, TransportError) and not error.sent)
+        return isinstance(error, RateLimitedError) or not may_have_left(error)
     return is_passing(error) or (is_unexplained(error) and tries < UNEXPLAINED_TRIES)
 
 
@@ -55,12 +55,20 @@ def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Calla
         before_sleep: told the length of each pause, in seconds.
     """
 
+    left: BaseException | None = None
+
+    def failure(state: tenacity.RetryCallState) -> BaseException | None:
+        return state.outcome.exception() if state.outcome else None
+
     def again(state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
+        nonlocal left
+        error = failure(state)
+        if isinstance(error, OrchestrationError) and may_have_left(error):
+            left = error
         return error is not None and may_repeat(retry, error, state.attempt_number)
 
     def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+        error = failure(state)
         return pause_before(state.attempt_number, error) if error is not None else 0.0
 
     def stop(state: tenacity.RetryCallState) -> bool:
@@ -69,7 +77,18 @@ def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Calla
     def told(state: tenacity.RetryCallState) -> None:
         before_sleep(state.upcoming_sleep)
 
-    return {"retry": again, "wait": wait, "stop": stop, "before_sleep": told, "reraise": True}
+    def given_up(state: tenacity.RetryCallState) -> Any:
+        # A last try that was out of time before it left must not say that nothing was sent.
+        raise cast("BaseException", left or failure(state))
+
+    return {
+        "retry": again,
+        "wait": wait,
+        "stop": stop,
+        "before_sleep": told,
+        "retry_error_callback": given_up,
+        "reraise": True,
+    }
 
 
 def retrying(

@@ -185,6 +185,21 @@ def test_a_refused_connection_is_tried_until_the_budget_ends(kind, clock):
     assert 5 < sum(clock.slept) < 20
 
 
+@pytest.mark.parametrize("call", [("get_instance", "i"), ("abort_instance", "i")], ids=lambda call: call[0])
+def test_a_last_try_that_never_left_does_not_say_that_none_did(kind, clock, call):
+    def script(got):
+        server.refuse()
+        return cut
+
+    with ScriptedServer(script) as server:
+        with pytest.raises(TransportError) as caught:
+            getattr(open_hook(kind, Settings(base_url=server.url, retry_budget=20), clock=clock), call[0])(call[1])
+        assert len(server.got) == 1
+    assert len(clock.slept) > 1
+    assert caught.value.sent
+    assert "could not be reached" not in str(caught.value)
+
+
 def test_retry_after_beyond_the_budget_ends_at_once(kind, clock):
     with ScriptedServer(lambda got: respond(429, Retry_After="3600")) as server:
         with pytest.raises(RateLimitedError) as caught:
