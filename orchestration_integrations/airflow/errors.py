@@ -126,7 +126,8 @@ def with_advice(error: OrchestrationError, instance_id: str | None, retry_follow
         rerun: a retry starts a new run.
     """
     if isinstance(error, InstanceFailedError | InstanceCancelledError):
-        remedy = "let it retry" if rerun and retry_follows else "clear the task"
+        unsettled = isinstance(error, InstanceCancelledError) and not error.moved.complete
+        remedy = "let it retry" if rerun and retry_follows and not unsettled else "clear the task"
         error.args = (f"{error.told}; to run anew, {remedy}",)
     elif instance_id is not None and isinstance(error, _LEAVES_A_RUN):
         goes_on = "the next try continues with it" if retry_follows else "no retry follows"

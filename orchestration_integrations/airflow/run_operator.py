@@ -41,7 +41,8 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
         cancel_on_kill: cancel the run when the task is killed: marked failed, cleared, timed out by Airflow.
         rerun_failed: a retry after a reported failure starts a new run, whose first stages move money again. Default
-            False: the retry reports the failure again.
+            False: the retry reports the failure again. A run that was cancelled while a payment was under way has to
+            be settled first.
         rerun_on_clear: False: a cleared task reports the recorded end of its run, as a retry does. Default True.
         on_changed: ``refuse`` (default) other variables or another workflow under a used key, or ``adopt`` the run
             that has it.

@@ -36,6 +36,7 @@ from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.ungated_start import UngatedStart
+from ..procedures.wording import cancel_text
 from .comparing import Comparing
 from .keeping import Keeper
 from .observing import Observer, Seen
@@ -294,6 +295,11 @@ class Beginning:
         found = [run.instance.id for run in seen.found]
         if verdict.row == 10 and keeper.instance_id is not None:
             return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
+        if verdict.row == 19 and keeper.instance_id is not None:
+            why = "it was cancelled while one was under way, or its history cannot be read, and rerun_failed does not "
+            why += "settle that"
+            what = f"a payment of instance {keeper.instance_id} of key {{key}} may have arrived all the same"
+            return starting.ambiguous(why, (keeper.instance_id,), what=what)
         if seen.shows == "several":
             why = "more than one run of it is released already" if found else "more than one run carries the key"
             return starting.ambiguous(why, found or seen.candidates)
@@ -469,7 +475,14 @@ class Beginning:
         )
         starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
         if outcome.status == "cancelled":
-            logger.info("run key %s: instance %s was cancelled, a new run follows", starting.key, instance.id)
+            known = outcome.moved.complete and not outcome.in_flight and not outcome.moved.transactions
+            logger.log(
+                logging.INFO if known else logging.WARNING,
+                "run key %s: a new run was asked for while instance %s ran; %s; the new run pays all of it again",
+                starting.key,
+                instance.id,
+                cancel_text(outcome),
+            )
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
         yield from keeper.save(keeper.claimed(keeper.record, hold=False))

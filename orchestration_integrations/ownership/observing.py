@@ -15,6 +15,7 @@ from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
 from ..procedures.gated_start import FoundRun, GatedStart, Look, shows_release
 from ..procedures.ghosts import is_old, unknown_to_engine
 from ..procedures.listing import Versions
+from ..procedures.moved import read_moved
 from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
 from .record import RunRecord
@@ -182,8 +183,22 @@ class Observer:
                 return Seen("ended before release", instance=instance)
         elif state == "cancelled":
             unmoved = yield from self._nothing_launched(instance, behind=0 if self._gated else -1)
-            return Seen("cancelled unmoved" if unmoved else "cancelled moved", instance=instance)
+            if unmoved:
+                return Seen("cancelled unmoved", instance=instance)
+            settled = yield from self._all_settled(instance)
+            return Seen("cancelled moved" if settled else "cancelled amid payment", instance=instance)
         return Seen("ended badly", instance=instance)
+
+    def _all_settled(self, instance: Instance) -> Procedure[bool]:
+        """Whether the histories of a cancelled run could be read, and show no payment that was under way."""
+        until = self._now.monotonic() + HISTORY_SECONDS
+        backoff = Backoff(self._now)
+        while True:
+            reading = yield from read_moved(instance, self._versions, self._now, until)
+            wait = backoff.seconds()
+            if reading.moved.complete or reading.in_flight or self._now.monotonic() + wait >= until:
+                return reading.moved.complete
+            yield from pause(wait)
 
     def _nothing_launched(self, instance: Instance, behind: int) -> Procedure[bool]:
         """Whether no stage after ``behind`` had begun: neither a row nor the engine shows one, and both were read."""

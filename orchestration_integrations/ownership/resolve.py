@@ -43,7 +43,8 @@ Shows = Literal[
     "ended well",
     "ended badly",
     "cancelled unmoved",  # cancelled, and nothing behind the gate had begun
-    "cancelled moved",  # cancelled after something behind the gate had begun
+    "cancelled moved",  # cancelled after something behind the gate had begun, and all of that is known
+    "cancelled amid payment",  # cancelled, and nobody can tell whether a payment of it arrived
 ]
 ON_RECORD: tuple[OnRecord, ...] = ("none", "intended", "chosen", "ended", "told")
 HOWS: tuple[How, ...] = ("first", "again", "new")
@@ -59,7 +60,10 @@ INSTANCES: tuple[Shows, ...] = (
     "ended badly",
     "cancelled unmoved",
     "cancelled moved",
+    "cancelled amid payment",
 )
+
+_CANCELLED = ("cancelled unmoved", "cancelled moved", "cancelled amid payment")
 
 Kind = Literal[
     "start",  # submit in this round
@@ -184,11 +188,11 @@ def _chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("cancel first", 15) if new else Verdict("continue", 14)
     if shows == "cancelled unmoved" and question.held:
         return Verdict("new round", 16)
-    if shows in ("cancelled unmoved", "cancelled moved") and new:
+    if shows in _CANCELLED and new:
         return Verdict("new round", 15)  # the cancel that a new run asks for has happened already
     if shows in ("ended well", "ended badly") and new and question.token:
         return Verdict("new round", 17)  # whoever settled the key knows how it ended
-    if shows in ("ended well", "ended badly", "cancelled unmoved", "cancelled moved", "ended before release"):
+    if shows in ("ended well", "ended badly", *_CANCELLED, "ended before release"):
         return Verdict("report", 17)
     return Verdict("ambiguous", 0)
 
@@ -203,5 +207,7 @@ def _told(question: Question, shows: Shows) -> Verdict:
     if question.good or shows == "ended well":
         return Verdict("report", 18)
     if question.rerun:
-        return Verdict("new round", 19)
+        # A flag that stays in the caller's file settles nothing that it knows nothing of.
+        unknown = shows == "cancelled amid payment" and not question.token
+        return Verdict("ambiguous" if unknown else "new round", 19)
     return Verdict("report", 19)

@@ -32,7 +32,8 @@ class StartOptions(TypedDict, total=False):
     rerun_failed: Annotated[
         bool,
         "where an earlier attempt was told that the run failed or was cancelled, start a new one. Its first stages may "
-        "move money again: by default the failure is reported again.",
+        "move money again: by default the failure is reported again. A run that was cancelled while a payment was "
+        "under way has to be ``settled`` first.",
     ]
     on_changed: Annotated[
         Literal["refuse", "adopt"],

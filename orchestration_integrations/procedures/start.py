@@ -105,13 +105,20 @@ class Starting:
         span = timedelta(seconds=self.timeout) + CLOCK_SKEW if self.fresh else KEY_AGE
         return datetime.fromtimestamp(ours, timezone.utc) - span
 
-    def ambiguous(self, why: str, candidates: Sequence[str], cause: BaseException | None = None) -> AmbiguousRunError:
-        """The error for a run that may exist."""
+    def ambiguous(
+        self,
+        why: str,
+        candidates: Sequence[str],
+        cause: BaseException | None = None,
+        *,
+        what: str = "a run of workflow {workflow} with key {key} may exist",
+    ) -> AmbiguousRunError:
+        """The error for a run that may exist, or for ``what`` else is not known."""
         earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
         settle = f"; once you know how it ended, settled={self.token!r} allows a new run" if self.token else ""
         error = AmbiguousRunError(
-            f"a run of workflow {self.workflow_id} with key {self.key} may exist: {why}{named}{settle}",
+            f"{what.format(workflow=self.workflow_id, key=self.key)}: {why}{named}{settle}",
             workflow_id=self.workflow_id,
             run_key=self.key,
             window=(earliest, datetime.fromtimestamp(max(self.now.time(), self.begun), timezone.utc)),

@@ -15,13 +15,14 @@ from orchestration_integrations import (
     KeyReusedError,
     OrchestrationHttpHook,
     UnreadableRecordError,
+    WaitTimeoutError,
     WrongServerError,
 )
 from orchestration_integrations.airflow import killing, run_records, task_run
 from orchestration_integrations.http_hook import AsyncOrchestrationHttpHook
 from orchestration_integrations.ownership import beginning
 from orchestration_integrations.procedures.gate import parsed_text
-from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, Task, define, state_of
+from tests.airflow.harness import BROKEN, LONG, SHORT, UNFUNDED, WAITS, Task, define, state_of
 
 
 class Died(BaseException):
@@ -198,6 +199,25 @@ def test_a_cancelled_run_is_never_a_success(server: Any, dies: Any, deferrable: 
         with pytest.raises(InstanceCancelledError, match=r"to run anew, clear the task$"):
             task.attempt()
     assert len(server.record().started) == 1
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+@WAYS
+@STORES
+def test_a_payment_under_way_at_a_cancel_is_made_again_by_a_clear_and_not_by_a_flag(
+    server: Any, deferrable: bool, durable: bool
+) -> None:
+    task = Task(definition=UNFUNDED, deferrable=deferrable, durable=durable, rerun_failed=True, timeout=2)
+    with pytest.raises(WaitTimeoutError, match="was under way"):
+        task.attempt()
+    for _ in range(2):
+        with pytest.raises(AmbiguousRunError, match="may have arrived all the same"):
+            task.attempt()
+    assert len(server.record().started) == 1
+    task.clear()
+    with pytest.raises(WaitTimeoutError):
+        task.attempt()
+    assert len(server.record().started) == 2
 
 
 @STORES

@@ -75,6 +75,12 @@ ROWS = [
     (Question("told", "again", good=True, rerun=True), "ended well", "report", 18),
     (Question("told", "again"), "ended badly", "report", 19),
     (Question("told", "again", rerun=True), "ended badly", "new round", 19),
+    (Question("told", "again", rerun=True), "cancelled moved", "new round", 19),
+    (Question("told", "again", rerun=True), "cancelled amid payment", "ambiguous", 19),
+    (Question("told", "again", rerun=True, token=True), "cancelled amid payment", "new round", 19),
+    (Question("told", "again"), "cancelled amid payment", "report", 19),
+    (Question("chosen", "again", held=True), "cancelled amid payment", "report", 17),
+    (Question("chosen", "new"), "cancelled amid payment", "new round", 15),
     (Question("told", "new", good=True), "unasked", "new round", 20),
     (Question("told", "new"), "unasked", "new round", 20),
 ]
@@ -124,6 +130,9 @@ def test_a_new_payment_needs_a_reason():
         if moved and not wished:
             assert verdict.kind not in ("start", "new round", "cancel first"), (question, shows)
         if shows == "runs":
+            assert verdict.kind not in ("start", "new round"), (question, shows)
+        if shows == "cancelled amid payment" and not (question.how == "new" or question.token):
+            # A flag that stays in a file settles nothing.
             assert verdict.kind not in ("start", "new round"), (question, shows)
 
 

@@ -47,6 +47,7 @@ def sending(shop="shop", amount="${amount}", source="world"):
 PAYS = {"name": "pays", "stages": [sending()]}
 LATER = {"name": "later", "stages": [{"delay": {"duration": "3s"}}, sending()]}
 MUCH_LATER = {"name": "much later", "stages": [{"delay": {"duration": "1h"}}, sending()]}
+UNFUNDED = {"name": "unfunded", "stages": [sending(source="empty")]}
 FAILS = {"name": "fails", "stages": [sending(shop="bad account!")]}
 CARRIES = {"name": "carries", "stages": [sending(shop="${runKey}")]}
 
@@ -275,6 +276,39 @@ def test_a_time_out_cancels_where_that_works(kind, store):
         with pytest.raises(InstanceCancelledError):
             hook.run_once(LATER, {"amount": 100}, run_key="k", store=store)
         assert paid(server) == 0
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_a_payment_that_a_cancel_left_under_way_is_not_made_again_by_a_flag(kind, store, generation):
+    with EmbeddedServer(generation) as server:
+        hook = open_hook(kind, base_url=server.url)
+        arguments = {"run_key": "k", "store": store, "timeout": 2, "rerun_failed": True}
+        with pytest.raises(WaitTimeoutError, match="was under way") as first:
+            hook.run_once(UNFUNDED, {"amount": 100}, **arguments)
+        for _ in range(2):
+            with pytest.raises(AmbiguousRunError, match="may have arrived all the same") as caught:
+                hook.run_once(UNFUNDED, {"amount": 100}, **arguments)
+            assert caught.value.candidates == (first.value.instance_id,)
+        assert len(releases_of(server.record(), "k")) == 1
+        with pytest.raises(InstanceCancelledError):
+            hook.run_once(UNFUNDED, {"amount": 100}, **{**arguments, "rerun_failed": False})
+        with pytest.raises(WaitTimeoutError) as anew:
+            hook.run_once(UNFUNDED, {"amount": 100}, **arguments, settled=caught.value.token)
+        assert anew.value.instance_id != first.value.instance_id
+        with pytest.raises(AmbiguousRunError) as again:
+            hook.run_once(UNFUNDED, {"amount": 100}, **arguments, settled=caught.value.token)
+        assert again.value.token != caught.value.token
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_a_cancel_before_any_payment_leaves_a_flag_its_meaning(kind, store, generation):
+    with EmbeddedServer(generation) as server:
+        hook = open_hook(kind, base_url=server.url)
+        arguments = {"run_key": "k", "store": store, "rerun_failed": True}
+        with pytest.raises(WaitTimeoutError, match="it was cancelled"):
+            hook.run_once(LATER, {"amount": 100}, **arguments, timeout=1)
+        assert hook.run_once(LATER, {"amount": 100}, **arguments).instance.state == "succeeded"
+        assert paid(server) == 100
 
 
 def test_settling_leads_to_a_new_run(server, hook, store):

@@ -176,6 +176,11 @@ def endless() -> dict[str, Any]:
     return {"name": "endless", "stages": [send(), {"wait_event": {"event": "never"}}]}
 
 
+def unfunded() -> dict[str, Any]:
+    """A payment from an account that has nothing: it is tried again and again."""
+    return {"name": "unfunded", "stages": [{"send": {**send()["send"], "source": {"account": {"id": "empty"}}}}]}
+
+
 def failing() -> dict[str, Any]:
     """A payment, then a stage that the server refuses."""
     return {"name": "failing", "stages": [send(), {"wait_event": {"event": "${nothing}"}}]}

@@ -54,7 +54,7 @@ from orchestration_integrations.prefect.owning import Start
 from orchestration_integrations.prefect.run_records import PrefectRunStore, records_of_flow_run
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import abortable, defined, endless, errors_of, failing, releases, send, short, until
+from .conftest import abortable, defined, endless, errors_of, failing, releases, send, short, unfunded, until
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -250,6 +250,31 @@ def test_failed_instance_is_reported_again_unless_asked(
         one()
     assert len(started(server)) == (2 if anew else 1)
     assert len(set(releases(server))) == (2 if anew else 1)
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_a_payment_under_way_at_a_cancel_is_not_made_again_by_a_flag(credentials: Any, generation: int) -> None:
+    with EmbeddedServer(generation) as server:
+        reach = OrchestrationCredentials(base_url=server.url)
+        workflow_id = defined(server, unfunded())
+        tokens: list[str | None] = []
+
+        @flow(retries=2)
+        def one() -> None:
+            settled = tokens[-1] if runtime_flow_run.run_count == 3 else None
+            try:
+                run_workflow_and_wait(
+                    reach, workflow_id, {}, step="pay", rerun_failed=True, timeout=2, poll_interval=0.2, settled=settled
+                )
+            except AmbiguousRunError as error:
+                tokens.append(error.token)
+                raise
+
+        with pytest.raises(WaitTimeoutError, match="was under way"):
+            one()
+        assert len(tokens) == 1  # the second attempt
+        assert len(started(server)) == 2
+        assert len(set(releases(server))) == 2
 
 
 def test_changed_variables_in_a_retry_are_refused(

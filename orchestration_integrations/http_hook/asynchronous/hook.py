@@ -246,6 +246,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                 process, so it is refused for a workflow without a gate.
             timeout: seconds from the call after which waiting ends; None for no limit.
             rerun_failed: a call after one that raised a bad end starts a new run. Its first stages move money again.
+                Not where the last run was cancelled while a payment was under way: that has to be ``settled``.
             on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
             fingerprint_ignores: names of variables that may differ between calls.
             settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
