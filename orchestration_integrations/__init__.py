@@ -5,8 +5,9 @@ Nothing heavy is imported here: the names below load when they are first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .lazy_names import lazy_names
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ _HOMES = {
     "run_store": ("MemoryRunStore", "SqliteRunStore"),
     "settings": ("Settings",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 __all__ = [
     "ActivityRun",
     "AmbiguousRunError",
@@ -150,11 +149,4 @@ __all__ = [
     "__version__",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{home}", __name__), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -37,8 +37,8 @@ _BOOLEANS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _SECRETS = ("token", "client_secret")
-_AUTHORITY = re.compile(r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?", re.ASCII)
-_HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_AUTHORITY = r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?"
+_HOST_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 MASK = "**********"
 """What a secret field reads where a framework has masked it."""
 
@@ -211,7 +211,7 @@ def _host_and_port(authority: str, name: str) -> tuple[str, int | None]:
         )
     if authority.count(":") > 1 and not authority.startswith("["):
         authority = f"[{authority}]"  # an IPv6 address without its brackets
-    parts = _AUTHORITY.fullmatch(authority)
+    parts = re.fullmatch(_AUTHORITY, authority, re.ASCII)
     port = int(parts["port"]) if parts and parts["port"] else None
     if parts is None or not 0 < (port or 1) < 2**16:
         raise ConfigurationError(f"{name}: no valid host and port", field=name)
@@ -238,7 +238,7 @@ def _ascii_host(host: str, name: str) -> str:
         except idna.IDNAError:
             raise ConfigurationError(f"{name}: {host!r} is no valid host name", field=name) from None
     labels = ascii_host.removesuffix(".").split(".")
-    if len(ascii_host) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
+    if len(ascii_host) > 253 or not all(re.fullmatch(_HOST_LABEL, label, re.ASCII) for label in labels):
         raise ConfigurationError(f"{name}: {host!r} is no valid host name", field=name)
     if all(label.isdecimal() for label in labels):
         try:

@@ -8,7 +8,8 @@ from typing import Any
 from orchestration_integrations import Workflow
 from orchestration_integrations.api.definitions import variable_texts
 from orchestration_integrations.procedures.content import content_of
-from orchestration_integrations.procedures.gate import GATE_VARIABLE, parsed_event
+from orchestration_integrations.procedures.gate import parsed_event
+from orchestration_integrations.procedures.variables import GATE_VARIABLE
 
 
 def variables_of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .callbacks import cancel_instances_on_failure
@@ -35,8 +36,6 @@ _HOMES = {
     "sensors": ("OrchestrationInstanceSensor", "OrchestrationStageSensor"),
     "triggers": ("OrchestrationInstanceEndedTrigger", "OrchestrationInstanceTrigger", "OrchestrationStageTrigger"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "OrchestrationCancelInstanceOperator",
     "OrchestrationCreateWorkflowOperator",
@@ -55,9 +54,4 @@ __all__ = [
     "settle_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -21,15 +21,14 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..procedures.effects import Procedure
 from ..procedures.limits import READ_BUDGET
 from ..settings import Settings
-from .connections import Connections, shared_connections
 from .deadline import Deadline
 from .exchange import Exchange
-from .procedure_clock import ProcedureClock
 
 if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
+    from .connections import Connections
     from .plans import Plans
 
 T = TypeVar("T")
@@ -88,6 +87,7 @@ class HookBase:
         **given: Any,
     ) -> None:
         from .plans import Plans  # the procedures: not wherever a DAG is parsed
+        from .procedure_clock import ProcedureClock
 
         self.settings: Settings = settings_of(settings, given)
         self._clock = clock
@@ -110,6 +110,8 @@ class HookBase:
         """The connections, which are this process's own."""
         connections = self._connections
         if connections is None or not connections.usable:
+            from .connections import Connections, shared_connections  # with the first call, as all that opens sockets
+
             if self._shares:
                 connections = shared_connections(self.settings)
             else:

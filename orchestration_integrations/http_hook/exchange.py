@@ -6,6 +6,7 @@ import platform
 import ssl
 from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -26,6 +27,7 @@ from .deadline import Deadline
 T = TypeVar("T")
 
 _SUCCESS = (200, 201, 202, 204)
+_parsed = lru_cache(maxsize=1024)(httpx.URL)  # whoever waits asks for the same again and again
 MOST_OFFSET = 366 * 86400.0
 """Seconds by which a server's clock may be off."""
 BODY_LIMIT = 64 * 2**20
@@ -111,7 +113,9 @@ class Exchange:
         """The request of a call. The body goes with a Content-Length: the server ignores a chunked one."""
         headers = self._submit_headers if call.retry is RetryClass.SUBMIT else self._read_headers
         url = f"{self._base_url}{call.path}?{call.query}" if call.query else self._base_url + call.path
-        made = httpx.Request(call.method, url, headers=headers, content=call.body, extensions={"timeout": deadline})
+        made = httpx.Request(
+            call.method, _parsed(url), headers=headers, content=call.body, extensions={"timeout": deadline}
+        )
         if token is not None:
             made.headers["Authorization"] = f"Bearer {token}"
         if call.body is not None:

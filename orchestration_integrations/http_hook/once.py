@@ -18,9 +18,9 @@ from ..api.numbers import at_least_zero
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
-from ..procedures.define import KEY_VARIABLE
 from ..procedures.effects import Procedure
 from ..procedures.limits import READ_BUDGET
+from ..procedures.variables import KEY_VARIABLE
 from .callbacks import owner_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from .. import telemetry
 from ..api import calls
 from ..api.calls import Call
-from ..api.definitions import variable_text, variable_texts
+from ..api.definitions import validated_definition, variable_text, variable_texts
 from ..api.errors import (
     AmbiguousRunError,
     OrchestrationError,
@@ -23,7 +23,7 @@ from ..api.errors import (
     is_ambiguous,
     summary,
 )
-from ..api.models import CancelOutcome, EnsuredWorkflow, Instance, Moved, RunResult, StageEvent
+from ..api.models import CancelOutcome, EnsuredWorkflow, Instance, Moved, RunResult, StageEvent, Workflow
 from ..api.numbers import at_least_zero
 from ..ownership import keeping
 from ..ownership.owned_run import OwnedRun
@@ -78,6 +78,9 @@ class Plans:
 
     def _row_grace(self, instance_id: str, short: float, long: float) -> float:
         return long if instance_id in self._given_ids else short
+
+    def create_workflow(self, definition: Mapping[str, Any]) -> Call[Workflow]:
+        return calls.create_workflow(validated_definition(definition), self.versions.plain)
 
     def listing(self, page: PageCall) -> Procedure[tuple[Any, ...]]:
         return list_all(page, self.versions)

@@ -6,7 +6,6 @@ without. A server on this machine's loopback is never reached by a proxy.
 
 from __future__ import annotations
 
-import importlib.util
 from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
@@ -48,10 +47,16 @@ def proxy_for(url: httpx.URL) -> httpx.Proxy | None:
             f"proxy: {variable} is no address of a proxy; give http://host:port, or add the server's host to NO_PROXY",
             field="proxy",
         )
-    if address.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+    if address.scheme.startswith("socks") and not _speaks_socks():
         raise ConfigurationError(
             f"proxy: {variable} names a SOCKS proxy, and the package socksio is not installed: install httpx[socks], "
             "or add the server's host to NO_PROXY",
             field="proxy",
         )
     return httpx.Proxy(address)
+
+
+def _speaks_socks() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("socksio") is not None

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, cast
-
-import tenacity
+from typing import TYPE_CHECKING, Any, cast
 
 from ..api.calls import RetryClass
 from ..api.errors import OrchestrationError, RateLimitedError, is_passing, is_unexplained, may_have_left
 from ..clock import Clock
+
+if TYPE_CHECKING:
+    import tenacity  # loaded with the first call that fails: it takes long to import
 
 FIRST_PAUSE = 0.25
 """Seconds: ceiling of the first pause; each further one doubles it."""
@@ -95,6 +96,8 @@ def retrying(
     retry: RetryClass, clock: Clock, deadline: float, before_sleep: Callable[[float], None]
 ) -> tenacity.Retrying:
     """A fresh policy for one synchronous call."""
+    import tenacity
+
     return tenacity.Retrying(sleep=clock.sleep, **policy(retry, clock, deadline, before_sleep))
 
 
@@ -102,4 +105,6 @@ def async_retrying(
     retry: RetryClass, clock: Clock, deadline: float, before_sleep: Callable[[float], None]
 ) -> tenacity.AsyncRetrying:
     """A fresh policy for one asynchronous call. Never share one: its iterator is itself."""
+    import tenacity
+
     return tenacity.AsyncRetrying(sleep=clock.asleep, **policy(retry, clock, deadline, before_sleep))

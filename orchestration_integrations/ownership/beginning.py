@@ -30,18 +30,19 @@ from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN, content_of
 from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
-from ..procedures.gate import GATE_VARIABLE, has_gate, parsed_text
+from ..procedures.gate import has_gate, parsed_text
 from ..procedures.gated_start import GatedStart
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.ungated_start import UngatedStart
+from ..procedures.variables import GATE_VARIABLE
 from ..procedures.wording import cancel_text
 from .comparing import Comparing
 from .keeping import Keeper
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
-from .refusals import held, wrong_server
+from .refusals import held, payment_unknown, several, wrong_server
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -292,20 +293,12 @@ class Beginning:
 
     def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[AmbiguousRunError]:
         starting, keeper, record = self._starting, self._keeper, self._keeper.record
-        found = [run.instance.id for run in seen.found]
         if verdict.row == 10 and keeper.instance_id is not None:
             return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
         if verdict.row == 19 and keeper.instance_id is not None:
-            why = "it was cancelled while one was under way, or its history cannot be read, and rerun_failed does not "
-            why += "settle that"
-            what = f"a payment of instance {keeper.instance_id} of key {{key}} may have arrived all the same"
-            return starting.ambiguous(why, (keeper.instance_id,), what=what)
-        if seen.shows == "several":
-            why = "more than one run of it is released already" if found else "more than one run carries the key"
-            return starting.ambiguous(why, found or seen.candidates)
-        if seen.shows == "many wait":
-            why = "several unreleased runs of it stand there, and none is on record as chosen; nothing was released"
-            return starting.ambiguous(why, found)
+            return payment_unknown(starting, keeper.instance_id)
+        if seen.shows in ("several", "many wait"):
+            return several(starting, seen)
         why = "an earlier attempt may have submitted it, and this definition has no gate"
         if not self._observer.provable:
             why += "; no stage carries the key, so nothing can be proved"

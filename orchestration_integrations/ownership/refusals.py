@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..api.errors import InstanceStuckError, WrongServerError, summary
+from ..api.errors import AmbiguousRunError, InstanceStuckError, WrongServerError, summary
 from ..procedures.moved import NOTHING_READ
+from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import Seen
 
@@ -18,6 +19,27 @@ def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
         instance=seen.instance,
         moved=NOTHING_READ,
     )
+
+
+def payment_unknown(starting: Starting, instance_id: str) -> AmbiguousRunError:
+    """The run was cancelled, nobody knows whether a payment of it arrived, and only a standing flag asks for more."""
+    return starting.ambiguous(
+        "it was cancelled while one was under way, or its history cannot be read; rerun_failed does not settle that",
+        (instance_id,),
+        what=f"a payment of instance {instance_id} of key {starting.key} may have arrived all the same",
+    )
+
+
+def several(starting: Starting, seen: Seen) -> AmbiguousRunError:
+    """More than one run of the key stands there."""
+    found = [run.instance.id for run in seen.found]
+    if seen.shows == "many wait":
+        why = "several unreleased runs of it stand there, and none is on record as chosen; nothing was released"
+    elif found:
+        why = "more than one run of it is released already"
+    else:
+        why = "more than one run carries the key"
+    return starting.ambiguous(why, found or seen.candidates)
 
 
 def wrong_server(keeper: Keeper, seen: Seen) -> WrongServerError:

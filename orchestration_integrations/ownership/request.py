@@ -13,8 +13,7 @@ from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero
-from ..procedures.define import KEY_VARIABLE
-from ..procedures.gate import GATE_VARIABLE
+from ..procedures.variables import GATE_VARIABLE, KEY_VARIABLE
 from .record import RunRecord
 from .resolve import How
 

@@ -6,8 +6,9 @@ that is retried comes back to the run that it had started. The names below load 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .context import workflow_instance
@@ -67,8 +68,6 @@ _HOMES = {
     ),
     "workflow": ("OrchestrationRun", "OrchestrationWorkflow"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "FlowRunCancelledError",
     "OrchestrationCredentials",
@@ -98,12 +97,7 @@ __all__ = [
     "workflow_instance",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

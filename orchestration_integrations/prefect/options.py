@@ -14,8 +14,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..api.errors import ValidationError
-from ..procedures.define import KEY_VARIABLE
 from ..procedures.limits import READ_BUDGET
+from ..procedures.variables import KEY_VARIABLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -17,8 +17,6 @@ from .listing import Versions, list_all
 
 logger = logging.getLogger("orchestration_integrations.procedures")
 
-KEY_VARIABLE = "runKey"
-"""The variable that carries a run's key, unless the caller names another."""
 LOOKS = 4
 """Readings of the list after a create whose answer was lost, before it is sent again."""
 CREATES = 3

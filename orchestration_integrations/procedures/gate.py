@@ -22,9 +22,8 @@ import msgspec
 
 from ..api.definitions import awaited_event, may_become
 from ..api.errors import ValidationError
+from .variables import GATE_VARIABLE
 
-GATE_VARIABLE = "runGate"
-"""The variable that carries the text of a run's gate. It belongs to this package."""
 OPENING = "go:"
 GATE_EVENT = f"{OPENING}${{{GATE_VARIABLE}}}"
 """The event that a gate waits for, as it stands in a definition."""

@@ -111,14 +111,14 @@ class Starting:
         candidates: Sequence[str],
         cause: BaseException | None = None,
         *,
-        what: str = "a run of workflow {workflow} with key {key} may exist",
+        what: str | None = None,
     ) -> AmbiguousRunError:
         """The error for a run that may exist, or for ``what`` else is not known."""
         earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
         settle = f"; once you know how it ended, settled={self.token!r} allows a new run" if self.token else ""
         error = AmbiguousRunError(
-            f"{what.format(workflow=self.workflow_id, key=self.key)}: {why}{named}{settle}",
+            f"{what or f'a run of workflow {self.workflow_id} with key {self.key} may exist'}: {why}{named}{settle}",
             workflow_id=self.workflow_id,
             run_key=self.key,
             window=(earliest, datetime.fromtimestamp(max(self.now.time(), self.begun), timezone.utc)),

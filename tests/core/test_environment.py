@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import socket
 import ssl
@@ -122,7 +123,7 @@ def test_a_proxy_that_is_none_is_a_clear_error(
 def test_a_socks_proxy_without_its_package_is_a_clear_error(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """U1: a raw ImportError."""
     monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
-    monkeypatch.setattr(proxies.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="socksio") as caught:
         open_hook(kind, base_url="http://orchestration.example").send_event("i", "go")
     assert caught.value.field == "proxy"

@@ -7,7 +7,6 @@ from typing import Any
 
 from ...api import calls
 from ...api.calls import Call
-from ...api.definitions import validated_definition
 from ...api.models import ActivityRun, Instance, Occurrence, ServerInfo, StageRun, Trigger, Workflow
 from ..asynchronous_driver import AsyncDriver
 
@@ -37,7 +36,7 @@ class AsyncOperations(AsyncDriver):
             ValidationError: ``path`` names the place; nothing was sent.
             AmbiguousSubmitError: the answer was lost; it may have been created.
         """
-        return await self._call(calls.create_workflow(validated_definition(definition), self.plans.versions.plain))
+        return await self._call(self.plans.create_workflow(definition))
 
     async def get_workflow(self, workflow_id: str) -> Workflow:
         """Operation GetWorkflow. A deleted one may still be answered, with ``deleted_at``.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import telemetry
 from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
-from ...procedures.define import KEY_VARIABLE
 from ...procedures.limits import READ_BUDGET
+from ...procedures.variables import KEY_VARIABLE
 from ...settings import Settings
 from ..base import NOT_GIVEN
 from .operations import Operations

@@ -8,7 +8,6 @@ from typing import Any
 
 from ...api import calls
 from ...api.calls import Call
-from ...api.definitions import validated_definition
 from ...api.models import ActivityRun, Instance, Occurrence, ServerInfo, StageRun, Trigger, Workflow
 from ..blocking_driver import BlockingDriver
 
@@ -38,7 +37,7 @@ class Operations(BlockingDriver):
             ValidationError: ``path`` names the place; nothing was sent.
             AmbiguousSubmitError: the answer was lost; it may have been created.
         """
-        return self._call(calls.create_workflow(validated_definition(definition), self.plans.versions.plain))
+        return self._call(self.plans.create_workflow(definition))
 
     def get_workflow(self, workflow_id: str) -> Workflow:
         """Operation GetWorkflow. A deleted one may still be answered, with ``deleted_at``.
