@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from ..api.errors import ValidationError
+from ..api.numbers import at_least_zero
+from ..procedures.wait_arguments import check_on_timeout
 
 _NONE = re.compile(r"(?<![A-Za-z0-9_])None(?![A-Za-z0-9_])")
 
@@ -38,8 +40,7 @@ def check_run(
                 f"workflow_id must be a string, not a {type(workflow_id).__name__}", path="workflow_id"
             )
         refuse_none_text("workflow_id", workflow_id)
-    if on_timeout not in ("cancel", "leave"):
-        raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+    check_on_timeout(on_timeout)
     if variables is not None and not isinstance(variables, Mapping):
         raise ValidationError(f"variables must be a mapping, not a {type(variables).__name__}", path="variables")
     if run_key is not None:
@@ -74,11 +75,7 @@ def seconds_of(value: float | timedelta | None, name: str) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
-        raise ValidationError(f"{name} must be a number of seconds from 0 or a timedelta, not {value!r}", path=name)
-    return float(value)
+    return at_least_zero(value.total_seconds() if isinstance(value, timedelta) else value, name)
 
 
 def definition_folders(operator: Any) -> list[str]:

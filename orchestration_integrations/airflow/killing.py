@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError
+from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wording import outcome_text
 from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
 from .owner import ASK_SECONDS, Interrupted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
     from .task_run import TaskRun
 
-KILL_SECONDS = 4.3 if AIRFLOW_3 else 15.0
+KILL_SECONDS = 4.3 if AIRFLOW_3 else CANCEL_SECONDS
 """Seconds for all that is done while the task is being killed: Airflow 3 sends SIGKILL about 4.7 s after SIGTERM."""
 MARK_SECONDS = 1.0
 

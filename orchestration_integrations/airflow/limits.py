@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CANCEL_SECONDS = 15.0
-"""Seconds that a cancel gets where nothing else limits it."""
+from ..procedures.limits import CANCEL_SECONDS
+
 LEAST_CANCEL_SECONDS = 1.0
 RETURN_SECONDS = 1.0
 """Seconds between the end of a cancel and Airflow's limit, for telling what came of it."""

@@ -17,8 +17,10 @@ from ..api.errors import (
     ValidationError,
 )
 from ..definition_files import read_definition
+from ..procedures.limits import CANCEL_SECONDS
+from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
-from .arguments import definition_folders, instance_ids
+from .arguments import definition_folders, instance_ids, seconds_of
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -171,6 +173,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             if not isinstance(value, str) or value in ("", "None"):
                 raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
         self._stage()
+        WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=self.poll_interval)
 
     def _stage(self) -> int | None:
         if self.stage is None or self.stage in ("", "None"):
@@ -181,9 +184,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         return int(text)
 
     def _deadline(self, context: Context) -> float | None:
-        if self.timeout is None:
+        seconds = seconds_of(self.timeout, "timeout")
+        if seconds is None:
             return None
-        seconds = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
         started = context["ti"].start_date
         return (started.timestamp() if started is not None else time.time()) + seconds
 
@@ -327,7 +330,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         *,
         instance_id: Any,
         fail_if_not_confirmed: bool = False,
-        timeout: float = 15.0,
+        timeout: float = CANCEL_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ..api.errors import OrchestrationError
+from ..api.numbers import at_least_zero
 from ..procedures.limits import READ_BUDGET
+from ..procedures.wait_arguments import WaitArguments
 from .arguments import check_run, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
 from .errors import told
@@ -216,5 +218,10 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
             on_timeout=self.on_timeout,
             allow_none_text=self.allow_none_text,
         )
-        seconds_of(self.timeout, "timeout")
-        seconds_of(self.read_budget, "read_budget")
+        at_least_zero(self.start_timeout, "start_timeout")
+        WaitArguments(
+            timeout=seconds_of(self.timeout, "timeout"),
+            poll_interval=self.poll_interval,
+            fail_after_attempts=self.fail_after_attempts,
+            read_budget=self.read_budget,
+        )

@@ -18,16 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Protocol
-
-import msgspec
 
 from ..api.errors import ConfigurationError, KeyReusedError, UnreadableRecordError
 from ..ownership.keys import structured_key
 from ..ownership.record import RunRecord, conflict, follows, settled
-from ..ownership.request import settle_token
 from ..ownership.resolve import How
 from . import variables
 from .attempt import Attempt, asked
@@ -147,16 +143,12 @@ class TaskRecords:
         place: where it stands.
         attempt: the try at work.
         vouches: the place loses nothing by itself, so that no note is needed.
-        token: what a user has settled; None for nothing.
     """
 
-    def __init__(
-        self, place: Place, attempt: Attempt, *, vouches: bool, token: Callable[[], str | None] = lambda: None
-    ) -> None:
+    def __init__(self, place: Place, attempt: Attempt, *, vouches: bool) -> None:
         self._place = place
         self._attempt = attempt
         self._vouches = vouches
-        self._token = token
         self._opened: datetime | None = LONG_AGO if vouches else None
 
     @property
@@ -180,9 +172,6 @@ class TaskRecords:
             if self._opened is None:
                 self._open()
             return None
-        token = self._token()
-        if token is not None and token == settle_token(record.key, record.round, record.since):
-            return msgspec.structs.replace(record, settled=True)
         return record
 
     def save(self, record: RunRecord) -> None:
@@ -295,13 +284,10 @@ def records_of(attempt: Attempt, context: Any) -> TaskRecords | None:
         return None
     accessor = context.get("task_state_store") if kind == "auto" else None
 
-    def token() -> str | None:
-        return settled_token(attempt)
-
     if accessor is None:
-        return TaskRecords(VariablePlace(attempt.parts), attempt, vouches=False, token=token)
+        return TaskRecords(VariablePlace(attempt.parts), attempt, vouches=False)
     emptied = bool(conf.getboolean("state_store", "clear_on_success", fallback=False))
-    return TaskRecords(StatePlace(accessor), attempt, vouches=not emptied, token=token)
+    return TaskRecords(StatePlace(accessor), attempt, vouches=not emptied)
 
 
 # ---- what stands in Variables on all versions --------------------------------------------------------

@@ -23,6 +23,7 @@ from ..api.errors import (
     is_gateways_404,
 )
 from ..api.models import Instance, Moved, StageRun
+from ..procedures.limits import ROW_GRACE, ROW_PATIENCE
 from .compat import (
     DEFERRAL_FAILURES,
     AirflowException,
@@ -44,10 +45,6 @@ from .sensor_options import Options, is_configuration
 from .trigger_start import refuse_what_a_triggerer_cannot_render
 
 DEFER_MARGIN = 60.0
-ROW_GRACE = 10.0
-"""Seconds for which an id may be unknown to the server: rows can be late."""
-UPSTREAM_GRACE = 3600.0
-"""The same for an id that comes from upstream: the server gave it, so a run stands behind it however late its row."""
 MOST_DEFERRALS = 5
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
 _STATES = ("succeeded", "failed", "cancelled")
@@ -235,7 +232,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         self.log.info("waiting for instance %s: %s", self.instance_id, url)
 
     def _row_grace(self) -> float:
-        return UPSTREAM_GRACE if self._from_upstream else ROW_GRACE
+        return ROW_PATIENCE if self._from_upstream else ROW_GRACE
 
     def _instance(self, context: Context) -> Instance | None:
         try:

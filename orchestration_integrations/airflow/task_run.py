@@ -26,6 +26,7 @@ from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
 from ..definition_files import read_definition
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
+from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .arguments import definition_folders, seconds_of
@@ -36,7 +37,7 @@ from .hooks import OrchestrationHook
 from .limits import Limit, limit_of, limit_resumed
 from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
 from .owner import CallingStore, Calls, TaskOwner
-from .run_records import check_index, marked_try, records_of, settled_variable
+from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
 from .summary import told_moved
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class TaskRun:
             workflow = read_definition(operator.definition, operator.path, folders=definition_folders(operator))
         if given:
             self.calls(check_index, attempt, key)
+        tokens = (operator.settled,) if operator.settled else ()
         if self.records is None:
             how = asked(attempt, None)
         else:
@@ -124,6 +126,8 @@ class TaskRun:
             marked = None if record is None else self.calls(marked_try, attempt)
             how = asked(attempt, record, marked_try=marked, rerun_on_clear=operator.rerun_on_clear)
             how = self.records.check_key(record, key, how)
+            token = None if record is None else self.calls(settled_token, attempt)
+            tokens = tokens if token is None else (*tokens, token)
         return OwnedRequest(
             workflow=workflow,
             variables=operator.variables,
@@ -132,7 +136,7 @@ class TaskRun:
             how=how,
             shared_key=given,
             since=None if given else attempt.first_instant,
-            settled=operator.settled or None,
+            settled=tokens,
             rerun_failed=operator.rerun_failed,
             on_changed=operator.on_changed,
             fingerprint_ignores=operator.fingerprint_ignores,
@@ -183,15 +187,14 @@ class TaskRun:
         """What waits for an instance, as ``attend`` needs it."""
 
         def waiting(instance_id: str) -> Procedure[RunResult]:
-            return self.http.waiting_for(
-                instance_id,
+            arguments = WaitArguments(
                 deadline=limit.deadline,
                 poll_interval=self.operator.poll_interval,
-                on_stage=None if told_already else self._log_stage,
                 fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
             )
+            return self.http.waiting_for(instance_id, arguments, None if told_already else self._log_stage)
 
         return waiting
 
@@ -365,7 +368,8 @@ class TaskRun:
 
         def waiting(instance_id: str) -> Procedure[RunResult]:
             try:
-                return (yield from self.http.waiting_for(instance_id, deadline=time.time(), row_grace=ROW_PATIENCE))
+                at_once = WaitArguments(deadline=time.time(), row_grace=ROW_PATIENCE)
+                return (yield from self.http.waiting_for(instance_id, at_once))
             except WaitTimeoutError as error:
                 reason = str(said.get("message") or "")
                 about = _about(instance_id, error.instance, error.moved)

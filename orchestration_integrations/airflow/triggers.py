@@ -23,14 +23,14 @@ from ..api.errors import (
     is_passing,
 )
 from ..api.models import Instance, StageEvent
-from ..procedures.limits import READ_BUDGET
+from ..procedures.limits import CANCEL_SECONDS, READ_BUDGET
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
 from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, sight_of_task
 from .ended_runs import EndedRuns
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 
-KILL_SECONDS = 15.0
+KILL_SECONDS = CANCEL_SECONDS
 """Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
 
 logger = logging.getLogger("orchestration_integrations.airflow")

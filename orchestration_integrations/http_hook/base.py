@@ -19,7 +19,7 @@ from ..api.errors import (
 from ..api.models import RunResult, StageEvent
 from ..clock import SYSTEM_CLOCK, Clock
 from ..procedures.effects import Procedure
-from ..procedures.limits import READ_BUDGET
+from ..procedures.wait_arguments import WaitArguments
 from ..settings import Settings
 from .deadline import Deadline
 from .exchange import Exchange
@@ -44,6 +44,7 @@ class _NotGiven:
 
 
 NOT_GIVEN: Final[Any] = _NotGiven()
+WAITS_FOR_EVER: Final = WaitArguments()
 
 
 def settings_of(settings: Settings | None, given: dict[str, Any]) -> Settings:
@@ -196,23 +197,14 @@ class HookBase:
     def waiting_for(
         self,
         instance_id: str,
-        *,
-        timeout: float | None = None,
-        poll_interval: float = 5.0,
+        arguments: WaitArguments = WAITS_FOR_EVER,
         on_stage: Callable[[StageEvent], object] | None = None,
-        fail_after_attempts: int | None = None,
-        deadline: float | None = None,
-        row_grace: float | None = None,
-        read_budget: float = READ_BUDGET,
     ) -> Procedure[RunResult]:
-        """The wait for an instance as a procedure, to be performed within another one. Arguments as for ``wait``."""
-        return self.plans.waiting_for(
-            instance_id,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_stage=on_stage,
-            fail_after_attempts=fail_after_attempts,
-            deadline=deadline,
-            row_grace=row_grace,
-            read_budget=read_budget,
-        )
+        """The wait for an instance as a procedure, to be performed within another one.
+
+        Args:
+            instance_id: whom to wait for.
+            arguments: how; default: without a limit.
+            on_stage: as for ``wait``.
+        """
+        return self.plans.waiting_for(instance_id, arguments, on_stage)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from ..api.errors import OrchestrationError, summary
-from ..ownership.owned_run import CANCEL_SECONDS, OwnedRun
+from ..ownership.owned_run import OwnedRun
+from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wording import cancel_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver

@@ -21,6 +21,7 @@ from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
 from ..procedures.limits import READ_BUDGET
 from ..procedures.variables import KEY_VARIABLE
+from ..procedures.wait_arguments import WaitArguments, check_on_timeout
 from .callbacks import owner_of
 
 if TYPE_CHECKING:
@@ -113,17 +114,18 @@ def once_of(
     """The checked arguments of ``run_once``, as what performs it needs them."""
     if checkpoints:
         raise ValidationError("checkpoints: this version does not insert checkpoints yet", path="checkpoints")
-    if on_timeout not in ("cancel", "leave"):
-        raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+    check_on_timeout(on_timeout)
     if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
     if any(inspect.iscoroutinefunction(getattr(store, name)) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(
             "store must have plain methods, not asynchronous ones; they are called in threads", path="store"
         )
-    deadline = None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout")
-    plans.waiting(
-        "unknown", poll_interval=poll_interval, fail_after_attempts=fail_after_attempts, read_budget=read_budget
+    arguments = WaitArguments(
+        deadline=None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout"),
+        poll_interval=poll_interval,
+        fail_after_attempts=fail_after_attempts,
+        read_budget=read_budget,
     )
     wanted = OwnedRequest(
         workflow=workflow,
@@ -134,7 +136,7 @@ def once_of(
         shared_key=not first_attempt,
         may_say_first=True,
         since=since,
-        settled=settled,
+        settled=() if settled is None else (settled,),
         rerun_failed=rerun_failed,
         on_changed=on_changed,
         fingerprint_ignores=tuple(fingerprint_ignores)
@@ -150,14 +152,7 @@ def once_of(
 
     def waiting_for(instance_id: str) -> Procedure[RunResult]:
         listener = None if on_stage is None else _noting(on_stage, once)
-        return plans.waiting_for(
-            instance_id,
-            poll_interval=poll_interval,
-            on_stage=listener,
-            fail_after_attempts=fail_after_attempts,
-            deadline=deadline,
-            read_budget=read_budget,
-        )
+        return plans.waiting_for(instance_id, arguments, listener)
 
     once = Once(
         run=plans.owning(

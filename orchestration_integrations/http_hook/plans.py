@@ -31,10 +31,10 @@ from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, events, waiting
 from ..procedures.effects import Do, Procedure, insist
-from ..procedures.limits import READ_BUDGET
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
 from ..procedures.unreleased import unreleased
+from ..procedures.wait_arguments import WaitArguments
 from ..settings import Settings
 from .callbacks import owner_of
 from .once import Once, once_of
@@ -214,26 +214,33 @@ class Plans:
     def waiting_for(
         self,
         instance_id: str,
-        *,
-        timeout: float | None = None,
-        poll_interval: float = 5.0,
+        arguments: WaitArguments,
         on_stage: Callable[[StageEvent], object] | None = None,
-        fail_after_attempts: int | None = None,
-        deadline: float | None = None,
-        row_grace: float | None = None,
-        read_budget: float = READ_BUDGET,
     ) -> Procedure[RunResult]:
-        """Wait for an instance. Arguments as for the hook's ``wait``."""
-        state = self.waiting(
+        """Wait for an instance. Sends nothing until it is performed.
+
+        Args:
+            instance_id: whom to wait for.
+            arguments: how.
+            on_stage: as for the hook's ``wait``.
+        """
+        calls.get_instance(instance_id)  # refuses a bad id
+        row_grace = arguments.row_grace
+        if row_grace is None:
+            row_grace = self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE)
+        state = waiting.Waiting(
             instance_id,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            detail=on_stage is not None or fail_after_attempts is not None,
-            fail_after_attempts=fail_after_attempts,
-            deadline=deadline,
+            deadline=arguments.ends_at(self.clock.time()),
+            poll_interval=arguments.poll_interval,
+            detail=on_stage is not None or arguments.fail_after_attempts is not None,
+            fail_after_attempts=arguments.fail_after_attempts,
             row_grace=row_grace,
-            read_budget=read_budget,
+            read_budget=arguments.read_budget,
         )
+        return self._wait(state, on_stage)
+
+    def _wait(self, state: waiting.Waiting, on_stage: Callable[[StageEvent], object] | None) -> Procedure[RunResult]:
+        instance_id = state.instance_id
         outcome = "error"
         try:
             result = yield from waiting.wait(state, self.versions, self.clock, on_stage)
@@ -246,47 +253,6 @@ class Plans:
             telemetry.count("waits", outcome=outcome)
         _warn_of_repeats(instance_id, result.moved)
         return result
-
-    def waiting(
-        self,
-        instance_id: str,
-        *,
-        timeout: float | None = None,
-        poll_interval: float = 5.0,
-        detail: bool = True,
-        fail_after_attempts: int | None = None,
-        deadline: float | None = None,
-        row_grace: float | None = None,
-        read_budget: float = READ_BUDGET,
-    ) -> waiting.Waiting:
-        """The state of a wait, checked, for whoever feeds it. Sends nothing. Arguments as for ``wait``."""
-        calls.get_instance(instance_id)  # refuses a bad id
-        if timeout is not None:
-            timeout = at_least_zero(timeout, "timeout")
-            if deadline is not None:
-                raise ValidationError("timeout: give either timeout or deadline", path="timeout")
-            deadline = self.clock.time() + timeout
-        if deadline is not None:
-            deadline = at_least_zero(deadline, "deadline")
-        if row_grace is not None:
-            row_grace = at_least_zero(row_grace, "row_grace")
-        if at_least_zero(poll_interval, "poll_interval") == 0:
-            raise ValidationError("poll_interval must be above 0 seconds", path="poll_interval")
-        if fail_after_attempts is not None and (
-            not isinstance(fail_after_attempts, int) or isinstance(fail_after_attempts, bool) or fail_after_attempts < 1
-        ):
-            raise ValidationError("fail_after_attempts must be a whole number from 1", path="fail_after_attempts")
-        if row_grace is None:
-            row_grace = self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE)
-        return waiting.Waiting(
-            instance_id,
-            deadline=deadline,
-            poll_interval=poll_interval,
-            detail=detail,
-            fail_after_attempts=fail_after_attempts,
-            row_grace=row_grace,
-            read_budget=at_least_zero(read_budget, "read_budget"),
-        )
 
     def send_event_when_ready(
         self,

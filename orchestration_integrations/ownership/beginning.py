@@ -32,6 +32,7 @@ from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
 from ..procedures.gate import has_gate, parsed_text
 from ..procedures.gated_start import GatedStart
+from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from ..procedures.unbound_variables import check_placeholders, check_unused
@@ -48,7 +49,7 @@ from .same_server import check_server
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = CANCEL_SECONDS
 """Seconds that a run gets to end after the cancel that a new run asks for."""
 
 
@@ -85,7 +86,7 @@ class Beginning:
         keeper = self._keeper
         record = yield from keeper.load()
         how, token = keeper.how(), keeper.has_token()
-        if self._request.settled is not None and not token:
+        if self._request.settled and not token:
             logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
         starting = self._starting = self._steps(record, how)
         self._gated_start, self._ungated_start = GatedStart(starting), UngatedStart(starting)

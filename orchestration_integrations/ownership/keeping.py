@@ -119,8 +119,7 @@ class Keeper:
         """Whether the caller has settled what became of the run on record."""
         if self.record is not None and self.record.settled:
             return True
-        given = self.request.settled
-        return given is not None and given == self.token()
+        return self.token() in self.request.settled
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""

@@ -35,6 +35,7 @@ from ..api.models import CancelOutcome, Instance, RunResult
 from ..procedures.cancel import cancel
 from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.holding import Hold
+from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.wording import cancel_text
 from .beginning import Beginning
@@ -47,8 +48,6 @@ logger = logging.getLogger("orchestration_integrations.ownership")
 
 OWNER_SECONDS = 30.0
 """Seconds for which an owner that cannot be asked is asked again before a release is given up."""
-CANCEL_SECONDS = 15.0
-"""Seconds that a cancel gets, unless the caller says otherwise."""
 UNWANTED_SECONDS = 5.0
 """Seconds for cancelling a run that was found unwanted at its gate, where it moves nothing."""
 

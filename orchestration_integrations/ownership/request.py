@@ -31,7 +31,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         shared_key: other callers may use the key too, so that even a first start looks for it where the workflow has a
             gate.
         since: the key was not used before; None where that is not known.
-        settled: the token of an AmbiguousRunError: that fate is settled.
+        settled: tokens of AmbiguousRunErrors: the user knows what became of the runs that these stand for.
         rerun_failed: a bad end that an earlier attempt was told leads to a new run.
         on_changed: ``refuse`` other content under the key, or ``adopt`` the run that has it.
         fingerprint_ignores: names of variables that may differ.
@@ -55,7 +55,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     how: How | None = None
     shared_key: bool = False
     since: datetime | None = None
-    settled: str | None = None
+    settled: Sequence[str] = ()
     rerun_failed: bool = False
     on_changed: Literal["refuse", "adopt"] = "refuse"
     fingerprint_ignores: Sequence[str] = ()
@@ -103,7 +103,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
             raise ValidationError(
                 "fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores"
             )
-        if self.settled is not None and (not isinstance(self.settled, str) or not self.settled):
+        if isinstance(self.settled, str) or not all(isinstance(one, str) and one for one in self.settled):
             raise ValidationError("settled must be the token that an AmbiguousRunError printed", path="settled")
 
 

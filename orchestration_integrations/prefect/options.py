@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hi
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ..api.errors import ValidationError
 from ..procedures.limits import READ_BUDGET
 from ..procedures.variables import KEY_VARIABLE
+from ..procedures.wait_arguments import WaitArguments, check_on_timeout
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,14 +113,22 @@ def wait_options(given: Mapping[str, Any]) -> WaitOptions:
 
     Raises:
         TypeError: one is unknown.
-        ValidationError: ``on_timeout`` is neither of its values.
+        ValidationError: one is wrong; ``path`` names it.
     """
     options = cast("WaitOptions", _completed(WaitOptions, given))
-    if options["on_timeout"] not in ("cancel", "leave"):
-        raise ValidationError(
-            f"on_timeout must be 'cancel' or 'leave', not {options['on_timeout']!r}", path="on_timeout"
-        )
+    check_on_timeout(options["on_timeout"])
+    wait_arguments(options)
     return options
+
+
+def wait_arguments(options: WaitOptions) -> WaitArguments:
+    """What the hook's wait is told."""
+    return WaitArguments(
+        timeout=options["timeout"],
+        poll_interval=options["poll_interval"],
+        fail_after_attempts=options["fail_after_attempts"],
+        read_budget=options["read_budget"],
+    )
 
 
 def takes(kind: Any) -> Callable[[F], F]:

@@ -139,7 +139,7 @@ class Start:
             run_key=self.key,
             key_variable=wishes["key_variable"],
             shared_key=users_key is not None,
-            settled=wishes["settled"],
+            settled=() if wishes["settled"] is None else (wishes["settled"],),
             rerun_failed=wishes["rerun_failed"],
             on_changed=wishes["on_changed"],
             fingerprint_ignores=wishes["fingerprint_ignores"],

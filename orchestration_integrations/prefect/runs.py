@@ -22,7 +22,7 @@ from .artifacts import Progress
 from .cancelling import Target, acancel_instances_now, cancel_instances_now
 from .credentials import FACE
 from .errors import FlowRunCancelledError, RunRolledBackError
-from .options import WaitOptions
+from .options import WaitOptions, wait_arguments
 from .owner import Owner, WatchingClock
 from .owning import Hook, RunRequest, Start, attending, record_of
 from .place import Place, here, run_logger
@@ -54,12 +54,6 @@ def run_key_of(given: object) -> str | None:
     """The run key in what ``run_workflow`` returned; None where only an id is known."""
     key = given.get("run_key") if isinstance(given, Mapping) else None
     return key if isinstance(key, str) and key else None
-
-
-def _waiting_arguments(options: WaitOptions) -> dict[str, Any]:
-    """For the hook's ``waiting_for``."""
-    names = ("timeout", "poll_interval", "fail_after_attempts", "read_budget")
-    return {name: value for name, value in options.items() if name in names}
 
 
 def _must_cancel(error: BaseException, *, waiting: bool) -> bool:
@@ -153,7 +147,7 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
             at_wait.append(True)
 
             def waiting(instance_id: str) -> Any:
-                return hook.waiting_for(instance_id, on_stage=progress.stage, **_waiting_arguments(options))
+                return hook.waiting_for(instance_id, wait_arguments(options), progress.stage)
 
             try:
                 result = hook.perform(run.attend(instance.id, waiting, on_timeout=options["on_timeout"]))
@@ -189,7 +183,7 @@ async def _attended(
         await asyncio.to_thread(progress.stage, event)
 
     def waiting(one: str) -> Any:
-        return hook.waiting_for(one, on_stage=stage, **_waiting_arguments(options))
+        return hook.waiting_for(one, wait_arguments(options), stage)
 
     try:
         result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
@@ -220,7 +214,7 @@ def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key
                 hook.perform(run.load())
 
             def waiting(one: str) -> Any:
-                return hook.waiting_for(one, on_stage=progress.stage, **_waiting_arguments(options))
+                return hook.waiting_for(one, wait_arguments(options), progress.stage)
 
             try:
                 result = hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))

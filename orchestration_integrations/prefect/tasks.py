@@ -18,6 +18,7 @@ from ..api.errors import EventNotDeliveredError
 from ..api.models import CancelOutcome, Instance
 from ..definition_files import read_definition
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wording import cancel_summary, cancel_text
 from .credentials import FACE, Credentials, OrchestrationCredentials, settings_of
 from .events import EventRecord
@@ -208,7 +209,10 @@ async def wait_for_instance_async(
 
 @credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 def cancel_instance(
-    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    *,
+    timeout: float = CANCEL_SECONDS,
 ) -> dict[str, Any]:
     """Cancel an instance and say what is true then. Harmless to repeat.
 
@@ -234,7 +238,10 @@ def cancel_instance(
 
 @credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
 async def cancel_instance_async(
-    credentials: OrchestrationCredentials | str, instance_id: str | Mapping[str, Any], *, timeout: float = 15.0
+    credentials: OrchestrationCredentials | str,
+    instance_id: str | Mapping[str, Any],
+    *,
+    timeout: float = CANCEL_SECONDS,
 ) -> dict[str, Any]:
     """As ``cancel_instance``, for asyncio."""
     found = instance_id_of(instance_id)

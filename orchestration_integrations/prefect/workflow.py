@@ -11,6 +11,7 @@ from pydantic import Field
 from ..api.errors import ConfigurationError
 from ..api.models import CancelOutcome
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..procedures.limits import CANCEL_SECONDS
 from ..settings import Settings
 from .credentials import FACE, OrchestrationCredentials, settings_of, stored_name
 from .options import DEFAULTS, WaitOptions, option_field, start_options, wait_options
@@ -112,13 +113,13 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
                 self._result = described(await hook.wait(self.instance_id, timeout=0))
         return self._result
 
-    def cancel(self, *, timeout: float = 15.0) -> CancelOutcome:
+    def cancel(self, *, timeout: float = CANCEL_SECONDS) -> CancelOutcome:
         """Cancel the run and say what is true then; ``not_confirmed`` after ``timeout`` seconds (default 15)."""
         known = stop_arguments(self.instance_id, self.run_key)
         with OrchestrationHttpHook(self.settings(), face=FACE) as hook:
             return hook.cancel(self.instance_id, timeout=timeout, **known)
 
-    async def acancel(self, *, timeout: float = 15.0) -> CancelOutcome:
+    async def acancel(self, *, timeout: float = CANCEL_SECONDS) -> CancelOutcome:
         """As ``cancel``, for asyncio."""
         known = await asyncio.to_thread(stop_arguments, self.instance_id, self.run_key)
         async with AsyncOrchestrationHttpHook(await asyncio.to_thread(self.settings), face=FACE) as hook:

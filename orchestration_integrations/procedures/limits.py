@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+CANCEL_SECONDS = 15.0
+"""For so long a cancel goes on until it is seen, unless its caller says otherwise."""
 ROW_GRACE = 10.0
 """For so long an id that was never seen may be unknown to the server: rows can be late."""
 ROW_PATIENCE = 3600.0

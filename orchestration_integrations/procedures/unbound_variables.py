@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from ..api.calls import get_workflow
 from ..api.definitions import has_crowded_string, placeholders, unused_variables
@@ -50,11 +51,14 @@ def check_placeholders(
         ValidationError: naming the variable, or the string.
     """
     if not allow_unbound:
-        for path, name in placeholders(own_stages(workflow.stages)):
+        stages = own_stages(workflow.stages)
+        for path, name in placeholders(stages):
             if name not in texts:
+                meant = get_close_matches(name, unused_variables(stages, texts), n=1)
+                hint = f"; is {meant[0]!r} meant, which is given and which no placeholder asks for?" if meant else ""
                 raise ValidationError(
                     f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
-                    "would fill in nothing or a default; give it, or allow_unbound=True",
+                    f"would fill in nothing or a default; give it, or allow_unbound=True{hint}",
                     path=f"variables.{name}",
                 )
     crowded = has_crowded_string(own_stages(workflow.stages))

@@ -26,6 +26,10 @@ FAILS = {"send": {**SEND["send"], "destination": {"account": {"id": "${to}!!bad 
 SHORT = {"name": "short", "stages": [SEND]}
 LONG = {"name": "long", "stages": [SEND, {"delay": {"duration": "1h"}}, SEND]}
 WAITS = {"name": "waits", "stages": [SEND, {"wait_event": {"event": "approve"}}, SEND]}
+CARRIES = {
+    "name": "carries",
+    "stages": [{"send": {**SEND["send"], "metadata": {"key": "${runKey}"}}}, {"delay": {"duration": "3s"}}],
+}
 UNFUNDED = {"name": "unfunded", "stages": [{"send": {**SEND["send"], "source": {"account": {"id": "empty"}}}}]}
 BROKEN = {"name": "broken", "stages": [SEND, FAILS]}
 TO = {"to": "merchants:1"}

@@ -24,7 +24,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.airflow import limits, record_care
-from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, Task, define, first_event, rebuilt
+from tests.airflow.harness import BROKEN, CARRIES, LONG, SHORT, WAITS, Task, define, first_event, rebuilt
 from tests.airflow.test_reattach import STORES, dies, rounds  # noqa: F401  (a fixture)
 from tests.airflow.test_run_operator import deferred
 
@@ -120,6 +120,52 @@ def test_the_parameter_settles_one_fate(server: Any) -> None:
     with pytest.raises(AmbiguousRunError):
         task.attempt(settled=caught.value.token)
     assert server.record().requests["run_workflow"] == 2
+
+
+@STORES
+@pytest.mark.parametrize("how", ["parameter", "Variable"])
+def test_a_token_does_nothing_once_the_fate_is_known(server: Any, airflow_says: Any, durable: bool, how: str) -> None:
+    """The next try finds the run after all, and the one after that must not pay a second time."""
+    task = Task(workflow_id=define(server, CARRIES, gate=False), durable=durable, start_timeout=1.5, on_timeout="leave")
+    server.fault("run_workflow", "cut_after", 1)
+    server.fault("get_instance_history", "status", -1, code=503)
+    with pytest.raises(AmbiguousRunError) as caught:
+        task.attempt()
+    server.clear_faults()
+    token = caught.value.token or ""
+    given = {"settled": token} if how == "parameter" else {}
+    if how == "Variable":
+        record_care.settle_run("dag", "run", "pay", token)
+    with pytest.raises(WaitTimeoutError, match="left running"):
+        task.attempt(timeout=0.5, **given)
+    for _ in range(2):
+        assert task.attempt(**given)["state"] == "succeeded"
+    assert len(server.record().started) == 1
+    assert server.balance("merchants:1", "EUR/2") == 100
+
+
+WRONG_OPTIONS = [
+    ({"timeout": -1}, "timeout"),
+    ({"start_timeout": -1}, "start_timeout"),
+    ({"poll_interval": 0}, "poll_interval"),
+    ({"read_budget": -1}, "read_budget"),
+    ({"fail_after_attempts": 0}, "fail_after_attempts"),
+    ({"on_timeout": "stop"}, "on_timeout"),
+    ({"on_changed": "ignore"}, "on_changed"),
+    ({"fingerprint_ignores": "at"}, "fingerprint_ignores"),
+]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(("changes", "path"), WRONG_OPTIONS)
+def test_a_wrong_option_is_refused_before_anything_is_sent(
+    server: Any, deferrable: bool, changes: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Task(definition=SHORT, deferrable=deferrable, **changes).attempt()
+    assert caught.value.path == path
+    assert isinstance(caught.value, AirflowFailException)
+    assert server.record().started == []
 
 
 @STORES

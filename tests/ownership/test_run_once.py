@@ -578,6 +578,9 @@ def test_a_cancel_from_outside_is_put_on_record(kind, store):
         ({"variables": {"amount": 1.5}}, "variables.amount"),
         ({"workflow": ""}, "workflow"),
         ({"key_variable": "runGate"}, "key_variable"),
+        ({"start_timeout": -1}, "start_timeout"),
+        ({"fail_after_attempts": 0}, "fail_after_attempts"),
+        ({"read_budget": -1}, "read_budget"),
         ({"checkpoints": True}, "checkpoints"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from prefect import flow
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
@@ -20,6 +21,7 @@ import orchestration_integrations.prefect as face
 from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     ConfigurationError,
+    OrchestrationError,
     OrchestrationHttpHook,
     Settings,
     ValidationError,
@@ -29,7 +31,7 @@ from orchestration_integrations.prefect import OrchestrationCredentials, Orchest
 from orchestration_integrations.prefect.options import DEFAULTS
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import abortable, endless, releases, short
+from .conftest import abortable, defined, endless, releases, short
 
 SECRET = "planted-secret-4711"
 
@@ -323,6 +325,45 @@ def test_each_option_is_the_same_everywhere() -> None:
     for function in (face.run_workflow.fn, face.wait_for_instance.fn, face.run_workflow_and_wait.fn):
         for name in inspect.signature(function).parameters:
             assert f"        {name}: " in (function.__doc__ or ""), name
+
+
+@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.parametrize("way", ["task", "async task", "with", "block"])
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"timeout": -1}, "timeout"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"read_budget": -1}, "read_budget"),
+        ({"fail_after_attempts": 0}, "fail_after_attempts"),
+        ({"on_timeout": "stop"}, "on_timeout"),
+        ({"on_changed": "ignore"}, "on_changed"),
+        ({"fingerprint_ignores": "at"}, "fingerprint_ignores"),
+        ({"settled": ""}, "settled"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_sent(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, way: str, changes: dict[str, Any], path: str
+) -> None:
+    workflow_id = defined(server, short())
+
+    @flow
+    def one() -> None:
+        if way == "task":
+            face.run_workflow_and_wait(credentials, workflow_id, {}, **changes)
+        elif way == "async task":
+            asyncio.run(face.run_workflow_and_wait_async(credentials, workflow_id, {}, **changes))
+        elif way == "with":
+            with face.workflow_instance(credentials, workflow_id, {}, **changes):
+                pass
+        else:
+            block = OrchestrationWorkflow(credentials=credentials, workflow_id=workflow_id, **changes)
+            block.trigger().wait_for_completion()
+
+    with pytest.raises((OrchestrationError, ValueError, TypeError)) as caught:  # Prefect checks types first
+        one()
+    assert path in str(caught.value)
+    assert server.record().started == []
 
 
 @pytest.mark.parametrize("name", ["run_workflow", "wait_for_instance", "run_workflow_and_wait"])

@@ -47,6 +47,7 @@ from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.ownership.resolve import Question, Shows, Verdict
 from orchestration_integrations.procedures.gate import OPENING, parsed_event
 from orchestration_integrations.procedures.holding import Hold
+from orchestration_integrations.procedures.wait_arguments import WaitArguments
 from orchestration_integrations.run_store import MemoryRunStore
 from orchestration_integrations.server import Core, VirtualClock
 from orchestration_integrations.server.exchange import Request
@@ -508,7 +509,7 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
     timeout = BUDGET * 2 if history.plan.is_quiet() else rng.choice([2.0, 30.0, 120.0])
 
     def waiting(instance_id: str) -> Any:
-        return hook.waiting_for(instance_id, timeout=timeout, poll_interval=rng.choice([0.5, 5.0]))
+        return hook.waiting_for(instance_id, WaitArguments(timeout=timeout, poll_interval=rng.choice([0.5, 5.0])))
 
     on_timeout = rng.choice(["cancel", "leave"])
     try:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import telemetry
 from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
-from ...procedures.limits import READ_BUDGET
+from ...procedures.limits import CANCEL_SECONDS, READ_BUDGET
 from ...procedures.variables import KEY_VARIABLE
+from ...procedures.wait_arguments import WaitArguments
 from ...settings import Settings
 from ..base import NOT_GIVEN
 from .operations import Operations
@@ -205,13 +206,15 @@ class OrchestrationHttpHook(Operations):
             return self.perform(
                 self.waiting_for(
                     instance_id,
-                    timeout=timeout,
-                    poll_interval=poll_interval,
-                    on_stage=on_stage,
-                    fail_after_attempts=fail_after_attempts,
-                    deadline=deadline,
-                    row_grace=row_grace,
-                    read_budget=read_budget,
+                    WaitArguments(
+                        timeout=timeout,
+                        deadline=deadline,
+                        poll_interval=poll_interval,
+                        fail_after_attempts=fail_after_attempts,
+                        row_grace=row_grace,
+                        read_budget=read_budget,
+                    ),
+                    on_stage,
                 )
             )
 
@@ -375,7 +378,12 @@ class OrchestrationHttpHook(Operations):
             return self.perform(self.plans.send_event_when_ready(instance_id, name, stage, timeout, before_send))
 
     def cancel(
-        self, instance_id: str, *, timeout: float = 15.0, store: RunStore | None = None, run_key: str | None = None
+        self,
+        instance_id: str,
+        *,
+        timeout: float = CANCEL_SECONDS,
+        store: RunStore | None = None,
+        run_key: str | None = None,
     ) -> CancelOutcome:
         """Abort an instance and read it until it has ended: operations CancelEvent, GetInstance, and both histories.
         Harmless to repeat.
