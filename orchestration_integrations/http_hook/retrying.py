@@ -56,34 +56,42 @@ def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Calla
         before_sleep: told the length of each pause, in seconds.
     """
 
-    left: BaseException | None = None
+    left: OrchestrationError | None = None
 
     def failure(state: tenacity.RetryCallState) -> BaseException | None:
         return state.outcome.exception() if state.outcome else None
 
-    def again(state: tenacity.RetryCallState) -> bool:
+    def is_ours(state: tenacity.RetryCallState) -> bool:
         nonlocal left
         error = failure(state)
-        if isinstance(error, OrchestrationError) and may_have_left(error):
+        if not isinstance(error, OrchestrationError):
+            return False  # a result, or an interrupt
+        if may_have_left(error):
             left = error
-        return error is not None and may_repeat(retry, error, state.attempt_number)
+        return True
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = failure(state)
         return pause_before(state.attempt_number, error) if error is not None else 0.0
 
     def stop(state: tenacity.RetryCallState) -> bool:
+        error = failure(state)
+        if error is None or not may_repeat(retry, error, state.attempt_number):
+            return True
         return clock.monotonic() + state.upcoming_sleep >= deadline
 
     def told(state: tenacity.RetryCallState) -> None:
         before_sleep(state.upcoming_sleep)
 
     def given_up(state: tenacity.RetryCallState) -> Any:
-        # A last try that was out of time before it left must not say that nothing was sent.
-        raise cast("BaseException", left or failure(state))
+        # A last try that never left must not say that nothing was sent.
+        last = cast("BaseException", failure(state))
+        if left is None or left is last:
+            raise last
+        raise left from last
 
     return {
-        "retry": again,
+        "retry": is_ours,
         "wait": wait,
         "stop": stop,
         "before_sleep": told,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     KeyReusedError,
@@ -21,15 +20,12 @@ from ..api.errors import (
     UnreadableRecordError,
     ValidationError,
     is_ambiguous,
-    is_gateways_404,
-    is_inconclusive,
     summary,
 )
-from ..api.models import Instance, Workflow
+from ..api.models import Instance
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN, content_of
-from ..procedures.define import ensure_workflow
-from ..procedures.effects import Now, Procedure, ask, ask_or_raise, insist
+from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.gate import has_gate, parsed_text
 from ..procedures.gated_start import GatedStart
 from ..procedures.limits import CANCEL_SECONDS
@@ -39,11 +35,12 @@ from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
 from ..procedures.wording import cancel_text
+from .asked_workflow import AskedWorkflow
 from .comparing import Comparing
 from .keeping import Keeper
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
-from .refusals import held, payment_unknown, several, wrong_server
+from .refusals import held, payment_unknown, several, ungated_submit, wrong_server
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -100,13 +97,12 @@ class Beginning:
             starting.fresh, starting.submit_may_exist, self._proven = True, False, True
         else:
             self._proven = record.state == "intended" and keeper.vouches() and not record.doubt
-        yield from check_server(keeper, starting, how, token, self._gated, self._versions, self._now)
+        yield from check_server(keeper, starting, how, token, self._run_is_gated(), self._versions, self._now)
         observer = self._observer = Observer(
             starting,
             self._gated_start,
             self._ungated_start,
             self._comparing.workflow,
-            self._gated,
             self._comparing.content,
             self._request.key_variable,
             self._versions,
@@ -123,6 +119,13 @@ class Beginning:
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
+
+    def _run_is_gated(self) -> bool:
+        """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""
+        record = self._keeper.record
+        if record is None or record.content == UNKNOWN:
+            return self._gated
+        return bool(record.gate)
 
     def _how_without_record(self, how: How) -> How:
         """A look costs little where there is a gate; where there is none, a store that vouches has the only word."""
@@ -152,8 +155,10 @@ class Beginning:
         """Read or ensure the workflow, digest the content, check what is to be sent."""
         request, starting = self._request, self._starting
         chosen = record.instance_id if record is not None else None
-        workflow = yield from self._workflow_asked_for(record, chosen)
+        asked = AskedWorkflow(request, self._keeper, starting, self._versions, self._now)
+        workflow = yield from asked.read(record, chosen)
         if workflow is None:
+            self._read_none(record)
             return
         self._comparing.workflow, starting.workflow_id = workflow, workflow.id
         self._comparing.content = content_of(
@@ -183,36 +188,16 @@ class Beginning:
                 path="store",
             )
 
-    def _workflow_asked_for(self, record: RunRecord | None, chosen: str | None) -> Procedure[Workflow | None]:
-        """The workflow; None where it was deleted meanwhile on a server that then hides it, and its run is known."""
-        request, starting = self._request, self._starting
-        earlier = "an earlier attempt may have started it, and "
-        try:
-            if isinstance(request.workflow, str):
-                call = get_workflow(request.workflow, self._versions.plain)
-                return (yield from insist(call, self._now, starting.until))
-            ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
-        except NotFoundError as error:
-            mine = record is not None and request.workflow in (record.workflow_id, "")
-            if record is not None and chosen is not None and (mine or self._keeper.store is None):
-                self._gated = bool(record.gate) or self._keeper.store is None
-                # The stages cannot be read any more; the variables are compared all the same.
-                self._comparing.content = content_of(
-                    request.run_key, (), request.texts, ignored=request.fingerprint_ignores
-                ).without_stages()
-                self._comparing.hidden = True
-                starting.workflow_id = record.workflow_id or starting.workflow_id
-                return None
-            if starting.fresh or not is_gateways_404(error):
-                raise
-            why = f"{earlier}a gateway answered for the server ({summary(error)})"
-            raise starting.ambiguous(why, (), error) from error
-        except OrchestrationError as error:
-            if (starting.fresh and chosen is None) or not is_inconclusive(error):
-                raise
-            why = f"{earlier}the workflow could not be read ({summary(error)})"
-            raise starting.ambiguous(why, (chosen,) if chosen else (), error) from error
-        return ensured.workflow
+    def _read_none(self, record: RunRecord | None) -> None:
+        """The server hides the workflow, whose run is known. The variables are compared all the same."""
+        request = self._request
+        self._gated = self._keeper.store is None or bool(record is not None and record.gate)
+        self._comparing.content = content_of(
+            request.run_key, (), request.texts, ignored=request.fingerprint_ignores
+        ).without_stages()
+        self._comparing.hidden = True
+        if record is not None and record.workflow_id:
+            self._starting.workflow_id = record.workflow_id
 
     # ---- what the table is asked -------------------------------------------------------------------
 
@@ -224,13 +209,18 @@ class Beginning:
         return Question(
             on_record="none" if record is None or unproven else record.state,
             how=how,
-            gated=self._gated,
+            gated=self._run_is_gated(),
             token=token,
             seen=record is not None and record.seen,
             held=record is not None and record.hold,
             good=record is not None and record.end == GOOD_END,
             rerun=self._request.rerun_failed and record is not None and record.told_by != self._request.attempt,
         )
+
+    def _submitted_elsewhere(self) -> bool:
+        """Whether what is on record was submitted to another workflow than the one that is asked for now."""
+        record = self._keeper.record
+        return record is not None and record.workflow_id not in ("", self._starting.workflow_id)
 
     def _observe(self, observer: Observer, question: Question, token: bool) -> Procedure[Seen]:
         record = self._keeper.record
@@ -241,14 +231,17 @@ class Beginning:
             number = record.round if record is not None else None
             return (yield from observer.look(number, proven=self._proven, at_once=self._submitted))
         if wanted == "proof":
+            if self._submitted_elsewhere():
+                return Seen("nothing")
             return (yield from observer.prove(once=token))
         if record is None or record.instance_id is None:
             raise UnreadableRecordError(
                 f"the record of key {self._request.run_key} says {question.on_record} and names no instance",
                 run_key=self._request.run_key,
             )
-        seen = yield from observer.read_chosen(record, record.instance_id, token)
-        nameless = self._gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
+        gated = self._run_is_gated()
+        seen = yield from observer.read_chosen(record, record.instance_id, token, gated)
+        nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
         # Where only the id is known, what it stands for is read from the run's own gate.
         unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
         if unread and self._keeper.store is not None:
@@ -300,9 +293,8 @@ class Beginning:
             return payment_unknown(starting, keeper.instance_id)
         if seen.shows in ("several", "many wait"):
             return several(starting, seen)
-        why = "an earlier attempt may have submitted it, and this definition has no gate"
-        if not self._observer.provable:
-            why += "; no stage carries the key, so nothing can be proved"
+        elsewhere = record.workflow_id if record is not None and self._submitted_elsewhere() else None
+        why = ungated_submit(self._observer.provable, elsewhere)
         if record is None:
             if self._request.may_say_first:
                 why += "; for a key that was never used, say first_attempt=True"
@@ -442,7 +434,7 @@ class Beginning:
             return None
         gate = record.gate or (seen.found[0].gate.text if seen.found else "")
         yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume, gate=gate))
-        if self._gated:
+        if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))
         if seen.instance is not None:
             yield from keeper.note_seen(seen.instance)

@@ -42,7 +42,6 @@ class Observer:
     Args:
         starting, gated_start, ungated_start: the steps of the start.
         workflow: what is to run; None where the server hides it.
-        gated: whether its runs wait at a gate.
         content: what is asked for.
         key_variable: carries the key.
     """
@@ -53,7 +52,6 @@ class Observer:
         gated_start: GatedStart,
         ungated_start: UngatedStart,
         workflow: Workflow | None,
-        gated: bool,
         content: Content,
         key_variable: str,
         versions: Versions,
@@ -63,7 +61,6 @@ class Observer:
         self._gated_start = gated_start
         self._ungated_start = ungated_start
         self._workflow = workflow
-        self._gated = gated
         self._content = content
         self._key_variable = key_variable
         self._versions = versions
@@ -125,8 +122,8 @@ class Observer:
                 return Seen("nothing", candidates=candidates)
             yield from pause(wait)
 
-    def read_chosen(self, record: RunRecord, chosen: str, token: bool) -> Procedure[Seen]:
-        """Row 9 to 20: what the server shows of the instance on record."""
+    def read_chosen(self, record: RunRecord, chosen: str, token: bool, gated: bool) -> Procedure[Seen]:
+        """Row 9 to 20: what the server shows of the instance on record, which waited at a gate or not."""
         call = get_instance(chosen, self._versions.plain)
         backoff = Backoff(self._now)
         began = self._now.monotonic()
@@ -144,7 +141,7 @@ class Observer:
                 wait = backoff.seconds(error)
             else:
                 if instance.terminated:
-                    return (yield from self._read_end(instance))
+                    return (yield from self._read_end(instance, gated))
                 if not instance.status and is_old(instance, self._now.server_time(), self._now.monotonic() - began):
                     asked_engine += yield from unknown_to_engine(instance.id, self._versions, self._starting.until)
                     if asked_engine >= 2:
@@ -174,20 +171,21 @@ class Observer:
                 return False
             yield from pause(wait)
 
-    def _read_end(self, instance: Instance) -> Procedure[Seen]:
-        state = instance.state
-        if state == "succeeded":
+    def _read_end(self, instance: Instance, gated: bool) -> Procedure[Seen]:
+        if instance.state == "succeeded":
             return Seen("ended well", instance=instance)
-        if self._gated and not shows_release(instance):
-            if (yield from self._nothing_launched(instance, behind=0)):
-                return Seen("ended before release", instance=instance)
-        elif state == "cancelled":
-            unmoved = yield from self._nothing_launched(instance, behind=0 if self._gated else -1)
-            if unmoved:
-                return Seen("cancelled unmoved", instance=instance)
-            settled = yield from self._all_settled(instance)
-            return Seen("cancelled moved" if settled else "cancelled amid payment", instance=instance)
-        return Seen("ended badly", instance=instance)
+        released = not gated or shows_release(instance)
+        if released and instance.state == "failed":
+            return Seen("ended badly", instance=instance)
+        unmoved = yield from self._nothing_launched(instance, behind=0 if gated else -1)
+        if not released and unmoved:
+            return Seen("ended before release", instance=instance)
+        if instance.state != "cancelled":
+            return Seen("ended badly", instance=instance)
+        if unmoved:
+            return Seen("cancelled unmoved", instance=instance)
+        settled = yield from self._all_settled(instance)
+        return Seen("cancelled moved" if settled else "cancelled amid payment", instance=instance)
 
     def _all_settled(self, instance: Instance) -> Procedure[bool]:
         """Whether the histories of a cancelled run could be read, and show no payment that was under way."""

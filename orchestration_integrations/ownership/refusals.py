@@ -30,6 +30,19 @@ def payment_unknown(starting: Starting, instance_id: str) -> AmbiguousRunError:
     )
 
 
+def ungated_submit(provable: bool, elsewhere: str | None) -> str:
+    """Why nobody knows whether a submit without a gate started a run.
+
+    Args:
+        provable: a stage carries the key, so that a run of it could be told from others.
+        elsewhere: the workflow that it went to, where another one is asked for now.
+    """
+    if elsewhere is not None:
+        return f"an earlier attempt may have submitted it to workflow {elsewhere}, without a gate"
+    why = "an earlier attempt may have submitted it, and this definition has no gate"
+    return why if provable else f"{why}; no stage carries the key, so nothing can be proved"
+
+
 def several(starting: Starting, seen: Seen) -> AmbiguousRunError:
     """More than one run of the key stands there."""
     found = [run.instance.id for run in seen.found]

@@ -15,12 +15,14 @@ import msgspec
 from ..api.calls import get_instance_history, get_stage_history
 from ..api.errors import OrchestrationError
 from ..api.instants import UNKNOWN_INSTANT
-from ..api.models import ActivityRun, Instance, Moved, StageRun, StageStatus, Transaction
+from ..api.models import CANCELED, ActivityRun, Instance, Moved, StageRun, StageStatus, Transaction
 from .effects import Now, Procedure, do
 from .listing import Versions
 
 STILL = frozenset({"RunDelay", "RunWaitEvent"})
 """Stages that call nobody."""
+UPDATES = frozenset({"RunUpdate"})
+"""Stages that write metadata and pay nobody."""
 READS = frozenset({"GetAccount", "AddAccountMetadata", "GetPayment", "GetWallet", "ListWallets"})
 """Activities that move no money. Any other, also one never heard of, is taken to move some."""
 SUSPICIOUS = timedelta(seconds=10)
@@ -81,6 +83,8 @@ def read_moved(
         except OrchestrationError:
             complete = False
             continue
+        if not any(activity.name not in READS for activity in activities) and not _moved_nothing(stage):
+            complete = False  # its payment is not shown
         for activity in activities:
             if activity.name in READS:
                 continue
@@ -89,8 +93,8 @@ def read_moved(
             elif activity.error is None:
                 twice = may_be_repeated(activity, rows.get(number), number in retried)
                 transactions.extend(_transactions(number, activity, twice))
-    if len(stages) < completed(instance):
-        complete = False
+    if any(row.stage >= len(stages) and not _failed(row.terminated_at is not None, row.error) for row in rows.values()):
+        complete = False  # a row is there before its stage is launched; one that failed before that moved nothing
     if instance.terminated and in_flight:
         complete = False  # nobody hears any more how these ended
     # A row can be lost while the server's database is away; the engine still knows the stage.
@@ -98,6 +102,16 @@ def read_moved(
     done = max(completed(instance), ended)
     moved = Moved(stages_completed=done, transactions=tuple(transactions), complete=complete)
     return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages)
+
+
+def _moved_nothing(stage: StageRun) -> bool:
+    """Whether a stage of which no payment is shown is known to have made none: it failed before, or only reads."""
+    return stage.name in UPDATES or _failed(stage.terminated, stage.error)
+
+
+def _failed(ended: bool, error: str | None) -> bool:
+    """Whether a stage ended with an error of its own. A cancellation leaves open what was under way."""
+    return ended and error is not None and CANCELED not in error
 
 
 def may_be_repeated(activity: ActivityRun, row: StageStatus | None, was_retried: bool) -> bool:

@@ -117,8 +117,9 @@ class Starting:
         earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
         settle = f"; once you know how it ended, settled={self.token!r} allows a new run" if self.token else ""
+        of = f" of workflow {self.workflow_id}" if self.workflow_id else ""
         error = AmbiguousRunError(
-            f"{what or f'a run of workflow {self.workflow_id} with key {self.key} may exist'}: {why}{named}{settle}",
+            f"{what or f'a run{of} with key {self.key} may exist'}: {why}{named}{settle}",
             workflow_id=self.workflow_id,
             run_key=self.key,
             window=(earliest, datetime.fromtimestamp(max(self.now.time(), self.begun), timezone.utc)),

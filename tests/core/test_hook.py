@@ -19,6 +19,7 @@ from orchestration_integrations import (
     AuthenticationError,
     ConfigurationError,
     NotFoundError,
+    OrchestrationError,
     OrchestrationHttpHook,
     RateLimitedError,
     ServerError,
@@ -473,6 +474,25 @@ class Tokens:
 
 def credentials(server, **more):
     return Settings(base_url=server.url + "/api/orchestration", client_id="me", client_secret="geheim+/=", **more)
+
+
+def test_a_later_try_without_a_token_does_not_say_that_none_left(kind, clock):
+    """The first try left and was answered 503; then no token could be had any more."""
+    asked = []
+
+    def script(got):
+        if got.target.endswith("/token"):
+            asked.append(got)
+            good = {"access_token": "t", "token_type": "bearer", "expires_in": 1}
+            return respond(200, good if len(asked) == 1 else {"token_type": "bearer"})
+        return respond(503)
+
+    with ScriptedServer(script) as server:
+        with pytest.raises(OrchestrationError) as caught:
+            open_hook(kind, credentials(server, retry_budget=30), clock=clock).abort_instance("i")
+    assert not caught.value.before_send
+    assert "503" in str(caught.value)
+    assert caught.value.__cause__ is not None
 
 
 def test_fifty_calls_fetch_one_token(kind):
