@@ -149,4 +149,4 @@ __all__ = [
     "__version__",
 ]
 
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

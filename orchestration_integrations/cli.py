@@ -14,9 +14,12 @@ try:
 except ImportError:
     sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli]'")
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .ownership.record import RunRecord
     from .run_store import SqliteRunStore
+    from .settings import Settings
 
 app = typer.Typer(
     name="orchestration-integrations",
@@ -28,8 +31,18 @@ app = typer.Typer(
 _NEEDS = "needs an extra: pip install 'orchestration-integrations[cli,server]'"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _options() -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Run money flows on a Formance Orchestration server."""
 
 
@@ -82,10 +95,9 @@ def unreleased(
     """
     from .api.errors import OrchestrationError
     from .http_hook import OrchestrationHttpHook
-    from .settings import Settings
 
     try:
-        with OrchestrationHttpHook(Settings.from_env(base_url=url)) as hook:
+        with OrchestrationHttpHook(_settings(url)) as hook:
             rows = hook.list_unreleased(workflow_id)
     except OrchestrationError as error:
         _fail(str(error), 1)
@@ -93,6 +105,19 @@ def unreleased(
         _line(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
     if not rows:
         typer.echo("no run waits for its release", err=True)
+
+
+def _settings(url: str | None) -> Settings:
+    """The settings of the environment, with the address of the option ``--url`` where it is given."""
+    from .api.errors import ConfigurationError
+    from .settings import Settings
+
+    if url is None and not os.environ.get("ORCHESTRATION_URL", "").strip():
+        _fail("base_url: name the server by --url, or set ORCHESTRATION_URL", 1)
+    try:
+        return Settings.from_env(base_url=url)
+    except ConfigurationError as error:
+        _fail(f"{error} (from --url)" if url is not None and error.field == "base_url" else str(error), 1)
 
 
 runs = typer.Typer(help="The records that run_once keeps in a SQLite file.", no_args_is_help=True)

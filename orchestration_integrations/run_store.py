@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from .api.errors import ConfigurationError
-from .ownership.record import RunRecord, conflict, follows, settled
+from .ownership.record import RunRecord, conflict, follows, tombstone
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
@@ -121,7 +121,7 @@ class SqliteRunStore:
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round."""
         with self._writing() as connection:
-            _write(connection, settled(_read(connection, key), key))
+            _write(connection, tombstone(_read(connection, key), key))
 
     def records(self) -> Sequence[RunRecord]:
         """All records, the oldest first."""
@@ -178,7 +178,7 @@ class MemoryRunStore:
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round."""
         with self._lock:
-            self._records[key] = settled(self._records.get(key), key)
+            self._records[key] = tombstone(self._records.get(key), key)
 
     def records(self) -> Sequence[RunRecord]:
         """All records, the oldest first."""

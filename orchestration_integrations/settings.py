@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import force_setattr, replace
 
+from .api.closest import did_you_mean
 from .api.errors import ConfigurationError
 
 _ENVIRONMENT = {
@@ -38,6 +39,7 @@ _BOOLEANS = {
 }
 _SECRETS = ("token", "client_secret")
 _AUTHORITY = r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?"
+_SHOWN_AUTHORITY = r"([^:\[]*|\[[0-9a-fA-F:.]*\])(:[0-9]{0,6})?|[0-9a-fA-F]*(:[0-9a-fA-F.]*){2,}"
 _HOST_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 MASK = "**********"
 """What a secret field reads where a framework has masked it."""
@@ -122,7 +124,12 @@ class Settings(msgspec.Struct, frozen=True):
         fields.update(given)
         if "base_url" not in fields:
             raise ConfigurationError("base_url: give it, or set ORCHESTRATION_URL", field="base_url")
-        return cls.from_fields(fields)
+        try:
+            return cls.from_fields(fields)
+        except ConfigurationError as error:
+            if error.field in given or error.field not in fields:
+                raise
+            raise ConfigurationError(f"{error} (from {_ENVIRONMENT[error.field]})", field=error.field) from error
 
     @classmethod
     def from_fields(cls, given: Mapping[str, Any]) -> Settings:
@@ -133,7 +140,8 @@ class Settings(msgspec.Struct, frozen=True):
         """
         for name in given:
             if name not in cls.__struct_fields__:
-                raise ConfigurationError(f"{name}: unknown setting", field=str(name))
+                meant = did_you_mean(name, cls.__struct_fields__)
+                raise ConfigurationError(f"{name}: unknown setting{meant}", field=str(name))
         kept = {name: value for name, value in given.items() if value is not None and value != ""}
         if "base_url" not in kept:
             raise ConfigurationError("base_url: is missing", field="base_url")
@@ -176,7 +184,13 @@ def normalised_url(url: object, name: str) -> str:
     """
     if not isinstance(url, str) or not url.strip():
         raise ConfigurationError(f"{name}: must be a non-empty text", field=name)
-    text = url.strip()
+    try:
+        return _one_spelling(url.strip(), name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; given: {_shown_url(url.strip())}", field=name) from None
+
+
+def _one_spelling(text: str, name: str) -> str:
     if any(char.isspace() for char in text):
         raise ConfigurationError(f"{name}: contains white space", field=name)
     if not text.isprintable():
@@ -192,7 +206,7 @@ def normalised_url(url: object, name: str) -> str:
     if "\\" in rest:
         raise ConfigurationError(f"{name}: contains a backslash; separate its parts by /", field=name)
     authority, _, path = rest.partition("/")
-    host, port = _host_and_port(authority, name)
+    host, port = host_and_port(authority, name)
     scheme = scheme or ("http" if is_loopback(host) else "https")
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = f":{port}" if port is not None and port != {"http": 80, "https": 443}[scheme] else ""
@@ -204,7 +218,29 @@ def normalised_url(url: object, name: str) -> str:
     return f"{scheme}://{shown_host}{shown_port}" + "".join(f"/{segment}" for segment in segments)
 
 
-def _host_and_port(authority: str, name: str) -> tuple[str, int | None]:
+def _shown_url(text: str) -> str:
+    """A wrong address for a message, without what may be a password or a token in it."""
+    scheme, sep, rest = text.partition("://") if "://" in text else ("", "", text)
+    if not re.fullmatch(r"[a-z0-9+.-]*", scheme, re.ASCII | re.IGNORECASE):
+        scheme = "…"
+    *hidden, rest = re.split("@|%40", rest)
+    rest, *query = re.split(r"[?#]", rest, maxsplit=1)
+    authority, slash, path = rest.partition("/")
+    if not re.fullmatch(_SHOWN_AUTHORITY, authority, re.ASCII):
+        authority = authority.partition(":")[0] + ":…"
+    return _shown(scheme + sep + "…@" * bool(hidden) + authority + slash + path + "…" * bool(query))
+
+
+def host_and_port(authority: str, name: str) -> tuple[str, int | None]:
+    """Host (lower-case ASCII; an IPv6 address without its brackets) and port of an address; None where it names none.
+
+    Args:
+        authority: what stands between the scheme and the path.
+        name: of the field, for messages.
+
+    Raises:
+        ConfigurationError: they are none that can be reached; ``field`` is ``name``.
+    """
     if "@" in authority:
         raise ConfigurationError(
             f"{name}: must not contain a user or password; use client_id and client_secret", field=name
@@ -213,7 +249,7 @@ def _host_and_port(authority: str, name: str) -> tuple[str, int | None]:
         authority = f"[{authority}]"  # an IPv6 address without its brackets
     parts = re.fullmatch(_AUTHORITY, authority, re.ASCII)
     port = int(parts["port"]) if parts and parts["port"] else None
-    if parts is None or not 0 < (port or 1) < 2**16:
+    if parts is None or (port is not None and not 0 < port < 2**16):
         raise ConfigurationError(f"{name}: no valid host and port", field=name)
     if parts["v6"] is not None:
         try:

@@ -38,19 +38,16 @@ WORDS = {
     "aalone": "alone",
     "aclose": "close",
     "aread_body": "read_body",
-    "aleave_if_more": "leave_if_more",
     "asleep": "sleep",
     "async_retrying": "retrying",
     "acancel_interrupted": "cancel_interrupted",
     "asynchronous=True": "asynchronous=False",
 }
 SENTENCES = {
-    "Talks to an orchestration server without blocking the event loop. An async context manager.": (
-        "Talks to an orchestration server. Each method blocks its thread. A context manager."
+    "Talks to an orchestration server without blocking the event loop. Use it as an async context manager.": (
+        "Talks to an orchestration server. Each method blocks its thread. Use it as a context manager."
     ),
-    "Safe to share between the tasks of an event loop; it may be used on several loops in turn.": (
-        "Safe to share between threads."
-    ),
+    "The tasks of an event loop may share it; it may be used on several loops in turn.": ("Threads may share it."),
     "share one access token, one TLS context and one set of connections for each loop.": (
         "share one access token, one TLS context and one set of connections."
     ),

@@ -54,4 +54,4 @@ __all__ = [
     "settle_run",
 ]
 
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -7,7 +7,9 @@ task, where the operator's own deadline is all there is; 2.11 does, counted from
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from ..procedures.limits import CANCEL_SECONDS
@@ -19,6 +21,12 @@ RESERVE_SECONDS = 20.0
 """Seconds before Airflow's limit at which waiting ends, at most; 0.4 of a shorter limit."""
 RESERVE_DEFERRED_SECONDS = 30.0
 """The same on 2.11 where the task is deferred: a worker has to be found first; at most 0.6 of a shorter limit."""
+
+
+DEFER_MARGIN = 60.0
+"""Seconds that Airflow's own limit of a deferral lies behind the wait's deadline."""
+MOST_DEFERRALS = 5
+"""Times that a wait is resumed after a trigger that told nothing usable, before the task fails."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,10 @@ def limit_resumed(
     if execution_timeout is not None:
         airflow_at = (started if applies_deferred else now) + execution_timeout
     return Limit(deadline, "execution_timeout" if by == "execution_timeout" else "timeout", airflow_at)
+
+
+def deferral_limit(deadline: float | None) -> timedelta | None:
+    """How long Airflow may leave a task deferred whose wait ends at a deadline (epoch seconds); None for no limit."""
+    if deadline is None:
+        return None
+    return timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_MARGIN)

@@ -28,16 +28,17 @@ from .compat import (
     AirflowSkipException,
     BaseOperator,
     Context,
+    TaskDeferred,
     attempt_of,
     default_deferrable,
 )
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .limits import deferral_limit
 from .links import instance_url
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
-from .task_run import DEFER_MARGIN
 
 SEND_SECONDS = 60.0
 """Seconds for delivering an event to a stage that was seen listening."""
@@ -54,11 +55,11 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
     """Make sure that a definition is on the server; an equal one is reused.
 
     Args:
-        definition: mapping, or YAML or JSON text. One of this and path.
-        path: of a file with a definition; a relative one is looked for in the folder of the DAG's file, then in the
-            DAG's ``template_searchpath``.
-        gate: put a gate before its first stage, which makes starting its runs exactly-once.
-        orchestration_conn_id: the connection.
+        definition: a mapping, or YAML or JSON text. Give this or path.
+        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
+            then in the DAG's ``template_searchpath``.
+        gate: put a gate before its first stage, so that no run is ever started twice for one key. Default False.
+        orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): the workflow's id.
     """
@@ -83,7 +84,7 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
         self.orchestration_conn_id = orchestration_conn_id
 
     def execute(self, context: Context) -> str:
-        """Ensure it."""
+        """Make sure that it is on the server."""
         try:
             definition = read_definition(self.definition, self.path, folders=definition_folders(self))
             with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
@@ -99,18 +100,20 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
 
     Args:
         instance_id: the instance that is to receive it.
-        event: its name.
-        stage: number of the stage that is meant, where several wait for the same name.
-        timeout: seconds from the start of the try for the stage to listen and the event to be taken; None for no limit.
+        event: the name of the event.
+        stage: the number of the stage that is meant, if several wait for the same name.
+        timeout: seconds (or a timedelta) from the start of the try until the stage must have taken the event; None
+            (default) for no limit.
         deferrable: wait for the stage in the triggerer; the event itself is sent by a worker.
             Default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between looks of the triggerer, once they have slowed down.
-        orchestration_conn_id: the connection.
+        poll_interval: seconds between two looks of the triggerer at most; default 5.
+        orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``event``, ``state`` of the instance after it.
 
     Raises:
-        EventNotDeliveredError: with the reason; not retried unless nothing was sent and the stage may still listen.
+        EventNotDeliveredError: ``reason`` says why. Airflow retries it only if nothing was sent and the stage may still
+            listen.
     """
 
     template_fields: Sequence[str] = ("instance_id", "event", "stage", "orchestration_conn_id")
@@ -143,7 +146,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             self._check()
             deadline = self._deadline(context)
             if self.deferrable:
-                self._defer(deadline)
+                raise self._deferral(deadline)
             return self._send(context, deadline)
         except OrchestrationError as error:
             raise told(error) from error.__cause__
@@ -190,13 +193,11 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         started = context["ti"].start_date
         return (started.timestamp() if started is not None else time.time()) + seconds
 
-    def _defer(self, deadline: float | None) -> None:
+    def _deferral(self, deadline: float | None) -> TaskDeferred:
+        """What is raised to leave the wait for the stage to the triggerer."""
         from .triggers import OrchestrationStageTrigger
 
-        remaining = None
-        if deadline is not None:
-            remaining = timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_MARGIN)
-        self.defer(
+        return TaskDeferred(
             trigger=OrchestrationStageTrigger(
                 instance_id=self.instance_id,
                 stage=self._stage(),
@@ -208,7 +209,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
-            timeout=remaining,
+            timeout=deferral_limit(deadline),
         )
 
     def _send(self, context: Context, deadline: float | None) -> dict[str, Any]:
@@ -308,14 +309,14 @@ def _is_past(error: EventNotDeliveredError) -> bool:
 
 
 class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
-    """Cancel an instance and say what is true afterwards. Meant for a trigger rule or as a teardown.
+    """Cancel an instance and say what is true afterwards. Use it with a trigger rule or as a teardown.
 
     Args:
         instance_id: the instance to cancel, or a list of them (also as the text that a template makes of a list).
             Nothing (None, empty, the text "None") skips the task.
-        fail_if_not_confirmed: fail if an instance was not seen to end. Default False: the outcome says so.
+        fail_if_not_confirmed: fail if nobody saw an instance end. Default False: only the outcome says so.
         timeout: seconds for the instance, or for all of a list together, to end; default 15.
-        orchestration_conn_id: the connection.
+        orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
     ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the

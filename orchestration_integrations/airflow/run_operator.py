@@ -27,10 +27,11 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
     The run key names one payment: the task refuses it with other variables or another workflow.
 
     Args:
-        workflow_id: what to run. One of this, definition and path.
-        definition: mapping, or YAML or JSON text; ensured on the server with a gate, which makes runs exactly-once.
-        path: of a file with a definition; a relative one is looked for in the folder of the DAG's file, then in the
-            DAG's ``template_searchpath``.
+        workflow_id: what to run. Give one of this, definition and path.
+        definition: a mapping, or YAML or JSON text. The task puts it on the server with a gate, so that no run is ever
+            started twice for one key.
+        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
+            then in the DAG's ``template_searchpath``.
         variables: by name; see ``variable_texts`` for the types. A placeholder without a value is an error, and so
             is a rendered text that holds the word ``None``.
         run_key: names the payment. Default: made of the ids of DAG, run, task and map index. One that is given is
@@ -38,30 +39,34 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         wait_for_termination: wait for the end of the run; default True. With False the task returns once the run is
             started, whatever ``deferrable`` says.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        poll_interval: longest seconds between two polls; default 5.
+        poll_interval: seconds between two polls at most; default 5.
         timeout: seconds, or a timedelta, from the start of the try after which waiting ends; None (default) for never.
         on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
-        cancel_on_kill: cancel the run when the task is killed: marked failed, cleared, timed out by Airflow.
+        cancel_on_kill: cancel the run when the task is killed, which means: marked failed, cleared, or timed out by
+            Airflow. Default True.
         rerun_failed: a retry after a reported failure starts a new run, whose first stages move money again. Default
             False: the retry reports the failure again. A run that was cancelled while a payment was under way has to
             be settled first.
         rerun_on_clear: False: a cleared task reports the recorded end of its run, as a retry does. Default True.
         on_changed: ``refuse`` (default) other variables or another workflow under a used key, or ``adopt`` the run
             that has it.
-        fingerprint_ignores: names of variables that may differ between tries.
-        settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
+        fingerprint_ignores: names of variables that may differ between tries; default none.
+        settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the
+            call may then start a new run, which moves money again.
         fail_after_attempts: stop waiting once a payment has failed this many times in a row; None (default) for never.
-        read_budget: stop waiting once the instance could not be read for so many seconds, one read after the other;
-            120. If a retry follows, the run is left to it; else ``on_timeout`` decides.
+        read_budget: stop waiting once all reads have failed for so many seconds; default 120. If a retry follows, the
+            run is left to it; else ``on_timeout`` decides.
         retry_ambiguous: allow a retry where it is unknown whether a run was started. The retry looks
             for the run again and never submits an ungated one twice. Default False.
-        allow_unbound: let placeholders without a value pass.
+        allow_unbound: let placeholders without a value pass; the server fills in nothing or a default. Default False:
+            they are a ValidationError.
         strict_variables: refuse a variable that no placeholder of the workflow asks for, which is often a mistyped
             name. Default False: a warning in the task's log names it.
-        allow_none_text: names of variables whose text may hold the word ``None``.
-        key_variable: the variable that carries the run key.
-        start_timeout: seconds for starting the run; default 60.
-        orchestration_conn_id: the connection.
+        allow_none_text: names of variables whose text may hold the word ``None``; default none.
+        key_variable: the variable that carries the run key; default ``runKey``.
+        start_timeout: seconds for starting the run; default 60. When they are over, the task raises AmbiguousRunError
+            if a run may exist, else the last error.
+        orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``workflow_id``, ``state``, ``stages_completed``, ``transactions``,
     ``maybe_repeated`` (check the ledger). The XCom ``instance_id`` is pushed as soon as the id is known.

@@ -1,8 +1,8 @@
 """Where Airflow keeps the record of a task's run, between its tries and over clears.
 
-Airflow 3.3 has a task state store, which outlives tries, dying workers and clears. Below it a Variable for each task
-instance does the same. What Airflow refuses a process whose task was cleared stands in Variables on all versions: the
-mark of a clear, and the word of a user who has settled an unknown fate.
+Airflow 3.3 has a task state store, which outlives tries, dying workers and clears. Older versions use a Variable for
+each task instance. What Airflow refuses a process whose task was cleared stands in Variables on all versions: the mark
+of a clear, and the word of a user who has settled an unknown fate.
 
 **What the absence of a record proves.** The task state store has a record of everything, unless it is configured to
 be emptied at each success. A Variable can be deleted, and on 3.x a read that fails looks the same. So the first try
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from ..api.errors import ConfigurationError, KeyReusedError, UnreadableRecordError
 from ..ownership.keys import structured_key
-from ..ownership.record import RunRecord, conflict, follows, settled
+from ..ownership.record import RunRecord, conflict, follows, tombstone
 from ..ownership.resolve import How
 from . import variables
 from .attempt import Attempt, asked
@@ -195,7 +195,7 @@ class TaskRecords:
 
     def settle(self, key: str) -> None:
         """Have the next start of the key be a new round."""
-        self._write(settled(self._of(key), key))
+        self._write(tombstone(self._of(key), key))
 
     @staticmethod
     def check_key(record: RunRecord | None, key: str, how: How) -> How:

@@ -34,18 +34,18 @@ from .compat import (
     Context,
     PokeReturnValue,
     StartTriggerArgs,
+    TaskDeferred,
     default_deferrable,
     first_start,
     is_deferral_timeout,
 )
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .limits import MOST_DEFERRALS, deferral_limit
 from .links import instance_url
 from .sensor_options import Options, is_configuration
 from .trigger_start import refuse_what_a_triggerer_cannot_render
 
-DEFER_MARGIN = 60.0
-MOST_DEFERRALS = 5
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
 _STATES = ("succeeded", "failed", "cancelled")
 
@@ -109,8 +109,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             found = self._guarded_look(context)
             if found is not None:
                 return found
-            self._defer(_start_of_try(context) + float(self.timeout), 0)
-        return None
+            raise self._deferral(_start_of_try(context) + float(self.timeout), 0)
 
     def poke(self, context: Context) -> Any:
         """Look once."""
@@ -131,8 +130,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             )
         if resumed >= MOST_DEFERRALS:
             self._go_on_after(TransportError(f"waiting failed in the triggerer again and again: {said.get('message')}"))
-        self._defer(deadline, resumed + 1)
-        return None
+        raise self._deferral(deadline, resumed + 1)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, with the sensor's options as ``sensor_options`` says."""
@@ -192,15 +190,13 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             self._go_on_after(error)
         return None
 
-    def _defer(self, deadline: float | None, resumed: int) -> None:
-        remaining = None
-        if deadline is not None:
-            remaining = timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_MARGIN)
-        self.defer(
+    def _deferral(self, deadline: float | None, resumed: int) -> TaskDeferred:
+        """What is raised to leave the wait to the triggerer."""
+        return TaskDeferred(
             trigger=self._trigger(deadline),
             method_name="execute_complete",
             kwargs={"deadline": deadline, "resumed": resumed},
-            timeout=remaining,
+            timeout=deferral_limit(deadline),
         )
 
     def _starting_args(self, trigger: str, **kwargs: Any) -> StartTriggerArgs:
@@ -263,19 +259,23 @@ class OrchestrationInstanceSensor(_Sensor):
     """Wait until an instance has ended as expected.
 
     Args:
-        instance_id: whose end.
-        expected: ``succeeded``, ``failed`` or ``cancelled``, or several of them. Another end fails the task at once.
+        instance_id: the instance to wait for.
+        expected: ``succeeded`` (default), ``failed`` or ``cancelled``, or several of them. Another end fails the task
+            at once.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        start_from_trigger: with deferrable: begin in the triggerer, without a worker. Templates are then rendered by
-            the triggerer (Airflow 3.3) and must not ask Airflow for anything: ``xcom_pull``, ``var``, ``conn``.
-        orchestration_conn_id: the connection.
+        start_from_trigger: with deferrable: begin in the triggerer, without a worker; default False. The triggerer then
+            renders the templates (Airflow 3.3), which must not ask Airflow for anything: ``xcom_pull``, ``var``,
+            ``conn``.
+        orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
-    Takes the arguments of Airflow's sensors: ``poke_interval`` (default 5 s), ``timeout`` (seconds), ``mode``,
+    It also takes the arguments of Airflow's sensors: ``poke_interval`` (default 5 s), ``timeout`` (seconds), ``mode``,
     ``soft_fail``, ``silent_fail``, ``never_fail``; ``sensor_options`` says what the last three mean.
-    Returns (XCom) ``instance_id``, ``workflow_id``, ``state``.
+
+    Returns (XCom): ``instance_id``, ``workflow_id``, ``state``.
 
     Raises:
-        InstanceFailedError, InstanceCancelledError: another end than the expected one; not retried.
+        InstanceFailedError, InstanceCancelledError: it ended in another way than the expected one; Airflow does not
+            retry that.
         AirflowSensorTimeout: ``timeout`` seconds have passed.
         NotFoundError: the server has not known the id for ten seconds (an hour if it came from another task).
         ConfigurationError, ValidationError: the connection or an argument is wrong, whatever the options are.
@@ -327,14 +327,14 @@ class OrchestrationStageSensor(_Sensor):
     """Wait until a stage has begun, has ended, or listens for an event.
 
     Args:
-        instance_id: whose stage.
+        instance_id: the instance whose stage is meant.
         stage: its number, from 0 (a gate is stage 0).
-        until: ``begun``, ``ended`` (without an error) or ``listening``.
-        event: with ``listening``: the name it must listen for; None for any.
-        deferrable, start_from_trigger, orchestration_conn_id: as of ``OrchestrationInstanceSensor``.
+        until: ``begun``, ``ended`` (default; without an error) or ``listening``.
+        event: with ``listening``: the name it must listen for; None (default) for any.
+        deferrable, start_from_trigger, orchestration_conn_id: as for ``OrchestrationInstanceSensor``.
 
-    Fails at once where it can no longer happen: the stage ended with an error, or is over and listens no more,
-    or the instance has ended before.
+    It fails at once if what it waits for can no longer happen: the stage ended with an error, or is over and listens
+    no more, or the instance has ended before.
     """
 
     template_fields: Sequence[str] = ("instance_id", "stage", "until", "event", "orchestration_conn_id")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
@@ -31,10 +30,10 @@ from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .arguments import definition_folders, seconds_of
 from .attempt import asked
-from .compat import AIRFLOW_3, Context, attempt_of, is_deferral_timeout
+from .compat import AIRFLOW_3, Context, TaskDeferred, attempt_of, is_deferral_timeout
 from .errors import told, with_advice
 from .hooks import OrchestrationHook
-from .limits import Limit, limit_of, limit_resumed
+from .limits import MOST_DEFERRALS, Limit, deferral_limit, limit_of, limit_resumed
 from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
     from .run_operator import OrchestrationRunWorkflowOperator
 
-DEFER_MARGIN = 60.0
-"""Seconds that Airflow's own limit of a deferral lies behind the wait's deadline."""
-MOST_DEFERRALS = 5
-"""Times that a wait is resumed after a trigger that told nothing usable, before the task fails."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -106,7 +101,7 @@ class TaskRun:
             return run_summary(instance, None)
         if operator.deferrable:
             # An id that the server gave may be without a row for long; one that was seen may not.
-            self._defer(instance.id, limit, 0, None if instance.status else ROW_PATIENCE)
+            raise self._deferral(instance.id, limit, 0, None if instance.status else ROW_PATIENCE)
         return self._attend(instance.id, limit, self._wait(limit))
 
     def _request(self) -> OwnedRequest:
@@ -230,13 +225,11 @@ class TaskRun:
             return bool(self.operator.cancel_on_kill)
         return bool(self.operator.on_timeout == "cancel")
 
-    def _defer(self, instance_id: str, limit: Limit, resumed: int, row_grace: float | None = None) -> None:
+    def _deferral(self, instance_id: str, limit: Limit, resumed: int, row_grace: float | None = None) -> TaskDeferred:
+        """What is raised to leave the wait to the triggerer."""
         from .triggers import OrchestrationInstanceTrigger
 
-        remaining = None
-        if limit.deadline is not None:
-            remaining = timedelta(seconds=max(0.0, limit.deadline - time.time()) + DEFER_MARGIN)
-        self.operator.defer(
+        return TaskDeferred(
             trigger=OrchestrationInstanceTrigger(
                 instance_id=instance_id,
                 orchestration_conn_id=self.operator.orchestration_conn_id,
@@ -254,7 +247,7 @@ class TaskRun:
                 "limited_by": limit.by,
                 "resumed": resumed,
             },
-            timeout=remaining,
+            timeout=deferral_limit(limit.deadline),
         )
 
     # Going on after the triggerer
@@ -286,8 +279,8 @@ class TaskRun:
         message = str(said.get("message") or "nothing usable")
         self.log.warning("instance %s is running, and the triggerer reported: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
-            self._defer(instance_id, limit, resumed + 1, ROW_PATIENCE)
-        left = self._leave_or_cancel("the waiting failed again and again")
+            raise self._deferral(instance_id, limit, resumed + 1, ROW_PATIENCE)
+        left = self._leave_or_cancel("the waiting failed again and again", limit)
         raise StateUnknownError(
             f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}",
             **_about(instance_id, None),
@@ -296,7 +289,8 @@ class TaskRun:
     def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
         instance_id = self._take_up(None)
-        limit = self._limit_resumed(self._limit().deadline, self._limit().by)
+        limit = self._limit()
+        limit = self._limit_resumed(limit.deadline, limit.by)
         try:
             ended = self._ended(instance_id)
         except OrchestrationError as error:
@@ -314,7 +308,7 @@ class TaskRun:
             else:
                 self.log.error("the deferral took too long; instance %s was left running", instance_id)
         else:
-            self.log.error("%s", self._leave_or_cancel("the deferral failed"))
+            self.log.error("%s", self._leave_or_cancel("the deferral failed", limit))
         raise failure
 
     def _take_up(self, instance_id: Any) -> str:
@@ -397,13 +391,14 @@ class TaskRun:
             ) from error
         return instance if instance.terminated else None
 
-    def _leave_or_cancel(self, why: str) -> str:
+    def _leave_or_cancel(self, why: str, limit: Limit) -> str:
         """A wait that broke down: a further try takes the run up again; without one, nobody would."""
         if self.attempt.retry_follows:
             return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
         if not self.operator.cancel_on_kill:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
-        return f"{why}; instance {self.instance_id}: {outcome_text(self._stop(Limit(None).cancel_seconds(0.0)))}"
+        outcome = self._stop(limit.cancel_seconds(time.time()))
+        return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
 
     def _stop(self, seconds: float) -> CancelOutcome | None:
         return None if self.run is None else self.http.perform(self.run.stop(seconds))

@@ -107,7 +107,7 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
             logger.error("instance %s was not cancelled and may still run: %s", self.instance_id, error)
 
     async def _cancelled(self, error: asyncio.CancelledError) -> None:
-        """Below Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""
+        """Before Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""
         if AIRFLOW_3_3 or not self.cancel_on_kill or (error.args and error.args[0] == USER_ACTION):
             return
         word = await self._asked()

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from .calls import is_encodable
+from .closest import did_you_mean
 from .errors import ValidationError
 from .instants import format_instant, is_go_duration, parse_instant
 
@@ -67,7 +68,7 @@ def validated_definition(definition: object) -> dict[str, Any]:
         raise ValidationError(f"stages must be a list, not {type(stages).__name__}", path="stages")
     if not stages:
         logger.warning("definition %s has no stages: its runs succeed at once and move nothing", name or "(unnamed)")
-    _warn_unknown(copy.keys() - {"name", "stages"}, "")
+    _warn_unknown(copy, {"name", "stages"}, "")
     for number, stage in enumerate(stages):
         _check_stage(stage, f"stages[{number}]")
     return copy
@@ -106,11 +107,11 @@ def _check_stage(stage: Any, path: str) -> None:
     ((kind, body),) = stage.items()
     here = f"{path}.{kind}"
     if kind not in _FIELDS:
-        logger.warning("%s: unknown kind of stage, passed on unchecked", here)
+        _warn_unknown_kind(kind, _FIELDS, here, "stage")
         return
     if not isinstance(body, dict):
         raise ValidationError(f"{here} must be a mapping, not {type(body).__name__}", path=here)
-    _warn_unknown(body.keys() - _FIELDS[kind], here)
+    _warn_unknown(body, _FIELDS[kind], here)
     {"send": _check_send, "delay": _check_delay, "wait_event": _check_wait, "update": _check_update}[kind](body, here)
 
 
@@ -143,7 +144,7 @@ def _check_send(body: dict[str, Any], path: str) -> None:
         _check_side(_required_mapping(body, side, path), f"{path}.{side}")
     amount = _required_mapping(body, "amount", path)
     here = f"{path}.amount"
-    _warn_unknown(amount.keys() - {"amount", "asset"}, here)
+    _warn_unknown(amount, {"amount", "asset"}, here)
     value = amount.get("amount")
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise ValidationError(
@@ -169,12 +170,12 @@ def _check_side(side: dict[str, Any], path: str) -> None:
     kind = kinds[0]
     here = f"{path}.{kind}"
     if kind not in _SIDES:
-        logger.warning("%s: unknown kind of source or destination, passed on unchecked", here)
+        _warn_unknown_kind(kind, _SIDES, here, "source or destination")
         return
     body = side[kind]
     if not isinstance(body, dict):
         raise ValidationError(f"{here} must be a mapping, not {type(body).__name__}", path=here)
-    _warn_unknown(body.keys() - _SIDES[kind], here)
+    _warn_unknown(body, _SIDES[kind], here)
     if kind == "account":
         _required_text(body, "id", here)
         overdraft = body.get("allowOverdraft")
@@ -193,7 +194,7 @@ def _check_side(side: dict[str, Any], path: str) -> None:
 def _check_update(body: dict[str, Any], path: str) -> None:
     account = _required_mapping(body, "account", path)
     here = f"{path}.account"
-    _warn_unknown(account.keys() - {"id", "ledger", "metadata"}, here)
+    _warn_unknown(account, {"id", "ledger", "metadata"}, here)
     _required_text(account, "id", here)
     _required_mapping(account, "metadata", here)
     _check_metadata(account, here)
@@ -227,11 +228,22 @@ def _required_mapping(body: Mapping[str, Any], field: str, path: str) -> dict[st
     return value
 
 
-def _warn_unknown(fields: Any, path: str) -> None:
-    for field in sorted(fields):
+def _warn_unknown_kind(kind: str, known: Collection[str], path: str, what: str) -> None:
+    logger.warning(
+        "%s: unknown kind of %s%s, passed on unchecked; the known kinds are %s",
+        path,
+        what,
+        did_you_mean(kind, known),
+        ", ".join(known),
+    )
+
+
+def _warn_unknown(body: Mapping[str, Any], known: Collection[str], path: str) -> None:
+    for field in sorted(body.keys() - known):
         logger.warning(
-            "%s: unknown field; a server that does not know it drops it without a word",
+            "%s: unknown field%s; a server that does not know it drops it without a word",
             f"{path}.{field}" if path else field,
+            did_you_mean(field, sorted(known)),
         )
 
 

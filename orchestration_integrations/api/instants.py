@@ -14,6 +14,8 @@ _GO_DURATION = r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))
 _GO_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+LONGEST = 64
+"""Characters: no text of an instant is longer."""
 _YEARS_OF_NONE = ("0000-", "0001-")
 UNKNOWN_INSTANT = datetime.min.replace(tzinfo=timezone.utc)
 """Stands where the server sent no readable instant; the text as received is in ``raw``."""
@@ -29,7 +31,7 @@ def parse_instant(text: object) -> datetime | None:
 
     The year 1 is none: see ``is_no_instant``.
     """
-    return _parsed(text) if isinstance(text, str) else None
+    return _parsed(text) if isinstance(text, str) and len(text) <= LONGEST else None
 
 
 @lru_cache(maxsize=4096)  # whoever waits reads the same again and again

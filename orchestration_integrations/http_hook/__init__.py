@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncOrchestrationHttpHook", "OrchestrationHttpHook"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {"asynchronous.hook": ("AsyncOrchestrationHttpHook",), "blocking.hook": ("OrchestrationHttpHook",)},
 )

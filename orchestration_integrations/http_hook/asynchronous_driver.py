@@ -15,7 +15,6 @@ from .base import HookBase
 from .callbacks import acall, atell
 from .deadline import Deadline
 from .exchange import aread_body, failure_of
-from .received import aleave_if_more
 from .retrying import async_retrying, may_repeat
 from .steps import Ended, advance
 
@@ -108,6 +107,7 @@ class AsyncDriver(HookBase):
             response, body = await self._answer(call, deadline)
             result = self._exchange.result(call, response, body)
         except OrchestrationError as error:
+            self._exchange.mask(error)
             telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
             raise
         telemetry.count("calls", operation=call.operation, outcome="ok")
@@ -127,7 +127,8 @@ class AsyncDriver(HookBase):
     async def _sent(self, call: Call[Any], deadline: Deadline, token: str | None) -> tuple[httpx.Response, bytes]:
         request = self._exchange.request(call, deadline, token)
         try:
-            return await self._exchanged(call.retry, request, deadline)
+            response, body = await self._exchanged(call.retry, request, deadline)
+            return response, self._exchange.masked(body)
         except _FAILURES as error:
             raise failure_of(call.what, error, deadline, self.settings.base_url) from error
 
@@ -137,9 +138,7 @@ class AsyncDriver(HookBase):
         async with self._reach().aclient(retry, self, deadline) as client:
             response = await client.send(request, stream=True)
             try:
-                body = await aread_body(response, deadline)
-                await aleave_if_more(response)
-                return response, body
+                return response, await aread_body(response, deadline)
             finally:
                 await response.aclose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote_plus
 
 from .. import telemetry
 from ..api.calls import Call, RetryClass
@@ -44,6 +45,8 @@ class _NotGiven:
 
 
 NOT_GIVEN: Final[Any] = _NotGiven()
+SHORTEST_SECRET = 4
+"""Characters: what is shorter stands in texts by chance."""
 WAITS_FOR_EVER: Final = WaitArguments()
 
 
@@ -105,7 +108,8 @@ class HookBase:
 
     def _secrets(self) -> tuple[str, ...]:
         fetched = self._connections.tokens.fetched if self._connections is not None else ()
-        return (*self.settings.secrets, *fetched)
+        plain = tuple(one for one in (*self.settings.secrets, *fetched) if len(one) >= SHORTEST_SECRET)
+        return (*plain, *(quoted for quoted in map(quote_plus, plain) if quoted not in plain))  # as in a form
 
     def _reach(self) -> Connections:
         """The connections, which are this process's own."""

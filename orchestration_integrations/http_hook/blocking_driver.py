@@ -16,7 +16,6 @@ from .base import HookBase
 from .callbacks import call_plain, tell_plain
 from .deadline import Deadline
 from .exchange import read_body, failure_of
-from .received import leave_if_more
 from .retrying import retrying, may_repeat
 from .steps import Ended, advance
 
@@ -109,6 +108,7 @@ class BlockingDriver(HookBase):
             response, body = self._answer(call, deadline)
             result = self._exchange.result(call, response, body)
         except OrchestrationError as error:
+            self._exchange.mask(error)
             telemetry.count("calls", operation=call.operation, outcome=type(error).__name__)
             raise
         telemetry.count("calls", operation=call.operation, outcome="ok")
@@ -128,7 +128,8 @@ class BlockingDriver(HookBase):
     def _sent(self, call: Call[Any], deadline: Deadline, token: str | None) -> tuple[httpx.Response, bytes]:
         request = self._exchange.request(call, deadline, token)
         try:
-            return self._exchanged(call.retry, request, deadline)
+            response, body = self._exchanged(call.retry, request, deadline)
+            return response, self._exchange.masked(body)
         except _FAILURES as error:
             raise failure_of(call.what, error, deadline, self.settings.base_url) from error
 
@@ -138,9 +139,7 @@ class BlockingDriver(HookBase):
         with self._reach().client(retry, self, deadline) as client:
             response = client.send(request, stream=True)
             try:
-                body = read_body(response, deadline)
-                leave_if_more(response)
-                return response, body
+                return response, read_body(response, deadline)
             finally:
                 response.close()
 

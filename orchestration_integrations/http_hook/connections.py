@@ -10,7 +10,6 @@ So the client whose call was broken off is given up: calls that are under way en
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +28,7 @@ from .deadline import Deadline
 from .places import Places
 from .proxies import VARIABLES
 from .threads import in_own_thread
-from .tls import BUNDLES, needs_tls, ssl_context
+from .tls import BUNDLES, Contexts, tls_contexts
 
 if TYPE_CHECKING:
     import asyncio
@@ -104,8 +103,7 @@ class Connections:
         self._settings = settings
         self._transport = transport
         self._lock = threading.RLock()
-        self._context: ssl.SSLContext | None = None
-        self._has_context = not needs_tls(settings)
+        self._contexts: Contexts | None = None
         self._clients: dict[RetryClass, _Lent[httpx.Client]] = {}
         self._holders: WeakSet[object] = WeakSet()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
@@ -226,19 +224,19 @@ class Connections:
     def _prepare(self) -> None:
         import_module(".transport", __package__)
         import_module("anyio._backends._asyncio")  # anyio does so at the first connection
-        self._ready_context()
+        self._ready_contexts()
 
     def _blocking(self, retry: RetryClass) -> httpx.BaseTransport:
         from .transport import BoundedTransport  # httpcore: with the first call, as httpx does
 
         given: httpx.BaseTransport | None = self._transport
-        return given or BoundedTransport(self._ready_context(), **self._limits(retry))
+        return given or BoundedTransport(self._ready_contexts(), **self._limits(retry))
 
     def _async(self, retry: RetryClass) -> httpx.AsyncBaseTransport:
         from .transport import AsyncBoundedTransport
 
         given: httpx.AsyncBaseTransport | None = self._transport
-        return given or AsyncBoundedTransport(self._ready_context(), **self._limits(retry))
+        return given or AsyncBoundedTransport(self._ready_contexts(), **self._limits(retry))
 
     def _limits(self, retry: RetryClass) -> dict[str, Any]:
         """Submits go over fresh connections: a stale one would make a routine submit ambiguous."""
@@ -246,12 +244,11 @@ class Connections:
         submit = retry is RetryClass.SUBMIT
         return {"most": most, "idle": 0 if submit else most, "idle_seconds": 0.0 if submit else IDLE_SECONDS}
 
-    def _ready_context(self) -> ssl.SSLContext | None:
+    def _ready_contexts(self) -> Contexts:
         with self._lock:
-            if not self._has_context:
-                self._context = ssl_context(self._settings)
-                self._has_context = True
-            return self._context
+            if self._contexts is None:
+                self._contexts = tls_contexts(self._settings)
+            return self._contexts
 
 
 _Alike = tuple[Settings, tuple[str | None, ...]]

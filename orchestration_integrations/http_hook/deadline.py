@@ -4,7 +4,7 @@ httpcore asks its dictionary of time-outs at the beginning of each phase (pool, 
 number to the socket as often as that phase needs it. A dictionary of constants would allow each phase, and each read
 within a phase, the whole time, one after the other: a head that arrives byte by byte would never be late. This one
 answers with the time that remains, as a number that knows its deadline, so that ``network`` asks again at each read
-and each write.
+and each write. The sockets note here what is known of the exchange once it has failed.
 """
 
 from __future__ import annotations
@@ -36,14 +36,18 @@ class Deadline(dict[str, float]):
         at: monotonic seconds.
 
     Attributes:
-        sent: whether a part of the request may have left: it was handed to a socket.
+        watched: whether the exchange goes over sockets that note here what they were handed.
+        sent: whether a part of the request may have left: such a socket was handed it.
+        proxy: name of the proxy that is being asked for a way to the server at the moment; None for none.
     """
 
     def __init__(self, clock: Clock, at: float) -> None:
         super().__init__(connect=0.0, read=0.0, write=0.0, pool=0.0)
         self._clock = clock
         self.at = at
+        self.watched = False
         self.sent = False
+        self.proxy: str | None = None
 
     def remaining(self) -> float:
         """Seconds that remain; 0 or less once it is over."""
@@ -61,9 +65,13 @@ class Deadline(dict[str, float]):
         """The time that remains, for each phase."""
         if key not in self:
             return default
-        return self[key]
+        return self.limit()
 
     def __getitem__(self, key: str) -> float:
+        return self.limit()
+
+    def limit(self) -> Left:
+        """The time that remains, as a time-out that knows this deadline."""
         left = Left(self.left())
         left.deadline = self
         return left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -27,9 +27,11 @@ from .deadline import Deadline
 T = TypeVar("T")
 
 _SUCCESS = (200, 201, 202, 204)
-_parsed = lru_cache(maxsize=1024)(httpx.URL)  # whoever waits asks for the same again and again
+_parsed = lru_cache(maxsize=256)(httpx.URL)  # whoever waits asks for the same again and again
 MOST_OFFSET = 366 * 86400.0
 """Seconds by which a server's clock may be off."""
+SHORTEST_IN_BODY = 8
+"""Bytes: a shorter secret stands in answers by chance."""
 BODY_LIMIT = 64 * 2**20
 """Bytes, unpacked: a longer answer is not read to its end."""
 
@@ -128,29 +130,36 @@ class Exchange:
         date = response.headers.get("Date")
         if date is not None:
             self._learn_time(date)
-        try:
-            if status in _SUCCESS:
-                return call.decode(body, call.what)
-            if 200 <= status < 300:
-                raise UnreadableAnswerError(
-                    f"{call.what}: the answer cannot be read: it is a part of one, or none yet ({status})",
-                    status_code=status,
-                    server_message=f"unreadable answer: status {status}",
-                )
-            raise error_from_response(
-                call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
+        if status in _SUCCESS:
+            return call.decode(body, call.what)
+        if 200 <= status < 300:
+            raise UnreadableAnswerError(
+                f"{call.what}: the answer cannot be read: it is a part of one, or none yet ({status})",
+                status_code=status,
+                server_message=f"unreadable answer: status {status}",
             )
-        except OrchestrationError as error:
-            self._mask(error)
-            raise
+        raise error_from_response(
+            call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
+        )
 
-    def _mask(self, error: OrchestrationError) -> None:
-        """A server may echo what it was sent, in whatever spelling: so the texts are masked that users would see."""
+    def masked(self, body: bytes) -> bytes:
+        """An answer without the secrets that a server may echo: it stays in ``raw`` and in messages."""
         for secret in self._secrets():
+            encoded = secret.encode()
+            if len(encoded) >= SHORTEST_IN_BODY and encoded in body:
+                body = body.replace(encoded, MASK.encode())
+        return body
+
+    def mask(self, error: OrchestrationError) -> None:
+        """Keep out of an error what a server or a proxy echoes in whatever spelling: so the texts that users see."""
+        secrets = self._secrets()
+        for secret in secrets:
             error.args = tuple(one.replace(secret, MASK) if isinstance(one, str) else one for one in error.args)
             for name, value in error.__dict__.items():
                 if isinstance(value, str) and secret in value:
                     setattr(error, name, value.replace(secret, MASK))
+        if any(secret in str(one) for one in _causes(error) for secret in secrets):
+            error.__cause__, error.__suppress_context__ = None, True
 
     def _learn_time(self, date: str) -> None:
         if date == self._last_date:
@@ -173,7 +182,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 def failure_of(what: str, error: Exception, deadline: Deadline, server: str) -> OrchestrationError:
     """What a failure of httpx means: above all, whether a part of the request can have reached the server.
 
-    Sockets note what was handed to them. A transport without such sockets is judged by the kind of the failure.
+    Where sockets noted what they were handed, that note counts. Another transport is judged by the kind of the failure.
 
     Args:
         what: was to be done.
@@ -183,31 +192,35 @@ def failure_of(what: str, error: Exception, deadline: Deadline, server: str) -> 
     """
     certificate = _certificate_error(error)
     if certificate is not None:
+        whose = (
+            "the server's certificate" if deadline.proxy is None else f"the certificate of the proxy {deadline.proxy}"
+        )
         refused = ConfigurationError(
-            f"{what}: the server's certificate is not trusted ({certificate.verify_message}): set verify to the path "
+            f"{what}: {whose} is not trusted ({certificate.verify_message}): set verify to the path "
             "of a bundle with its authority",
             field="verify",
         )
         refused.before_send = True
         return refused
-    detail = str(error)
-    unsent_write = isinstance(error, httpx.WriteTimeout) and not deadline.sent
-    return TransportError(
-        f"{what}: {server} could not be reached: {type(error).__name__}{': ' + detail if detail else ''}"
-        if isinstance(error, _NOT_SENT)
-        else f"{what}: {type(error).__name__}{': ' + detail if detail else ''}",
-        sent=not isinstance(error, _NOT_SENT) and not unsent_write,
-    )
+    unreached = isinstance(error, _NOT_SENT)
+    detail = f"{type(error).__name__}{': ' + str(error) if str(error) else ''}"
+    if deadline.proxy is not None:
+        detail = f"the proxy {deadline.proxy} let nothing through: {detail}"
+    elif unreached:
+        detail = f"{server} could not be reached: {detail}"
+    return TransportError(f"{what}: {detail}", sent=deadline.sent if deadline.watched else not unreached)
 
 
 def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
     """The refusal of a certificate among the causes of a failure."""
-    cause: BaseException | None = error
+    return next((one for one in (error, *_causes(error)) if isinstance(one, ssl.SSLCertVerificationError)), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__ or error.__context__
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def _host_header(base_url: str) -> str:

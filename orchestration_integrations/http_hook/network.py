@@ -2,12 +2,13 @@
 
 Nothing is written once the deadline is over: a request that left with a millisecond for its answer would be
 ambiguous for nothing. What was handed to a socket is noted in the deadline, so that an error can say whether the
-request may have arrived.
+request may have arrived. What a proxy is asked for first (``CONNECT``, SOCKS), and TLS itself, is no part of it.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -17,11 +18,18 @@ from typing import Any
 import httpcore
 
 from .deadline import Deadline, Left
+from .inner_tls import InnerTls
+from .proxies import Proxy
 from .received import Received
 from .threads import in_own_thread
 
+logger = logging.getLogger("orchestration_integrations.hook")
+
 CHUNK = 16 * 1024
 """Bytes that are written before the time is looked at again."""
+_AT_ONCE = 2**20
+"""Bytes: more than a loop ever reads at once. What it had to keep back would be seen by nobody."""
+_TO_PROXY = b"CONNECT "
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
@@ -31,7 +39,7 @@ def _deadline_of(timeout: float | None) -> Deadline | None:
 
 
 def _within(timeout: float | None, over: type[httpcore.TimeoutException], connecting: Deadline | None) -> float | None:
-    """Seconds for the next step. Raises ``over`` once the deadline has passed.
+    """Seconds for the next step, which know the deadline. Raises ``over`` once the deadline has passed.
 
     Args:
         timeout: as httpcore hands it over.
@@ -42,19 +50,73 @@ def _within(timeout: float | None, over: type[httpcore.TimeoutException], connec
     deadline = _deadline_of(timeout) or (connecting if timeout is None else None)
     if deadline is None:
         return timeout
-    remaining = deadline.remaining()
-    if remaining <= 0:
+    if deadline.remaining() <= 0:
         raise over("the deadline is over")
-    return remaining
+    return deadline.limit()
 
 
-def _note_sent(timeout: float | None) -> None:
-    deadline = _deadline_of(timeout)
-    if deadline is not None:
-        deadline.sent = True
+class NotingStream:
+    """What a connection notes: in the deadline, that a request was handed over; here, what its answer brought.
+
+    Args:
+        stream: the connection.
+        proxy_tls: whether TLS with an https proxy is still to come.
+    """
+
+    def __init__(self, stream: Any, proxy_tls: bool) -> None:
+        found = stream.get_extra_info("ssl_object")
+        self._tls = found if isinstance(found, ssl.SSLObject) else None
+        self._proxy_tls = proxy_tls
+        self._received = Received()
+        self._spent = False
+
+    def end_of_answer(self, body: int) -> None:
+        """The body of an answer was read to its end. If more than the answer came, no pool uses the connection again.
+
+        To be called before the answer is closed: then its connection is back in the pool, and may be another call's.
+
+        Args:
+            body: bytes of the body, as they were read, still packed.
+        """
+        if not self._received.is_exactly(body) or _lies_ready(self._tls):
+            logger.warning("the server sent more than its answer; the connection is not used again")
+            self._spent = True
+
+    def get_extra_info(self, info: str) -> Any:
+        """As of the connection. A spent one counts as readable: a pool closes what is readable while it is idle."""
+        return True if self._spent and info == "is_readable" else self._extra_info(info)
+
+    def _extra_info(self, info: str) -> Any:
+        raise NotImplementedError
+
+    def _begins(self, buffer: bytes, timeout: float | None) -> None:
+        """Bytes are about to be handed over: from here on a part of them may have left."""
+        self._received.begin()
+        deadline = _deadline_of(timeout)
+        if deadline is not None and not buffer.startswith(_TO_PROXY):
+            deadline.sent = True
+            deadline.proxy = None
+
+    def _tls_begins(self, timeout: float | None) -> None:
+        """TLS is about to begin: the proxy's own where that is still to come, else the server's."""
+        deadline = _deadline_of(timeout)
+        if deadline is not None and not self._proxy_tls:
+            deadline.proxy = None
 
 
-class BoundedStream(httpcore.NetworkStream):
+def _lies_ready(tls: ssl.SSLObject | None) -> bool:
+    """Whether TLS with a buffer of its own, which no socket shows, holds more than was read from it."""
+    if tls is None:
+        return False
+    try:
+        return bool(tls.read(1))
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        return True
+
+
+class TimedStream(httpcore.NetworkStream):
     """A connection that keeps the deadline.
 
     Args:
@@ -62,42 +124,42 @@ class BoundedStream(httpcore.NetworkStream):
         connecting: the deadline of the call that made it.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream, connecting: Deadline | None = None) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, connecting: Deadline | None) -> None:
         self._stream = stream
         self._connecting = connecting
-        self.received = Received()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes."""
-        data = self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
-        self.received.add(data)
-        return data
+        return self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of the bytes, as much at a time as the socket takes."""
-        plain = self._socket()
-        self.received.begin()
-        while buffer:
+        if not buffer:
+            return
+        plain = self._stream.get_extra_info("socket")
+        seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
+        self._begins(buffer, timeout)
+        while True:
+            buffer = buffer[self._hand_over(buffer, plain, seconds) :]
+            if not buffer:
+                return
             seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
-            _note_sent(timeout)
-            if plain is None:
-                self._stream.write(buffer[:CHUNK], seconds)
-                buffer = buffer[CHUNK:]
-                continue
-            try:
-                plain.settimeout(seconds)
-                buffer = buffer[plain.send(buffer) :]
-            except TimeoutError as error:
-                raise httpcore.WriteTimeout(str(error)) from error
-            except OSError as error:
-                raise httpcore.WriteError(str(error)) from error
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """The connection under TLS."""
-        seconds = _within(timeout, httpcore.ConnectTimeout, self._connecting)
-        return BoundedStream(self._stream.start_tls(ssl_context, server_hostname, seconds), self._connecting)
+    def _hand_over(self, buffer: bytes, plain: Any, seconds: float | None) -> int:
+        """Returns how many bytes were taken."""
+        if not isinstance(plain, socket.socket):  # TLS within TLS has none of its own
+            self._stream.write(buffer[:CHUNK], seconds)
+            return CHUNK
+        try:
+            plain.settimeout(seconds)
+            return plain.send(buffer)
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    def _begins(self, buffer: bytes, timeout: float | None) -> None:
+        """Bytes are about to be handed over."""
 
     def get_extra_info(self, info: str) -> Any:
         """As of the connection."""
@@ -107,19 +169,55 @@ class BoundedStream(httpcore.NetworkStream):
         """Close it."""
         self._stream.close()
 
-    def _socket(self) -> socket.socket | None:
-        """The socket that takes what is written; None for TLS within TLS, which has none of its own."""
-        found = self._stream.get_extra_info("socket")
-        if not isinstance(found, socket.socket):
-            return None
-        under_tls = self._stream.get_extra_info("ssl_object") is not None
-        return found if isinstance(found, ssl.SSLSocket) or not under_tls else None
+
+class BoundedStream(NotingStream, TimedStream):
+    """A connection that keeps the deadline, and notes what goes over it.
+
+    Args:
+        stream: the connection.
+        connecting: the deadline of the call that made it.
+        proxy_tls: whether TLS with an https proxy is still to come.
+    """
+
+    def __init__(
+        self, stream: httpcore.NetworkStream, connecting: Deadline | None = None, *, proxy_tls: bool = False
+    ) -> None:
+        NotingStream.__init__(self, stream, proxy_tls)
+        TimedStream.__init__(self, stream, connecting)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes."""
+        data = TimedStream.read(self, max_bytes, timeout)
+        self._received.add(data)
+        return data
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """The connection under TLS."""
+        self._tls_begins(timeout)
+        seconds = _within(timeout, httpcore.ConnectTimeout, self._connecting)
+        made: httpcore.NetworkStream
+        if self._stream.get_extra_info("ssl_object") is None:
+            made = self._stream.start_tls(ssl_context, server_hostname, seconds)
+        else:
+            made = inner = InnerTls(TimedStream(self._stream, self._connecting), ssl_context, server_hostname)
+            inner.shake_hands(seconds)
+        return BoundedStream(made, self._connecting)
+
+    def _extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class BoundedBackend(httpcore.NetworkBackend):
-    """Connects within the deadline. Each address of a host gets its share of what remains."""
+    """Connects within the deadline. Each address of a host gets its share of what remains.
 
-    def __init__(self) -> None:
+    Args:
+        proxy: to which it connects; None for servers.
+    """
+
+    def __init__(self, proxy: Proxy | None = None) -> None:
+        self._proxy = proxy
         self._sockets = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -131,6 +229,7 @@ class BoundedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
         """A connection to the first address that takes one."""
+        proxy_tls = _connects_to(self._proxy, timeout)
         addresses = _addresses(host, port, timeout)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for number, address in enumerate(addresses):
@@ -138,10 +237,18 @@ class BoundedBackend(httpcore.NetworkBackend):
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
                 made = self._sockets.connect_tcp(address, port, share, local_address, socket_options)
-                return BoundedStream(made, _deadline_of(timeout))
+                return BoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+
+def _connects_to(proxy: Proxy | None, timeout: float | None) -> bool:
+    """A connection to a proxy, or to a server, is about to be made. Returns whether it is a proxy with TLS."""
+    deadline = _deadline_of(timeout)
+    if deadline is not None and proxy is not None:
+        deadline.proxy = proxy.name
+    return proxy is not None and proxy.under_tls
 
 
 def _addresses(host: str, port: int, timeout: float | None) -> list[str]:
@@ -198,48 +305,54 @@ def _is_address(host: str) -> bool:
     return True
 
 
-class AsyncBoundedStream(httpcore.AsyncNetworkStream):
+class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
     """As ``BoundedStream``."""
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream, connecting: Deadline | None = None) -> None:
+    def __init__(
+        self, stream: httpcore.AsyncNetworkStream, connecting: Deadline | None = None, *, proxy_tls: bool = False
+    ) -> None:
+        super().__init__(stream, proxy_tls)
         self._stream = stream
         self._connecting = connecting
-        self.received = Received()
+        self._most = _AT_ONCE if self._tls is None else 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes."""
-        data = await self._stream.read(max_bytes, _within(timeout, httpcore.ReadTimeout, self._connecting))
-        self.received.add(data)
+        """The next bytes; without TLS all that the loop has taken from the socket."""
+        seconds = _within(timeout, httpcore.ReadTimeout, self._connecting)
+        data = await self._stream.read(max(max_bytes, self._most), seconds)
+        self._received.add(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of the bytes."""
+        if not buffer:
+            return
         seconds = _within(timeout, httpcore.WriteTimeout, self._connecting)
-        self.received.begin()
-        _note_sent(timeout)
+        self._begins(buffer, timeout)
         await self._stream.write(buffer, seconds)
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         """The connection under TLS."""
+        self._tls_begins(timeout)
         seconds = _within(timeout, httpcore.ConnectTimeout, self._connecting)
         made = await self._stream.start_tls(ssl_context, server_hostname, seconds)
         return AsyncBoundedStream(made, self._connecting)
-
-    def get_extra_info(self, info: str) -> Any:
-        """As of the connection."""
-        return self._stream.get_extra_info(info)
 
     async def aclose(self) -> None:
         """Close it."""
         await self._stream.aclose()
 
+    def _extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
 
 class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
     """As ``BoundedBackend``."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: Proxy | None = None) -> None:
+        self._proxy = proxy
         self._sockets = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -251,6 +364,7 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address that takes one."""
+        proxy_tls = _connects_to(self._proxy, timeout)
         addresses = await _addresses_async(host, port, timeout)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for number, address in enumerate(addresses):
@@ -258,7 +372,7 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
                 made = await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
-                return AsyncBoundedStream(made, _deadline_of(timeout))
+                return AsyncBoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -6,17 +6,23 @@ proxy that the environment names.
 
 from __future__ import annotations
 
-import ssl
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import httpcore
 import httpx
 
-from .network import AsyncBoundedBackend, BoundedBackend
-from .proxies import proxy_for
+from ..api.errors import ConfigurationError
+from .deadline import Deadline
+from .network import AsyncBoundedBackend, BoundedBackend, NotingStream
+from .proxies import Proxy, proxy_for
+from .tls import Contexts
 
 P = TypeVar("P")
+
+_QUOTED = re.compile(r"[:'\"]|\bb'|\bbytearray")
+"""Where h11 begins to quote what it was sent."""
 
 _MEANINGS: dict[type[Exception], type[httpx.TransportError]] = {
     httpcore.ConnectTimeout: httpx.ConnectTimeout,
@@ -26,7 +32,6 @@ _MEANINGS: dict[type[Exception], type[httpx.TransportError]] = {
     httpcore.ConnectError: httpx.ConnectError,
     httpcore.ReadError: httpx.ReadError,
     httpcore.WriteError: httpx.WriteError,
-    httpcore.ProxyError: httpx.ProxyError,
     httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
     httpcore.LocalProtocolError: httpx.LocalProtocolError,
     httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
@@ -41,7 +46,11 @@ def _raise_as_of_httpx(error: Exception) -> NoReturn:
 
     Whatever else comes out of a pool, from TLS, from the loop or from the package that speaks to a SOCKS proxy, is a
     failed exchange too. If it escaped as it is, it would pass for an interrupt of the caller.
+
+    What is no HTTP is not quoted: it can echo a credential.
     """
+    if isinstance(error, httpcore.RemoteProtocolError):
+        raise httpx.RemoteProtocolError(_QUOTED.split(str(error), maxsplit=1)[0]) from None
     for kind in type(error).__mro__:
         meaning = _MEANINGS.get(kind)
         if meaning is not None:
@@ -49,8 +58,30 @@ def _raise_as_of_httpx(error: Exception) -> NoReturn:
     raise httpx.TransportError(f"{type(error).__name__}: {error}") from error
 
 
+def _raise_of_proxy(error: httpcore.ProxyError, proxy: Proxy | None) -> NoReturn:
+    """Raise what a proxy's refusal means. httpcore gives the status and the proxy's own words, which are left out."""
+    status = str(error)[:3]
+    if proxy is not None and status == "407":
+        refused = ConfigurationError(
+            f"proxy: {proxy.name} wants a user and a password that it accepts (status 407): give them in the "
+            "variable, as http://user:password@host:port",
+            field="proxy",
+        )
+        refused.before_send = True  # it has handed nothing on
+        raise refused from None
+    raise httpx.ProxyError(f"status {status}" if status.isascii() and status.isdecimal() else str(error)) from None
+
+
+def _forwards(proxy: Proxy | None, request: httpx.Request) -> bool:
+    """Whether the proxy itself reads the request and hands it on; else it only carries bytes."""
+    return proxy is not None and not proxy.socks and request.url.scheme == "http"
+
+
 def _request(request: httpx.Request) -> httpcore.Request:
     url = request.url
+    deadline = request.extensions.get("timeout")
+    if isinstance(deadline, Deadline):
+        deadline.watched = True
     return httpcore.Request(
         method=request.method,
         url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -63,20 +94,22 @@ def _request(request: httpx.Request) -> httpcore.Request:
 class _Pools(Generic[P]):
     """One pool for each proxy."""
 
-    def __init__(self, make: Callable[[httpx.Proxy | None], P]) -> None:
+    def __init__(self, make: Callable[[Proxy | None], P]) -> None:
         self._make = make
-        self._by_place: dict[tuple[str, str, int | None], P] = {}
+        self._by_place: dict[tuple[str, str, int | None], tuple[P, Proxy | None]] = {}
         self._by_proxy: dict[str, P] = {}
 
-    def of(self, url: httpx.URL) -> P:
+    def of(self, url: httpx.URL) -> tuple[P, Proxy | None]:
+        """The pool for an address, and the proxy that it goes through."""
         place = (url.scheme, url.host, url.port)
-        pool = self._by_place.get(place)
-        if pool is None:
+        found = self._by_place.get(place)
+        if found is None:
             proxy = proxy_for(url)
             # Two threads may come here at once: the first pool stands.
-            pool = self._by_proxy.setdefault("" if proxy is None else str(proxy.url), self._make(proxy))
-            self._by_place[place] = pool
-        return pool
+            named = "" if proxy is None else f"{proxy.name} {proxy.address.url}"
+            pool = self._by_proxy.setdefault(named, self._make(proxy))
+            found = self._by_place[place] = pool, proxy
+        return found
 
     def all(self) -> list[P]:
         return list(self._by_proxy.values())
@@ -86,24 +119,37 @@ def _limits(most: int, idle: int, idle_seconds: float) -> dict[str, Any]:
     return {"max_connections": most, "max_keepalive_connections": idle, "keepalive_expiry": idle_seconds}
 
 
-def _proxy_arguments(proxy: httpx.Proxy) -> dict[str, Any]:
-    url = proxy.url
+def _proxy_arguments(proxy: Proxy, contexts: Contexts) -> dict[str, Any]:
+    url, auth = proxy.address.url, proxy.address.auth
     arguments: dict[str, Any] = {
         "proxy_url": httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-        "proxy_auth": None if proxy.auth is None else tuple(part.encode() for part in proxy.auth),
+        "proxy_auth": None if auth is None else tuple(part.encode() for part in auth),
     }
-    if not url.scheme.startswith("socks"):
-        arguments["proxy_headers"] = proxy.headers.raw
+    if not proxy.socks:
+        arguments["proxy_headers"] = proxy.address.headers.raw
+    if proxy.under_tls:
+        arguments["proxy_ssl_context"] = contexts.for_proxies
     return arguments
 
 
+def _connection_of(answer: httpcore.Response) -> NotingStream | None:
+    stream = answer.extensions.get("network_stream")
+    return stream if isinstance(stream, NotingStream) else None
+
+
 class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Iterable[bytes]) -> None:
+    def __init__(self, stream: Iterable[bytes], connection: NotingStream | None) -> None:
         self._stream = stream
+        self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
+        count = 0
         try:
-            yield from self._stream
+            for part in self._stream:
+                count += len(part)
+                yield part
+            if self._connection is not None:  # still this call's: closing the stream gives it back to the pool
+                self._connection.end_of_answer(count)
         except Exception as error:
             _raise_as_of_httpx(error)
 
@@ -120,34 +166,39 @@ class BoundedTransport(httpx.BaseTransport):
     """For ``httpx.Client``.
 
     Args:
-        context: for TLS; None where no address needs one.
+        contexts: for TLS.
         most: connections of a pool at once.
         idle: of these without a call under way.
         idle_seconds: how long an idle one is kept.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, *, most: int, idle: int, idle_seconds: float) -> None:
-        def make(proxy: httpx.Proxy | None) -> httpcore.ConnectionPool:
+    def __init__(self, contexts: Contexts, *, most: int, idle: int, idle_seconds: float) -> None:
+        def make(proxy: Proxy | None) -> httpcore.ConnectionPool:
             limits = _limits(most, idle, idle_seconds)
-            shared = {"ssl_context": context, "network_backend": BoundedBackend(), **limits}
+            shared = {"ssl_context": contexts.for_servers, "network_backend": BoundedBackend(proxy), **limits}
             if proxy is None:
                 return httpcore.ConnectionPool(**shared)
-            kind = httpcore.SOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.HTTPProxy
-            return cast("httpcore.ConnectionPool", kind(**_proxy_arguments(proxy), **shared))
+            kind = httpcore.SOCKSProxy if proxy.socks else httpcore.HTTPProxy
+            return cast("httpcore.ConnectionPool", kind(**_proxy_arguments(proxy, contexts), **shared))
 
         self._pools = _Pools(make)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
-        pool = self._pools.of(request.url)
+        pool, proxy = self._pools.of(request.url)
         try:
             answer = pool.handle_request(_request(request))
+            if answer.status == 407 and _forwards(proxy, request):
+                answer.close()
+                raise httpcore.ProxyError("407")
+        except httpcore.ProxyError as error:
+            _raise_of_proxy(error, proxy)
         except Exception as error:
             _raise_as_of_httpx(error)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
-            stream=_Body(cast("Iterable[bytes]", answer.stream)),
+            stream=_Body(cast("Iterable[bytes]", answer.stream), _connection_of(answer)),
             extensions=answer.extensions,
         )
 
@@ -158,13 +209,18 @@ class BoundedTransport(httpx.BaseTransport):
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    def __init__(self, stream: AsyncIterable[bytes]) -> None:
+    def __init__(self, stream: AsyncIterable[bytes], connection: NotingStream | None) -> None:
         self._stream = stream
+        self._connection = connection
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        count = 0
         try:
             async for part in self._stream:
+                count += len(part)
                 yield part
+            if self._connection is not None:  # still this call's: closing the stream gives it back to the pool
+                self._connection.end_of_answer(count)
         except Exception as error:
             _raise_as_of_httpx(error)
 
@@ -180,31 +236,36 @@ class _AsyncBody(httpx.AsyncByteStream):
 class AsyncBoundedTransport(httpx.AsyncBaseTransport):
     """For ``httpx.AsyncClient``. Arguments as of ``BoundedTransport``."""
 
-    def __init__(self, context: ssl.SSLContext | None, *, most: int, idle: int, idle_seconds: float) -> None:
-        def make(proxy: httpx.Proxy | None) -> httpcore.AsyncConnectionPool:
+    def __init__(self, contexts: Contexts, *, most: int, idle: int, idle_seconds: float) -> None:
+        def make(proxy: Proxy | None) -> httpcore.AsyncConnectionPool:
             shared = {
-                "ssl_context": context,
-                "network_backend": AsyncBoundedBackend(),
+                "ssl_context": contexts.for_servers,
+                "network_backend": AsyncBoundedBackend(proxy),
                 **_limits(most, idle, idle_seconds),
             }
             if proxy is None:
                 return httpcore.AsyncConnectionPool(**shared)
-            kind = httpcore.AsyncSOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.AsyncHTTPProxy
-            return cast("httpcore.AsyncConnectionPool", kind(**_proxy_arguments(proxy), **shared))
+            kind = httpcore.AsyncSOCKSProxy if proxy.socks else httpcore.AsyncHTTPProxy
+            return cast("httpcore.AsyncConnectionPool", kind(**_proxy_arguments(proxy, contexts), **shared))
 
         self._pools = _Pools(make)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
-        pool = self._pools.of(request.url)
+        pool, proxy = self._pools.of(request.url)
         try:
             answer = await pool.handle_async_request(_request(request))
+            if answer.status == 407 and _forwards(proxy, request):
+                await answer.aclose()
+                raise httpcore.ProxyError("407")
+        except httpcore.ProxyError as error:
+            _raise_of_proxy(error, proxy)
         except Exception as error:
             _raise_as_of_httpx(error)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
-            stream=_AsyncBody(cast("AsyncIterable[bytes]", answer.stream)),
+            stream=_AsyncBody(cast("AsyncIterable[bytes]", answer.stream), _connection_of(answer)),
             extensions=answer.extensions,
         )
 

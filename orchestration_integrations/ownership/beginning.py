@@ -46,7 +46,7 @@ from .same_server import check_server
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
-SETTLE_SECONDS = CANCEL_SECONDS
+CANCEL_FOR_NEW_SECONDS = CANCEL_SECONDS
 """Seconds that a run gets to end after the cancel that a new run asks for."""
 
 
@@ -123,7 +123,7 @@ class Beginning:
     def _run_is_gated(self) -> bool:
         """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""
         record = self._keeper.record
-        if record is None or record.content == UNKNOWN:
+        if record is None or record.content == UNKNOWN or not record.workflow_id:
             return self._gated
         return bool(record.gate)
 
@@ -454,7 +454,7 @@ class Beginning:
         yield from keeper.save(keeper.record.changed(hold=True, attempt=self._request.attempt, returned=False))
         outcome = yield from cancel(
             instance.id,
-            timeout=SETTLE_SECONDS,
+            timeout=CANCEL_FOR_NEW_SECONDS,
             versions=self._versions,
             now=self._now,
             permit=keeper.still_mine,

@@ -97,9 +97,12 @@ class Comparing:
                 what,
             )
             return
+        remedy = "on_changed='adopt' goes on with that instance"
+        if ended and seen.instance is not None and seen.instance.state != "succeeded":
+            remedy = "rerun_failed=True starts a new run of this key"
         raise KeyReusedError(
             f"run key {request.run_key} names another payment (instance {instance_id}{state}): {what}; nothing was "
-            "started. Give this payment a key of its own, or say on_changed='adopt' to go on with that instance",
+            f"started. Give this payment a key of its own; or {remedy}",
             run_key=request.run_key,
             differs=differs[0],
             instance_id=instance_id,

@@ -92,7 +92,7 @@ class Observer:
         if at_once:
             look = (yield from self._gated_start.look()).of_round(number)
         else:
-            look = yield from self._gated_start.settled_look(number)
+            look = yield from self._gated_start.patient_look(number)
         return self._seen_in(look, proven)
 
     def _seen_in(self, look: Look, proven: bool) -> Seen:
@@ -184,10 +184,10 @@ class Observer:
             return Seen("ended badly", instance=instance)
         if unmoved:
             return Seen("cancelled unmoved", instance=instance)
-        settled = yield from self._all_settled(instance)
+        settled = yield from self._all_known(instance)
         return Seen("cancelled moved" if settled else "cancelled amid payment", instance=instance)
 
-    def _all_settled(self, instance: Instance) -> Procedure[bool]:
+    def _all_known(self, instance: Instance) -> Procedure[bool]:
         """Whether the histories of a cancelled run could be read, and show no payment that was under way."""
         until = self._now.monotonic() + HISTORY_SECONDS
         backoff = Backoff(self._now)

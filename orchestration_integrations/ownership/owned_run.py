@@ -34,7 +34,7 @@ from ..api.errors import (
 from ..api.models import CancelOutcome, Instance, RunResult
 from ..procedures.cancel import cancel
 from ..procedures.effects import Backoff, Now, Procedure, ask, pause
-from ..procedures.holding import Hold
+from ..procedures.key_lock import KeyLock
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.wording import cancel_text
@@ -83,7 +83,7 @@ class OwnedRun:
         self._owner = owner
         self._versions = versions
         self._now = now
-        self._hold = Hold(server, request.run_key)
+        self._key_lock = KeyLock(server, request.run_key)
         self._beginning = Beginning(self.keeper, self._permit, on_chosen, versions, now)
 
     @property
@@ -107,7 +107,7 @@ class OwnedRun:
 
     def close(self) -> None:
         """Let the next caller of this process have the key. May be called twice."""
-        self._hold.release()
+        self._key_lock.release()
 
     def begin(self) -> Procedure[Instance]:
         """Find or start the run that the call means. Returns it; it may have ended already.
@@ -130,7 +130,7 @@ class OwnedRun:
     def _take_key(self) -> Procedure[None]:
         give_up = self._now.monotonic() + self.request.timeout
         backoff = Backoff(self._now, first=0.02, longest=0.5)
-        while not self._hold.take():
+        while not self._key_lock.take():
             wait = backoff.seconds()
             if not self.request.wait_for_key or self._now.monotonic() + wait >= give_up:
                 raise KeyReusedError(

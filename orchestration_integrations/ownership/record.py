@@ -134,7 +134,7 @@ def follows(stored: RunRecord | None, record: RunRecord) -> bool:
     return stored.revision == record.revision - 1 or (stored.revision, stored.nonce) == (record.revision, record.nonce)
 
 
-def settled(stored: RunRecord | None, key: str) -> RunRecord:
+def tombstone(stored: RunRecord | None, key: str) -> RunRecord:
     """The tombstone for a record: the next start of its key is a new round. Nothing is deleted."""
     if stored is not None:
         return stored.changed(settled=True)

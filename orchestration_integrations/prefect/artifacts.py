@@ -49,7 +49,7 @@ class Progress:
         self._names: dict[int, str] = {}
 
     def started(self, workflow_id: str, state: str) -> None:
-        """The run was started, or gone on with."""
+        """Tell that the run was started or continued."""
         self._logger.info("instance %s of workflow %s: %s", self._instance_id, workflow_id, state)
         self._emit("started", {"workflow_id": workflow_id, "state": state})
         link = f"{self._settings.base_url}/instances/{self._instance_id}"

@@ -15,11 +15,12 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from ..api.errors import ConfigurationError
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..settings import Settings
+from .known_fields import KnownFieldsOnly
 
 FACE = f"prefect/{prefect.__version__}"
 
 
-class OrchestrationCredentials(CredentialsBlock):
+class OrchestrationCredentials(KnownFieldsOnly, CredentialsBlock):
     """Where a Formance Orchestration server is, and how to authenticate there.
 
     Example:
@@ -115,7 +116,7 @@ class OrchestrationCredentials(CredentialsBlock):
             ConfigurationError: ``ORCHESTRATION_URL`` is not set, or a value is wrong.
         """
         settings = Settings.from_env()
-        given = {name: getattr(settings, name) for name in cls.model_fields}
+        given = {name: getattr(settings, name) for name in OrchestrationCredentials.model_fields}
         return cls(**{name: value for name, value in given.items() if value is not None})
 
     def settings(self) -> Settings:

@@ -29,9 +29,9 @@ def run_workflow_and_wait(
 ) -> dict[str, Any]:
     """Run a workflow and wait for its end, as ``run_workflow`` and ``wait_for_instance`` do.
 
-    As a subflow its start counts as a step of the flow that calls it. Give the name of a stored block for
-    ``credentials`` where the flow run may be started again from its stored parameters: Prefect masks the secrets of
-    a block.
+    If it runs as a subflow, its start counts as a step of the flow that calls it. Give the name of a stored block for
+    ``credentials`` if somebody may start the flow run again from its stored parameters: Prefect masks the secrets of a
+    block.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -68,14 +68,14 @@ async def run_workflow_and_wait_async(
 def cancel_instances_of_flow_run(
     credentials: OrchestrationCredentials | str, flow_run_id: UUID, *, timeout: float = CANCEL_SECONDS
 ) -> dict[str, str]:
-    """Cancel all instances that another flow run, its tasks and its subflows had started. Harmless to repeat.
+    """Cancel all instances that another flow run, its tasks and its subflows had started. You may repeat it.
 
-    For an automation on flow runs that end where no hook runs: cancelled while suspended, say, or lost with
-    their machine.
+    Let an automation run it for flow runs that end where no hook runs: those that are cancelled while they are
+    suspended, for example, or are lost with their machine.
 
     Args:
-        credentials: best the name of the stored block.
-        flow_run_id: of that flow run.
+        credentials: the block, or (better) the name of the stored block.
+        flow_run_id: the id of that flow run.
         timeout: seconds until an instance counts as not confirmed, default 14; all are cancelled at once.
 
     Returns:

@@ -7,9 +7,11 @@ its signature, so ``takes`` writes them out there, and into the docstring.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
 
+from msgspec.structs import replace
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -26,26 +28,37 @@ class StartOptions(TypedDict, total=False):
     step: Annotated[
         str | None,
         "names this payment within the flow run. The same name with other content, or twice in one attempt, is an "
-        "error. By default starts are told apart by workflow and variables, and equal ones are counted.",
+        "error. By default (None) workflow and variables tell starts apart, and equal ones are counted.",
     ]
-    run_key: Annotated[str | None, "a key of your own, instead: one payment per key, whatever flow run asks."]
+    run_key: Annotated[
+        str | None,
+        "a key of your own, instead of ``step``: it names one payment, whatever flow run asks. Default None.",
+    ]
     rerun_failed: Annotated[
         bool,
-        "where an earlier attempt was told that the run failed or was cancelled, start a new one. Its first stages may "
-        "move money again: by default the failure is reported again. A run that was cancelled while a payment was "
-        "under way has to be ``settled`` first.",
+        "start a new run if an earlier attempt was told that the run failed or was cancelled. Its first stages may "
+        "move money again. Default False: the call reports that failure again. If the run was cancelled while a "
+        "payment was under way, you must give ``settled`` first.",
     ]
     on_changed: Annotated[
         Literal["refuse", "adopt"],
         "``refuse`` (default) other content under the key, or ``adopt`` the run that has it.",
     ]
-    fingerprint_ignores: Annotated[Sequence[str], "names of variables that may differ between attempts."]
+    fingerprint_ignores: Annotated[Sequence[str], "names of variables that may differ between attempts; default none."]
     settled: Annotated[
-        str | None, "the token that an AmbiguousRunError printed: that fate is settled, and a new run may start."
+        str | None,
+        "the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the call may "
+        "then start a new run, which moves money again.",
     ]
     key_variable: Annotated[str, "the variable that carries the key; default ``runKey``."]
-    allow_unbound: Annotated[bool, "let placeholders without a value pass; default False."]
-    strict_variables: Annotated[bool, "refuse a variable that no placeholder asks for; by default a warning names it."]
+    allow_unbound: Annotated[
+        bool,
+        "let placeholders without a value pass; the server fills in nothing or a default. Default "
+        "False: they are a ValidationError.",
+    ]
+    strict_variables: Annotated[
+        bool, "refuse a variable that no placeholder asks for. Default False: a warning names it."
+    ]
 
 
 class SharedOptions(TypedDict, total=False):
@@ -53,8 +66,8 @@ class SharedOptions(TypedDict, total=False):
 
     cancel_on_interrupt: Annotated[
         bool,
-        "cancel the run if its start, once one was chosen, or its wait is interrupted, by whatever it is; default "
-        "True. A submitted task looks every two seconds whether its flow run is over.",
+        "cancel the run if anything interrupts its wait, or its start once an instance was chosen; default True. A "
+        "submitted task looks every two seconds whether its flow run is over.",
     ]
     show_progress: Annotated[bool, "write artifacts and emit events; default True."]
 
@@ -63,16 +76,14 @@ class WaitOptions(SharedOptions, total=False):
     """How to wait, and what becomes of a run that is given up."""
 
     timeout: Annotated[float | None, "seconds to wait for the end, None (default) for no limit, 0 for one look."]
-    poll_interval: Annotated[float, "longest seconds between two reads, default 5."]
+    poll_interval: Annotated[float, "seconds between two reads at most, default 5."]
     on_timeout: Annotated[
         Literal["cancel", "leave"],
         "what becomes of a run that is given up at the time-out or by ``fail_after_attempts``, or that cannot be "
         "read: ``cancel`` (default) or ``leave``.",
     ]
     fail_after_attempts: Annotated[int | None, "give up once a payment failed so often; None (default) for never."]
-    read_budget: Annotated[
-        float, "give up once the run could not be read for so many seconds, one read after the other; default 120."
-    ]
+    read_budget: Annotated[float, "give up once all reads have failed for so many seconds; default 120."]
 
 
 class RunOptions(StartOptions, SharedOptions, total=False):
@@ -122,13 +133,18 @@ def wait_options(given: Mapping[str, Any]) -> WaitOptions:
 
 
 def wait_arguments(options: WaitOptions) -> WaitArguments:
-    """What the hook's wait is told."""
-    return WaitArguments(
+    """What the hook's wait is told, if it begins now: a wait that is taken up again has the same deadline.
+
+    Raises:
+        ValidationError: an option is wrong; ``path`` names it.
+    """
+    given = WaitArguments(
         timeout=options["timeout"],
         poll_interval=options["poll_interval"],
         fail_after_attempts=options["fail_after_attempts"],
         read_budget=options["read_budget"],
     )
+    return replace(given, timeout=None, deadline=given.ends_at(time.time()))
 
 
 def takes(kind: Any) -> Callable[[F], F]:

@@ -32,7 +32,7 @@ from prefect.client.schemas.filters import (
 from prefect.exceptions import ObjectAlreadyExists
 
 from ..api.errors import UnreadableRecordError, ValidationError
-from ..ownership.record import RunRecord, conflict, settled
+from ..ownership.record import RunRecord, conflict, tombstone
 from .api import api, read_flow_run
 
 logger = logging.getLogger("orchestration_integrations.prefect")
@@ -132,7 +132,7 @@ class PrefectRunStore:
 
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round. Nothing is deleted."""
-        self._add(settled(self.load(key), key))
+        self._add(tombstone(self.load(key), key))
 
     def _rows(self, key: str) -> list[Row]:
         wanted = ArtifactFilter(

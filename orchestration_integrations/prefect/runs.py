@@ -8,14 +8,15 @@ interrupt anywhere in it cancels the instance, unless another attempt has it, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import Instance, RunResult, StageEvent
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
-from ..ownership.owned_run import OwnedRun
+from ..ownership.owned_run import OwnedRun, WaitFor
+from ..procedures.effects import Procedure
 from ..procedures.wording import run_summary
 from ..settings import Settings
 from .artifacts import Progress
@@ -70,15 +71,20 @@ def _must_cancel(error: BaseException, *, waiting: bool) -> bool:
 # ---- starting --------------------------------------------------------------------------------------
 
 
+def _target_to_cancel(start: Start, error: BaseException, cancel_on_interrupt: bool, *, waiting: bool) -> Target | None:
+    """The run that is to be cancelled because of what was raised; None where none is."""
+    asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
+    return start.target if asked and _must_cancel(error, waiting=waiting) else None
+
+
 @contextmanager
 def _starting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         start.failed()
-        target = start.target
-        asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
-        if target is not None and asked and _must_cancel(error, waiting=bool(at_wait)):
+        target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
+        if target is not None:
             cancel_instances_now([target], _interrupted(error))
         raise
     finally:
@@ -91,9 +97,8 @@ async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool
         yield
     except BaseException as error:
         start.failed()
-        target = start.target
-        asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
-        if target is not None and asked and _must_cancel(error, waiting=bool(at_wait)):
+        target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
+        if target is not None:
             await acancel_instances_now([target], _interrupted(error))
         raise
     finally:
@@ -145,15 +150,7 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
             progress = Progress(settings, instance.id, shown=options["show_progress"])
             progress.started(instance.workflow_id, instance.state)
             at_wait.append(True)
-
-            def waiting(instance_id: str) -> Any:
-                return hook.waiting_for(instance_id, wait_arguments(options), progress.stage)
-
-            try:
-                result = hook.perform(run.attend(instance.id, waiting, on_timeout=options["on_timeout"]))
-            except OrchestrationError as error:
-                progress.ended(*_end(error))
-                raise
+            result = _attended(hook, run, instance.id, progress, options)
         progress.ended("succeeded", result.instance)
         return described(result)
 
@@ -171,29 +168,49 @@ async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOp
             progress = Progress(settings, instance.id, shown=options["show_progress"])
             await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
             at_wait.append(True)
-            result = await _attended(hook, run, instance.id, progress, options)
+            result = await _aattended(hook, run, instance.id, progress, options)
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)
         return described(result)
 
 
-async def _attended(
+# ---- waiting ---------------------------------------------------------------------------------------
+
+
+def wait_from_now(hook: Hook, options: WaitOptions, on_stage: Callable[[StageEvent], object]) -> WaitFor:
+    """The wait that begins now, for an instance: its time counts once, also where it is taken up again."""
+    arguments = wait_arguments(options)
+
+    def waiting(instance_id: str) -> Procedure[RunResult]:
+        return hook.waiting_for(instance_id, arguments, on_stage)
+
+    return waiting
+
+
+def _attended(
+    hook: OrchestrationHttpHook, run: OwnedRun, instance_id: str, progress: Progress, options: WaitOptions
+) -> RunResult:
+    waiting = wait_from_now(hook, options, progress.stage)
+    try:
+        result: RunResult = hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
+    except OrchestrationError as error:
+        progress.ended(*_end(error))
+        raise
+    return result
+
+
+async def _aattended(
     hook: AsyncOrchestrationHttpHook, run: OwnedRun, instance_id: str, progress: Progress, options: WaitOptions
 ) -> RunResult:
     async def stage(event: StageEvent) -> None:
         await asyncio.to_thread(progress.stage, event)
 
-    def waiting(one: str) -> Any:
-        return hook.waiting_for(one, wait_arguments(options), stage)
-
+    waiting = wait_from_now(hook, options, stage)
     try:
         result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
     except OrchestrationError as error:
         await asyncio.to_thread(progress.ended, *_end(error))
         raise
     return result
-
-
-# ---- waiting ---------------------------------------------------------------------------------------
 
 
 def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key: str | None = None) -> dict[str, Any]:
@@ -212,15 +229,7 @@ def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key
             except Exception as error:
                 run = _without_record(hook, instance_id, error)
                 hook.perform(run.load())
-
-            def waiting(one: str) -> Any:
-                return hook.waiting_for(one, wait_arguments(options), progress.stage)
-
-            try:
-                result = hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
-            except OrchestrationError as error:
-                progress.ended(*_end(error))
-                raise
+            result = _attended(hook, run, instance_id, progress, options)
         progress.ended("succeeded", result.instance)
         return described(result)
     except BaseException as error:
@@ -247,7 +256,7 @@ async def await_run(
             except Exception as error:
                 run = _without_record(hook, instance_id, error)
                 await hook.perform(run.load())
-            result = await _attended(hook, run, instance_id, progress, options)
+            result = await _aattended(hook, run, instance_id, progress, options)
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)
         return described(result)
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""The tasks that do something: one for each thing, blocking and (``…_async``) for asyncio. ``reading`` has the others.
+"""The tasks that change something; ``reading`` has the others. Each has a twin (``…_async``) for asyncio.
 
 Credentials come first: the block, or the name under which it is stored. All of them return small plain
 values. None is cached: a cached answer would be a payment not made, or a state long past.
@@ -74,7 +74,7 @@ def create_workflow(
         definition: ``{"name": …, "stages": […]}``, or YAML text of the same.
         path: of a YAML or JSON file, instead of ``definition``.
         gate: have runs wait for their release before their first stage, so that no run is ever started
-            twice for one key. Default False: the definition as it is.
+            twice for one key. Default False: the definition is sent as it is.
 
     Returns:
         The workflow's id.
@@ -128,7 +128,8 @@ def run_workflow(
         credentials: the block, or the name of the stored block.
         workflow_id: what to run; best one with a gate (``create_workflow(…, gate=True)``).
         variables: strings, booleans, integers, Decimals, dates and aware datetimes.
-        timeout: seconds for all of it, default 60.
+        timeout: seconds for all of the start, default 60. When they are over, it raises AmbiguousRunError if a run may
+            exist, else the last error.
         {options}
 
     Returns:
@@ -171,7 +172,7 @@ def wait_for_instance(
     instance_id: str | Mapping[str, Any],
     **options: Unpack[WaitOptions],
 ) -> dict[str, Any]:
-    """Wait until an instance has ended. Safe to retry: it starts nothing.
+    """Wait until an instance has ended. You may retry it: it starts nothing.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -185,7 +186,7 @@ def wait_for_instance(
         InstanceFailedError, InstanceCancelledError: how it ended.
         WaitTimeoutError: it had not ended in time; the message says what became of it.
         InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
-        StateUnknownError: it could not be read for two minutes; it may run.
+        StateUnknownError: it could not be read for ``read_budget`` seconds; it may run.
         FlowRunCancelledError: the flow run is over (then the instance was cancelled), or is tried again.
         NotFoundError: there is no such instance.
     """
@@ -214,7 +215,7 @@ def cancel_instance(
     *,
     timeout: float = CANCEL_SECONDS,
 ) -> dict[str, Any]:
-    """Cancel an instance and say what is true then. Harmless to repeat.
+    """Cancel an instance and say what is true then. You may repeat it: that harms nothing.
 
     Args:
         credentials: the block, or the name of the stored block.

@@ -14,6 +14,7 @@ from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..procedures.limits import CANCEL_SECONDS
 from ..settings import Settings
 from .credentials import FACE, OrchestrationCredentials, settings_of, stored_name
+from .known_fields import KnownFieldsOnly
 from .options import DEFAULTS, WaitOptions, option_field, start_options, wait_options
 from .owning import RunRequest
 from .runs import astart_run, await_run, described, start_run, stop_arguments, wait_run
@@ -126,7 +127,7 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
             return await hook.cancel(self.instance_id, timeout=timeout, **known)
 
 
-class OrchestrationWorkflow(JobBlock[dict[str, Any]]):
+class OrchestrationWorkflow(KnownFieldsOnly, JobBlock[dict[str, Any]]):
     """A workflow to run on a Formance Orchestration server, with its variables and how to wait for it.
 
     Example:

@@ -25,7 +25,7 @@ from ..api.errors import (
 from ..api.models import ActivityRun, CancelOutcome, Instance
 from .effects import Backoff, Now, Procedure, do, pause
 from .ghosts import is_old, unknown_to_engine
-from .limits import ANSWER_HOLDS, LEAST, ROW_GRACE
+from .limits import LEAST, OWNER_ANSWER_SECONDS, ROW_GRACE
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
 
@@ -71,7 +71,7 @@ def cancel(
             allowed = max(until, now.monotonic() + LEAST)
             if permit is not None:
                 yield from permit()
-                allowed = min(allowed, now.monotonic() + ANSWER_HOLDS)
+                allowed = min(allowed, now.monotonic() + OWNER_ANSWER_SECONDS)
             try:
                 yield from do(call, allowed)
                 said, again = "204", REPEAT_AFTER

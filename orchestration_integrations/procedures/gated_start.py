@@ -22,7 +22,7 @@ from ..api.models import Instance, StageRun
 from .effects import Backoff, Procedure, do, insist, pause
 from .gate import GateText, opening_event, parsed_event
 from .ghosts import is_old, unknown_to_engine
-from .limits import ANSWER_HOLDS
+from .limits import OWNER_ANSWER_SECONDS
 from .start import Starting
 
 logger = logging.getLogger("orchestration_integrations.procedures")
@@ -112,7 +112,7 @@ class GatedStart:
         look.waiting.sort(key=_age)
         return look
 
-    def settled_look(self, number: int | None) -> Procedure[Look]:
+    def patient_look(self, number: int | None) -> Procedure[Look]:
         """A look; where several unreleased runs stand there, an earlier attempt's release gets time to show."""
         show_until = self._now.monotonic() + RELEASE_SHOWS_SECONDS
         backoff = Backoff(self._now, first=0.2)
@@ -240,7 +240,8 @@ class GatedStart:
                         if after is not None:
                             send_at = self._now.monotonic() + max(resend.seconds(), after)
             if self._now.monotonic() + wait >= self._starting.until:
-                why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; go on with chosen="
+                go_on = "call again with the same key" if self._starting.token else f"go on with chosen={chosen!r}"
+                why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; {go_on}"
                 raise self._starting.ambiguous(why, (chosen, *others))
             yield from pause(wait)
 
@@ -265,7 +266,7 @@ class GatedStart:
             (whether it was taken, what went wrong, seconds before it may be sent again; None: at once).
         """
         yield from self._starting.permit(chosen)
-        allowed = min(self._starting.until, self._now.monotonic() + ANSWER_HOLDS)
+        allowed = min(self._starting.until, self._now.monotonic() + OWNER_ANSWER_SECONDS)
         try:
             yield from do(send_event(chosen, opening_event(gate), self._version), allowed)
         except NotFoundError as error:

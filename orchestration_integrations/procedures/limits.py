@@ -14,5 +14,5 @@ LAST_LOOK = 5.0
 """What one read gets that decides after a deadline has passed."""
 LEAST = 1.0
 """What an abort or a read gets even where the caller's limit is shorter."""
-ANSWER_HOLDS = 10.0
+OWNER_ANSWER_SECONDS = 10.0
 """For so long the owner's word stands: what it allowed is sent by then, or the owner is asked again."""

@@ -309,7 +309,7 @@ def test_clearing_a_failed_task_runs_anew_and_its_retries_do_not(server: Any) ->
 def test_clearing_a_task_whose_run_goes_on_does_not_pay_twice(
     server: Any, dies: Any, monkeypatch: pytest.MonkeyPatch, durable: bool
 ) -> None:
-    monkeypatch.setattr(beginning, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(beginning, "CANCEL_FOR_NEW_SECONDS", 0.5)
     task = Task(definition=WAITS, durable=durable)
     dies(task, "wait")
     task.clear()
@@ -395,7 +395,7 @@ def test_a_clear_while_the_task_runs_leaves_a_mark(
 ) -> None:
     """R6: such a clear need not move ``max_tries``, and the state store refuses the killed process by then."""
     monkeypatch.setattr(killing, "KILL_SECONDS", 1.5 if generation == 2 else 15.0)
-    monkeypatch.setattr(beginning, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(beginning, "CANCEL_FOR_NEW_SECONDS", 0.5)
     task = Task(definition=LONG, durable=durable)
     dies(task, "wait")
     assert task.operator is not None

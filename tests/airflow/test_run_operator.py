@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.airflow import killing, limits, task_run
+from orchestration_integrations.airflow import killing, limits
 from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3, TaskDeferralError, TaskDeferralTimeout
 from orchestration_integrations.airflow.operators import (
     OrchestrationCreateWorkflowOperator,
     OrchestrationRunWorkflowOperator,
 )
+from orchestration_integrations.ownership.owned_run import OwnedRun
 from orchestration_integrations.procedures.gated_start import GatedStart
 from tests.airflow.harness import (
     BROKEN,
@@ -235,7 +237,7 @@ def test_a_trigger_that_fails_for_ever_ends_in_an_error_that_says_so(
     operator, context, last = deferred(task)
     event = {"status": "error", "instance_id": task.xcoms["instance_id"], "message": "no connection here"}
     kwargs: Any = last.kwargs
-    for _ in range(task_run.MOST_DEFERRALS):
+    for _ in range(limits.MOST_DEFERRALS):
         with pytest.raises(TaskDeferred) as again:
             operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
         kwargs = again.value.kwargs
@@ -243,6 +245,34 @@ def test_a_trigger_that_fails_for_ever_ends_in_an_error_that_says_so(
     with pytest.raises(StateUnknownError, match="no connection here"):
         operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
     assert aborts(server) >= 1  # no retry follows, so nobody would look after it
+
+
+@pytest.mark.parametrize("how", ["trigger", "deferral"])
+def test_a_wait_that_breaks_down_leaves_airflow_its_time(
+    server: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The cancel ends before Airflow's limit interrupts it, so that its outcome is told."""
+    seconds: list[float] = []
+    stop = OwnedRun.stop
+
+    def noted(self: OwnedRun, limit: float = limits.CANCEL_SECONDS) -> Any:
+        seconds.append(limit)
+        return stop(self, limit)
+
+    monkeypatch.setattr(OwnedRun, "stop", noted)
+    task = Task(definition=WAITS, retries=0, execution_timeout=timedelta(seconds=9))
+    operator, context, last = deferred(task)
+    event = {"status": "error", "instance_id": task.xcoms["instance_id"], "message": "no connection here"}
+    if how == "trigger":
+        with pytest.raises(StateUnknownError):
+            operator.resume_execution(
+                last.method_name, {**(last.kwargs or {}), "event": event, "resumed": limits.MOST_DEFERRALS}, context
+            )
+    else:
+        with pytest.raises(TaskDeferralError):
+            failed_deferral(operator, context, "the trigger broke down")
+    (given,) = seconds
+    assert given < 9
 
 
 def failed_deferral(operator: Any, context: Any, text: str) -> Any:

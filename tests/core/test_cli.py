@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import orchestration_integrations
 from orchestration_integrations import OrchestrationHttpHook
 from orchestration_integrations.cli import app
 from orchestration_integrations.server import EmbeddedServer
@@ -144,3 +145,26 @@ cli.app(["serve", "--token", "{HIDDEN}"])
     assert HIDDEN not in done.stdout + done.stderr
     assert isinstance(app, typer.Typer)
     assert app.pretty_exceptions_show_locals is False
+
+
+def test_version(command):
+    said = command("--version")
+    assert said.exit_code == 0
+    assert said.stdout.strip() == orchestration_integrations.__version__
+
+
+def test_no_address_names_the_option_and_the_variable(command):
+    said = command("unreleased", "w")
+    assert said.exit_code == 1
+    assert "--url" in said.stderr
+    assert "ORCHESTRATION_URL" in said.stderr
+
+
+@pytest.mark.parametrize("way", ["--url", "ORCHESTRATION_URL"])
+def test_a_wrong_address_is_shown_with_where_it_came_from(command, way):
+    wrong = f"ftp://me:{HIDDEN}@shop.example/x?token={HIDDEN}"
+    said = command("unreleased", "w", "--url", wrong) if way == "--url" else command("unreleased", "w", **{way: wrong})
+    assert said.exit_code == 1
+    assert "the scheme must be http or https; given: 'ftp://…@shop.example/x…'" in said.stderr
+    assert f"(from {way})" in said.stderr
+    assert HIDDEN not in said.output

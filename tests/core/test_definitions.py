@@ -119,6 +119,38 @@ def test_unknown_kinds_and_fields_pass_with_a_warning(caplog):
     assert "stages[1].wait_event.surprise" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        (
+            {"sned": {}},
+            "stages[0].sned: unknown kind of stage (did you mean send?), passed on unchecked; "
+            "the known kinds are send, delay, wait_event, update",
+        ),
+        ({"teleport": {}}, "stages[0].teleport: unknown kind of stage, passed on unchecked; the known kinds are send,"),
+        (
+            {
+                "send": {
+                    "source": {"acount": {"id": "world"}},
+                    "destination": {"account": {"id": "a"}},
+                    "amount": {"amount": 1, "asset": "EUR/2"},
+                }
+            },
+            "unknown kind of source or destination (did you mean account?), passed on unchecked; "
+            "the known kinds are account, wallet, payment",
+        ),
+        (
+            {"wait_event": {"event": "x", "evnt": "y"}},
+            "stages[0].wait_event.evnt: unknown field (did you mean event?);",
+        ),
+    ],
+)
+def test_a_warning_names_what_may_be_meant(caplog, stage, says):
+    with caplog.at_level(logging.WARNING):
+        validated_definition({"stages": [stage]})
+    assert says in caplog.text
+
+
 def test_a_stage_that_is_null_is_no_stage():
     with pytest.raises(ValidationError):
         validated_definition({"stages": [None]})

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import socket
-import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from orchestration_integrations import ConfigurationError, Settings
 from orchestration_integrations.http_hook import proxies
 from tests.conftest import open_hook
 from tests.scripted import Got, ScriptedServer, instance, respond
+from tests.tunnels import TlsServer, make_certificate
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
@@ -151,30 +149,7 @@ def test_a_missing_bundle_does_not_matter_without_tls(kind: str, monkeypatch: py
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of its own authority, for 127.0.0.1."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
-    folder = tmp_path_factory.mktemp("certificate")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=127.0.0.1"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-class TlsServer(ScriptedServer):
-    """A scripted server under TLS."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(lambda got: respond(200, instance()))
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        self.handshakes = 0
-
-    def _serve(self, peer: socket.socket, number: int) -> None:
-        self.handshakes += 1
-        try:
-            super()._serve(self._context.wrap_socket(peer, server_side=True), number)
-        except (ssl.SSLError, OSError):
-            peer.close()
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+import traceback
 from datetime import datetime, timezone
 
 import pytest
@@ -18,6 +19,7 @@ from orchestration_integrations import (
     EventNotDeliveredError,
     InstanceFailedError,
     NotFoundError,
+    OrchestrationError,
     OrchestrationHttpHook,
     RateLimitedError,
     ServerError,
@@ -233,6 +235,46 @@ def test_what_a_server_echoes_is_masked(kind):
         assert "SECRET" not in str(caught.value) + repr(caught.value.__dict__)
 
 
+TOKEN = "s3cr3t-TOKEN-abcdef0123456789"
+ECHOES = {
+    "a header": b"HTTP/1.1 200 OK\r\nBad Header %s\r\n\r\n",
+    "the status line": b"%s\r\n\r\n",
+    "across the cut of a message": b"HTTP/1.1 400 X\r\nContent-Length: 544\r\n\r\n" + b"x" * 490 + b"%s" + b"y" * 24,
+}
+
+
+@pytest.mark.parametrize("where", ECHOES)
+@pytest.mark.parametrize("whose", ["the server", "the token endpoint"])
+def test_an_echo_is_masked_wherever_it_stands(kind, where, whose):
+    """h11 quotes a line that it cannot read; a message is cut, and must not be cut amid a secret."""
+
+    def script(got):
+        if whose == "the server" and "token" in got.target:
+            return respond(200, {"access_token": TOKEN, "expires_in": 60})
+
+        def echo(peer, _):
+            peer.sendall(ECHOES[where] % TOKEN.encode())
+            peer.close()
+
+        return echo
+
+    with ScriptedServer(script) as server:
+        settings = Settings(base_url=server.url, client_id="c", client_secret=TOKEN, retry_budget=0.5)
+        with pytest.raises(OrchestrationError) as caught:
+            open_hook(kind, settings).get_instance("i")
+    told = "".join(traceback.format_exception(caught.value))
+    assert TOKEN[:20] not in told + repr(vars(caught.value))
+
+
+def test_an_echo_in_the_error_of_a_run_is_masked(kind):
+    ended = {"terminated": True, "terminatedAt": "2026-01-01T00:00:01Z", "error": f"refused {TOKEN}"}
+
+    with ScriptedServer(lambda got: respond(200, instance(**ended))) as server:
+        found = open_hook(kind, base_url=server.url, token=TOKEN).get_instance("i")
+    assert found.error == "refused **********"
+    assert TOKEN not in repr(found)
+
+
 def test_a_dripping_refusal_keeps_the_time_out(kind):
     def dripping_401(peer, got):
         peer.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 1000\r\n\r\n")
@@ -429,7 +471,7 @@ def test_a_listed_run_that_cannot_be_read_is_never_passed_over(kind, clock, code
 def test_a_gateways_404_on_a_retry_does_not_deny_the_earlier_run(kind, clock):
     with ScriptedServer(lambda got: respond(404, b"404 page not found")) as server:
         hook = open_hook(kind, base_url=server.url, clock=clock)
-        with pytest.raises(AmbiguousRunError, match="earlier attempt"):
+        with pytest.raises(AmbiguousRunError, match="whether an earlier one started a run"):
             hook.start("w", run_key="k")
         with pytest.raises(NotFoundError):
             hook.start("w", run_key="k", first_attempt=True)

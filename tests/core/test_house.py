@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +98,14 @@ def test_both_hooks_have_the_same_methods_with_the_same_signatures_and_docstring
 @pytest.mark.parametrize("hook", [OrchestrationHttpHook, AsyncOrchestrationHttpHook])
 def test_all_that_users_call_is_documented(hook: type) -> None:
     assert [name for name, method in methods(hook).items() if name != "__init__" and not inspect.getdoc(method)] == []
+
+
+@pytest.mark.parametrize("package", ["", ".http_hook", ".airflow", ".prefect"])
+def test_a_shell_can_complete_the_names_of_a_package(package: str) -> None:
+    """They load when they are first used, so Python does not know them by itself."""
+    program = (
+        f"import sys; from importlib import import_module; it = import_module('orchestration_integrations{package}'); "
+        "assert set(it.__all__) <= set(dir(it)), set(it.__all__) - set(dir(it)); assert '__name__' in dir(it); "
+        "assert not {'httpx', 'airflow', 'prefect'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -233,6 +233,51 @@ def test_what_is_given_wins_over_the_environment(monkeypatch):
     assert caught.value.field == "tiemout"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "field"),
+    [("TIMEOUT", "soon", "timeout"), ("URL", "ftp://x", "base_url"), ("VERIFY", "/no/such", "verify")],
+)
+def test_a_wrong_value_of_the_environment_names_its_variable(monkeypatch, variable, value, field):
+    monkeypatch.setenv("ORCHESTRATION_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(f"ORCHESTRATION_{variable}", value)
+    with pytest.raises(ConfigurationError, match=rf"{value}.*\(from ORCHESTRATION_{variable}\)") as caught:
+        Settings.from_env()
+    assert caught.value.field == field
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(**{field: "ftp://?" if field == "base_url" else "~~"})
+    assert "(from" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://shop.example", "ftp://shop.example"),
+        ("https://me:geheim@shop.example/x", "https://…@shop.example/x"),
+        ("me:ge/heim@shop.example:1", "…@shop.example:1"),
+        ("https://me:geheim%40shop.example", "https://…@shop.example"),
+        ("https://me:geheim", "https://me:…"),
+        ("https://a:1:geheim", "https://a:…"),
+        ("https://ada:cafe/x", "https://ada:…/x"),
+        ("https://::1:zz", "https://:…"),
+        ("geheim@x://shop.example", "…://shop.example"),
+        ("https://shop.example/x?token=geheim", "https://shop.example/x…"),
+        ("https://shop.example/x#geheim", "https://shop.example/x…"),
+        ("http://shop.example/a b", "http://shop.example/a b"),
+        ("https://[::1]:99999", "https://[::1]:99999"),
+    ],
+)
+def test_a_wrong_address_is_shown_without_what_may_be_a_secret(url, shown):
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(base_url=url)
+    assert str(caught.value).endswith(f"; given: {shown!r}")
+    assert "heim" not in str(caught.value)
+
+
+def test_an_unknown_setting_names_the_one_that_may_be_meant():
+    with pytest.raises(ConfigurationError, match=r"tiemout: unknown setting \(did you mean timeout\?\)"):
+        Settings.from_fields({"base_url": "x", "tiemout": 1})
+
+
 @pytest.mark.parametrize("field", ["verify", "cert"])
 def test_a_file_that_cannot_be_read_is_named(field, tmp_path, monkeypatch):
     bundle = tmp_path / "locked.pem"

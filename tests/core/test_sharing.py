@@ -124,11 +124,11 @@ def test_one_context_serves_all_hooks_and_none_is_made_without_tls(kind: str, mo
     made: list[str] = []
     real = tls.ssl_context
 
-    def counted(settings: Settings) -> Any:
+    def counted(settings: Settings, **options: Any) -> Any:
         made.append(settings.base_url)
-        return real(settings)
+        return real(settings, **options)
 
-    monkeypatch.setattr(connections, "ssl_context", counted)
+    monkeypatch.setattr(tls, "ssl_context", counted)
     with ScriptedServer(Server()) as server:
         for _ in range(3):
             open_hook(kind, base_url=server.url).get_instance("i")

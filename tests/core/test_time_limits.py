@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpcore
@@ -214,12 +215,25 @@ def test_whatever_a_connection_raises_is_a_failed_exchange(
     kind: str, monkeypatch: pytest.MonkeyPatch, raised: Exception, where: str
 ) -> None:
     """The async side let TLS errors out as they were: a healthy run was taken for interrupted, and cancelled."""
-    place = network.BoundedStream if kind == "sync" else network.AsyncBoundedStream
+    place: Any = httpcore.SyncBackend if kind == "sync" else httpcore.AnyIOBackend
+    real = place.connect_tcp
 
-    def fails(self: Any, *arguments: Any, **options: Any) -> Any:
+    def fails(*arguments: Any, **options: Any) -> Any:
         raise raised
 
-    monkeypatch.setattr(place, where, fails)
+    def spoiled(made: Any) -> Any:
+        """The connection of httpcore, as it is but for what fails; and without a socket to go around it."""
+        everything = {name: getattr(made, name) for name in ("read", "write", "close", "aclose") if hasattr(made, name)}
+        return SimpleNamespace(**{**everything, where: fails}, get_extra_info=lambda info: None)
+
+    def connected(*arguments: Any, **options: Any) -> Any:
+        made = real(*arguments, **options)
+        return spoiled(made) if kind == "sync" else spoiled_later(made)
+
+    async def spoiled_later(made: Any) -> Any:
+        return spoiled(await made)
+
+    monkeypatch.setattr(place, "connect_tcp", connected)
     with ScriptedServer(lambda got: respond(200, instance())) as server:
         with pytest.raises(TransportError) as caught:
             hook_for(kind, server.url).get_instance("i")

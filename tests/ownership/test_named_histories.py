@@ -17,7 +17,7 @@ from orchestration_integrations import (
     SqliteRunStore,
 )
 from orchestration_integrations.ownership.request import OwnedRequest
-from orchestration_integrations.procedures.holding import Hold
+from orchestration_integrations.procedures.key_lock import KeyLock
 from orchestration_integrations.server import EmbeddedServer
 from tests.gates import releases_of
 
@@ -60,7 +60,7 @@ def attempt(hook, store, name, *, owner=None, on_chosen=None, workflow=PAYS, amo
         workflow=workflow, variables={"amount": amount}, run_key="k", attempt=name, how=more.pop("how", "again"), **more
     )
     run = hook.owning(request, store=store, owner=owner, on_chosen=on_chosen)
-    run._hold = Hold(uuid.uuid4().hex, "k")
+    run._key_lock = KeyLock(uuid.uuid4().hex, "k")
     return run
 
 

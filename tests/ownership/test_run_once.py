@@ -518,9 +518,13 @@ def test_ctrl_c_cancels_and_a_run_that_moved_nothing_is_run_anew(tmp_path):
         worker = context.Process(target=_wait_for_ever, args=(server.url, str(tmp_path / "runs.db"), chosen))
         worker.start()
         assert chosen.wait(60)
-        time.sleep(0.4)
+        give_up = time.monotonic() + 60
+        while not releases_of(server.record(), "k") and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(0.4)  # now it waits, and Python loses no signal
         os.kill(worker.pid, signal.SIGINT)
         worker.join(60)
+        assert worker.exitcode is not None
         assert [one["error"] for one in server.record().ended] == ["canceled"]
         store = SqliteRunStore(tmp_path / "runs.db")
         assert store.load("k").hold
@@ -565,6 +569,7 @@ def test_a_cancel_from_outside_is_put_on_record(kind, store):
     ("changes", "path"),
     [
         ({"run_key": ""}, "run_key"),
+        ({"run_key": "k "}, "run_key"),
         ({"store": object()}, "store"),
         ({"on_timeout": "explode"}, "on_timeout"),
         ({"on_changed": "ignore"}, "on_changed"),

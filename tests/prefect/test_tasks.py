@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -246,6 +247,36 @@ def test_success_at_the_last_moment_is_a_success(
     result = wait_for_instance.fn(credentials, run, timeout=0.3)
     assert result["state"] == "succeeded"
     assert len(result["transactions"]) == 1
+
+
+@both_waits
+def test_the_time_of_a_wait_counts_once(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, monkeypatch: pytest.MonkeyPatch, wait: Any
+) -> None:
+    """A wait that is taken up again, since the run had ended before its cancel, has the deadline of the first one."""
+    from orchestration_integrations.http_hook.base import HookBase
+    from orchestration_integrations.ownership import owned_run
+
+    run = run_workflow.fn(credentials, defined(server, {"name": "d", "stages": [{"delay": {"duration": "20s"}}]}))
+    real_cancel, real_wait = owned_run.cancel, HookBase.waiting_for
+    deadlines: list[float | None] = []
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        server.advance(60)
+        return real_cancel(*args, **kwargs)
+
+    def noted(self: Any, instance_id: str, arguments: Any, listener: Any) -> Any:
+        deadlines.append(arguments.ends_at(time.time()))
+        return real_wait(self, instance_id, arguments, listener)
+
+    monkeypatch.setattr(owned_run, "cancel", late)
+    monkeypatch.setattr(HookBase, "waiting_for", noted)
+    begun = time.time()
+    assert call(wait, credentials, run, timeout=0.3)["state"] == "succeeded"
+    first, second = deadlines
+    assert first == second
+    assert first is not None
+    assert begun + 0.3 <= first
 
 
 @abortable

@@ -46,7 +46,7 @@ from orchestration_integrations.ownership.record import RunRecord, RunStore, fol
 from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.ownership.resolve import Question, Shows, Verdict
 from orchestration_integrations.procedures.gate import OPENING, parsed_event
-from orchestration_integrations.procedures.holding import Hold
+from orchestration_integrations.procedures.key_lock import KeyLock
 from orchestration_integrations.procedures.wait_arguments import WaitArguments
 from orchestration_integrations.run_store import MemoryRunStore
 from orchestration_integrations.server import Core, VirtualClock
@@ -59,7 +59,7 @@ from .histories import Violation
 KEY = "order-17"
 BUDGET = 500.0
 """Seconds that are left for a call once the faults are over: more than the latest row and an owner's silence need."""
-ANSWER_HOLDS = 10.0
+OWNER_ANSWER_SECONDS = 10.0
 SLACK = 0.5
 ADDRESS, ALIAS, ELSEWHERE = "http://orchestration", "http://alias", "http://elsewhere"
 STORES = ("durable", "durable", "durable", "by overwriting", "for this process", "one a pod")
@@ -223,12 +223,12 @@ class OwnerHistory:
                 return
             if not attempt.asked_since_send:
                 raise self.broken(f"attempt {attempt.name} released without asking its owner")
-            if attempt.said_yes_at is None or self.clock.time() - attempt.said_yes_at > ANSWER_HOLDS + SLACK:
+            if attempt.said_yes_at is None or self.clock.time() - attempt.said_yes_at > OWNER_ANSWER_SECONDS + SLACK:
                 raise self.broken(f"attempt {attempt.name} released on an old answer of its owner")
             attempt.asked_since_send = False
         if request.method == "PUT" and path.endswith("/abort") and attempt.taken_over:
             later = {one.run.instance_id for one in self.attempts if one.number > attempt.number}
-            looked_long_ago = self.clock.time() - attempt.looked_at > ANSWER_HOLDS + SLACK
+            looked_long_ago = self.clock.time() - attempt.looked_at > OWNER_ANSWER_SECONDS + SLACK
             if path.split("/")[-2] in later and (looked_long_ago or not self.remembers):
                 raise self.broken(f"attempt {attempt.name} was superseded and cancelled another attempt's run")
 
@@ -468,7 +468,7 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
         return answer
 
     run = hook.owning(request, store=store, owner=owner)
-    run._hold = Hold(f"history {history.seed}, process {number}", KEY)  # each attempt is a process of its own
+    run._key_lock = KeyLock(f"history {history.seed}, process {number}", KEY)  # each attempt is a process of its own
     attempt = Attempt(number, name, request, history.amount, new, hook, run, transport)
     attempt.answered_before = _answered_before(history, name)
     transport.attempt = store.attempt = attempt
@@ -523,7 +523,7 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
         run.close()
         for number in range(attempt.resumptions):
             resumed = hook.owning(attempt.request, store=attempt.store, owner=attempt.owner)
-            resumed._hold = Hold(f"history {history.seed}, process {attempt.number}, resumed {number}", KEY)
+            resumed._key_lock = KeyLock(f"history {history.seed}, process {attempt.number}, resumed {number}", KEY)
             yield from _performed(hook, resumed.load())
             attempt.run = resumed
             result = yield from _performed(hook, resumed.attend(instance.id, waiting, on_timeout=on_timeout))

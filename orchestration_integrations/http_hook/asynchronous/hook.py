@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class AsyncOrchestrationHttpHook(AsyncOperations):
-    """Talks to an orchestration server without blocking the event loop. An async context manager.
+    """Talks to an orchestration server without blocking the event loop. Use it as an async context manager.
 
-    Safe to share between the tasks of an event loop; it may be used on several loops in turn.
+    The tasks of an event loop may share it; it may be used on several loops in turn.
     Hooks of a process that reach the same server in the same way
     share one access token, one TLS context and one set of connections for each loop.
     A forked child makes its own.
@@ -110,37 +110,42 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         wants: Callable[[], bool] | None = None,
         strict_variables: bool = False,
     ) -> Instance:
-        """Start the one run of a key, or go on with it: operations GetWorkflow, ListInstances, RunWorkflow, SendEvent.
+        """Start the one run of a key, or go on with it. It calls GetWorkflow, ListInstances, RunWorkflow, SendEvent.
 
-        On a gated definition (``ensure_workflow(gate=True)``) never two released runs for one key, for callers one
-        after another; on any other never two submits.
+        On a gated definition (``ensure_workflow(gate=True)``) callers one after another never release two runs of one
+        key. On any other definition they never submit twice.
 
         Args:
             workflow_id: what to run.
             variables: as for ``run_workflow``.
-            run_key: names the run; the same key again finds the same run. None: a fresh one.
-            first_attempt: the caller knows that this key was never used before: nothing earlier is looked for.
-            since: aware; the key is not older than this (5 minutes are subtracted). Bounds what is looked through; None
-                (default): seven days. A run of the key that is older than that is not found.
-            chosen: the instance that an earlier attempt had chosen: that one is released and no other.
+            run_key: names the run; the same key again finds the same run. None (default): the hook makes a fresh key.
+            first_attempt: True says that this key was never used before, so the hook looks for no earlier run. Default
+                False.
+            since: an aware datetime; the key is not older than this (the hook subtracts 5 minutes). The hook looks at
+                no older runs, so it does not find a run of the key that is older. None (default): seven days ago.
+            chosen: id of the instance that an earlier attempt had chosen, as its ``on_chosen`` was told: the hook
+                releases that one and no other. None (default): the hook looks for a run of the key itself.
             on_chosen: told the instance's id before its release; it should store it where it outlives this process.
-            key_variable: the variable that carries the key.
-            allow_unbound: let placeholders without a value pass; the server fills in nothing or a default.
-            timeout: seconds, default 60.
+            key_variable: the variable that carries the key; default ``runKey``.
+            allow_unbound: let placeholders without a value pass; the server fills in nothing or a default. Default
+                False: they are a ValidationError.
+            timeout: seconds for all of the start, default 60. When they are over, it raises AmbiguousRunError if a run
+                may exist, else the last error.
             on_changed: what to do where the key stands for other variables: ``refuse`` (default), or ``adopt`` the run
                 that has the key.
             fingerprint_ignores: names of variables that may differ between attempts.
             wants: asked right before the release whether the run is still wanted.
-            strict_variables: a variable that no placeholder asks for is an error; by default it is a warning.
+            strict_variables: refuse a variable that no placeholder asks for, with a ValidationError. Default False: a
+                warning names it.
 
         Returns:
             The released instance; it may have ended already.
 
         Raises:
-            NotFoundError: no such workflow, or it is deleted; nothing was sent.
-            ValidationError: bad input, or a placeholder without a value; nothing was sent.
-            KeyReusedError: the key stands for a run with other variables. Told from the gate of that run, so from any
-                process; not told for a workflow without a gate, or for a run of another workflow.
+            NotFoundError: there is no such workflow, or it is deleted; nothing was sent.
+            ValidationError: the input is wrong, or a placeholder has no value; nothing was sent.
+            KeyReusedError: the key stands for a run with other variables. The gate of that run says so, to any process.
+                Nothing says so for a workflow without a gate, or for a run of another workflow.
             OwnerGoneError: ``wants`` returned False; nothing was released.
             OwnerUnreachableError: ``wants`` raised for 30 s; nothing was released.
             AmbiguousRunError: a run may exist; its attributes say what is known. Do not use a new key.
@@ -177,15 +182,16 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         row_grace: float | None = None,
         read_budget: float = READ_BUDGET,
     ) -> RunResult:
-        """Wait until an instance has ended: operations GetInstance, GetInstanceHistory, GetInstanceStageHistory.
+        """Wait until an instance has ended. It calls GetInstance, GetInstanceHistory and GetInstanceStageHistory.
 
         Args:
-            instance_id: whom to wait for.
-            timeout: seconds, None for no limit. One last look of at most 5 s follows and decides.
+            instance_id: the instance to wait for.
+            timeout: seconds, None (default) for no limit. One last look of at most 5 s follows and decides.
             poll_interval: seconds between polls, once they have slowed down to it; default 5.
-            on_stage: told begin and end of each stage once and in order, what it listens for, why it fails.
+            on_stage: told once and in order when each stage begins and ends, what it listens for and why it fails.
             fail_after_attempts: give up once a payment has failed so often; the instance goes on until it is cancelled.
-            deadline: epoch seconds, instead of ``timeout``.
+                None (default) for never.
+            deadline: epoch seconds, instead of ``timeout``; None (default) for none.
             row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
                 for an id that this hook was given by the server.
             read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
@@ -239,7 +245,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         """Run a payment once and wait for its end, over any number of calls, processes and crashes.
 
         Call it again with the same key after whatever happened: it goes on with the run that stands there, or tells
-        how it ended. Operations as of ``ensure_workflow``, ``start``, ``wait`` and ``cancel``.
+        how it ended. It calls what ``ensure_workflow``, ``start``, ``wait`` and ``cancel`` call.
 
         Args:
             workflow: id of a workflow, or a definition, which is put on the server with a gate.
@@ -247,17 +253,19 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             run_key: names the payment. The same key with other content is an error.
             store: where the record of the key is kept: ``SqliteRunStore(path)``. ``MemoryRunStore`` ends with the
                 process, so it is refused for a workflow without a gate.
-            timeout: seconds from the call after which waiting ends; None for no limit.
+            timeout: seconds from the call after which waiting ends; None (default) for no limit.
             rerun_failed: a call after one that raised a bad end starts a new run. Its first stages move money again.
-                Not where the last run was cancelled while a payment was under way: that has to be ``settled``.
+                If the last run was cancelled while a payment was under way, you must give ``settled`` first. Default
+                False: the call raises that end again.
             on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
             fingerprint_ignores: names of variables that may differ between calls.
-            settled: the token that an AmbiguousRunError printed: that fate is settled, and a new run may start.
-            first_attempt: the caller knows that the key was never used before.
+            settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the
+                call may then start a new run, which moves money again.
+            first_attempt: True says that the key was never used before. Default False.
             wants: asked right before the release whether the run is still wanted.
             checkpoints: not available in this version.
-            cancel_on_interrupt: cancel the run where this call is interrupted: by Ctrl-C, by a signal that raises, by
-                the end of its asyncio task, or by an exception of ``on_stage``.
+            cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal that raises, by the
+                end of its asyncio task, or by an exception of ``on_stage``. Default True.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
                 ``start_timeout`` (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``,
@@ -354,20 +362,20 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         timeout: float | None = None,
         before_send: Callable[[], object] | None = None,
     ) -> Instance:
-        """Wait until a stage listens for the event, send it, and see that this stage ended: operations GetInstance,
-        GetWorkflow, GetInstanceHistory, SendEvent.
+        """Wait until a stage listens for the event, send it, and see that this stage ended. It calls GetInstance,
+        GetWorkflow, GetInstanceHistory and SendEvent.
 
-        Other senders can't be kept out: two of them may release two stages of the same event.
+        The hook cannot keep other senders out: two of them may release two stages of the same event.
 
         Args:
             instance_id: the instance.
             name: of the event.
             stage: which stage is meant, from 0; needed where several stages wait for the name.
-            timeout: seconds, None for no limit.
+            timeout: seconds, None (default) for no limit.
             before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
         Returns:
-            The instance, that stage behind it.
+            The instance, read after that stage had ended.
 
         Raises:
             EventNotDeliveredError: ``reason`` says why; ``unknown`` where it was sent and the stage still waits.
@@ -384,19 +392,20 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         store: RunStore | None = None,
         run_key: str | None = None,
     ) -> CancelOutcome:
-        """Abort an instance and read it until it has ended: operations CancelEvent, GetInstance, and both histories.
-        Harmless to repeat.
+        """Abort an instance and read it until it has ended. You may repeat it: that harms nothing.
+
+        It calls CancelEvent, GetInstance, GetInstanceHistory and GetInstanceStageHistory.
 
         Args:
             instance_id: the instance.
             timeout: seconds until the outcome is ``not_confirmed``, default 15.
-            store, run_key: where the record of the run is kept, and its key: the stop is put on record first, so that
-                a later attempt knows that the run was cancelled by its own side.
+            store, run_key: where the record of the run is kept, and its key. The hook puts the stop on record first, so
+                that a later attempt knows that its own side cancelled the run. Default None: there is no record.
 
         Returns:
-            What is true: ``cancelled`` (by this or an earlier cancel), ``already_ended`` by itself, ``never_started``
-            (a row without a run), or ``not_confirmed``: it was not seen to end and may run on. ``in_flight`` holds
-            payments that were under way: their money may arrive all the same.
+            What is true. ``status`` is ``cancelled`` (by this or an earlier cancel), ``already_ended`` (by itself),
+            ``never_started`` (a row without a run), or ``not_confirmed``: nobody saw it end, and it may run on.
+            ``in_flight`` holds payments that were under way: their money may arrive all the same.
 
         Raises:
             NotFoundError: there is no such instance.
@@ -407,11 +416,15 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
     async def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
         """Find the oldest workflow with this name and an equal config, or create it.
 
-        Operations ListWorkflows, CreateWorkflow.
+        It calls ListWorkflows and CreateWorkflow.
 
         Args:
             definition: as for ``create_workflow``.
             gate: have runs wait for their release before their first stage, so that ``start`` never runs a key twice.
+                Default False.
+
+        Returns:
+            The workflow, and whether this call created it.
 
         Raises:
             ValidationError: ``path`` names the place; nothing was sent.
@@ -421,9 +434,10 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             return await self.perform(self.plans.ensure_workflow(definition, gate))
 
     async def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
-        """The runs of a gated workflow that still wait for their release: what lost submits leave. They move nothing.
+        """List the runs of a gated workflow that still wait for their release.
 
-        Operations ListInstances, GetInstanceHistory (one call per running instance).
+        Lost submits leave such runs behind; they move nothing.
+        It calls ListInstances, and GetInstanceHistory once for each running instance.
 
         Returns:
             (instance, run key), oldest first.

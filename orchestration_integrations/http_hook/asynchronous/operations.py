@@ -30,7 +30,8 @@ class AsyncOperations(AsyncDriver):
         """Operation CreateWorkflow. See ``ensure_workflow`` for one that does not add a copy at each call.
 
         Args:
-            definition: ``{"name": …, "stages": [{<kind>: {…}}, …]}``; checked first. Integers from 2**53 go as text.
+            definition: ``{"name": …, "stages": [{<kind>: {…}}, …]}``; checked first. Integers from 2**53 are sent
+                as text.
 
         Raises:
             ValidationError: ``path`` names the place; nothing was sent.
@@ -93,7 +94,8 @@ class AsyncOperations(AsyncDriver):
         return await self._call(calls.get_instance(instance_id, self.plans.versions.plain))
 
     async def get_instance_history(self, instance_id: str) -> Sequence[StageRun]:
-        """Operation GetInstanceHistory: the stages whose work was launched. Ten times as dear as ``get_instance``.
+        """Operation GetInstanceHistory: the stages whose work was launched. It costs about ten
+        times as much as ``get_instance``.
 
         Raises:
             NotFoundError: the engine knows no such run, or no longer.
@@ -108,7 +110,7 @@ class AsyncOperations(AsyncDriver):
             number: of the stage, from 0.
 
         Raises:
-            NotFoundError: no such instance or stage, or the stage failed before its work.
+            NotFoundError: there is no such instance or stage, or the stage failed before its work.
         """
         return await self._call(calls.get_stage_history(instance_id, number, self.plans.versions.plain))
 
@@ -117,7 +119,7 @@ class AsyncOperations(AsyncDriver):
         ``send_event_when_ready``.
 
         Raises:
-            NotFoundError: no such instance, or no stage of it can take an event now.
+            NotFoundError: there is no such instance, or no stage of it can take an event now.
             ServerError: the stage begun last has ended.
             AmbiguousSubmitError: the answer was lost; it may have been delivered. It was not repeated.
         """
@@ -127,8 +129,8 @@ class AsyncOperations(AsyncDriver):
         """Operation CancelEvent: a request, not a result. See ``cancel``, which says what came of it.
 
         Raises:
-            NotFoundError: no such instance, or it has ended (on some servers), or it never started.
-            ServerError: on some servers, also where the instance goes on.
+            NotFoundError: there is no such instance, or it has ended (on some servers), or it never started.
+            ServerError: some servers answer so, also where the instance goes on.
         """
         await self._call(calls.abort_instance(instance_id, self.plans.versions.plain))
 

@@ -12,8 +12,8 @@ import os
 _holders: dict[tuple[int, str, str], object] = {}
 
 
-class Hold:
-    """One caller's hold on the key of one server. Give it back with ``release``; that may be called twice."""
+class KeyLock:
+    """Lets one caller work on the key of one server. ``release`` gives it back, and may be called twice."""
 
     def __init__(self, server: str, key: str) -> None:
         self._name = (os.getpid(), server, key)  # a forked child holds nothing
