@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote_plus
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
     from .connections import Connections
+    from .once import Once
     from .plans import Plans
 
 T = TypeVar("T")
@@ -171,6 +172,12 @@ class HookBase:
         return AmbiguousSubmitError(message)
 
     # For those who perform procedures with a hook
+
+    def once(self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None, **options: Any) -> Once:
+        """What ``run_once`` and ``owned_run`` do. Arguments as for ``run_once``."""
+        from .once import once_of
+
+        return once_of(self.plans, workflow, variables, **options)
 
     def expect(self, instance_id: str) -> None:
         """Tell this hook an id that the server once gave, for instance one that another process has stored.

@@ -37,7 +37,6 @@ from ..procedures.unreleased import unreleased
 from ..procedures.wait_arguments import WaitArguments
 from ..settings import Settings
 from .callbacks import owner_of
-from .once import Once, once_of
 from .procedure_clock import ProcedureClock
 
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -206,10 +205,6 @@ class Plans:
             versions=self.versions,
             now=self.clock,
         )
-
-    def once(self, workflow: str | Mapping[str, Any], variables: Mapping[str, Any] | None, **options: Any) -> Once:
-        """What ``run_once`` and ``owned_run`` do. Arguments as for the hook's ``run_once``."""
-        return once_of(self, workflow, variables, **options)
 
     def waiting_for(
         self,

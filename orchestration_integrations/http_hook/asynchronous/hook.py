@@ -283,7 +283,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
             ValidationError: nothing was released.
         """
-        once = self.plans.once(
+        once = self.once(
             workflow,
             variables,
             run_key=run_key,
@@ -335,7 +335,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         Returns:
             ``instance_id``, and after the block ``result``.
         """
-        once = self.plans.once(workflow, variables, **as_for_run_once)
+        once = self.once(workflow, variables, **as_for_run_once)
         from ..interrupts import acancel_interrupted
         from ..once import OwnedRunHandle
 

@@ -284,7 +284,7 @@ class OrchestrationHttpHook(Operations):
             OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
             ValidationError: nothing was released.
         """
-        once = self.plans.once(
+        once = self.once(
             workflow,
             variables,
             run_key=run_key,
@@ -336,7 +336,7 @@ class OrchestrationHttpHook(Operations):
         Returns:
             ``instance_id``, and after the block ``result``.
         """
-        once = self.plans.once(workflow, variables, **as_for_run_once)
+        once = self.once(workflow, variables, **as_for_run_once)
         from ..interrupts import cancel_interrupted
         from ..once import OwnedRunHandle
 
