@@ -207,7 +207,9 @@ class GatedStart:
                 trouble = f"the server does not know it ({summary(error)})"
             except OrchestrationError as error:
                 if not is_inconclusive(error):
-                    why = f"instance {chosen} was chosen, and: {summary(error)}"
+                    why = (
+                        f"instance {chosen} was chosen, and then it could not be read ({error}); {self._advice(chosen)}"
+                    )
                     raise self._starting.ambiguous(why, (chosen,), error) from error
                 trouble, wait = summary(error), max(wait, error.retry_after or 0.0)
             else:
@@ -240,10 +242,14 @@ class GatedStart:
                         if after is not None:
                             send_at = self._now.monotonic() + max(resend.seconds(), after)
             if self._now.monotonic() + wait >= self._starting.until:
-                go_on = "call again with the same key" if self._starting.token else f"go on with chosen={chosen!r}"
-                why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; {go_on}"
+                why = (
+                    f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; {self._advice(chosen)}"
+                )
                 raise self._starting.ambiguous(why, (chosen, *others))
             yield from pause(wait)
+
+    def _advice(self, chosen: str) -> str:
+        return "call again with the same key" if self._starting.token else f"go on with chosen={chosen!r}"
 
     def _check_whose(self, chosen: str, gate: str) -> Procedure[None]:
         """A run that is released before this attempt has sent anything may be another's: its gate says whose it is.
@@ -272,7 +278,7 @@ class GatedStart:
         except NotFoundError as error:
             return False, summary(error), None  # the stage is not launched yet, which takes milliseconds
         except AuthenticationError as error:
-            why = f"instance {chosen} was chosen, and may not be released: {summary(error)}"
+            why = f"instance {chosen} was chosen, and may not be released ({error}); {self._advice(chosen)}"
             raise self._starting.ambiguous(why, (chosen,), error) from error
         except OrchestrationError as error:
             return False, summary(error), error.retry_after or 0.0
