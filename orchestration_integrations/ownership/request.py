@@ -84,11 +84,6 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
             raise ValidationError(f"{where} is set by this package; rename your variable", path=where)
         if not isinstance(self.run_key, str) or not self.run_key:
             raise ValidationError(f"run_key must be a non-empty string, not {self.run_key!r}", path="run_key")
-        if self.run_key != self.run_key.strip():
-            raise ValidationError(
-                f"run_key {self.run_key!r} starts or ends with white space, which would make it another key: remove it",
-                path="run_key",
-            )
         if not is_encodable(self.run_key):
             raise ValidationError("run_key contains an unpaired surrogate and cannot be sent as UTF-8", path="run_key")
         if self.key_variable in self.texts:

@@ -505,6 +505,7 @@ def test_a_cancelled_task_cancels_the_run(store):
 
 
 def _wait_for_ever(url, path, chosen):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     with OrchestrationHttpHook(base_url=url) as hook:
         hook.run_once(
             MUCH_LATER, {"amount": 1}, run_key="k", store=SqliteRunStore(path), on_chosen=lambda _: chosen.set()
@@ -521,7 +522,7 @@ def test_ctrl_c_cancels_and_a_run_that_moved_nothing_is_run_anew(tmp_path):
         give_up = time.monotonic() + 60
         while not releases_of(server.record(), "k") and time.monotonic() < give_up:
             time.sleep(0.05)
-        time.sleep(0.4)  # now it waits, and Python loses no signal
+        time.sleep(0.4)
         os.kill(worker.pid, signal.SIGINT)
         worker.join(60)
         assert worker.exitcode is not None
@@ -569,7 +570,6 @@ def test_a_cancel_from_outside_is_put_on_record(kind, store):
     ("changes", "path"),
     [
         ({"run_key": ""}, "run_key"),
-        ({"run_key": "k "}, "run_key"),
         ({"store": object()}, "store"),
         ({"on_timeout": "explode"}, "on_timeout"),
         ({"on_changed": "ignore"}, "on_changed"),
