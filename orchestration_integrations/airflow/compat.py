@@ -5,29 +5,9 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple
-
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseHook,
-    BaseOperator,
-    BaseOperatorLink,
-    BaseSensorOperator,
-    Context,
-    PokeReturnValue,
-    TaskDeferred,
-    XCom,
-    conf,
-    mask_secret,
-)
-from airflow.providers.common.compat.triggers import BaseEventTrigger
-from airflow.triggers.base import StartTriggerArgs, TriggerEvent
 
 from .attempt import Attempt
 
@@ -37,32 +17,76 @@ AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
 AIRFLOW_3_3 = AIRFLOW_VERSION >= (3, 3)
 """From here on there are a task state store, ``on_kill`` of triggers and retry policies."""
 
-if AIRFLOW_3:
-    from airflow.sdk.exceptions import TaskDeferralError
-else:
-    from airflow.exceptions import TaskDeferralError
+_COMPAT = "airflow.providers.common.compat.sdk"
 
-if AIRFLOW_3_3:
-    from airflow.sdk import NEVER_EXPIRE
-    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-    from airflow.sdk.exceptions import TaskDeferralTimeout
-else:
-    NEVER_EXPIRE = None
-    RetryDecision = RetryPolicy = None
-    TaskDeferralTimeout = TaskDeferralError
+
+def first_of(name: str, *modules: str) -> Any:
+    """A name from the first module that has it; None where none has.
+
+    The compatibility package that comes with Airflow has most names without a deprecation, but which ones depends on
+    its own version, and Airflow's constraints pin old ones.
+    """
+    for module in (_COMPAT, *modules):
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    return None
+
+
+def _exception(name: str) -> Any:
+    return first_of(name, "airflow.sdk.exceptions", "airflow.exceptions")
+
+
+AirflowException = _exception("AirflowException")
+AirflowFailException = _exception("AirflowFailException")
+AirflowNotFoundException = _exception("AirflowNotFoundException")
+AirflowSensorTimeout = _exception("AirflowSensorTimeout")
+AirflowSkipException = _exception("AirflowSkipException")
+TaskDeferred = _exception("TaskDeferred")
+TaskDeferralError = _exception("TaskDeferralError")
+TaskDeferralTimeout = _exception("TaskDeferralTimeout") or TaskDeferralError
+BaseHook = first_of("BaseHook", "airflow.sdk", "airflow.hooks.base")
+BaseOperator = first_of("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
+BaseOperatorLink = first_of("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
+BaseSensorOperator = first_of("BaseSensorOperator", "airflow.sdk", "airflow.sensors.base")
+PokeReturnValue = first_of("PokeReturnValue", "airflow.sdk", "airflow.sensors.base")
+Context = first_of("Context", "airflow.sdk", "airflow.utils.context")
+XCom = first_of("XCom", "airflow.sdk.execution_time.xcom", "airflow.models.xcom")
+conf = first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
+mask_secret = first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")
+StartTriggerArgs = first_of("StartTriggerArgs", "airflow.triggers.base")
+TriggerEvent = first_of("TriggerEvent", "airflow.triggers.base")
+BaseEventTrigger = first_of("BaseEventTrigger", "airflow.triggers.base") or first_of(
+    "BaseTrigger", "airflow.triggers.base"
+)
+NEVER_EXPIRE = first_of("NEVER_EXPIRE", "airflow.sdk")
+RetryDecision = first_of("RetryDecision", "airflow.sdk.definitions.retry_policy")
+RetryPolicy = first_of("RetryPolicy", "airflow.sdk.definitions.retry_policy")
+_async_connection = first_of("get_async_connection", "airflow.providers.common.compat.connection")
 
 DEFERRAL_FAILURES: tuple[type[Exception], ...] = (TaskDeferralError, TaskDeferralTimeout)
 """What a task resumes with where its deferral failed."""
-_TIMEOUT_TEXT = "Trigger/execution timeout"
+_TIMEOUT_TEXTS = ("Trigger/execution timeout", "Trigger timeout")
 USER_ACTION = "__airflow_user_action__"
 """The message with which Airflow 3.3 cancels a trigger whose task a user marked or cleared."""
 
 
 def is_deferral_timeout(error: BaseException) -> bool:
-    """Whether a failed deferral ran out of time (2.11 knows only one class, and says it in the text)."""
+    """Whether a failed deferral ran out of time. Some versions know only one class, and say it in the text."""
     if TaskDeferralTimeout is not TaskDeferralError:
         return isinstance(error, TaskDeferralTimeout)
-    return _TIMEOUT_TEXT in str(error)
+    return any(text in str(error) for text in _TIMEOUT_TEXTS)
+
+
+async def get_async_connection(conn_id: str) -> Any:
+    """A connection, read without blocking the event loop: in a thread, where this version cannot do so itself."""
+    found = _async_connection
+    if found is not None:
+        return await found(conn_id=conn_id)
+    from asyncio import to_thread
+
+    return await to_thread(BaseHook.get_connection, conn_id)
 
 
 def default_deferrable() -> bool:
@@ -231,6 +255,7 @@ __all__ = [
     "attempt_of",
     "conf",
     "default_deferrable",
+    "first_of",
     "first_start",
     "get_async_connection",
     "is_deferral_timeout",

@@ -9,10 +9,9 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
-
 from orchestration_integrations import OrchestrationHttpHook
 from orchestration_integrations.airflow import compat, run_records, triggers, variables
+from orchestration_integrations.airflow.compat import TaskDeferred
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 
 SEND = {

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from airflow.providers.common.compat.sdk import Connection
 
 from orchestration_integrations import ConfigurationError, OrchestrationError, OrchestrationHttpHook
 from orchestration_integrations.airflow import hooks
 from orchestration_integrations.airflow.hooks import OrchestrationHook, settings_of
 from orchestration_integrations.server import EmbeddedServer
+from tests.airflow.framework import Connection
 
 SECRET = "pl@nted/secret+x"
 

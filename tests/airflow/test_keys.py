@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from orchestration_integrations import (
     AmbiguousRunError,
@@ -24,6 +23,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.airflow import limits, record_care
+from orchestration_integrations.airflow.compat import AirflowFailException
 from tests.airflow.harness import BROKEN, CARRIES, LONG, SHORT, WAITS, Task, define, first_event, rebuilt
 from tests.airflow.test_reattach import STORES, dies, rounds  # noqa: F401  (a fixture)
 from tests.airflow.test_run_operator import deferred

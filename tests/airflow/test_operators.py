@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, AirflowSkipException
 
 from orchestration_integrations import (
     EventNotDeliveredError,
@@ -22,6 +21,7 @@ from orchestration_integrations import (
 )
 from orchestration_integrations.airflow import callbacks
 from orchestration_integrations.airflow.callbacks import cancel_instances, cancel_instances_on_failure
+from orchestration_integrations.airflow.compat import AirflowException, AirflowFailException, AirflowSkipException
 from orchestration_integrations.airflow.links import OrchestrationInstanceLink
 from orchestration_integrations.airflow.operators import (
     OrchestrationCancelInstanceOperator,
@@ -29,6 +29,7 @@ from orchestration_integrations.airflow.operators import (
     OrchestrationRunWorkflowOperator,
     OrchestrationSendEventOperator,
 )
+from tests.airflow.framework import DAG
 from tests.airflow.harness import LONG, SHORT, TO, WAITS, Store, begin, begin_waiting, perform, state_of
 
 TWICE = {"name": "twice", "stages": [{"wait_event": {"event": "go"}}, {"wait_event": {"event": "go"}}]}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from orchestration_integrations import (
     AmbiguousRunError,
@@ -19,6 +18,7 @@ from orchestration_integrations import (
     WrongServerError,
 )
 from orchestration_integrations.airflow import killing, run_records, task_run
+from orchestration_integrations.airflow.compat import AirflowException, AirflowFailException
 from orchestration_integrations.http_hook import AsyncOrchestrationHttpHook
 from orchestration_integrations.ownership import beginning
 from orchestration_integrations.procedures.gate import parsed_text

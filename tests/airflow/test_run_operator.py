@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from orchestration_integrations import (
     InstanceCancelledError,
@@ -24,13 +23,21 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.airflow import killing, limits
-from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3, TaskDeferralError, TaskDeferralTimeout
+from orchestration_integrations.airflow.compat import (
+    AIRFLOW_3,
+    AIRFLOW_3_3,
+    AirflowFailException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    TaskDeferred,
+)
 from orchestration_integrations.airflow.operators import (
     OrchestrationCreateWorkflowOperator,
     OrchestrationRunWorkflowOperator,
 )
 from orchestration_integrations.ownership.owned_run import OwnedRun
 from orchestration_integrations.procedures.gated_start import GatedStart
+from tests.airflow.framework import DAG
 from tests.airflow.harness import (
     BROKEN,
     LONG,

@@ -10,13 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferred,
-)
 
 from orchestration_integrations import (
     AuthenticationError,
@@ -26,15 +19,19 @@ from orchestration_integrations import (
     ValidationError,
 )
 from orchestration_integrations.airflow import compat, sensors
-from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3
+from orchestration_integrations.airflow.compat import (
+    AIRFLOW_3,
+    AIRFLOW_3_3,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
 from orchestration_integrations.airflow.hooks import OrchestrationHook
 from orchestration_integrations.airflow.sensors import OrchestrationInstanceSensor, OrchestrationStageSensor
+from tests.airflow.framework import AirflowRescheduleException
 from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, perform
-
-if AIRFLOW_3:
-    from airflow.sdk.exceptions import AirflowRescheduleException
-else:
-    from airflow.exceptions import AirflowRescheduleException
 
 MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
 
@@ -66,7 +63,7 @@ def sense(sensor: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow 2 reads the first start of a rescheduled sensor from its database."""
-    from airflow.providers.common.compat.sdk import BaseSensorOperator
+    from orchestration_integrations.airflow.compat import BaseSensorOperator
 
     module = __import__(BaseSensorOperator.__module__, fromlist=["x"])
     if hasattr(module, "_orig_start_date"):
@@ -374,9 +371,8 @@ def test_a_template_that_the_triggerer_can_fill_in_is_taken_from_3_3_on(template
 
 
 def test_the_output_of_another_task_is_refused_where_no_worker_begins() -> None:
-    from airflow.providers.common.compat.sdk import DAG
-
     from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
+    from tests.airflow.framework import DAG
 
     with DAG("d", schedule=None):
         pay = OrchestrationRunWorkflowOperator(task_id="pay", workflow_id="w")
@@ -405,9 +401,10 @@ def test_the_log_names_the_instance_with_its_address(
 def test_the_first_start_of_a_try_is_read_from_the_database(airflow_home: Any) -> None:
     """S4, below Airflow 3: of this try, not of an earlier one."""
     from airflow.models.taskreschedule import TaskReschedule
-    from airflow.providers.common.compat.sdk import DAG
     from airflow.utils.session import create_session
     from airflow.utils.types import DagRunType
+
+    from tests.airflow.framework import DAG
 
     starts = [datetime(2030, 1, 1, hour, tzinfo=timezone.utc) for hour in range(4)]
     with DAG("reschedules", schedule=None, start_date=starts[0]) as dag:

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, clock
 from orchestration_integrations.airflow import hooks, triggers
-from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION
+from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, AirflowNotFoundException
 from orchestration_integrations.airflow.ended_runs import EndedRuns
 from orchestration_integrations.airflow.triggers import (
     OrchestrationInstanceEndedTrigger,
@@ -22,6 +21,7 @@ from orchestration_integrations.airflow.triggers import (
     OrchestrationStageTrigger,
 )
 from orchestration_integrations.server import EmbeddedServer
+from tests.airflow.framework import Connection
 from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, define, first_event, rebuilt, state_of
 
 WRITES = ("abort_instance", "send_event", "run_workflow", "create_workflow", "delete_workflow")
