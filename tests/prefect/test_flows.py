@@ -17,6 +17,7 @@ import pytest
 from prefect import allow_failure, flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run as runtime_flow_run
 from prefect.runtime import task_run as runtime_task_run
 from prefect.states import Cancelling
@@ -778,12 +779,14 @@ def test_secrets_are_found_nowhere(guarded: EmbeddedServer, caplog: pytest.LogCa
     with pytest.raises(InstanceFailedError) as caught:
         run_workflow_and_wait(credentials, broken, poll_interval=0.2, allow_unbound=True)
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=None)), limit=100)
+        runs = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=20)
         mine = [run for run in runs if workflow_id in str(run.parameters) or broken in str(run.parameters)]
         assert len(mine) == 2
         artifacts = [artifact for run in mine for artifact in artifacts_of(str(run.id))]
         assert artifacts
-        tasks = [one for one in client.read_task_runs(limit=200) if one.flow_run_id in {run.id for run in mine}]
+        tasks = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in mine])), limit=200
+        )
         found = [run.model_dump_json() for run in mine] + [one.model_dump_json() for one in (*artifacts, *tasks)]
     found += [caplog.text, repr(caught.value), str(caught.value.__dict__), json.dumps(result), repr(credentials)]
     assert [text for text in found if SECRET in text] == []
