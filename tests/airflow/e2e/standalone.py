@@ -194,7 +194,15 @@ class Standalone:
         return str(eventually(lambda: self.xcom(dag_id, run_id, task_id, "instance_id"), f"{dag_id} has an instance"))
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
-        self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", {"new_state": state})
+        """Mark a task; once more where Airflow's own SQLite has lost the mark, and it says that the task still runs."""
+        for _ in range(5):
+            self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}", {"new_state": state})
+            for _ in range(4):
+                time.sleep(0.5)
+                if self.task(dag_id, run_id, task_id)["state"] == "running":
+                    break
+            else:
+                return
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
