@@ -16,7 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any
 
+import tenacity  # noqa: F401  (this and the next: loaded before forking, not anew in each child)
+
 from orchestration_integrations import AmbiguousRunError, OrchestrationHttpHook
+from orchestration_integrations.http_hook import connections, plans, transport  # noqa: F401
 
 
 def attempt(case: dict[str, Any], first: bool) -> dict[str, Any]:
