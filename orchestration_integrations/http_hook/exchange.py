@@ -151,7 +151,7 @@ class Exchange:
         return body
 
     def mask(self, error: OrchestrationError) -> None:
-        """Keep out of an error what a server or a proxy echoes in whatever spelling: so the texts that users see."""
+        """Mask the texts of an error, and drop its causes where they quote a secret: servers and proxies echo them."""
         secrets = self._secrets()
         for secret in secrets:
             error.args = tuple(one.replace(secret, MASK) if isinstance(one, str) else one for one in error.args)

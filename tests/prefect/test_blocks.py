@@ -31,6 +31,7 @@ from orchestration_integrations import (
 from orchestration_integrations.prefect import OrchestrationCredentials, OrchestrationRun, OrchestrationWorkflow
 from orchestration_integrations.prefect.options import DEFAULTS
 from orchestration_integrations.server import EmbeddedServer
+from tests.wrong_options import WRONG_OPTIONS
 
 from .conftest import abortable, defined, endless, releases, short
 
@@ -384,19 +385,7 @@ def test_each_option_is_the_same_everywhere() -> None:
 
 @pytest.mark.usefixtures("prefect_api")
 @pytest.mark.parametrize("way", ["task", "async task", "with", "block"])
-@pytest.mark.parametrize(
-    ("changes", "path"),
-    [
-        ({"timeout": -1}, "timeout"),
-        ({"poll_interval": 0}, "poll_interval"),
-        ({"read_budget": -1}, "read_budget"),
-        ({"fail_after_attempts": 0}, "fail_after_attempts"),
-        ({"on_timeout": "stop"}, "on_timeout"),
-        ({"on_changed": "ignore"}, "on_changed"),
-        ({"fingerprint_ignores": "at"}, "fingerprint_ignores"),
-        ({"settled": ""}, "settled"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "path"), [*WRONG_OPTIONS, ({"settled": ""}, "settled")])
 def test_a_wrong_option_is_refused_before_anything_is_sent(
     server: EmbeddedServer, credentials: OrchestrationCredentials, way: str, changes: dict[str, Any], path: str
 ) -> None:
