@@ -71,9 +71,11 @@ class NotingStream:
         self._spent = False
 
     def end_of_answer(self, body: int) -> None:
-        """The body of an answer was read to its end. If more than the answer came, no pool uses the connection again.
+        """The body of an answer was read to its end. If more came, the connection is not written to again.
 
-        To be called before the answer is closed: then its connection is back in the pool, and may be another call's.
+        To be called before the answer is closed: then its connection is back in the pool, and may be another call's. It
+        is no use to tell the pool that the connection is spent: it looks at its idle connections before it takes one,
+        and this one can become idle in between.
 
         Args:
             body: bytes of the body, as they were read, still packed.
@@ -82,15 +84,14 @@ class NotingStream:
             logger.warning("the server sent more than its answer; the connection is not used again")
             self._spent = True
 
-    def get_extra_info(self, info: str) -> Any:
-        """As of the connection. A spent one counts as readable: a pool closes what is readable while it is idle."""
-        return True if self._spent and info == "is_readable" else self._extra_info(info)
-
-    def _extra_info(self, info: str) -> Any:
-        raise NotImplementedError
-
     def _begins(self, buffer: bytes, timeout: float | None) -> None:
-        """Bytes are about to be handed over: from here on a part of them may have left."""
+        """Bytes are about to be handed over: from here on a part of them may have left.
+
+        Raises:
+            httpcore.ConnectionNotAvailable: the connection is spent. The pool closes it and takes another.
+        """
+        if self._spent:
+            raise httpcore.ConnectionNotAvailable
         self._received.begin()
         deadline = _deadline_of(timeout)
         if deadline is not None and not buffer.startswith(_TO_PROXY):
@@ -204,9 +205,6 @@ class BoundedStream(NotingStream, TimedStream):
             made = inner = InnerTls(TimedStream(self._stream, self._connecting), ssl_context, server_hostname)
             inner.shake_hands(seconds)
         return BoundedStream(made, self._connecting)
-
-    def _extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 class BoundedBackend(httpcore.NetworkBackend):
@@ -344,7 +342,8 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         """Close it."""
         await self._stream.aclose()
 
-    def _extra_info(self, info: str) -> Any:
+    def get_extra_info(self, info: str) -> Any:
+        """As of the connection."""
         return self._stream.get_extra_info(info)
 
 
