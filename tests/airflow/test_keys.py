@@ -255,9 +255,9 @@ def test_a_record_that_was_deleted_is_no_proof(server: Any, airflow_says: Any, d
     assert len(server.record().started) == 1
 
 
-def test_a_try_that_failed_before_its_submit_does_not_stop_the_next(server: Any, airflow_says: Any) -> None:
+def test_a_try_that_failed_before_its_submit_does_not_stop_the_next(server: Any) -> None:
     """Ungated, in Variables: the first try's note vouches for the absence of a record."""
-    task = Task(workflow_id=define(server, SHORT, gate=False), durable=False)
+    task = Task(workflow_id=define(server, SHORT, gate=False), durable=False, start_timeout=2)
     server.fault("get_workflow", "status", 50, code=503)
     with pytest.raises(OrchestrationError) as caught:
         task.attempt()
