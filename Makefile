@@ -25,11 +25,15 @@ help:
 demo: $(TOOLS)/ready
 	@$(BIN)/python -m orchestration_integrations.demo
 
-# First what is light, two at a time; then those that start real servers. The first failure stops neither group.
+PARALLEL := $(TOX) run-parallel -p 2 --parallel-no-spinner
+
+# Two at a time: what is light; then the frameworks; then whole Airflows, which need the machine for themselves most.
+# The first failure stops no group.
 test: $(TOOLS)/ready
 	@failed=; \
-	$(TOX) run-parallel -p 2 --parallel-no-spinner -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
-	$(TOX) run-parallel -p 2 --parallel-no-spinner -e airflow33,prefect,airflow211 || failed=1; \
+	$(PARALLEL) -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
+	$(PARALLEL) -e prefect,airflow33,airflow32,airflow31,airflow30,airflow211 || failed=1; \
+	$(PARALLEL) -e airflow33,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
 lint: $(TOOLS)/ready

@@ -213,11 +213,12 @@ class Connections:
                 of_loop = self._loops.setdefault(loop, _OfLoop(self._settings.max_connections))
         while not of_loop.prepared:
             # Reading CA bundles and importing takes tens of milliseconds: in a thread, and once for all tasks.
-            if of_loop.preparing is None or of_loop.preparing.done():
-                of_loop.preparing = in_own_thread(self._prepare)
-            if not (await wait({of_loop.preparing}, timeout=deadline.left()))[0]:
+            preparing = of_loop.preparing  # a task may begin anew before those wake that waited with it
+            if preparing is None or preparing.done():
+                preparing = of_loop.preparing = in_own_thread(self._prepare)
+            if not (await wait({preparing}, timeout=deadline.left()))[0]:
                 raise httpx.PoolTimeout("the certificate authorities were still being read at the deadline")
-            of_loop.preparing.result()
+            preparing.result()
             of_loop.prepared = True
         return of_loop
 

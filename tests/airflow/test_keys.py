@@ -242,7 +242,7 @@ def test_a_clear_can_be_told_to_report_only(server: Any, durable: bool) -> None:
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_a_record_that_was_deleted_is_no_proof(server: Any, airflow_says: Any, dies: Any, gate: bool) -> None:  # noqa: F811
-    task = Task(workflow_id=define(server, SHORT, gate=gate), durable=False, start_timeout=1)
+    task = Task(workflow_id=define(server, SHORT, gate=gate), durable=False, start_timeout=10 if gate else 1)
     dies(task, "wait")
     airflow_says.variables.clear()
     if gate:
@@ -275,7 +275,7 @@ def test_without_any_store_a_retry_never_pays_twice(
     gate: bool,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__ORCHESTRATION__RECORD_STORE", "none")
-    task = Task(workflow_id=define(server, SHORT, gate=gate), durable=False, start_timeout=1)
+    task = Task(workflow_id=define(server, SHORT, gate=gate), durable=False, start_timeout=10 if gate else 1)
     dies(task, "wait")
     if gate:
         assert task.attempt()["instance_id"] == server.record().started[0]["instance_id"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import orchestration_integrations.airflow
-from orchestration_integrations.airflow.compat import AIRFLOW_3
+from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_VERSION
 from orchestration_integrations.airflow.hooks import EXTRAS, OrchestrationHook
 from orchestration_integrations.airflow.provider_info import get_provider_info
 
@@ -77,14 +77,34 @@ def test_airflow_providers_hooks(told: dict[str, str]) -> None:
     assert ours["conn_id_attribute_name"] == "orchestration_conn_id"
 
 
+shown_by_cli = pytest.mark.skipif(
+    (3, 0) <= AIRFLOW_VERSION < (3, 2), reason="this version's command line knows forms made of widgets only"
+)
+
+
+@shown_by_cli
 def test_airflow_providers_behaviours(told: dict[str, str]) -> None:
     assert any("orchestration" in one.values() for one in rows(told["behaviours"])), told["behaviours"]
 
 
+@shown_by_cli
 def test_airflow_providers_widgets(told: dict[str, str]) -> None:
     names = {str(value) for one in rows(told["widgets"]) for value in one.values()}
     wanted = {f"extra__orchestration__{name}" for name in EXTRAS}
     assert wanted <= names
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="3.0 reads forms from widgets, which come with the FAB provider")
+def test_the_form_of_the_web_page() -> None:
+    script = """
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+(ours,) = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "orchestration"]
+print(ours.model_dump_json())
+"""
+    form = json.loads(python(script).splitlines()[-1])
+    assert form["standard_fields"]["host"]["title"] == "Base URL"
+    assert form["standard_fields"]["password"]["title"] == "Client secret"
+    assert set(form["extra_fields"]) == set(EXTRAS)
 
 
 @pytest.mark.parametrize(("what", "name"), [("links", "links.OrchestrationInstanceLink"), ("triggers", "triggers")])
@@ -145,7 +165,7 @@ assert not deprecated, deprecated
 def test_parsing_a_dag_loads_neither_the_client_nor_the_server() -> None:
     script = """
 import sys
-import airflow.providers.common.compat.sdk
+import orchestration_integrations.airflow.compat
 before = set(sys.modules)
 from orchestration_integrations.airflow import operators, sensors
 late = set(sys.modules) - before

@@ -6,7 +6,7 @@ import os
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.sdk import DAG, task
 
 from orchestration_integrations.airflow.callbacks import cancel_instances_on_failure
 from orchestration_integrations.airflow.compat import AIRFLOW_3_3
