@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -571,3 +572,41 @@ def test_a_connection_that_brought_its_answer_is_used_again(kind: str, how: str)
             for number in range(4):
                 assert hook.get_instance(f"i{number}").id == f"i{number}"
         assert len({got.connection for got in server.got}) == 1
+
+
+def test_a_task_that_comes_between_an_end_and_those_who_waited_for_it_fails_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The certificates were read; before the first task woke, a new one began to read them again."""
+
+    async def run() -> list[str]:
+        loop = asyncio.get_running_loop()
+        first: asyncio.Future[None] = loop.create_future()
+        begun: list[asyncio.Future[None]] = []
+        tasks: list[asyncio.Task[str]] = []
+
+        def begins(function: Any) -> asyncio.Future[None]:
+            if begun:
+                begun.append(loop.run_in_executor(None, function))
+            else:
+                begun.append(first)
+                first.add_done_callback(lambda _: tasks.append(loop.create_task(ask())))  # before the others wake
+            return begun[-1]
+
+        monkeypatch.setattr(connections, "in_own_thread", begins)
+
+        async def ask() -> str:
+            async with AsyncOrchestrationHttpHook(settings) as hook:
+                return (await hook.get_instance("i")).id
+
+        tasks += [loop.create_task(ask()), loop.create_task(ask())]
+        await asyncio.sleep(0.05)
+        await loop.run_in_executor(None, import_module, "orchestration_integrations.http_hook.transport")
+        first.set_result(None)
+        await asyncio.sleep(0.05)
+        assert len(begun) == 2, "nobody came in between"
+        return await asyncio.gather(*tasks)
+
+    with ScriptedServer(Server()) as server:
+        settings = Settings(base_url=server.url, timeout=4.5)
+        assert asyncio.run(run()) == ["i", "i", "i"]
