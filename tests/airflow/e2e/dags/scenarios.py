@@ -6,7 +6,11 @@ import os
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, task
+try:
+    from airflow.sdk import DAG, task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task
+    from airflow.models.dag import DAG
 
 from orchestration_integrations.airflow.callbacks import cancel_instances_on_failure
 from orchestration_integrations.airflow.compat import AIRFLOW_3_3
