@@ -16,8 +16,8 @@ TOX := $(BIN)/tox
 
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
-	@echo "make test           all checks, as CI runs them"
-	@echo "make test-versions  Airflow 3.0 and 3.2 too"
+	@echo "make test           the checks that CI runs"
+	@echo "make test-versions  the Airflow face on 3.0 and 3.2"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
 	@echo "make soak           $(COUNT) random histories of the hook and $(COUNT) of owners, with faults (COUNT=…)"
