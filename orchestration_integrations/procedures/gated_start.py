@@ -151,14 +151,7 @@ class GatedStart:
         Raises:
             AmbiguousRunError: stages have begun, and their history cannot be read: it may be of this key.
         """
-        history: Sequence[StageRun] = ()
-        unreadable: OrchestrationError | None = None
-        try:
-            history = yield from insist(
-                get_instance_history(row.id, self._version, strict=True), self._now, self._starting.until
-            )
-        except OrchestrationError as error:
-            unreadable = error
+        history, unreadable = yield from self._read_history(row)
         if history:
             return history
         try:
@@ -172,8 +165,19 @@ class GatedStart:
             return ()  # of an ended run, the server can have lost the rows
         if unreadable is None and not shows_release(instance):
             return ()  # its first stage is not launched yet, or failed before its work
+        history, unreadable = yield from self._read_history(row)  # its stages may have begun between the two reads
+        if history:
+            return history
         why = f"the history of instance {row.id} cannot be read"
         raise self._starting.ambiguous(f"{why} ({summary(unreadable)})" if unreadable else why, (row.id,), unreadable)
+
+    def _read_history(self, row: Instance) -> Procedure[tuple[Sequence[StageRun], OrchestrationError | None]]:
+        """The history of a candidate, or why it cannot be read."""
+        call = get_instance_history(row.id, self._version, strict=True)
+        try:
+            return (yield from insist(call, self._now, self._starting.until)), None
+        except OrchestrationError as error:
+            return (), error
 
     # Releasing
 

@@ -47,7 +47,7 @@ def attempt(case: dict[str, Any], first: bool) -> dict[str, Any]:
                 timeout=case["timeout"],
             )
         except AmbiguousRunError as error:
-            return {"ambiguous": list(error.candidates)}
+            return {"ambiguous": list(error.candidates), "error": str(error)}
         state = hook.wait(instance.id, timeout=60, poll_interval=0.5).instance.state
         return {"instance": instance.id, "state": state}
 

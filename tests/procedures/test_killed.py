@@ -76,8 +76,8 @@ def test_gated_exactly_one_released_run(generation, tmp_path):
         if "ambiguous" in again:
             # Without an id on record, several unreleased runs may stand there.
             outcomes["ambiguous"] += 1
-            assert int(result["key"].removeprefix("run-")) % 2
-            assert len(again["ambiguous"]) > 1
+            assert int(result["key"].removeprefix("run-")) % 2, result
+            assert len(again["ambiguous"]) > 1, result
         else:
             assert again.get("state") == "succeeded", result
             assert released[result["key"]] == 1

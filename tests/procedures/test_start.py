@@ -177,6 +177,31 @@ def test_a_history_that_cannot_be_read_may_be_ours(kind):
         assert all(got.method == "GET" for got in server.got)
 
 
+def test_a_run_that_begins_during_a_look_is_no_trouble(kind):
+    """Of another key; between the two reads that tell whose it is, its gate opens."""
+    passed = {"stage": 0, "startedAt": "2026-01-01T00:00:00Z", "terminatedAt": "2026-01-01T00:00:01Z"}
+    gated = {"data": {"id": "w", "config": {"stages": [{"wait_event": {"event": "go:${runGate}"}}]}}}
+    theirs = {"name": "RunWaitEvent", "input": {"event": "go:other~100000000~0"}, "terminated": True}
+    unread = [respond(200, {"data": []})]
+
+    def script(got):
+        if got.method == "POST":
+            return respond(403, {"errorCode": "FORBIDDEN", "errorMessage": "no"})
+        if got.target.startswith("/workflows"):
+            return respond(200, gated)
+        if got.target.startswith("/instances?"):
+            return respond(200, {"data": [instance()["data"]]})
+        if got.target.endswith("/history"):
+            return unread.pop() if unread else respond(200, {"data": [theirs]})
+        return respond(200, instance(status=[passed]))
+
+    with ScriptedServer(script) as server:
+        since = datetime(2025, 12, 31, tzinfo=timezone.utc)
+        with pytest.raises(AmbiguousRunError, match="403"):  # the look is over; what is refused is the submit
+            open_hook(kind, base_url=server.url).start("w", run_key="k", since=since, timeout=2)
+        assert not unread
+
+
 def test_old_instances_cost_nothing(server, kind):
     hook = open_hook(kind, base_url=server.url)
     workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
