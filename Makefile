@@ -1,7 +1,7 @@
 # Everything runs in environments made here under .cache/ and .tox/; needed beforehand: python3 (3.10 or newer).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions lint bench soak clean
+.PHONY: help demo test lint bench soak clean
 
 TOOLS := .cache/tools
 BIN := $(TOOLS)/bin
@@ -17,7 +17,6 @@ TOX := $(BIN)/tox
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
 	@echo "make test           the checks that CI runs"
-	@echo "make test-versions  the Airflow face on 3.0 and 3.2"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
 	@echo "make soak           $(COUNT) random histories of the hook and $(COUNT) of owners, with faults (COUNT=…)"
@@ -33,12 +32,9 @@ PARALLEL := $(TOX) run-parallel -p 2 --parallel-no-spinner
 test: $(TOOLS)/ready
 	@failed=; \
 	$(PARALLEL) -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
-	$(PARALLEL) -e prefect,airflow33,airflow31,airflow211 || failed=1; \
-	$(PARALLEL) -e airflow33,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
+	$(PARALLEL) -e prefect39,prefect36,airflow33,airflow32,airflow31,airflow30,airflow211 || failed=1; \
+	$(PARALLEL) -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
-
-test-versions: $(TOOLS)/ready
-	@$(PARALLEL) -e airflow32,airflow30
 
 lint: $(TOOLS)/ready
 	@$(TOX) run -e lint,types

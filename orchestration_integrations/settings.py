@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from .api.closest import did_you_mean
 from .api.errors import ConfigurationError
@@ -151,11 +151,11 @@ class Settings(msgspec.Struct, frozen=True):
         """A copy with some fields changed; a token address that was derived follows its server."""
         if "base_url" in changes and self.token_url == _token_url(self.base_url):
             changes.setdefault("token_url", None)
-        return replace(self, **changes)
+        return Settings(**{**{name: getattr(self, name) for name in self.__struct_fields__}, **changes})
 
     def without_secrets(self) -> Settings:
         """A copy that names the server and how to talk to it, without any credentials."""
-        return replace(self, token=None, client_id=None, client_secret=None)
+        return self.with_changes(token=None, client_id=None, client_secret=None)
 
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _SECRETS)

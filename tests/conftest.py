@@ -7,8 +7,13 @@ import inspect
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+
+# How fast examples are made tells how busy the machine is.
+settings.register_profile("any machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 class Blocking:

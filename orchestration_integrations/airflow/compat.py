@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .attempt import Attempt
+
+T = TypeVar("T")
 
 AIRFLOW_VERSION_TEXT = version("apache-airflow")
 AIRFLOW_VERSION = tuple(int(part) for part in AIRFLOW_VERSION_TEXT.split(".")[:2])
@@ -79,14 +82,24 @@ def is_deferral_timeout(error: BaseException) -> bool:
     return any(text in str(error) for text in _TIMEOUT_TEXTS)
 
 
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that may ask Airflow something, in a thread, so that it does not block the event loop.
+
+    A plain thread will not do: what asks Airflow 3.0 or 3.1 there reads the triggerer's only connection from an event
+    loop of its own, and the triggerer hangs for good. In a thread of ``asgiref`` the triggerer's loop asks.
+    """
+    from asgiref.sync import sync_to_async
+
+    answer: T = await sync_to_async(function, thread_sensitive=False)(*arguments)
+    return answer
+
+
 async def get_async_connection(conn_id: str) -> Any:
     """A connection, read without blocking the event loop: in a thread, where this version cannot do so itself."""
     found = _async_connection
     if found is not None:
         return await found(conn_id=conn_id)
-    from asyncio import to_thread
-
-    return await to_thread(BaseHook.get_connection, conn_id)
+    return await in_thread(BaseHook.get_connection, conn_id)
 
 
 def default_deferrable() -> bool:
@@ -258,6 +271,7 @@ __all__ = [
     "first_of",
     "first_start",
     "get_async_connection",
+    "in_thread",
     "is_deferral_timeout",
     "is_timeout_of_airflow",
     "mask_secret",

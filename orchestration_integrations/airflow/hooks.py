@@ -24,7 +24,7 @@ from ..api.errors import (
     summary,
 )
 from ..settings import Settings
-from .compat import AIRFLOW_VERSION_TEXT, BaseHook, get_async_connection, mask_secret
+from .compat import AIRFLOW_VERSION_TEXT, BaseHook, get_async_connection, in_thread, mask_secret
 
 if TYPE_CHECKING:
     from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
@@ -39,6 +39,8 @@ _PREFIX = f"extra__{CONN_TYPE}__"
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 TEST_BUDGET = 10.0
 """Seconds that testing a connection may take for each of its two calls."""
+_masking: set[asyncio.Task[None]] = set()
+"""Secrets that are being registered: an event loop itself keeps only weak references."""
 
 
 def settings_of(connection: Any) -> Settings:
@@ -136,7 +138,9 @@ def _mask_token(token: str) -> None:
     except RuntimeError:
         mask((token,))
     else:
-        loop.run_in_executor(None, mask, (token,))
+        masking = loop.create_task(in_thread(mask, (token,)))
+        _masking.add(masking)
+        masking.add_done_callback(_masking.discard)
 
 
 class OrchestrationHook(BaseHook):  # type: ignore[misc]
@@ -169,7 +173,7 @@ class OrchestrationHook(BaseHook):  # type: ignore[misc]
         """As ``settings``, without blocking the event loop."""
         if self._settings is None:
             settings = settings_of(await get_async_connection(self.orchestration_conn_id))
-            await asyncio.get_running_loop().run_in_executor(None, mask, settings.secrets)
+            await in_thread(mask, settings.secrets)
             self._settings = settings
         return self._settings
 

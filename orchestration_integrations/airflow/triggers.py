@@ -26,7 +26,7 @@ from ..api.models import Instance, StageEvent
 from ..procedures.limits import CANCEL_SECONDS, READ_BUDGET
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
-from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, sight_of_task
+from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, in_thread, sight_of_task
 from .ended_runs import EndedRuns
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 
@@ -120,9 +120,8 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
 
     async def _asked(self) -> Wish | None:
         """Whether the deferred try still wants the instance; None where that cannot be found out in time."""
-        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(None, self._wish), ASK_SECONDS)
+            return await asyncio.wait_for(in_thread(self._wish), ASK_SECONDS)
         except Exception as error:
             logger.warning("Airflow could not be asked for the state of the task: %r", error)
             return None

@@ -119,7 +119,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
             known.pop("unknown", None)
             rest = {name: value for name, value in values.items() if name not in (*cls.__struct_fields__, "version")}
             return msgspec.convert({**known, "unknown": rest}, cls)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise UnreadableRecordError(
                 f"the record of key {key} cannot be read ({error}), so an earlier run may exist; nothing was started. "
                 "Find out how that run ended, then remove the record",

@@ -8,12 +8,14 @@ import time
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, clock
 from orchestration_integrations.airflow import hooks, triggers
-from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, AirflowNotFoundException
+from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, AirflowNotFoundException, Sight
 from orchestration_integrations.airflow.ended_runs import EndedRuns
 from orchestration_integrations.airflow.triggers import (
     OrchestrationInstanceEndedTrigger,
@@ -226,6 +228,38 @@ def test_below_3_3_the_state_of_the_task_tells_a_kill_from_a_shutdown(
     killed(of_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True)))
     assert ("abort_instance" in server.record().requests) is cancelled
     assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
+
+
+@pytest.mark.parametrize("asking", ["state", "secrets", "token"])
+def test_a_thread_has_the_triggerers_own_loop_ask_airflow(monkeypatch: pytest.MonkeyPatch, asking: str) -> None:
+    """On Airflow 3.0 and 3.1 a question from another loop, which a plain thread gets, hangs the whole triggerer."""
+    loops: list[Any] = []
+
+    async def question() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def asks(*arguments: Any, **named: Any) -> Sight:
+        async_to_sync(question)()
+        return Sight("failed")
+
+    monkeypatch.setattr(triggers, "sight_of_task", asks)
+    monkeypatch.setattr(hooks, "mask_secret", asks)
+
+    async def ask() -> Any:
+        if asking == "state":
+            await of_task(OrchestrationInstanceTrigger("i"))._asked()
+        elif asking == "secrets":
+            connection = SimpleNamespace(host="h", login="id", password="secret-text", extra="{}", port=None, schema="")
+            monkeypatch.setattr(hooks, "get_async_connection", AsyncMock(return_value=connection))
+            await hooks.OrchestrationHook().async_settings()
+        else:
+            hooks._mask_token("secret-text")
+            await asyncio.gather(*hooks._masking)
+        return asyncio.get_running_loop()
+
+    own = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert loops
+    assert all(loop is own for loop in loops)
 
 
 @pytest.mark.parametrize("generation", [1])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
+
+from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import WAIT, send
 
@@ -32,7 +35,15 @@ def test_every_path_is_served_at_the_root_and_under_the_base_path(world: MakeWor
         assert w.client.get(f"{base}/v2/_info").status_code == 404
         assert w.client.get(f"{base}/nothing").text == "404 page not found\n"
     assert w.client.get("/api/orchestrationx/_info").status_code == 404
-    assert w.client.get("/workflows/%zz").status_code == 400
+
+
+@ALL
+def test_a_path_with_a_broken_escape_is_refused(generation: int) -> None:
+    with EmbeddedServer(generation) as server:
+        connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connection.request("GET", "/workflows/%zz")  # not by httpx, whose versions differ in what they send
+        assert connection.getresponse().status == 400
+        connection.close()
 
 
 @ALL
