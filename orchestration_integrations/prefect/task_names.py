@@ -15,11 +15,14 @@ def named(verb: str) -> Callable[[dict[str, Any]], str]:
     with futures.
 
     Args:
-        verb: the beginning of the name. A step, run key or event and the beginning of an id follow, if there are any.
+        verb: the beginning of the name. The name of a definition, a step, run key or event, and the beginning of an id
+            follow, if there are any.
     """
 
     def name(parameters: dict[str, Any]) -> str:
-        texts = [parameters.get(one) for one in _TEXTS]
+        definition = parameters.get("definition")
+        texts = [definition.get("name") if isinstance(definition, Mapping) else None]
+        texts += [parameters.get(one) for one in _TEXTS]
         subjects = [_id_in(parameters.get(one), one) for one in _SUBJECTS]
         return "-".join([verb, *(text for text in (*texts, *subjects) if isinstance(text, str) and text)])
 

@@ -254,7 +254,7 @@ def test_task_runs_are_named_by_what_they_are_about(
         names = {row.name for row in client.read_task_runs(flow_run_filter=only)}
     workflow, trigger = ids["workflow"][:12], ids["trigger"][:12]
     assert names == {
-        "create-workflow",
+        "create-workflow-short",
         f"create-trigger-SAVED_PAYMENT-{workflow}",
         f"get-trigger-{trigger}",
         "list-workflows",
