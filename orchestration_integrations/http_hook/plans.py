@@ -70,6 +70,11 @@ class Plans:
         self.asynchronous = asynchronous
         self._given_ids: dict[str, None] = {}
 
+    @property
+    def given_ids(self) -> tuple[str, ...]:
+        """The ids that the server gave, as far as this hook knows."""
+        return tuple(self._given_ids)
+
     def expect(self, instance_id: str) -> None:
         """Tell this hook an id that the server once gave, as one that was stored by another process.
 
