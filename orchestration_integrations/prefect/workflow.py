@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -66,6 +67,17 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
         secret = bool(self._settings.secrets)
         settings = self._settings.without_secrets()
         return {**self.__dict__, "_settings": settings, "_lacks_secrets": self._lacks_secrets or secret}
+
+    def __copy__(self) -> OrchestrationRun:
+        # A copy stays in this process, so it keeps the credentials.
+        again = type(self).__new__(type(self))
+        again.__dict__.update(self.__dict__)
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OrchestrationRun:
+        again = self.__copy__()
+        again.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return again
 
     def settings(self) -> Settings:
         """The settings of the server. Blocking where they have to be loaded.
