@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,16 @@ from prefect.context import get_run_context
 import orchestration_integrations.prefect as face
 from orchestration_integrations import AmbiguousSubmitError, NotFoundError, ValidationError
 from orchestration_integrations.http_hook.blocking.operations import Operations
-from orchestration_integrations.prefect import OrchestrationCredentials
+from orchestration_integrations.prefect import (  # the last two would be collected, and fail, if they did not say no
+    OrchestrationCredentials,
+    test_trigger,
+    test_trigger_async,
+)
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import defined, endless, generations, short, until
 
+README = Path(__file__).parents[2] / "README.md"
 OPERATIONS = [name for name, _ in inspect.getmembers(Operations, inspect.isfunction) if name in Operations.__dict__]
 TASKS = [name for name in face.__all__ if hasattr(getattr(face, name), "submit")]
 CHANGES = ["create_trigger", "delete_trigger", "delete_workflow"]
@@ -42,6 +49,15 @@ def call(name: str, *args: Any, **kwargs: Any) -> Any:
 def test_every_operation_has_a_task_and_a_twin() -> None:
     assert len(OPERATIONS) == 18
     assert {f"{name}{suffix}" for name in OPERATIONS for suffix in ("", "_async")} <= set(TASKS)
+
+
+def test_the_table_of_the_readme_names_what_there_is() -> None:
+    rows = [line.split(" | ") for line in README.read_text().splitlines() if line.startswith("| ")]
+    named = {name for row in rows if len(row) == 4 for name in re.findall(r"`(\w+)`", row[3])}
+    named.remove("OrchestrationWorkflow")
+    assert {"get_server_info", test_trigger.fn.__name__} <= named
+    assert named | {f"{name}_async" for name in named} <= set(face.__all__)
+    assert test_trigger_async.isasync
 
 
 @pytest.mark.parametrize("name", TASKS)
