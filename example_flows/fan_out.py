@@ -3,7 +3,7 @@
 ORCHESTRATION_URL=http://127.0.0.1:8080 python example_flows/fan_out.py
 """
 
-from prefect import flow
+from prefect import flow, unmapped
 
 from orchestration_integrations.prefect import (
     OrchestrationCredentials,
@@ -31,12 +31,17 @@ def pay_all(salaries: dict[str, int]) -> dict[str, str]:
     """Pay all of them; returns the instance of each."""
     credentials = OrchestrationCredentials.from_env()
     workflow_id = create_workflow(credentials, PAYMENT, gate=True)
-    waits = {}
-    for payee, amount in salaries.items():
-        # The step names the payment, whatever the order in which a retry comes to it.
-        run = run_workflow.submit(credentials, workflow_id, {"payee": payee, "amount": amount}, step=f"salary-{payee}")
-        waits[payee] = wait_for_instance.submit(credentials, run, timeout=600, poll_interval=1)
-    return {payee: wait.result()["instance_id"] for payee, wait in waits.items()}
+    payees = list(salaries)
+    # One call for each of the lists' places; `unmapped` is the same for all. A mapping is mapped over too, so a list of
+    # mappings is what `variables` needs. The step names the payment, whatever the order in which a retry comes to it.
+    runs = run_workflow.map(
+        unmapped(credentials),
+        unmapped(workflow_id),
+        [{"payee": payee, "amount": salaries[payee]} for payee in payees],
+        step=[f"salary-{payee}" for payee in payees],
+    )
+    waits = wait_for_instance.map(unmapped(credentials), runs, timeout=unmapped(600), poll_interval=unmapped(1))
+    return {payee: result["instance_id"] for payee, result in zip(payees, waits.result(), strict=True)}
 
 
 if __name__ == "__main__":

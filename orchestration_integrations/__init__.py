@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .api.models import (
         ActivityRun,
         CancelOutcome,
+        EnsuredTrigger,
         EnsuredWorkflow,
         Instance,
         Moved,
@@ -84,6 +85,7 @@ _HOMES = {
     "api.models": (
         "ActivityRun",
         "CancelOutcome",
+        "EnsuredTrigger",
         "EnsuredWorkflow",
         "Instance",
         "Moved",
@@ -110,6 +112,7 @@ __all__ = [
     "AuthenticationError",
     "CancelOutcome",
     "ConfigurationError",
+    "EnsuredTrigger",
     "EnsuredWorkflow",
     "EventNotDeliveredError",
     "Instance",

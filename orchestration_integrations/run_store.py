@@ -60,6 +60,10 @@ class SqliteRunStore:
     def __repr__(self) -> str:
         return f"SqliteRunStore({self.path!r})"
 
+    def __getstate__(self) -> dict[str, str]:
+        # Another process may stand in another folder, where the same name is another file.
+        return {"path": os.path.abspath(self.path)}
+
     @contextmanager
     def _connection(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection for one use: safe between threads, and on both sides of a fork."""
@@ -142,12 +146,18 @@ def _write(connection: sqlite3.Connection, record: RunRecord) -> None:
 
 class MemoryRunStore:
     """Records that end with the process: for tests, and for gated workflows, whose runs can be found again on the
-    server. It vouches for nothing."""
+    server. It vouches for nothing. It cannot be copied or pickled: two copies would not know of each other."""
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
         self._choices: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            "a MemoryRunStore cannot be copied or pickled: what one copy starts the other would not know of; use a "
+            "SqliteRunStore, which processes of one machine share"
+        )
 
     @property
     def complete_since(self) -> datetime | None:

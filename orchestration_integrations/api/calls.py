@@ -240,9 +240,9 @@ def abort_instance(instance_id: str, version: Version = "v1") -> Call[None]:
     return Call("abort_instance", what, "PUT", path, RetryClass.READ, decoding.decode_nothing)
 
 
-def list_triggers(version: Version = "v1", cursor: str | None = None) -> Call[Page]:
+def list_triggers(version: Version = "v1", cursor: str | None = None, *, strict: bool = False) -> Call[Page]:
     """ListTriggers: ``GET /triggers``, one page of it. Not on generation 1."""
-    return _listing("list_triggers", "trigger", "/triggers", version, cursor)
+    return _listing("list_triggers", "trigger", "/triggers", version, cursor, strict=strict)
 
 
 def create_trigger(

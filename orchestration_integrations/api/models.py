@@ -206,6 +206,13 @@ class EnsuredWorkflow(msgspec.Struct, frozen=True, kw_only=True):
     created: bool
 
 
+class EnsuredTrigger(msgspec.Struct, frozen=True, kw_only=True):
+    """The trigger that runs a workflow on an event, and whether this call created it."""
+
+    trigger: Trigger
+    created: bool
+
+
 class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """What a wait tells of a stage.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote_plus
 
@@ -99,6 +99,7 @@ class HookBase:
         self._face = face
         self._on_token = on_token
         self._transport = transport
+        self._own_connections = own_connections
         self._shares = not own_connections and transport is None and clock is SYSTEM_CLOCK
         self._connections: Connections | None = None
         self._exchange = Exchange(self.settings, clock, face, self._secrets)
@@ -106,6 +107,18 @@ class HookBase:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What makes another hook that reaches the same server, credentials included. Connections stay here.
+        options = {
+            "face": self._face,
+            "on_token": self._on_token,
+            "transport": self._transport,
+            "own_connections": self._own_connections,
+        }
+        if self._clock is not SYSTEM_CLOCK:
+            options["clock"] = self._clock
+        return _made_again, (type(self), self.settings, options, self.plans.given_ids)
 
     def _secrets(self) -> tuple[str, ...]:
         fetched = self._connections.tokens.fetched if self._connections is not None else ()
@@ -219,3 +232,12 @@ class HookBase:
             on_stage: as for ``wait``.
         """
         return self.plans.waiting_for(instance_id, arguments, on_stage)
+
+
+def _made_again(
+    kind: Callable[..., HookBase], settings: Settings, options: Mapping[str, Any], given_ids: Sequence[str]
+) -> HookBase:
+    hook = kind(settings, **options)
+    for instance_id in given_ids:
+        hook.expect(instance_id)
+    return hook

@@ -23,13 +23,22 @@ from ..api.errors import (
     is_ambiguous,
     summary,
 )
-from ..api.models import CancelOutcome, EnsuredWorkflow, Instance, Moved, RunResult, StageEvent, Workflow
+from ..api.models import (
+    CancelOutcome,
+    EnsuredTrigger,
+    EnsuredWorkflow,
+    Instance,
+    Moved,
+    RunResult,
+    StageEvent,
+    Workflow,
+)
 from ..api.numbers import at_least_zero
 from ..ownership import keeping
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
-from ..procedures import cancel, define, events, waiting
+from ..procedures import cancel, define, define_trigger, events, waiting
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
@@ -60,6 +69,11 @@ class Plans:
         self.versions = Versions(settings.api_version)
         self.asynchronous = asynchronous
         self._given_ids: dict[str, None] = {}
+
+    @property
+    def given_ids(self) -> tuple[str, ...]:
+        """The ids that the server gave, as far as this hook knows."""
+        return tuple(self._given_ids)
 
     def expect(self, instance_id: str) -> None:
         """Tell this hook an id that the server once gave, as one that was stored by another process.
@@ -309,6 +323,13 @@ class Plans:
 
     def ensure_workflow(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
         return define.ensure_workflow(definition, gate=gate, versions=self.versions, now=self.clock)
+
+    def ensure_trigger(
+        self, event: str, workflow_id: str, filter: str | None, variables: Mapping[str, str] | None
+    ) -> Procedure[EnsuredTrigger]:
+        return define_trigger.ensure_trigger(
+            event, workflow_id, filter=filter, variables=variables, versions=self.versions, now=self.clock
+        )
 
 
 def _warn_of_repeats(instance_id: str, moved: Moved) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -97,14 +97,25 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
             raise ValidationError("since must be a datetime with a time zone", path="since")
         if self.chosen is not None and (not isinstance(self.chosen, str) or not self.chosen):
             raise ValidationError("chosen must be the id of an instance", path="chosen")
-        if self.on_changed not in ("refuse", "adopt"):
-            raise ValidationError(f"on_changed must be refuse or adopt, not {self.on_changed!r}", path="on_changed")
-        if isinstance(self.fingerprint_ignores, str) or not all(isinstance(x, str) for x in self.fingerprint_ignores):
-            raise ValidationError(
-                "fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores"
-            )
+        check_changes(self.on_changed, self.fingerprint_ignores)
         if isinstance(self.settled, str) or not all(isinstance(one, str) and one for one in self.settled):
             raise ValidationError("settled must be the token that an AmbiguousRunError printed", path="settled")
+
+
+def check_changes(on_changed: object, fingerprint_ignores: Any) -> None:
+    """Refuse wrong options about other content under a key.
+
+    Raises:
+        ValidationError: one is wrong; ``path`` names it.
+    """
+    if on_changed not in ("refuse", "adopt"):
+        raise ValidationError(f"on_changed must be refuse or adopt, not {on_changed!r}", path="on_changed")
+    if (
+        isinstance(fingerprint_ignores, str)
+        or not isinstance(fingerprint_ignores, Iterable)
+        or not all(isinstance(one, str) for one in fingerprint_ignores)
+    ):
+        raise ValidationError("fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores")
 
 
 def settle_token(key: str, round: int, since: datetime | None) -> str:

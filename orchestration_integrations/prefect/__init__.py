@@ -11,25 +11,65 @@ from typing import TYPE_CHECKING
 from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from .context import workflow_instance
-    from .credentials import OrchestrationCredentials
-    from .errors import FlowRunCancelledError
-    from .flows import cancel_instances_of_flow_run, run_workflow_and_wait, run_workflow_and_wait_async
-    from .hooks import cancel_instances
+    from .changing import (
+        abort_instance,
+        abort_instance_async,
+        cancel_instance,
+        cancel_instance_async,
+        create_trigger,
+        create_trigger_async,
+        create_workflow,
+        create_workflow_async,
+        delete_trigger,
+        delete_trigger_async,
+        delete_workflow,
+        delete_workflow_async,
+    )
+    from .context import (
+        workflow_instance,
+    )
+    from .credentials import (
+        OrchestrationCredentials,
+    )
+    from .errors import (
+        FlowRunCancelledError,
+    )
+    from .flows import (
+        cancel_instances_of_flow_run,
+        run_workflow_and_wait,
+        run_workflow_and_wait_async,
+    )
+    from .hooks import (
+        cancel_instances,
+    )
     from .reading import (
         get_instance,
         get_instance_async,
         get_instance_history,
         get_instance_history_async,
+        get_server_info,
+        get_server_info_async,
+        get_stage_history,
+        get_stage_history_async,
+        get_trigger,
+        get_trigger_async,
+        get_workflow,
+        get_workflow_async,
         list_instances,
         list_instances_async,
+        list_trigger_occurrences,
+        list_trigger_occurrences_async,
+        list_triggers,
+        list_triggers_async,
+        list_workflows,
+        list_workflows_async,
+        test_trigger,
+        test_trigger_async,
     )
-    from .run_records import settle_run
+    from .run_records import (
+        settle_run,
+    )
     from .tasks import (
-        cancel_instance,
-        cancel_instance_async,
-        create_workflow,
-        create_workflow_async,
         run_workflow,
         run_workflow_async,
         send_event,
@@ -37,28 +77,61 @@ if TYPE_CHECKING:
         wait_for_instance,
         wait_for_instance_async,
     )
-    from .workflow import OrchestrationRun, OrchestrationWorkflow
+    from .workflow import (
+        OrchestrationRun,
+        OrchestrationWorkflow,
+    )
 
 _HOMES = {
+    "changing": (
+        "abort_instance",
+        "abort_instance_async",
+        "cancel_instance",
+        "cancel_instance_async",
+        "create_trigger",
+        "create_trigger_async",
+        "create_workflow",
+        "create_workflow_async",
+        "delete_trigger",
+        "delete_trigger_async",
+        "delete_workflow",
+        "delete_workflow_async",
+    ),
     "context": ("workflow_instance",),
     "credentials": ("OrchestrationCredentials",),
     "errors": ("FlowRunCancelledError",),
-    "flows": ("cancel_instances_of_flow_run", "run_workflow_and_wait", "run_workflow_and_wait_async"),
+    "flows": (
+        "cancel_instances_of_flow_run",
+        "run_workflow_and_wait",
+        "run_workflow_and_wait_async",
+    ),
     "hooks": ("cancel_instances",),
     "reading": (
         "get_instance",
         "get_instance_async",
         "get_instance_history",
         "get_instance_history_async",
+        "get_server_info",
+        "get_server_info_async",
+        "get_stage_history",
+        "get_stage_history_async",
+        "get_trigger",
+        "get_trigger_async",
+        "get_workflow",
+        "get_workflow_async",
         "list_instances",
         "list_instances_async",
+        "list_trigger_occurrences",
+        "list_trigger_occurrences_async",
+        "list_triggers",
+        "list_triggers_async",
+        "list_workflows",
+        "list_workflows_async",
+        "test_trigger",
+        "test_trigger_async",
     ),
     "run_records": ("settle_run",),
     "tasks": (
-        "cancel_instance",
-        "cancel_instance_async",
-        "create_workflow",
-        "create_workflow_async",
         "run_workflow",
         "run_workflow_async",
         "send_event",
@@ -66,25 +139,50 @@ _HOMES = {
         "wait_for_instance",
         "wait_for_instance_async",
     ),
-    "workflow": ("OrchestrationRun", "OrchestrationWorkflow"),
+    "workflow": (
+        "OrchestrationRun",
+        "OrchestrationWorkflow",
+    ),
 }
 __all__ = [
     "FlowRunCancelledError",
     "OrchestrationCredentials",
     "OrchestrationRun",
     "OrchestrationWorkflow",
+    "abort_instance",
+    "abort_instance_async",
     "cancel_instance",
     "cancel_instance_async",
     "cancel_instances",
     "cancel_instances_of_flow_run",
+    "create_trigger",
+    "create_trigger_async",
     "create_workflow",
     "create_workflow_async",
+    "delete_trigger",
+    "delete_trigger_async",
+    "delete_workflow",
+    "delete_workflow_async",
     "get_instance",
     "get_instance_async",
     "get_instance_history",
     "get_instance_history_async",
+    "get_server_info",
+    "get_server_info_async",
+    "get_stage_history",
+    "get_stage_history_async",
+    "get_trigger",
+    "get_trigger_async",
+    "get_workflow",
+    "get_workflow_async",
     "list_instances",
     "list_instances_async",
+    "list_trigger_occurrences",
+    "list_trigger_occurrences_async",
+    "list_triggers",
+    "list_triggers_async",
+    "list_workflows",
+    "list_workflows_async",
     "run_workflow",
     "run_workflow_and_wait",
     "run_workflow_and_wait_async",
@@ -92,6 +190,8 @@ __all__ = [
     "send_event",
     "send_event_async",
     "settle_run",
+    "test_trigger",
+    "test_trigger_async",
     "wait_for_instance",
     "wait_for_instance_async",
     "workflow_instance",

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from ..api.errors import ConfigurationError
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..settings import Settings
+from .block_links import DOCUMENTATION_URL, LOGO_URL
 from .known_fields import KnownFieldsOnly
 
 FACE = f"prefect/{prefect.__version__}"
@@ -36,7 +37,8 @@ class OrchestrationCredentials(KnownFieldsOnly, CredentialsBlock):
 
     _block_type_name = "Orchestration Credentials"
     _block_type_slug = "orchestration-credentials"
-    _documentation_url = "https://docs.formance.com/modules/flows"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
     _description = (
         "Where a Formance Orchestration server is, and how to authenticate there. How to use it: `docs/prefect.md` of "
         "the package orchestration-integrations."

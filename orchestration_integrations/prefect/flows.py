@@ -9,9 +9,10 @@ from uuid import UUID
 from prefect import flow
 from typing_extensions import Unpack
 
+from .api import read_flow_run
 from .cancelling import CANCEL_SECONDS, cancel_instances_now
 from .credentials import OrchestrationCredentials, settings_of
-from .hooks import targets_of
+from .hooks import has_later_attempt, targets_of
 from .options import RunAndWaitOptions, start_options, takes, wait_options
 from .owning import RunRequest
 from .place import run_logger, steps_of_the_caller
@@ -66,22 +67,32 @@ async def run_workflow_and_wait_async(
 
 @flow(name="cancel-instances-of-flow-run", flow_run_name="cancel-instances-of-{flow_run_id}")
 def cancel_instances_of_flow_run(
-    credentials: OrchestrationCredentials | str, flow_run_id: UUID, *, timeout: float = CANCEL_SECONDS
+    credentials: OrchestrationCredentials | str,
+    flow_run_id: UUID,
+    *,
+    run_count: int | None = None,
+    timeout: float = CANCEL_SECONDS,
 ) -> dict[str, str]:
     """Cancel all instances that another flow run, its tasks and its subflows had started. You may repeat it.
 
     Let an automation run it for flow runs that end where no hook runs: those that are cancelled while they are
-    suspended, for example, or are lost with their machine.
+    suspended, for example, or are lost with their machine. ``example_flows/cancel_by_automation.py`` has the
+    automation.
 
     Args:
         credentials: the block, or (better) the name of the stored block.
         flow_run_id: the id of that flow run.
+        run_count: which attempt of it is over, as the event of its end tells. If a later attempt is at work, the runs
+            belong to that one, and nothing is cancelled. None (default): whatever attempt is at work.
         timeout: seconds until an instance counts as not confirmed, default 14; all are cancelled at once.
 
     Returns:
         By instance: ``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed`` (it may run on) or
         ``failed`` (it could not be cancelled and may run on).
     """
+    if run_count is not None and has_later_attempt(read_flow_run(flow_run_id), run_count):
+        run_logger().warning("flow run %s is being tried again, so its instances are left to that", flow_run_id)
+        return {}
     settings = settings_of(credentials)
     targets = targets_of(settings, records_of_flow_run(flow_run_id), run_logger())
     outcomes = cancel_instances_now(targets, f"flow run {flow_run_id} is over", limit=timeout)

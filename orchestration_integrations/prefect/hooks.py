@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.logging.loggers import flow_run_logger
 
 from ..api.errors import OrchestrationError
@@ -54,8 +54,7 @@ def cancel_instances(
                     logger.error("%s: instances unknown, none was cancelled: %r", state.name, error)
                     raise
                 time.sleep(0.5)
-        again = now.state is not None and now.state.type in (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
-        if again and (now.run_count or 0) > (flow_run.run_count or 0):
+        if has_later_attempt(now, flow_run.run_count or 0):
             logger.warning("%s: the flow run is being tried again, so its instances are left to that", state.name)
             return
         if records:
@@ -63,6 +62,12 @@ def cancel_instances(
             cancel_instances_now(targets, f"flow run {state.name}", limit=timeout, logger=logger)
 
     return cancel_instances_of_flow_run
+
+
+def has_later_attempt(now: FlowRun, run_count: int) -> bool:
+    """Whether a flow run, as it was read just now, is at work in a later attempt than this one."""
+    again = now.state is not None and now.state.type in (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
+    return again and (now.run_count or 0) > run_count
 
 
 def targets_of(settings: Settings, records: Iterable[RunRecord], logger: logging.Logger | Any) -> list[Target]:

@@ -7,6 +7,7 @@ its signature, so ``takes`` writes them out there, and into the docstring.
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_type_hints
@@ -15,11 +16,15 @@ from msgspec.structs import replace
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ..api.closest import did_you_mean
+from ..api.errors import ValidationError
+from ..ownership.request import check_changes
 from ..procedures.limits import READ_BUDGET
 from ..procedures.variables import KEY_VARIABLE
 from ..procedures.wait_arguments import WaitArguments, check_on_timeout
 
 F = TypeVar("F", bound=Callable[..., Any])
+_OPTIONS_LINE = re.compile(r"^( *)\{options\}$", re.MULTILINE)
 
 
 class StartOptions(TypedDict, total=False):
@@ -115,8 +120,15 @@ DEFAULTS: RunAndWaitOptions = {
 
 
 def start_options(given: Mapping[str, Any]) -> StartOptions:
-    """The options of a start among the given ones, completed by the defaults. Raises TypeError as a call does."""
-    return cast("StartOptions", _completed(StartOptions, given))
+    """The options of a start among the given ones, completed by the defaults.
+
+    Raises:
+        TypeError: one is unknown.
+        ValidationError: one is wrong; ``path`` names it.
+    """
+    options = cast("StartOptions", _completed(StartOptions, given))
+    check_changes(options["on_changed"], options["fingerprint_ignores"])
+    return options
 
 
 def wait_options(given: Mapping[str, Any]) -> WaitOptions:
@@ -155,6 +167,7 @@ def takes(kind: Any) -> Callable[[F], F]:
 
     def write(function: F) -> F:
         hints = get_type_hints(function)
+        written = function.__doc__ or ""
         named = _types(kind)
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -167,8 +180,8 @@ def takes(kind: Any) -> Callable[[F], F]:
         returned = hints.get("return", signature.return_annotation)
         function.__signature__ = inspect.Signature([*annotated, *keywords], return_annotation=returned)  # type: ignore[attr-defined]
         function.__annotations__ = {one.name: one.annotation for one in (*annotated, *keywords)} | {"return": returned}
-        described = "\n        ".join(f"{one.name}: {named[one.name][1]}" for one in keywords)
-        function.__doc__ = (function.__doc__ or "").replace("{options}", described)
+        described = [f"{one.name}: {named[one.name][1]}" for one in keywords]
+        function.__doc__ = _OPTIONS_LINE.sub(lambda line: "\n".join(line[1] + one for one in described), written)
         return function
 
     return write
@@ -182,9 +195,12 @@ def option_field(name: str) -> Any:
 
 
 def _completed(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    for name in given:
+    for name, value in given.items():
         if name not in DEFAULTS:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            raise TypeError(f"unexpected keyword argument {name!r}{did_you_mean(name, DEFAULTS)}")
+        if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):  # type: ignore[literal-required]
+            # The text "false" would count as true.
+            raise ValidationError(f"{name} must be True or False, not {value!r}", path=name)
     return {name: given.get(name, default) for name, default in DEFAULTS.items() if name in kind.__annotations__}
 
 

@@ -32,8 +32,8 @@ from .rollback import roll_back_with, users_transaction
 from .run_records import PrefectRunStore, records_of_root
 
 Hook = OrchestrationHttpHook | AsyncOrchestrationHttpHook
-_NAMES: tuple[Literal["step"], Literal["run_key"]] = ("step", "run_key")
-"""The options that name a payment."""
+NAMES_OF_A_PAYMENT: tuple[Literal["step"], Literal["run_key"]] = ("step", "run_key")
+"""The options that name a payment; at most one of them is given."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RunRequest:
                 f"variables must be a mapping, not a {type(self.variables).__name__}; for map give a list of mappings",
                 path="variables",
             )
-        for name in _NAMES:
+        for name in NAMES_OF_A_PAYMENT:
             value = self.options[name]
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)

@@ -8,11 +8,11 @@ interrupt anywhere in it cancels the instance, unless another attempt has it, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from ..api.errors import OrchestrationError, ValidationError
+from ..api.errors import OrchestrationError
 from ..api.models import Instance, RunResult, StageEvent
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun, WaitFor
@@ -28,33 +28,6 @@ from .owner import Owner, WatchingClock
 from .owning import Hook, RunRequest, Start, attending, record_of
 from .place import Place, here, run_logger
 from .run_records import PrefectRunStore
-
-
-def instance_id_of(given: object) -> str:
-    """The id in what a caller passed: an id, or the dict that ``run_workflow`` returned.
-
-    Raises:
-        ValidationError: it is neither.
-    """
-    if isinstance(given, Mapping):
-        given = given.get("instance_id")
-    if given is None:
-        raise ValidationError(
-            "instance_id is None: the task that starts the run did not run (Prefect returns None for a call whose "
-            "upstream failed), so there is nothing to act on",
-            path="instance_id",
-        )
-    if not isinstance(given, str) or not given:
-        raise ValidationError(
-            f"instance_id must be an id or what run_workflow returned, not {type(given).__name__}", path="instance_id"
-        )
-    return given
-
-
-def run_key_of(given: object) -> str | None:
-    """The run key in what ``run_workflow`` returned; None where only an id is known."""
-    key = given.get("run_key") if isinstance(given, Mapping) else None
-    return key if isinstance(key, str) and key else None
 
 
 def _must_cancel(error: BaseException, *, waiting: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The tasks that change something; ``reading`` has the others. Each has a twin (``…_async``) for asyncio.
+"""The tasks that run workflows, wait for runs and send them events. Each has a twin (``…_async``) for asyncio.
 
 Credentials come first: the block, or the name under which it is stored. All of them return small plain
 values. None is cached: a cached answer would be a payment not made, or a state long past.
@@ -11,100 +11,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run as runtime_task_run
 from typing_extensions import Unpack
 
 from ..api.errors import EventNotDeliveredError
-from ..api.models import CancelOutcome, Instance
-from ..definition_files import read_definition
+from ..api.models import Instance
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
-from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.wording import cancel_summary, cancel_text
-from .credentials import FACE, Credentials, OrchestrationCredentials, settings_of
+from .credentials import FACE, OrchestrationCredentials, settings_of
 from .events import EventRecord
 from .mapping import credentials_task
 from .options import RunOptions, WaitOptions, start_options, takes, wait_options
 from .owner import WatchingClock
 from .owning import RunRequest
-from .place import run_logger
 from .runs import (
     astart_run,
     await_run,
     describe_start,
-    instance_id_of,
-    run_key_of,
     start_run,
-    stop_arguments,
     wait_run,
 )
-
-_ID_LENGTH = 12
-
-
-def named(verb: str) -> Any:
-    """A name for a task run that says what it is about."""
-
-    def name() -> str:
-        given = runtime_task_run.parameters
-        about = given.get("workflow_id") or given.get("instance_id")
-        if isinstance(about, Mapping):
-            about = about.get("instance_id")
-        parts = [verb, given.get("step") or given.get("event"), about[:_ID_LENGTH] if isinstance(about, str) else None]
-        # What is still to come of another task is an object, which has no text to read.
-        return "-".join(part for part in parts if isinstance(part, str) and part)
-
-    return name
-
-
-# ---- workflows -------------------------------------------------------------------------------------
-
-
-@credentials_task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
-def create_workflow(
-    credentials: OrchestrationCredentials | str,
-    definition: Mapping[str, Any] | str | None = None,
-    *,
-    path: str | None = None,
-    gate: bool = False,
-) -> str:
-    """Make sure that a definition is on the server; an equal one that is there already is used.
-
-    Args:
-        credentials: the block, or the name of the stored block.
-        definition: ``{"name": …, "stages": […]}``, or YAML text of the same.
-        path: of a YAML or JSON file, instead of ``definition``.
-        gate: have runs wait for their release before their first stage, so that no run is ever started
-            twice for one key. Default False: the definition is sent as it is.
-
-    Returns:
-        The workflow's id.
-
-    Raises:
-        ValidationError: the definition is wrong; nothing was sent.
-        AmbiguousSubmitError: it may have been created, and no list shows it.
-    """
-    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return hook.ensure_workflow(read_definition(definition, path), gate=gate).workflow.id
-
-
-@credentials_task(name="create-workflow", task_run_name="create-workflow", cache_policy=NO_CACHE)
-async def create_workflow_async(
-    credentials: OrchestrationCredentials | str,
-    definition: Mapping[str, Any] | str | None = None,
-    *,
-    path: str | None = None,
-    gate: bool = False,
-) -> str:
-    """As ``create_workflow``, for asyncio."""
-    given = await asyncio.to_thread(read_definition, definition, path)
-    async with await async_hook(credentials) as hook:
-        return (await hook.ensure_workflow(given, gate=gate)).workflow.id
-
-
-async def async_hook(credentials: Credentials) -> AsyncOrchestrationHttpHook:
-    """A hook for asyncio; a stored block is loaded in a thread."""
-    return AsyncOrchestrationHttpHook(await asyncio.to_thread(settings_of, credentials), face=FACE)
-
+from .subjects import instance_id_of, run_key_of
+from .task_names import named
 
 # ---- runs ------------------------------------------------------------------------------------------
 
@@ -206,55 +132,6 @@ async def wait_for_instance_async(
     how = wait_options(options)
     settings = await asyncio.to_thread(settings_of, credentials)
     return await await_run(settings, found, how, run_key_of(instance_id))
-
-
-@credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
-def cancel_instance(
-    credentials: OrchestrationCredentials | str,
-    instance_id: str | Mapping[str, Any],
-    *,
-    timeout: float = CANCEL_SECONDS,
-) -> dict[str, Any]:
-    """Cancel an instance and say what is true then. You may repeat it: that harms nothing.
-
-    Args:
-        credentials: the block, or the name of the stored block.
-        instance_id: the id, or what ``run_workflow`` returned.
-        timeout: seconds until the outcome is ``not_confirmed``, default 15.
-
-    Returns:
-        ``{"instance_id", "status", "state", "abort_answer", "in_flight", "stages_completed", "transactions",
-        "maybe_repeated"}``; ``status`` is ``cancelled``, ``already_ended``, ``never_started`` or ``not_confirmed``
-        (the instance may still run). ``in_flight`` names the activities that were under way: their money may arrive
-        all the same.
-
-    Raises:
-        NotFoundError: there is no such instance.
-    """
-    found = instance_id_of(instance_id)
-    known = stop_arguments(found, run_key_of(instance_id))
-    with OrchestrationHttpHook(settings_of(credentials), face=FACE) as hook:
-        return _outcome(found, hook.cancel(found, timeout=timeout, **known))
-
-
-@credentials_task(name="cancel-instance", task_run_name=named("cancel"), cache_policy=NO_CACHE)
-async def cancel_instance_async(
-    credentials: OrchestrationCredentials | str,
-    instance_id: str | Mapping[str, Any],
-    *,
-    timeout: float = CANCEL_SECONDS,
-) -> dict[str, Any]:
-    """As ``cancel_instance``, for asyncio."""
-    found = instance_id_of(instance_id)
-    known = await asyncio.to_thread(stop_arguments, found, run_key_of(instance_id))
-    async with await async_hook(credentials) as hook:
-        return _outcome(found, await hook.cancel(found, timeout=timeout, **known))
-
-
-def _outcome(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
-    if outcome.status == "not_confirmed":
-        run_logger().error("instance %s: %s", instance_id, cancel_text(outcome))
-    return cancel_summary(instance_id, outcome)
 
 
 # ---- events ----------------------------------------------------------------------------------------

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
+from typing_extensions import Unpack
 
-from ..api.errors import ConfigurationError
-from ..api.models import CancelOutcome
+from ..api.errors import ConfigurationError, ValidationError
+from ..api.models import CancelOutcome, Instance
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..procedures.limits import CANCEL_SECONDS
 from ..settings import Settings
+from .block_links import DOCUMENTATION_URL, LOGO_URL
 from .credentials import FACE, OrchestrationCredentials, settings_of, stored_name
 from .known_fields import KnownFieldsOnly
-from .options import DEFAULTS, WaitOptions, option_field, start_options, wait_options
-from .owning import RunRequest
+from .options import DEFAULTS, RunAndWaitOptions, WaitOptions, option_field, start_options, takes, wait_options
+from .owning import NAMES_OF_A_PAYMENT, RunRequest
 from .runs import astart_run, await_run, described, start_run, stop_arguments, wait_run
 
 
@@ -62,6 +67,17 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
         secret = bool(self._settings.secrets)
         settings = self._settings.without_secrets()
         return {**self.__dict__, "_settings": settings, "_lacks_secrets": self._lacks_secrets or secret}
+
+    def __copy__(self) -> OrchestrationRun:
+        # A copy stays in this process, so it keeps the credentials.
+        again = type(self).__new__(type(self))
+        again.__dict__.update(self.__dict__)
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OrchestrationRun:
+        again = self.__copy__()
+        again.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return again
 
     def settings(self) -> Settings:
         """The settings of the server. Blocking where they have to be loaded.
@@ -143,7 +159,8 @@ class OrchestrationWorkflow(KnownFieldsOnly, JobBlock[dict[str, Any]]):
 
     _block_type_name = "Orchestration Workflow"
     _block_type_slug = "orchestration-workflow"
-    _documentation_url = "https://docs.formance.com/modules/flows"  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
     _description = (
         "A workflow to run on a Formance Orchestration server, with its variables and how to wait for it. "
         "How to use it: `docs/prefect.md` of the package orchestration-integrations."
@@ -177,56 +194,71 @@ class OrchestrationWorkflow(KnownFieldsOnly, JobBlock[dict[str, Any]]):
     read_budget: float = option_field("read_budget")
     show_progress: bool = option_field("show_progress")
 
-    def trigger(self, variables: dict[str, Any] | None = None) -> OrchestrationRun:  # type: ignore[override]
+    @takes(RunAndWaitOptions)
+    def trigger(  # type: ignore[override]
+        self, variables: dict[str, Any] | None = None, **options: Unpack[RunAndWaitOptions]
+    ) -> OrchestrationRun:
         """Start the run, as the task ``run_workflow`` does. In a flow that is retried it comes back to the same run.
 
+        What is given here holds for this call alone; the block stays as it is. An option that is not given is as the
+        block has it, and not as the default below. ``step`` and ``run_key`` both name the payment, so one of them
+        given here takes the place of either of the block's. ``timeout`` is that of the wait.
+
         Args:
-            variables: on top of the block's.
+            variables: on top of the block's: a name that both have gets the value given here.
+            {options}
 
         Raises:
             ConfigurationError: neither or both of ``workflow_id`` and ``definition`` are set.
+            TypeError: an option is unknown. Nothing was sent.
             KeyReusedError, AmbiguousRunError, NotFoundError, ValidationError …: as ``run_workflow``.
         """
-        self._one_of_both()
+        request, how = self._asked(variables, options)
         settings = self.credentials.settings()
-        workflow: str | dict[str, Any] = self.workflow_id or self.definition or ""
-        if self.definition is not None and not self.gate:
+        if isinstance(request.workflow, Mapping) and not self.gate:
             with OrchestrationHttpHook(settings, face=FACE) as hook:
-                workflow = hook.ensure_workflow(self.definition, gate=False).workflow.id
-        instance, key = start_run(settings, self._request(workflow, variables), self._wait_options())
-        return self._run(settings, instance.id, instance.workflow_id, key)
+                request = replace(request, workflow=hook.ensure_workflow(request.workflow).workflow.id)
+        instance, key = start_run(settings, request, how)
+        return self._run(settings, instance, key, how)
 
-    async def atrigger(self, variables: dict[str, Any] | None = None) -> OrchestrationRun:
-        """As ``trigger``, for asyncio."""
-        self._one_of_both()
+    @takes(RunAndWaitOptions)
+    async def atrigger(
+        self, variables: dict[str, Any] | None = None, **options: Unpack[RunAndWaitOptions]
+    ) -> OrchestrationRun:
+        """As ``trigger``, for asyncio.
+
+        Args:
+            variables: on top of the block's.
+            {options}
+        """
+        request, how = self._asked(variables, options)
         settings = await asyncio.to_thread(self.credentials.settings)
-        workflow: str | dict[str, Any] = self.workflow_id or self.definition or ""
-        if self.definition is not None and not self.gate:
+        if isinstance(request.workflow, Mapping) and not self.gate:
             async with AsyncOrchestrationHttpHook(settings, face=FACE) as hook:
-                workflow = (await hook.ensure_workflow(self.definition, gate=False)).workflow.id
-        instance, key = await astart_run(settings, self._request(workflow, variables), self._wait_options())
-        return self._run(settings, instance.id, instance.workflow_id, key)
+                request = replace(request, workflow=(await hook.ensure_workflow(request.workflow)).workflow.id)
+        instance, key = await astart_run(settings, request, how)
+        return self._run(settings, instance, key, how)
 
-    def _one_of_both(self) -> None:
+    def _asked(self, variables: Mapping[str, Any] | None, given: Mapping[str, Any]) -> tuple[RunRequest, WaitOptions]:
+        """What a call asks for, checked: the block's fields, and on top of them what the call gave."""
         if (self.workflow_id is None) == (self.definition is None):
             raise ConfigurationError("workflow_id: set either workflow_id or definition", field="workflow_id")
+        if variables is not None and not isinstance(variables, Mapping):
+            raise ValidationError(f"variables must be a mapping, not a {type(variables).__name__}", path="variables")
+        options = {name: getattr(self, name) for name in DEFAULTS}
+        if any(given.get(name) is not None for name in NAMES_OF_A_PAYMENT):
+            options.update(dict.fromkeys(NAMES_OF_A_PAYMENT))
+        options.update(given)
+        workflow: str | Mapping[str, Any] = self.workflow_id or self.definition or ""
+        request = RunRequest(workflow, {**self.variables, **(variables or {})}, start_options(options))
+        return request, wait_options(options)
 
-    def _request(self, workflow: str | dict[str, Any], variables: dict[str, Any] | None) -> RunRequest:
-        merged = {**self.variables, **(variables or {})}
-        return RunRequest(workflow, merged, start_options(self._options()))
-
-    def _wait_options(self) -> WaitOptions:
-        return wait_options(self._options())
-
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in DEFAULTS}
-
-    def _run(self, settings: Settings, instance_id: str, workflow_id: str, key: str | None) -> OrchestrationRun:
+    def _run(self, settings: Settings, instance: Instance, key: str | None, how: WaitOptions) -> OrchestrationRun:
         return OrchestrationRun(
             settings,
-            instance_id,
-            workflow_id,
+            instance.id,
+            instance.workflow_id,
             run_key=key,
-            options=self._wait_options(),
+            options=how,
             stored_as=stored_name(self.credentials),
         )

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import cloudpickle
 import pytest
 from prefect import flow
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockTypeCreate
 from prefect.exceptions import ParameterTypeError
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
@@ -22,6 +25,7 @@ import orchestration_integrations.prefect as face
 from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     ConfigurationError,
+    KeyReusedError,
     OrchestrationError,
     OrchestrationHttpHook,
     Settings,
@@ -29,6 +33,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.prefect import OrchestrationCredentials, OrchestrationRun, OrchestrationWorkflow
+from orchestration_integrations.prefect.block_links import LOGO_URL
 from orchestration_integrations.prefect.options import DEFAULTS
 from orchestration_integrations.server import EmbeddedServer
 from tests.wrong_options import WRONG_OPTIONS
@@ -43,6 +48,27 @@ class TestStandards(BlockStandardTestSuite):
     @pytest.fixture
     def block(self, block: type[Block]) -> type[Block]:
         return block
+
+
+@pytest.mark.parametrize("block", [OrchestrationCredentials, OrchestrationWorkflow])
+def test_the_addresses_of_a_block_reach_the_ui(prefect_api: str, block: type[Block]) -> None:
+    """U8: as Prefect's server gives them to its UI, which loads the logo by itself."""
+    block.register_type_and_schema()
+    with get_client(sync_client=True) as client:
+        shown = client.read_block_type_by_slug(block.get_block_type_slug())
+    assert str(shown.documentation_url) == "https://docs.formance.com/modules/flows/introduction"
+    assert str(shown.logo_url) == LOGO_URL
+    # Named by a whole commit, so that it is the same file for ever; square by Prefect's measure.
+    assert re.fullmatch(
+        r"https://raw\.githubusercontent\.com/formancehq/docs/[0-9a-f]{40}/[a-z/]+/android-chrome-512x512\.png",
+        LOGO_URL,
+    )
+
+
+def test_a_logo_cannot_be_a_data_address() -> None:
+    """Why it is an https one."""
+    with pytest.raises(ValueError, match="scheme"):
+        BlockTypeCreate(name="a", slug="a", logo_url="data:image/png;base64,iVBORw0KGgo=")  # type: ignore[arg-type]
 
 
 def test_no_airflow_is_imported() -> None:
@@ -294,6 +320,75 @@ def test_job_block_runs_once_gated(server: EmbeddedServer, credentials: Orchestr
     assert server.balance("users:b", "EUR/2") == 100
 
 
+def triggered(job: OrchestrationWorkflow, way: str, *args: Any, **options: Any) -> OrchestrationRun:
+    return asyncio.run(job.atrigger(*args, **options)) if way == "async" else job.trigger(*args, **options)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_what_a_call_gives_holds_for_that_call(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, way: str
+) -> None:
+    """Variables come on top of the block's; options replace the block's; the block stays as it is."""
+    definition = {"name": "p", "stages": short("${payee}:${account}")["stages"]}
+    job = OrchestrationWorkflow(
+        credentials=credentials,
+        definition=definition,
+        variables={"payee": "users:a", "account": "main"},
+        step="pay",
+        poll_interval=0.2,
+        timeout=40,
+    )
+    before = job.model_dump()
+    run = triggered(job, way, {"account": "other"}, run_key=f"order-{way}", timeout=30, on_timeout="leave")
+    assert run.run_key == f"order-{way}"  # and not the step of the block
+    assert run._options["timeout"] == 30
+    assert (run._options["on_timeout"], run._options["poll_interval"]) == ("leave", 0.2)
+    assert run.wait_for_completion()["state"] == "succeeded"
+    assert server.balance("users:a:other", "EUR/2") == 100
+    assert job.model_dump() == before
+    with pytest.raises(KeyReusedError) as caught:
+        triggered(job, way, run_key=f"order-{way}")  # the variables of the block alone
+    assert caught.value.differs == "content"
+    assert len(releases(server)) == 1
+
+
+@abortable
+def test_the_time_out_of_a_call_is_that_of_its_wait(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    job = OrchestrationWorkflow(credentials=credentials, definition=endless(), poll_interval=0.2)
+    with pytest.raises(WaitTimeoutError):
+        job.trigger(timeout=0.5).wait_for_completion()
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        *[(changes, OrchestrationError, path) for changes, path in WRONG_OPTIONS],
+        ({"rerun_faild": True}, TypeError, "did you mean rerun_failed"),
+        ({"rerun_failed": "false"}, ValidationError, "rerun_failed must be True or False"),
+        ({"step": "a", "run_key": "b"}, ValidationError, "step"),
+        ({"variables": ["a"]}, ValidationError, "variables"),
+    ],
+)
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_wrong_option_of_a_call_is_named_before_anything_is_sent(
+    server: EmbeddedServer,
+    credentials: OrchestrationCredentials,
+    way: str,
+    options: dict[str, Any],
+    error: type[Exception],
+    named: str,
+    gate: bool,
+) -> None:
+    job = OrchestrationWorkflow(credentials=credentials, definition=short(), gate=gate)
+    with pytest.raises(error, match=named):
+        triggered(job, way, **options)
+    assert server.record().started == []
+    assert face.list_workflows.fn(credentials) == []
+
+
 @abortable
 def test_async_job_block(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
     async def main() -> None:
@@ -364,12 +459,14 @@ def test_each_option_is_the_same_everywhere() -> None:
             face.wait_for_instance_async.fn,
             face.run_workflow_and_wait.fn,
             face.run_workflow_and_wait_async.fn,
+            OrchestrationWorkflow.trigger,
+            OrchestrationWorkflow.atrigger,
         )
     }
     fields = OrchestrationWorkflow.model_fields
     for name, default in DEFAULTS.items():
         takers = [one for one in signatures.values() if name in one.parameters]
-        assert len(takers) >= 4
+        assert len(takers) >= 6
         types = {str(one.parameters[name].annotation) for one in takers}
         defaults = {one.parameters[name].default for one in takers}
         if name == "timeout":  # a start has one of its own
@@ -378,9 +475,13 @@ def test_each_option_is_the_same_everywhere() -> None:
         assert len(types) == 1
         assert defaults == {default}
         assert fields[name].default == default
-    for function in (face.run_workflow.fn, face.wait_for_instance.fn, face.run_workflow_and_wait.fn):
-        for name in inspect.signature(function).parameters:
-            assert f"        {name}: " in (function.__doc__ or ""), name
+    for function in (
+        *(one.fn for one in (face.run_workflow, face.wait_for_instance, face.run_workflow_and_wait)),
+        OrchestrationWorkflow.trigger,
+    ):
+        documented = inspect.getdoc(function) or ""
+        for name in [*inspect.signature(function).parameters][1:]:
+            assert f"\n    {name}: " in documented, name
 
 
 @pytest.mark.usefixtures("prefect_api")

@@ -41,6 +41,7 @@ def test_all_examples_are_run_here() -> None:
     names = {file.name for file in EXAMPLES.glob("*.py")}
     assert names == {
         "asynchronous.py",
+        "cancel_by_automation.py",  # in test_automations.py
         "cancel_by_transaction.py",
         "deployment_with_hooks.py",
         "fan_out.py",

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import allow_failure, flow, task
+from prefect import allow_failure, flow, task, unmapped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
@@ -808,7 +808,7 @@ def test_run_from_stored_parameters_says_what_is_wrong(
 
 
 def test_submitted_tasks_have_readable_names(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:
-    """What is still to come of another task has no text: it does not stand in a name."""
+    """Also those whose parameters were still to come when they were submitted."""
     ids: list[str] = []
 
     @flow
@@ -818,14 +818,21 @@ def test_submitted_tasks_have_readable_names(server: EmbeddedServer, credentials
         run = run_workflow.submit(credentials, workflow_id, step="pay")
         sent = send_event.submit(credentials, run, "never")
         waited = wait_for_instance.submit(credentials, run, poll_interval=0.2, wait_for=[sent])
-        return waited.result()["instance_id"], get_instance(credentials, run.result())
+        get_instance(credentials, run.result())
+        return waited.result()["instance_id"], workflow_id.result()
 
-    instance_id, _ = one()
+    instance_id, workflow_id = one()
     with get_client(sync_client=True) as client:
         only = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(ids[0])]))
         names = {row.name for row in client.read_task_runs(flow_run_filter=only)}
-    of_the_read = f"get-instance-{instance_id[:12]}"
-    assert names == {"create-workflow", "run-workflow-pay", "send-event-never", "wait", of_the_read}
+    instance = instance_id[:12]
+    assert names == {
+        "create-workflow-endless",
+        f"run-workflow-pay-{workflow_id[:12]}",
+        f"send-event-never-{instance}",
+        f"wait-{instance}",
+        f"get-instance-{instance}",
+    }
 
 
 @pytest.mark.parametrize(
@@ -848,6 +855,30 @@ def test_starts_can_be_mapped_over_their_variables(
     assert [row["state"] for row in pay()] == ["succeeded"] * 3
     assert {server.balance(f"users:{number}", "EUR/2") for number in range(3)} == {100}
     assert len(started(server)) == 3
+
+
+@pytest.mark.parametrize("whole", [unmapped, lambda credentials: credentials], ids=["unmapped", "as it is"])
+def test_mapped_tasks_have_names_that_tell_them_apart(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, whole: Any
+) -> None:
+    workflow_id = defined(server, {"name": "to", "stages": [send("${to}")]})
+    ids: list[UUID] = []
+
+    @flow
+    def pay() -> Any:
+        ids.append(UUID(str(runtime_flow_run.id)))
+        variables = [{"to": f"users:{number}"} for number in range(3)]
+        steps = [f"pay-{number}" for number in range(3)]
+        runs = run_workflow.map(whole(credentials), unmapped(workflow_id), variables, step=steps)
+        return wait_for_instance.map(whole(credentials), runs, poll_interval=unmapped(0.2)).result()
+
+    instances = [row["instance_id"] for row in pay()]
+    with get_client(sync_client=True) as client:
+        only = FlowRunFilter(id=FlowRunFilterId(any_=ids))
+        names = {row.name for row in client.read_task_runs(flow_run_filter=only)}
+    starts = {f"run-workflow-pay-{number}-{workflow_id[:12]}" for number in range(3)}
+    assert names == starts | {f"wait-{one[:12]}" for one in instances}
+    assert len(names) == 6
 
 
 def test_a_map_over_one_mapping_says_how_to_map(server: EmbeddedServer, credentials: OrchestrationCredentials) -> None:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from orchestration_integrations import (
+    AmbiguousSubmitError,
     EventNotDeliveredError,
     InstanceCancelledError,
     InstanceFailedError,
@@ -14,6 +15,7 @@ from orchestration_integrations import (
     Settings,
     StateUnknownError,
     TransportError,
+    ValidationError,
     WaitTimeoutError,
 )
 from orchestration_integrations.server import EmbeddedServer
@@ -488,3 +490,43 @@ def test_a_transport_error_names_the_operation(kind, clock):
     with ScriptedServer(lambda got: cut) as server:
         with pytest.raises(TransportError, match="instance i"):
             open_hook(kind, base_url=server.url, clock=clock).get_instance("i")
+
+
+def ensured(hook, workflow_id, **changes):
+    given = {"filter": "event.amount > 0", "variables": {"to": "event.to"}, **changes}
+    return hook.ensure_trigger("SAVED_PAYMENT", workflow_id, **given)
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_an_equal_trigger_is_used_again(server, hook):
+    """A second one would start a second run for each event."""
+    workflow_id = hook.create_workflow({"name": "w", "stages": [approval()]}).id
+    first = ensured(hook, workflow_id)
+    assert first.created
+    again = ensured(hook, workflow_id.upper())
+    assert (again.created, again.trigger.id) == (False, first.trigger.id)
+    others = [
+        ensured(hook, workflow_id, filter=None),
+        ensured(hook, workflow_id, variables=None),
+        ensured(hook, workflow_id, variables={"to": "event.other"}),
+        ensured(hook, hook.create_workflow({"name": "x", "stages": [approval()]}).id),
+        hook.ensure_trigger("OTHER", workflow_id),
+    ]
+    assert all(one.created for one in others)
+    assert not hook.ensure_trigger("OTHER", workflow_id, filter="", variables={}).created
+    assert len(hook.list_triggers()) == 6
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_a_lost_create_of_a_trigger_is_found_and_never_repeated(server, hook, clock):
+    workflow_id = hook.create_workflow({"name": "w", "stages": [approval()]}).id
+    server.fault("create_trigger", "cut_after", 1)
+    assert ensured(hook, workflow_id).created
+    assert len(hook.list_triggers()) == 1
+    server.fault("create_trigger", "cut_before", 1)
+    with pytest.raises(AmbiguousSubmitError, match="not sent again"):
+        ensured(hook, workflow_id, filter=None)
+    assert len(hook.list_triggers()) == 1
+    with pytest.raises(ValidationError) as caught:
+        hook.ensure_trigger("", workflow_id)
+    assert caught.value.path == "event"

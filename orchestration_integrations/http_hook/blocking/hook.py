@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import telemetry
-from ...api.models import CancelOutcome, EnsuredWorkflow, Instance, RunResult, StageEvent
+from ...api.models import CancelOutcome, EnsuredTrigger, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
 from ...procedures.limits import CANCEL_SECONDS, READ_BUDGET
 from ...procedures.variables import KEY_VARIABLE
@@ -433,6 +433,27 @@ class OrchestrationHttpHook(Operations):
         """
         with telemetry.span("ensure"):
             return self.perform(self.plans.ensure_workflow(definition, gate))
+
+    def ensure_trigger(
+        self, event: str, workflow_id: str, *, filter: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> EnsuredTrigger:
+        """Find the oldest trigger with this event, workflow, filter and variables, or create it.
+
+        Two equal triggers would start two runs for each event. It calls ListTriggers and CreateTrigger.
+
+        Args:
+            event, workflow_id, filter, variables: as for ``create_trigger``.
+
+        Returns:
+            The trigger, and whether this call created it.
+
+        Raises:
+            ValidationError: an expression or a name is bad.
+            NotFoundError: there is no such workflow.
+            AmbiguousSubmitError: it may have been created, and no list shows it. It was not sent again.
+        """
+        with telemetry.span("ensure_trigger"):
+            return self.perform(self.plans.ensure_trigger(event, workflow_id, filter, variables))
 
     def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
         """List the runs of a gated workflow that still wait for their release.
