@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 LOST_TASK = 20
 LOST_TRIGGERER = 10
 LOST_SCHEDULER = 10
-STUCK_IN_QUEUE = 60
+STUCK_IN_QUEUE = 200  # after three times as long Airflow fails a task that no worker had room for
 CONCURRENCY = 6
 
 WORKER = """
@@ -149,7 +149,8 @@ class Cluster(Standalone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home.chmod(0o755)
+        for file in self.dags.iterdir():
+            file.unlink()
         shutil.copy(ROOT / "tests" / "cluster" / "dags" / "many.py", self.dags)
         self.machines: dict[str, Machine] = {}
         self.services: list[Machine] = []

@@ -1,4 +1,4 @@
-"""These tests run in the environments `cluster-airflow` and `cluster-prefect` alone, which have what a cluster needs."""
+"""These tests run in the environments `cluster-airflow` and `cluster-prefect` alone, which have what they need."""
 
 from __future__ import annotations
 

@@ -60,6 +60,4 @@ def ends(record: Record) -> dict[str, str | None]:
 def payees(record: Record) -> dict[str, str]:
     """The payee of each released instance."""
     opened = set(released(record))
-    return {
-        one["instance_id"]: one["variables"]["to"] for one in record.started if one["instance_id"] in opened
-    }
+    return {one["instance_id"]: one["variables"]["to"] for one in record.started if one["instance_id"] in opened}

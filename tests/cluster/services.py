@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and the orchestration server: programs of their own on free ports, with their data in one folder."""
+"""PostgreSQL, Redis and the orchestration server: programs of their own on free ports, their data in one folder."""
 
 from __future__ import annotations
 
@@ -156,7 +156,17 @@ class Redis:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        command = [str(find_redis()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        command = [
+            str(find_redis()),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ]
         self.machine = Machine("redis", command, folder, environment())
         self.url = f"redis://127.0.0.1:{self.port}/0"
         eventually(self._answers, "Redis accepts connections", 30)

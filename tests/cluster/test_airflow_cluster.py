@@ -50,12 +50,13 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
     approver = Approver(airflow.money)
 
     def all_wait() -> bool:
-        """All deferred ones are with a triggerer, both workers are full, and the rest is queued."""
+        """Most deferred ones are with a triggerer, both workers are full, and the rest is queued."""
         rows = airflow.rows("many")
         waiting = [one for one in rows if one.state == "deferred" and one.triggerer]
         running = Counter(one.worker for one in rows if one.state == "running" and one.task_id == "held")
         full = all(running[f"worker-{number}"] >= CONCURRENCY for number in "12")
-        return len(waiting) == EACH and full and len(released(airflow.money.record())) >= EACH + 2 * CONCURRENCY
+        under_way = len(released(airflow.money.record()))
+        return full and len(waiting) >= 20 and under_way >= len(waiting) + 2 * CONCURRENCY
 
     try:
         eventually(all_wait, "60 payments are under way", 240, 1.0)
@@ -75,15 +76,17 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
         processes = {name: airflow.machines[name].power_off() for name in (worker, triggerer, scheduler)}
         figures["killed processes"] = processes
         figures["held by them"] = {
-            worker: len(lost_tasks), triggerer: len(lost_triggers), scheduler: len(lost_queued), drained: len(kept_tasks)
+            worker: len(lost_tasks),
+            triggerer: len(lost_triggers),
+            scheduler: len(lost_queued),
+            drained: len(kept_tasks),
         }
         assert len(lost_tasks) >= CONCURRENCY
-        assert len(lost_triggers) >= EACH // 2
+        assert len(lost_triggers) >= 10
 
         airflow.add_worker("worker-3")
         eventually(lambda: airflow.ready("worker-3"), "a new worker is ready", 120)
         figures["seconds until a new worker is ready"] = round(time.time() - killed)
-        asked = time.time()
         airflow.machines[drained].drain()
 
         def taken_up() -> bool:
@@ -96,9 +99,15 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
 
         eventually(taken_up, "what was lost is taken up", 120, 1.0)
         figures["seconds until all is taken up"] = round(time.time() - killed)
+        approving = time.time()
         approver.start()
-        ended = airflow.until_run("many", run_id, "success", "failed")
-        figures["seconds from approval to the end"] = round(time.time() - asked)
+
+        def over() -> str | None:
+            state = str(airflow.call("GET", f"/dags/many/dagRuns/{run_id}")["state"])
+            return state if state in ("success", "failed") else None
+
+        ended = eventually(over, "the DAG run ends", 360, 1.0)
+        figures["seconds from approval to the end"] = round(time.time() - approving)
         assert ended == "failed"  # some payments were to fail
         eventually(lambda: not airflow.machines[drained].running, "the drained worker has ended", 60)
         assert airflow.machines[drained].popen.returncode == 0
@@ -108,23 +117,6 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
 
     rows = airflow.rows("many")
     record = airflow.money.record()
-    instances = judge(record, [one["to"] for one in PAYEES.values()])
-    how = ends(record)
-    told = {}
-    for row in rows:
-        payee = PAYEES[row.name]
-        instance_id = instances[payee["to"]]
-        expected = "failed" if payee["last"] == BADLY else "success"
-        assert row.state == expected, f"{row} of {instance_id}, which ended with {how[instance_id]!r}"
-        assert (how[instance_id] is None) == (expected == "success")
-        told[row.name] = instance_id
-    for row in rows[::7]:
-        seen = airflow.xcom_of("many", run_id, row, "instance_id")
-        assert seen == told[row.name]
-    # What the drained worker held ended there, without another try.
-    by_name = {one.name: one for one in rows}
-    assert {by_name[one].try_number for one in kept_tasks} == {1}
-    assert {by_name[one].worker for one in kept_tasks} == {drained}
 
     def range_of(found: list[float | None]) -> str:
         seconds = sorted(one for one in found if one is not None)
@@ -146,4 +138,22 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
     figures["runs started"] = len(record.started)
     figures["requests"] = record.requests
     figures["seconds altogether"] = round(time.time() - begun)
-    print(json.dumps(figures, indent=1))  # noqa: T201
+    print(json.dumps(figures, indent=1))
+
+    instances = judge(record, [one["to"] for one in PAYEES.values()])
+    how = ends(record)
+    told = {}
+    for row in rows:
+        payee = PAYEES[row.name]
+        instance_id = instances[payee["to"]]
+        expected = "failed" if payee["last"] == BADLY else "success"
+        assert row.state == expected, f"{row} of {instance_id}, which ended with {how[instance_id]!r}"
+        assert (how[instance_id] is None) == (expected == "success")
+        told[row.name] = instance_id
+    for row in rows[::7]:
+        seen = airflow.xcom_of("many", run_id, row, "instance_id")
+        assert seen == told[row.name]
+    # What the drained worker held ended there, without another try.
+    by_name = {one.name: one for one in rows}
+    assert {by_name[one].try_number for one in kept_tasks} == {1}
+    assert {by_name[one].worker for one in kept_tasks} == {drained}
