@@ -69,7 +69,7 @@ SETTINGS = {
 class Row:
     """A task instance, as Airflow's database has it."""
 
-    task_id: str
+    dag_id: str
     map_index: int
     state: str | None
     try_number: int
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def name(self) -> tuple[str, int]:
-        return self.task_id, self.map_index
+        return self.dag_id, self.map_index
 
 
 @dataclass
@@ -93,16 +93,16 @@ class Sighting:
 class Watch:
     """Looks at the task instances again and again, and keeps what it saw."""
 
-    def __init__(self, database: str, dag_id: str, every: float = 0.5) -> None:
+    def __init__(self, database: str, every: float = 0.5) -> None:
         self.seen: list[Sighting] = []
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=(database, dag_id, every), daemon=True)
+        self._thread = threading.Thread(target=self._look, args=(database, every), daemon=True)
         self._thread.start()
 
-    def _look(self, database: str, dag_id: str, every: float) -> None:
+    def _look(self, database: str, every: float) -> None:
         connection = connected(database)
         while not self._end.wait(every):
-            self.seen.append(Sighting(time.time(), {one.name: one for one in rows(connection, dag_id)}))
+            self.seen.append(Sighting(time.time(), {one.name: one for one in rows(connection)}))
         connection.close()
 
     def end(self) -> None:
@@ -111,7 +111,9 @@ class Watch:
 
     def first(self, since: float, name: tuple[str, int], what: Callable[[Row], bool]) -> float | None:
         """Seconds from ``since`` until a task instance was first seen so; None for never."""
-        return next((one.at - since for one in self.seen if one.at > since and what(one.rows[name])), None)
+        return next(
+            (one.at - since for one in self.seen if one.at > since and name in one.rows and what(one.rows[name])), None
+        )
 
 
 def connected(database: str) -> Any:
@@ -126,20 +128,18 @@ def query(connection: Any, text: str, *values: Any) -> list[dict[str, Any]]:
         return [dict(one) for one in cursor.fetchall()]
 
 
-def rows(connection: Any, dag_id: str) -> list[Row]:
-    """The task instances of a DAG that has had one run."""
+def rows(connection: Any) -> list[Row]:
+    """All task instances; each DAG has one run and one task."""
     found = query(
         connection,
         """
-        SELECT t.task_id, t.map_index, t.state, t.try_number, coalesce(t.hostname, '') AS worker,
+        SELECT t.dag_id, t.map_index, t.state, t.try_number, coalesce(t.hostname, '') AS worker,
                coalesce(s.hostname, '') AS scheduler, coalesce(j.hostname, '') AS triggerer
         FROM task_instance t
         LEFT JOIN job s ON s.id = t.queued_by_job_id
         LEFT JOIN trigger g ON g.id = t.trigger_id
         LEFT JOIN job j ON j.id = g.triggerer_id
-        WHERE t.dag_id = %s
         """,
-        dag_id,
     )
     return [Row(**one) for one in found]
 
@@ -229,15 +229,15 @@ class Cluster(Standalone):
         end_all(self.services)
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def rows(self, dag_id: str) -> list[Row]:
-        return rows(self.connection, dag_id)
+    def rows(self) -> list[Row]:
+        return rows(self.connection)
 
-    def xcom_of(self, dag_id: str, run_id: str, row: Row, key: str) -> Any:
+    def xcom_of(self, run_id: str, row: Row, key: str) -> Any:
         """What a mapped task instance has told."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{row.task_id}/xcomEntries/{key}"
+        path = f"/dags/{row.dag_id}/dagRuns/{run_id}/taskInstances/pay/xcomEntries/{key}"
         return self.call("GET", f"{path}?map_index={row.map_index}&deserialize=true")["value"]
 
 
 def states(rows: list[Row]) -> dict[str, int]:
     """How many task instances are in which state."""
-    return dict(Counter(f"{one.task_id} {one.state}" for one in rows))
+    return dict(Counter(f"{one.dag_id} {one.state}" for one in rows))

@@ -18,9 +18,9 @@ from .processes import eventually
 EACH = 30
 FAILING = {"deferred": (3, 11), "held": (2, 7)}
 PAYEES = {
-    (task_id, number): one
-    for task_id, failing in FAILING.items()
-    for number, one in enumerate(variables(task_id, EACH, failing))
+    (dag_id, number): one
+    for dag_id, failing in FAILING.items()
+    for number, one in enumerate(variables(dag_id, EACH, failing))
 }
 
 
@@ -45,24 +45,26 @@ def most(rows: list[Row], attribute: str, *among: str) -> tuple[str, set[tuple[s
 def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
     figures: dict[str, object] = {}
     begun = time.time()
-    run_id = airflow.trigger("many")
-    watch = Watch(airflow.database, "many")
+    watch = Watch(airflow.database)
     approver = Approver(airflow.money)
 
-    def all_wait() -> bool:
-        """Most deferred ones are with a triggerer, both workers are full, and the rest is queued."""
-        rows = airflow.rows("many")
-        waiting = [one for one in rows if one.state == "deferred" and one.triggerer]
-        running = Counter(one.worker for one in rows if one.state == "running" and one.task_id == "held")
-        full = all(running[f"worker-{number}"] >= CONCURRENCY for number in "12")
-        under_way = len(released(airflow.money.record()))
-        return full and len(waiting) >= 20 and under_way >= len(waiting) + 2 * CONCURRENCY
+    def all_deferred() -> bool:
+        return sum(one.state == "deferred" and one.triggerer != "" for one in airflow.rows()) == EACH
+
+    def workers_full() -> bool:
+        """Both workers hold as many tasks as they can, the rest is queued, and all that run have been released."""
+        running = Counter(one.worker for one in airflow.rows() if one.state == "running")
+        full = all(running[f"worker-{number}"] == CONCURRENCY for number in "12")
+        return full and len(released(airflow.money.record())) == EACH + 2 * CONCURRENCY
 
     try:
-        eventually(all_wait, "60 payments are under way", 240, 1.0)
+        run_ids = {"deferred": airflow.trigger("deferred")}
+        eventually(all_deferred, "all deferred tasks are with a triggerer", 240, 1.0)
+        run_ids["held"] = airflow.trigger("held")
+        eventually(workers_full, "both workers are full", 240, 1.0)
         figures["seconds until all wait"] = round(time.time() - begun)
 
-        rows = airflow.rows("many")
+        rows = airflow.rows()
         worker, lost_tasks = most([one for one in rows if one.state == "running"], "worker", "worker-1", "worker-2")
         triggerer, lost_triggers = most(
             [one for one in rows if one.state == "deferred"], "triggerer", "triggerer-1", "triggerer-2"
@@ -90,7 +92,7 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
         airflow.machines[drained].drain()
 
         def taken_up() -> bool:
-            by_name = {one.name: one for one in airflow.rows("many")}
+            by_name = {one.name: one for one in airflow.rows()}
             return (
                 all(by_name[one].triggerer not in ("", triggerer) for one in lost_triggers)
                 and all(by_name[one].try_number > 1 for one in lost_tasks)
@@ -102,20 +104,21 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
         approving = time.time()
         approver.start()
 
-        def over() -> str | None:
-            state = str(airflow.call("GET", f"/dags/many/dagRuns/{run_id}")["state"])
-            return state if state in ("success", "failed") else None
+        def ended() -> bool:
+            return all(
+                airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"] == "failed"  # some payments were to
+                for dag_id, run_id in run_ids.items()
+            )
 
-        ended = eventually(over, "the DAG run ends", 360, 1.0)
+        eventually(ended, "both DAG runs end", 360, 1.0)
         figures["seconds from approval to the end"] = round(time.time() - approving)
-        assert ended == "failed"  # some payments were to fail
         eventually(lambda: not airflow.machines[drained].running, "the drained worker has ended", 60)
         assert airflow.machines[drained].popen.returncode == 0
     finally:
         approver.end()
         watch.end()
 
-    rows = airflow.rows("many")
+    rows = airflow.rows()
     record = airflow.money.record()
 
     def range_of(found: list[float | None]) -> str:
@@ -151,7 +154,7 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
         assert (how[instance_id] is None) == (expected == "success")
         told[row.name] = instance_id
     for row in rows[::7]:
-        seen = airflow.xcom_of("many", run_id, row, "instance_id")
+        seen = airflow.xcom_of(run_ids[row.dag_id], row, "instance_id")
         assert seen == told[row.name]
     # What the drained worker held ended there, without another try.
     by_name = {one.name: one for one in rows}

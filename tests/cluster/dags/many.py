@@ -1,4 +1,4 @@
-"""Mapped runs, half of them deferred."""
+"""Mapped runs: of one DAG they wait in the triggerer, of the other in their worker."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ COMMON: dict[str, Any] = {
     "retry_policy": OrchestrationRetryPolicy(),
 }
 
-with DAG("many", schedule=None, start_date=datetime(2024, 1, 1), catchup=False, max_active_tasks=100):
-    OrchestrationRunWorkflowOperator.partial(task_id="deferred", deferrable=True, priority_weight=10, **COMMON).expand(
+SETTINGS: dict[str, Any] = {
+    "schedule": None,
+    "start_date": datetime(2024, 1, 1),
+    "catchup": False,
+    "max_active_tasks": 100,
+}
+
+with DAG("deferred", **SETTINGS):
+    OrchestrationRunWorkflowOperator.partial(task_id="pay", deferrable=True, **COMMON).expand(
         variables=variables("deferred", EACH, failing=(3, 11))
     )
-    OrchestrationRunWorkflowOperator.partial(task_id="held", **COMMON).expand(
+
+with DAG("held", **SETTINGS):
+    OrchestrationRunWorkflowOperator.partial(task_id="pay", **COMMON).expand(
         variables=variables("held", EACH, failing=(2, 7))
     )
