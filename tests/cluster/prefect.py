@@ -107,7 +107,7 @@ class Run:
         self.directory.mkdir()
         self._client = get_client
         with get_client(sync_client=True) as client:
-            found = client.read_deployment_by_name(f"{flow.replace("_", "-")}/cluster")
+            found = client.read_deployment_by_name(f"{flow}/cluster")
             given = {**parameters, "directory": str(self.directory)}
             self.id: UUID = client.create_flow_run_from_deployment(found.id, parameters=given, name=name).id
 

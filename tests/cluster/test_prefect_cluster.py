@@ -21,10 +21,10 @@ from .processes import eventually
 
 EACH = 10
 RUNS = {
-    "threads-map": ("by_threads", "map"),
-    "dask-submit": ("by_dask", "submit"),
-    "threads-submit": ("by_threads", "submit"),
-    "dask-map": ("by_dask", "map"),
+    "threads-map": ("by-threads", "map"),
+    "dask-submit": ("by-dask", "submit"),
+    "threads-submit": ("by-threads", "submit"),
+    "dask-map": ("by-dask", "map"),
 }
 FAILING = {"threads-submit": (4,)}
 PAYEES = {name: variables(name, EACH, FAILING.get(name, ())) for name in RUNS}
