@@ -1,7 +1,7 @@
 # Everything runs in environments made here under .cache/ and .tox/; needed beforehand: python3 (3.10 or newer).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test test-cluster lint bench soak clean
 
 TOOLS := .cache/tools
 BIN := $(TOOLS)/bin
@@ -17,6 +17,8 @@ TOX := $(BIN)/tox
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
 	@echo "make test           the checks that CI runs"
+	@echo "make  the Airflow face on 3.0 and 3.2"
+	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
 	@echo "make soak           $(COUNT) random histories of the hook and $(COUNT) of owners, with faults (COUNT=…)"
@@ -35,6 +37,13 @@ test: $(TOOLS)/ready
 	$(PARALLEL) -e prefect39,prefect36,airflow33,airflow32,airflow31,airflow30,airflow211 || failed=1; \
 	$(PARALLEL) -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
+
+# One after the other: each needs the machine for itself. Both start the servers that they need and end them.
+test-cluster: $(TOOLS)/ready
+	@failed=; \
+	$(TOX) run -e cluster-airflow || failed=1; \
+	$(TOX) run -e cluster-prefect || failed=1; \
+	if [ -n "$$failed" ]; then echo "make test-cluster: a check has failed, see above" >&2; exit 1; fi
 
 lint: $(TOOLS)/ready
 	@$(TOX) run -e lint,types

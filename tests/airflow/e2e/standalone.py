@@ -95,6 +95,9 @@ class Standalone:
         )
         self.groups.append(self.process)
         eventually(self._healthy, "all parts of Airflow are healthy", 300, 1.0)
+        self.sign_in()
+
+    def sign_in(self) -> None:
         generated = self.home / "simple_auth_manager_passwords.json.generated"
         password = eventually(lambda: generated.exists() and json.loads(generated.read_text()), "a password")["admin"]
         token = self.client.post("/auth/token", json={"username": "admin", "password": password}).json()
