@@ -17,7 +17,6 @@ TOX := $(BIN)/tox
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
 	@echo "make test           the checks that CI runs"
-	@echo "make  the Airflow face on 3.0 and 3.2"
 	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
