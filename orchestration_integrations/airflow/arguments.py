@@ -78,15 +78,6 @@ def seconds_of(value: float | timedelta | None, name: str) -> float | None:
     return at_least_zero(value.total_seconds() if isinstance(value, timedelta) else value, name)
 
 
-def definition_folders(operator: Any) -> list[str]:
-    """Where a relative ``path`` is looked for: the folder of the DAG's file, then its ``template_searchpath``."""
-    if not operator.has_dag():
-        return []
-    dag = operator.dag
-    searched = dag.template_searchpath or []
-    return [dag.folder, *([searched] if isinstance(searched, str) else searched)]
-
-
 def instance_ids(given: Any) -> tuple[list[str], bool]:
     """The instances that are named, and whether they came as a list.
 

@@ -16,11 +16,10 @@ from ..api.errors import (
     OwnerUnreachableError,
     ValidationError,
 )
-from ..definition_files import read_definition
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
-from .arguments import definition_folders, instance_ids, seconds_of
+from .arguments import instance_ids, seconds_of
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -32,6 +31,7 @@ from .compat import (
     attempt_of,
     default_deferrable,
 )
+from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import deferral_limit
@@ -51,13 +51,14 @@ __all__ = [
 ]
 
 
-class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
+class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # type: ignore[misc]
     """Make sure that a definition is on the server; an equal one is reused.
 
     Args:
-        definition: a mapping, or YAML or JSON text. Give this or path.
-        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
-            then in the DAG's ``template_searchpath``.
+        definition: a mapping, or YAML or JSON text, or the name of a file (``.yaml``, ``.yml``, ``.json``) that is a
+            template. Give this or path.
+        path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
+            in the folder of the DAG's file, then in the DAG's ``template_searchpath``.
         gate: put a gate before its first stage, so that no run is ever started twice for one key. Default False.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
@@ -86,7 +87,7 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> str:
         """Make sure that it is on the server."""
         try:
-            definition = read_definition(self.definition, self.path, folders=definition_folders(self))
+            definition = self.read_definition()
             with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
                 ensured = http.ensure_workflow(definition, gate=self.gate)
         except OrchestrationError as error:

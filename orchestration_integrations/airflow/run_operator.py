@@ -12,6 +12,7 @@ from ..procedures.limits import READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
 from .arguments import check_run, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
+from .definition_fields import DefinitionFields
 from .errors import told
 from .hooks import DEFAULT_CONN_ID
 from .killing import on_kill
@@ -19,7 +20,7 @@ from .links import OrchestrationInstanceLink
 from .task_run import TaskRun
 
 
-class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
+class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type: ignore[misc]
     """Run a workflow once and wait for its end.
 
     All tries of one task share one run: a retry continues with it, or reports its end, and submits only if nothing was
@@ -28,10 +29,10 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
 
     Args:
         workflow_id: what to run. Give one of this, definition and path.
-        definition: a mapping, or YAML or JSON text. The task puts it on the server with a gate, so that no run is ever
-            started twice for one key.
-        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
-            then in the DAG's ``template_searchpath``.
+        definition: a mapping, or YAML or JSON text, or the name of a file (``.yaml``, ``.yml``, ``.json``) that is a
+            template. The task puts it on the server with a gate, so that no run is ever started twice for one key.
+        path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
+            in the folder of the DAG's file, then in the DAG's ``template_searchpath``.
         variables: by name; see ``variable_texts`` for the types. A placeholder without a value is an error, and so
             is a rendered text that holds the word ``None``.
         run_key: names the payment. Default: made of the ids of DAG, run, task and map index. One that is given is

@@ -22,13 +22,12 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
-from ..definition_files import read_definition
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
-from .arguments import definition_folders, seconds_of
+from .arguments import seconds_of
 from .attempt import asked
 from .compat import AIRFLOW_3, Context, TaskDeferred, attempt_of, is_deferral_timeout
 from .errors import told, with_advice
@@ -110,7 +109,7 @@ class TaskRun:
         key = str(operator.run_key) if given else attempt.key
         workflow = operator.workflow_id
         if workflow in (None, ""):
-            workflow = read_definition(operator.definition, operator.path, folders=definition_folders(operator))
+            workflow = operator.read_definition()
         if given:
             self.calls(check_index, attempt, key)
         tokens = (operator.settled,) if operator.settled else ()
