@@ -11,6 +11,7 @@ from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero
 from ..procedures.wait_arguments import check_on_timeout
 
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _NONE = re.compile(r"(?<![A-Za-z0-9_])None(?![A-Za-z0-9_])")
 
 
@@ -67,15 +68,38 @@ def refuse_none_text(path: str, value: Any) -> None:
         )
 
 
-def seconds_of(value: float | timedelta | None, name: str) -> float | None:
-    """A number of seconds, or None.
+def seconds_of(value: Any, name: str) -> float | None:
+    """Seconds: of a number, of a timedelta, or of the text that a template has come to; None where None is given.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is none of these.
     """
     if value is None:
         return None
-    return at_least_zero(value.total_seconds() if isinstance(value, timedelta) else value, name)
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    elif isinstance(value, str):
+        if not _SECONDS.fullmatch(value.strip()):
+            raise ValidationError(
+                f"{name} must be a number of seconds, such as 300 or 2.5, and the text that was given or that a "
+                f"template has come to is {value!r}; nothing was sent",
+                path=name,
+            )
+        value = float(value)
+    return at_least_zero(value, name)
+
+
+def needed_seconds_of(value: Any, name: str) -> float:
+    """As ``seconds_of`` where None is refused as well."""
+    return at_least_zero(seconds_of(value, name), name)
+
+
+def poll_seconds_of(value: Any, name: str = "poll_interval") -> float:
+    """As ``needed_seconds_of`` for the time between two looks, which is above 0."""
+    seconds = needed_seconds_of(value, name)
+    if seconds == 0:
+        raise ValidationError(f"{name} must be above 0 seconds", path=name)
+    return seconds
 
 
 def instance_ids(given: Any) -> tuple[list[str], bool]:

@@ -19,7 +19,7 @@ from ..api.errors import (
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
-from .arguments import instance_ids, seconds_of
+from .arguments import instance_ids, needed_seconds_of, poll_seconds_of, seconds_of
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -103,11 +103,11 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         instance_id: the instance that is to receive it.
         event: the name of the event.
         stage: the number of the stage that is meant, if several wait for the same name.
-        timeout: seconds (or a timedelta) from the start of the try until the stage must have taken the event; None
-            (default) for no limit.
+        timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try until the stage
+            must have taken the event; None (default) for no limit.
         deferrable: wait for the stage in the triggerer; the event itself is sent by a worker.
             Default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between two looks of the triggerer at most; default 5.
+        poll_interval: seconds between two looks of the triggerer at most, given in the same ways; default 5.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``event``, ``state`` of the instance after it.
@@ -117,7 +117,14 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             listen.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "event", "stage", "orchestration_conn_id")
+    template_fields: Sequence[str] = (
+        "instance_id",
+        "event",
+        "stage",
+        "orchestration_conn_id",
+        "timeout",
+        "poll_interval",
+    )
     ui_color = "#d9e6f2"
 
     def __init__(
@@ -126,9 +133,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         instance_id: Any,
         event: Any,
         stage: Any = None,
-        timeout: float | timedelta | None = None,
+        timeout: float | timedelta | str | None = None,
         deferrable: bool | None = None,
-        poll_interval: float = 5.0,
+        poll_interval: float | timedelta | str = 5.0,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -177,7 +184,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             if not isinstance(value, str) or value in ("", "None"):
                 raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
         self._stage()
-        WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=self.poll_interval)
+        WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=poll_seconds_of(self.poll_interval))
 
     def _stage(self) -> int | None:
         if self.stage is None or self.stage in ("", "None"):
@@ -206,7 +213,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
                 event=self.event,
                 orchestration_conn_id=self.orchestration_conn_id,
                 deadline=deadline,
-                poll_interval=self.poll_interval,
+                poll_interval=poll_seconds_of(self.poll_interval),
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
@@ -316,7 +323,8 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         instance_id: the instance to cancel, or a list of them (also as the text that a template makes of a list).
             Nothing (None, empty, the text "None") skips the task.
         fail_if_not_confirmed: fail if nobody saw an instance end. Default False: only the outcome says so.
-        timeout: seconds for the instance, or for all of a list together, to end; default 15.
+        timeout: seconds (a number, a timedelta, or a template of a number) for the instance, or for all of a list
+            together, to end; default 15.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
@@ -324,7 +332,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     same), and what had moved. For a list: ``status`` (the worst) and ``instances``.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id")
+    template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")
     ui_color = "#f2dcd9"
 
     def __init__(
@@ -332,7 +340,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         *,
         instance_id: Any,
         fail_if_not_confirmed: bool = False,
-        timeout: float = CANCEL_SECONDS,
+        timeout: float | timedelta | str = CANCEL_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -345,6 +353,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel, read until it has ended or the time is over."""
         try:
+            seconds = needed_seconds_of(self.timeout, "timeout")
             ids, several = instance_ids(self.instance_id)
         except OrchestrationError as error:
             raise told(error) from None
@@ -354,14 +363,14 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         hook = OrchestrationHook(self.orchestration_conn_id)
         with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
             if several:
-                all_told = cancel_all({"": http}, [("", one) for one in ids], self.timeout)
+                all_told = cancel_all({"": http}, [("", one) for one in ids], seconds)
                 for (_, one), outcome in all_told.items():
                     outcomes.append(cancel_summary(one, outcome))
                     if isinstance(outcome, str):
                         self.log.error("instance %s may still run: %s", one, outcome)
             else:
                 try:
-                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=self.timeout)))
+                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=seconds)))
                 except OrchestrationError as error:
                     raise told(error) from error.__cause__
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]

@@ -10,7 +10,7 @@ from ..api.errors import OrchestrationError
 from ..api.numbers import at_least_zero
 from ..procedures.limits import READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
-from .arguments import check_run, seconds_of
+from .arguments import check_run, poll_seconds_of, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
 from .definition_fields import DefinitionFields
 from .errors import told
@@ -40,8 +40,9 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         wait_for_termination: wait for the end of the run; default True. With False the task returns once the run is
             started, whatever ``deferrable`` says.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between two polls at most; default 5.
-        timeout: seconds, or a timedelta, from the start of the try after which waiting ends; None (default) for never.
+        poll_interval: seconds between two polls at most: a number, a timedelta, or a template of a number; default 5.
+        timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try after which
+            waiting ends; None (default) for never.
         on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
         cancel_on_kill: cancel the run when the task is killed, which means: marked failed, cleared, or timed out by
             Airflow. Default True.
@@ -90,6 +91,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         "variables",
         "run_key",
         "settled",
+        "timeout",
+        "poll_interval",
     )
     template_fields_renderers = {"definition": "json", "variables": "json"}  # noqa: RUF012
     operator_extra_links = (OrchestrationInstanceLink(),)
@@ -105,8 +108,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         run_key: Any = None,
         wait_for_termination: bool = True,
         deferrable: bool | None = None,
-        poll_interval: float = 5.0,
-        timeout: float | timedelta | None = None,
+        poll_interval: float | timedelta | str = 5.0,
+        timeout: float | timedelta | str | None = None,
         on_timeout: Literal["cancel", "leave"] = "cancel",
         cancel_on_kill: bool = True,
         rerun_failed: bool = False,
@@ -227,7 +230,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         at_least_zero(self.start_timeout, "start_timeout")
         WaitArguments(
             timeout=seconds_of(self.timeout, "timeout"),
-            poll_interval=self.poll_interval,
+            poll_interval=poll_seconds_of(self.poll_interval),
             fail_after_attempts=self.fail_after_attempts,
             read_budget=self.read_budget,
         )

@@ -7,7 +7,7 @@ Airflow's: what a kill means, when the triggerer waits instead, and what is said
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
@@ -16,6 +16,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     StateUnknownError,
+    ValidationError,
     WaitTimeoutError,
     WrongServerError,
     is_gateways_404,
@@ -27,7 +28,7 @@ from ..procedures.effects import Procedure
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
-from .arguments import seconds_of
+from .arguments import poll_seconds_of, seconds_of
 from .attempt import asked
 from .compat import AIRFLOW_3, Context, TaskDeferred, attempt_of, is_deferral_timeout
 from .errors import told, with_advice
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
 
 ENDED = ("succeeded", "failed", "cancelled")
+DEFAULT_POLL = 5.0
 
 
 class TaskRun:
@@ -67,6 +69,16 @@ class TaskRun:
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
+        self.timeout = self._seconds("timeout", seconds_of, None)
+        self.poll_interval = self._seconds("poll_interval", poll_seconds_of, DEFAULT_POLL)
+
+    def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
+        """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
+        try:
+            return read(getattr(self.operator, name), name)
+        except ValidationError as error:
+            self.log.warning("%s; going on with %s", error, otherwise)
+            return otherwise
 
     @property
     def http(self) -> OrchestrationHttpHook:
@@ -171,7 +183,7 @@ class TaskRun:
         return limit_of(
             started=self._started(),
             now=time.time(),
-            timeout=seconds_of(self.operator.timeout, "timeout"),
+            timeout=self.timeout,
             execution_timeout=self._execution_timeout(),
             deferrable=bool(self.operator.deferrable and self.operator.wait_for_termination),
             applies_deferred=not AIRFLOW_3,
@@ -183,7 +195,7 @@ class TaskRun:
         def waiting(instance_id: str) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
-                poll_interval=self.operator.poll_interval,
+                poll_interval=self.poll_interval,
                 fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
@@ -233,7 +245,7 @@ class TaskRun:
                 instance_id=instance_id,
                 orchestration_conn_id=self.operator.orchestration_conn_id,
                 deadline=limit.deadline,
-                poll_interval=self.operator.poll_interval,
+                poll_interval=self.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 cancel_on_kill=self.operator.cancel_on_kill,
