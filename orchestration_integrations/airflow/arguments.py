@@ -18,6 +18,7 @@ _NONE = re.compile(r"(?<![A-Za-z0-9_])None(?![A-Za-z0-9_])")
 def check_run(
     *,
     workflow_id: Any,
+    workflow_name: Any,
     definition: Any,
     path: Any,
     variables: Any,
@@ -30,17 +31,18 @@ def check_run(
     Raises:
         ValidationError: ``path`` names the argument.
     """
-    sources = {"workflow_id": workflow_id, "definition": definition, "path": path}
+    sources = {"workflow_id": workflow_id, "workflow_name": workflow_name, "definition": definition, "path": path}
     given = [name for name, value in sources.items() if value not in (None, "")]
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        raise ValidationError(f"give exactly one of workflow_id, definition and path, not {found}", path="workflow_id")
-    if given == ["workflow_id"]:
-        if not isinstance(workflow_id, str):
-            raise ValidationError(
-                f"workflow_id must be a string, not a {type(workflow_id).__name__}", path="workflow_id"
-            )
-        refuse_none_text("workflow_id", workflow_id)
+        raise ValidationError(
+            f"give exactly one of workflow_id, workflow_name, definition and path, not {found}", path="workflow_id"
+        )
+    if given[0] in ("workflow_id", "workflow_name"):
+        named = sources[given[0]]
+        if not isinstance(named, str):
+            raise ValidationError(f"{given[0]} must be a string, not a {type(named).__name__}", path=given[0])
+        refuse_none_text(given[0], named)
     check_on_timeout(on_timeout)
     if variables is not None and not isinstance(variables, Mapping):
         raise ValidationError(f"variables must be a mapping, not a {type(variables).__name__}", path="variables")

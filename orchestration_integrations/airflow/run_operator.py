@@ -28,7 +28,9 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
     The run key names one payment: the task refuses it with other variables or another workflow.
 
     Args:
-        workflow_id: what to run. Give one of this, definition and path.
+        workflow_id: what to run. Give one of this, workflow_name, definition and path.
+        workflow_name: the name of what to run. Exactly one workflow on the server must have it. A run that has begun
+            is bound to the workflow that had the name then: if the name means another one by now, a retry is refused.
         definition: a mapping, or YAML or JSON text, or the name of a file (``.yaml``, ``.yml``, ``.json``) that is a
             template. The task puts it on the server with a gate, so that no run is ever started twice for one key.
         path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
@@ -86,6 +88,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
     template_fields: Sequence[str] = (
         "orchestration_conn_id",
         "workflow_id",
+        "workflow_name",
         "definition",
         "path",
         "variables",
@@ -102,6 +105,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         self,
         *,
         workflow_id: Any = None,
+        workflow_name: Any = None,
         definition: Any = None,
         path: Any = None,
         variables: Any = None,
@@ -130,6 +134,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
+        self.workflow_name = workflow_name
         self.definition = definition
         self.path = path
         self.variables = variables
@@ -220,6 +225,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         """Refuse wrong arguments before anything is sent; they may be templates until now."""
         check_run(
             workflow_id=self.workflow_id,
+            workflow_name=self.workflow_name,
             definition=self.definition,
             path=self.path,
             variables=self.variables,

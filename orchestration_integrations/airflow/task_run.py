@@ -25,6 +25,7 @@ from ..api.errors import (
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
+from ..procedures.named_workflow import WorkflowName
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
@@ -120,7 +121,9 @@ class TaskRun:
         given = operator.run_key is not None
         key = str(operator.run_key) if given else attempt.key
         workflow = operator.workflow_id
-        if workflow in (None, ""):
+        if operator.workflow_name not in (None, ""):
+            workflow = WorkflowName(operator.workflow_name)
+        elif workflow in (None, ""):
             workflow = operator.read_definition()
         if given:
             self.calls(check_index, attempt, key)
