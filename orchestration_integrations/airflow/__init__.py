@@ -8,6 +8,7 @@ from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .callbacks import cancel_instances_on_failure
+    from .decorators import orchestration_task
     from .hooks import OrchestrationHook
     from .links import OrchestrationInstanceLink
     from .operators import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "callbacks": ("cancel_instances_on_failure",),
+    "decorators": ("orchestration_task",),
     "hooks": ("OrchestrationHook",),
     "links": ("OrchestrationInstanceLink",),
     "operators": (
@@ -50,6 +52,7 @@ __all__ = [
     "OrchestrationStageSensor",
     "OrchestrationStageTrigger",
     "cancel_instances_on_failure",
+    "orchestration_task",
     "remove_old_records",
     "settle_run",
 ]

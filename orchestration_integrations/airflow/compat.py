@@ -51,8 +51,11 @@ BaseOperator = first_of("BaseOperator", "airflow.sdk", "airflow.models.baseopera
 BaseOperatorLink = first_of("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
 BaseSensorOperator = first_of("BaseSensorOperator", "airflow.sdk", "airflow.sensors.base")
 PokeReturnValue = first_of("PokeReturnValue", "airflow.sdk", "airflow.sensors.base")
+DecoratedOperator = first_of("DecoratedOperator", "airflow.sdk.bases.decorator", "airflow.decorators.base")
 Context = first_of("Context", "airflow.sdk", "airflow.utils.context")
 XCom = first_of("XCom", "airflow.sdk.execution_time.xcom", "airflow.models.xcom")
+task_decorator_factory = first_of("task_decorator_factory", "airflow.sdk.bases.decorator", "airflow.decorators.base")
+determine_kwargs = first_of("determine_kwargs", "airflow.sdk.bases.decorator", "airflow.utils.operator_helpers")
 conf = first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
 mask_secret = first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")
 StartTriggerArgs = first_of("StartTriggerArgs", "airflow.triggers.base")
@@ -242,6 +245,7 @@ __all__ = [
     "BaseOperatorLink",
     "BaseSensorOperator",
     "Context",
+    "DecoratedOperator",
     "PokeReturnValue",
     "RetryDecision",
     "RetryPolicy",
@@ -255,6 +259,7 @@ __all__ = [
     "attempt_of",
     "conf",
     "default_deferrable",
+    "determine_kwargs",
     "first_of",
     "first_start",
     "get_async_connection",
@@ -263,4 +268,5 @@ __all__ = [
     "mask_secret",
     "sight_of_task",
     "state_of_dag_run",
+    "task_decorator_factory",
 ]
