@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .decorators import orchestration_task
     from .hooks import OrchestrationHook
     from .links import OrchestrationInstanceLink
+    from .notifications import OrchestrationCancelInstanceNotifier, OrchestrationSendEventNotifier
     from .operators import (
         OrchestrationCancelInstanceOperator,
         OrchestrationCreateWorkflowOperator,
@@ -27,6 +28,7 @@ _HOMES = {
     "decorators": ("orchestration_task",),
     "hooks": ("OrchestrationHook",),
     "links": ("OrchestrationInstanceLink",),
+    "notifications": ("OrchestrationCancelInstanceNotifier", "OrchestrationSendEventNotifier"),
     "operators": (
         "OrchestrationCancelInstanceOperator",
         "OrchestrationCreateWorkflowOperator",
@@ -39,6 +41,7 @@ _HOMES = {
     "triggers": ("OrchestrationInstanceEndedTrigger", "OrchestrationInstanceTrigger", "OrchestrationStageTrigger"),
 }
 __all__ = [
+    "OrchestrationCancelInstanceNotifier",
     "OrchestrationCancelInstanceOperator",
     "OrchestrationCreateWorkflowOperator",
     "OrchestrationHook",
@@ -48,6 +51,7 @@ __all__ = [
     "OrchestrationInstanceTrigger",
     "OrchestrationRetryPolicy",
     "OrchestrationRunWorkflowOperator",
+    "OrchestrationSendEventNotifier",
     "OrchestrationSendEventOperator",
     "OrchestrationStageSensor",
     "OrchestrationStageTrigger",

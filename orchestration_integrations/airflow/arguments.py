@@ -104,7 +104,32 @@ def poll_seconds_of(value: Any, name: str = "poll_interval") -> float:
     return seconds
 
 
-def instance_ids(given: Any) -> tuple[list[str], bool]:
+def stage_of(value: Any) -> int | None:
+    """The number of a stage, also as the text that a template has come to; None where none is given.
+
+    Raises:
+        ValidationError: it is no whole number from 0.
+    """
+    if value is None or value in ("", "None"):
+        return None
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isdecimal():
+        raise ValidationError(f"stage must be a whole number from 0, not {value!r}", path="stage")
+    return int(text)
+
+
+def named(value: Any, name: str) -> str:
+    """A text that names something.
+
+    Raises:
+        ValidationError: it is empty, no text, or the word that a template makes of an XCom that is not there.
+    """
+    if not isinstance(value, str) or value in ("", "None"):
+        raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
+    return value
+
+
+def instance_ids(given: Any, name: str = "instance_id") -> tuple[list[str], bool]:
     """The instances that are named, and whether they came as a list.
 
     A mapped task's ids come as a list, or as the text that a template makes of one: both are taken. None, the empty
@@ -115,14 +140,12 @@ def instance_ids(given: Any) -> tuple[list[str], bool]:
     """
     listed = given
     if isinstance(given, str) and given.strip()[:1] in ("[", "("):
-        listed = _list_of(given)
+        listed = _list_of(given, name)
     elif not isinstance(given, str) and given is not None:
         try:
             listed = list(given)  # a list, or what Airflow hands over for the XComs of a mapped task
         except TypeError:
-            raise ValidationError(
-                f"instance_id must be an id or a list of ids, not {given!r}", path="instance_id"
-            ) from None
+            raise ValidationError(f"{name} must be an id or a list of ids, not {given!r}", path=name) from None
     several = not isinstance(listed, str) and listed is not None
     found: list[str] = []
     for one in listed if several else [listed]:
@@ -130,15 +153,15 @@ def instance_ids(given: Any) -> tuple[list[str], bool]:
             continue
         if not isinstance(one, str) or re.search(r"[\s()\[\]{}<>,'\"]", one.strip()):
             raise ValidationError(
-                f"instance_id must be the id of an instance or a list of ids, not {one!r}; for a mapped task "
-                "give a list: instance_id=pay.output['instance_id'], or \"{{ ti.xcom_pull(…) | list }}\"",
-                path="instance_id",
+                f"{name} must be the id of an instance or a list of ids, not {one!r}; for a mapped task "
+                f"give a list: {name}=pay.output['instance_id'], or \"{{{{ ti.xcom_pull(…) | list }}}}\"",
+                path=name,
             )
         found.append(one.strip())
     return list(dict.fromkeys(found)), several
 
 
-def _list_of(text: str) -> Sequence[Any]:
+def _list_of(text: str, name: str) -> Sequence[Any]:
     """The list that a template has made a text of: Python's spelling, or JSON."""
     import ast
     import json
@@ -150,4 +173,4 @@ def _list_of(text: str) -> Sequence[Any]:
             continue
         if isinstance(found, list | tuple):
             return found
-    raise ValidationError(f"instance_id: this text is no list of ids: {text[:200]!r}", path="instance_id")
+    raise ValidationError(f"{name}: this text is no list of ids: {text[:200]!r}", path=name)

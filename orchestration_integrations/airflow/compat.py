@@ -47,6 +47,9 @@ TaskDeferred = _exception("TaskDeferred")
 TaskDeferralError = _exception("TaskDeferralError")
 TaskDeferralTimeout = _exception("TaskDeferralTimeout") or TaskDeferralError
 BaseHook = first_of("BaseHook", "airflow.sdk", "airflow.hooks.base")
+BaseNotifier = first_of(
+    "BaseNotifier", "airflow.sdk", "airflow.sdk.bases.notifier", "airflow.notifications.basenotifier"
+)
 BaseOperator = first_of("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
 BaseOperatorLink = first_of("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
 BaseSensorOperator = first_of("BaseSensorOperator", "airflow.sdk", "airflow.sensors.base")
@@ -241,6 +244,7 @@ __all__ = [
     "AirflowSkipException",
     "BaseEventTrigger",
     "BaseHook",
+    "BaseNotifier",
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",

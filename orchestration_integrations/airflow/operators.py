@@ -19,7 +19,7 @@ from ..api.errors import (
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
-from .arguments import instance_ids, needed_seconds_of, poll_seconds_of, seconds_of
+from .arguments import instance_ids, named, needed_seconds_of, poll_seconds_of, seconds_of, stage_of
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -180,19 +180,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
 
     def _check(self) -> None:
         for name in ("instance_id", "event"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value in ("", "None"):
-                raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
-        self._stage()
+            named(getattr(self, name), name)
+        stage_of(self.stage)
         WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=poll_seconds_of(self.poll_interval))
-
-    def _stage(self) -> int | None:
-        if self.stage is None or self.stage in ("", "None"):
-            return None
-        text = str(self.stage).strip()
-        if isinstance(self.stage, bool) or not text.isdecimal():
-            raise ValidationError(f"stage must be a whole number from 0, not {self.stage!r}", path="stage")
-        return int(text)
 
     def _deadline(self, context: Context) -> float | None:
         seconds = seconds_of(self.timeout, "timeout")
@@ -208,7 +198,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         return TaskDeferred(
             trigger=OrchestrationStageTrigger(
                 instance_id=self.instance_id,
-                stage=self._stage(),
+                stage=stage_of(self.stage),
                 until="listening",
                 event=self.event,
                 orchestration_conn_id=self.orchestration_conn_id,
@@ -221,7 +211,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         )
 
     def _send(self, context: Context, deadline: float | None) -> dict[str, Any]:
-        stage = self._stage()
+        stage = stage_of(self.stage)
         timeout: float | None = None
         if deadline is not None:
             timeout = max(1.0, deadline - time.time())

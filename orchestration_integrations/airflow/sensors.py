@@ -24,7 +24,7 @@ from ..api.errors import (
 )
 from ..api.models import Instance, Moved, StageRun
 from ..procedures.limits import ROW_GRACE, ROW_PATIENCE
-from .arguments import needed_seconds_of
+from .arguments import needed_seconds_of, stage_of
 from .compat import (
     DEFERRAL_FAILURES,
     AirflowException,
@@ -388,10 +388,10 @@ class OrchestrationStageSensor(_Sensor):
             )
 
     def _number(self) -> int:
-        text = str(self.stage).strip()
-        if isinstance(self.stage, bool) or not text.isdecimal():
+        number = stage_of(self.stage)
+        if number is None:
             raise ValidationError(f"stage must be a whole number from 0, not {self.stage!r}", path="stage")
-        return int(text)
+        return number
 
     def _check(self) -> None:
         super()._check()

@@ -52,6 +52,9 @@ DEFAULT_POLL = 5.0
 class TaskRun:
     """One try at work.
 
+    Attributes:
+        moved, state: what the run had moved and how it stood when the task last read it; None where it has not.
+
     Args:
         operator: with its templates filled in.
         context: of the task.
@@ -70,6 +73,8 @@ class TaskRun:
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
+        self.moved: Moved | None = None
+        self.state: str | None = None
         self.timeout = self._seconds("timeout", seconds_of, None)
         self.poll_interval = self._seconds("poll_interval", poll_seconds_of, DEFAULT_POLL)
 
@@ -110,6 +115,7 @@ class TaskRun:
             return self._attend(instance.id, limit, self._wait(limit, told_already=True))
         if not operator.wait_for_termination:
             self.http.perform(run.returned())
+            self.state = instance.state
             return run_summary(instance, None)
         if operator.deferrable:
             # An id that the server gave may be without a row for long; one that was seen may not.
@@ -169,7 +175,8 @@ class TaskRun:
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
 
     def _push(self, key: str, value: Any) -> None:
-        self.context["ti"].xcom_push(key=key, value=value)
+        if self.operator.do_xcom_push:
+            self.context["ti"].xcom_push(key=key, value=value)
 
     # Waiting
 
@@ -227,6 +234,7 @@ class TaskRun:
                 cancel_seconds=limit.cancel_seconds(time.time()),
             )
         )
+        self.moved, self.state = result.moved, result.instance.state
         returned = run_summary(result.instance, moved if moved is not None else result.moved)
         if returned["maybe_repeated"]:
             self.log.warning("instance %s: money may have moved twice: check the ledger", instance_id)
@@ -421,6 +429,8 @@ class TaskRun:
 
     def told(self, error: OrchestrationError) -> OrchestrationError:
         """The error as Airflow should take it, with what its user can do about it."""
+        self.moved = getattr(error, "moved", None)
+        self.state = getattr(getattr(error, "instance", None), "state", None)
         if isinstance(error, AmbiguousRunError):
             if error.token is not None:
                 name = settled_variable(self.attempt.parts)
