@@ -205,6 +205,16 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         if self._active is not None:
             on_kill(self._active)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What OpenLineage's provider, where it is installed, is told of the run and of the money that it moved."""
+        from .openlineage import lineage_of
+
+        return None if self._active is None else lineage_of(self._active)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """The same of a run whose task has failed: it may have moved money before."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
     # Inside
 
     def _perform(self, context: Context, step: Callable[[TaskRun], Any], *, checked: bool = True) -> Any:
