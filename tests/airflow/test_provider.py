@@ -49,7 +49,8 @@ import contextlib, io, json, sys
 from airflow.cli import cli_parser
 parser = cli_parser.get_parser()
 told = {}
-for what in ("get orchestration-integrations --full", "hooks", "behaviours", "widgets", "links", "triggers", "notifications", "configs"):
+asked = "get orchestration-integrations --full,hooks,behaviours,widgets,links,triggers,notifications,configs"
+for what in asked.split(","):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         arguments = parser.parse_args(["providers", *what.split(), "--output", "json"])
