@@ -9,6 +9,9 @@ from typing import Any
 from .api.errors import ValidationError
 from .api.yaml_text import parse_definition
 
+SUFFIXES = (".yaml", ".yml", ".json")
+"""What the name of a file with a definition ends with, where a text could be either."""
+
 
 def read_definition(definition: object, path: object, *, folders: Sequence[str] = ()) -> Mapping[str, Any]:
     """A definition that is given as a mapping, as YAML or JSON text, or as a file of one. Exactly one is given.
@@ -26,7 +29,7 @@ def read_definition(definition: object, path: object, *, folders: Sequence[str] 
         raise ValidationError("give exactly one of definition and path", path="definition")
     found = definition
     if definition in (None, ""):
-        found = parse_definition(*_text_of_file(path, folders))
+        found = parse_definition(*text_of_file(path, folders))
     elif isinstance(definition, str):
         found = parse_definition(definition)
     if not isinstance(found, Mapping) or not found:
@@ -37,17 +40,37 @@ def read_definition(definition: object, path: object, *, folders: Sequence[str] 
     return found
 
 
-def _text_of_file(path: object, folders: Sequence[str]) -> tuple[str, str]:
-    """The text of a file, and where it was found."""
+def names_file(text: object, suffixes: Sequence[str] = SUFFIXES) -> bool:
+    """Whether a text is the name of a file, and not a definition that happens to end like one.
+
+    A definition has more than one line, or begins as a mapping in braces, or has a key with its colon.
+    """
+    if not isinstance(text, str) or not text.endswith(tuple(suffixes)) or "\n" in text or ": " in text:
+        return False
+    begin = text.lstrip()
+    return not begin.startswith(("{", "[")) or begin.startswith("{{")
+
+
+def text_of_file(path: object, folders: Sequence[str] = (), field: str = "path") -> tuple[str, str]:
+    """The text of a file, and where it was found.
+
+    Args:
+        path: text or path object.
+        folders: as of ``read_definition``.
+        field: the argument that holds the path, for messages.
+
+    Raises:
+        ValidationError: it is no path, there is no such file, or it is no UTF-8 text.
+    """
     if not isinstance(path, str | os.PathLike):
-        raise ValidationError(f"path must be the path of a file, not a {type(path).__name__}", path="path")
+        raise ValidationError(f"{field} must be the path of a file, not a {type(path).__name__}", path=field)
     name = os.path.expanduser(os.fspath(path))
     places = [name] if os.path.isabs(name) or not folders else [os.path.join(folder, name) for folder in folders]
     place = next((candidate for candidate in places if os.path.exists(candidate)), None)
     if place is None:
-        raise ValidationError(f"path: there is no file {' or '.join(places)}", path="path")
+        raise ValidationError(f"{field}: there is no file {' or '.join(places)}", path=field)
     try:
         with open(place, encoding="utf-8-sig") as file:
             return file.read(), place
     except (OSError, UnicodeDecodeError) as error:
-        raise ValidationError(f"path: {place} cannot be read: {error}", path="path") from None
+        raise ValidationError(f"{field}: {place} cannot be read: {error}", path=field) from None

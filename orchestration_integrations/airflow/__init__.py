@@ -8,8 +8,10 @@ from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .callbacks import cancel_instances_on_failure
+    from .decorators import orchestration_task
     from .hooks import OrchestrationHook
     from .links import OrchestrationInstanceLink
+    from .notifications import OrchestrationCancelInstanceNotifier, OrchestrationSendEventNotifier
     from .operators import (
         OrchestrationCancelInstanceOperator,
         OrchestrationCreateWorkflowOperator,
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "callbacks": ("cancel_instances_on_failure",),
+    "decorators": ("orchestration_task",),
     "hooks": ("OrchestrationHook",),
     "links": ("OrchestrationInstanceLink",),
+    "notifications": ("OrchestrationCancelInstanceNotifier", "OrchestrationSendEventNotifier"),
     "operators": (
         "OrchestrationCancelInstanceOperator",
         "OrchestrationCreateWorkflowOperator",
@@ -37,6 +41,7 @@ _HOMES = {
     "triggers": ("OrchestrationInstanceEndedTrigger", "OrchestrationInstanceTrigger", "OrchestrationStageTrigger"),
 }
 __all__ = [
+    "OrchestrationCancelInstanceNotifier",
     "OrchestrationCancelInstanceOperator",
     "OrchestrationCreateWorkflowOperator",
     "OrchestrationHook",
@@ -46,10 +51,12 @@ __all__ = [
     "OrchestrationInstanceTrigger",
     "OrchestrationRetryPolicy",
     "OrchestrationRunWorkflowOperator",
+    "OrchestrationSendEventNotifier",
     "OrchestrationSendEventOperator",
     "OrchestrationStageSensor",
     "OrchestrationStageTrigger",
     "cancel_instances_on_failure",
+    "orchestration_task",
     "remove_old_records",
     "settle_run",
 ]

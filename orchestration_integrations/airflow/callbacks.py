@@ -62,28 +62,49 @@ def _with(existing: Any) -> list[Callable[[Any], None]]:
     return callbacks if cancel_instances in callbacks else [*callbacks, cancel_instances]
 
 
-def cancel_instances(context: Any) -> None:
-    """The callback: cancel what this DAG run's tasks have started and what still runs. Never raises."""
+def cancel_instances(context: Any, seconds: float | None = None) -> None:
+    """The callback: cancel what this DAG run's tasks have started and what still runs. Never raises.
+
+    Args:
+        context: of the callback.
+        seconds: for all of them together; None (default) for 14.
+    """
     ti = context.get("ti") or context.get("task_instance")
     dag = context.get("dag") or getattr(getattr(ti, "task", None), "dag", None)
     if ti is None or dag is None:
         logger.error("it is not known which DAG run has failed: nothing was cancelled")
         return
     wanted: dict[tuple[str, str], None] = {}
+    silent: list[str] = []
     for task in dag.tasks:
         if not _runs_workflows(task):
+            continue
+        if not _pushes(task):
+            silent.append(task.task_id)
             continue
         try:
             for about in _started(ti, context, task.task_id):
                 wanted[about["conn_id"], about["instance_id"]] = None
         except Exception:
             logger.exception("which instances task %s has started could not be read", task.task_id)
+    if silent:
+        logger.error(
+            "with do_xcom_push=False nothing tells which instances a task has started: those of %s are not cancelled "
+            "and may still run",
+            ", ".join(silent),
+        )
     if wanted:
-        _cancel_all(list(wanted))
+        cancel_wanted(list(wanted), "a task of the DAG run has failed", CANCEL_SECONDS if seconds is None else seconds)
 
 
-def _cancel_all(wanted: Sequence[tuple[str, str]]) -> None:
-    """All aborts first, then what came of them; one line names what was not seen to end."""
+def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -> None:
+    """All aborts first, then what came of them; one line names what was not seen to end.
+
+    Args:
+        wanted: ids of connection and instance.
+        why: what has happened, for the log.
+        seconds: for all of them together.
+    """
     hooks = {}
     left: dict[str, str] = {}
     with ExitStack() as stack:
@@ -94,21 +115,28 @@ def _cancel_all(wanted: Sequence[tuple[str, str]]) -> None:
             except Exception as error:
                 why = f"connection {conn_id} cannot be used ({error})"
                 left.update((instance_id, why) for of, instance_id in wanted if of == conn_id)
-        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], CANCEL_SECONDS)
+        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], seconds)
     left.update((one[1], outcome) for one, outcome in told.items() if isinstance(outcome, str))
     if left:
         logger.error(
-            "a task of the DAG run has failed; %d of %d instances may still run: %s",
+            "%s; %d of %d instances may still run: %s",
+            why,
             len(left),
             len(wanted),
             "; ".join(f"{instance_id} ({why})" for instance_id, why in left.items()),
         )
-    logger.info("a task of the DAG run has failed; %d instances have ended", len(wanted) - len(left))
+    logger.info("%s; %d instances have ended", why, len(wanted) - len(left))
 
 
 def _runs_workflows(task: Any) -> bool:
     kind = getattr(task, "operator_class", type(task))
     return isinstance(kind, type) and issubclass(kind, OrchestrationRunWorkflowOperator)
+
+
+def _pushes(task: Any) -> bool:
+    """Whether a task, mapped or not, pushes XComs."""
+    partial = getattr(task, "partial_kwargs", None)
+    return bool(getattr(task, "do_xcom_push", True) if partial is None else partial.get("do_xcom_push", True))
 
 
 def _started(ti: Any, context: Any, task_id: str) -> list[dict[str, str]]:

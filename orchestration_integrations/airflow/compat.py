@@ -50,12 +50,18 @@ TaskDeferred = _exception("TaskDeferred")
 TaskDeferralError = _exception("TaskDeferralError")
 TaskDeferralTimeout = _exception("TaskDeferralTimeout") or TaskDeferralError
 BaseHook = first_of("BaseHook", "airflow.sdk", "airflow.hooks.base")
+BaseNotifier = first_of(
+    "BaseNotifier", "airflow.sdk", "airflow.sdk.bases.notifier", "airflow.notifications.basenotifier"
+)
 BaseOperator = first_of("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
 BaseOperatorLink = first_of("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
 BaseSensorOperator = first_of("BaseSensorOperator", "airflow.sdk", "airflow.sensors.base")
 PokeReturnValue = first_of("PokeReturnValue", "airflow.sdk", "airflow.sensors.base")
+DecoratedOperator = first_of("DecoratedOperator", "airflow.sdk.bases.decorator", "airflow.decorators.base")
 Context = first_of("Context", "airflow.sdk", "airflow.utils.context")
 XCom = first_of("XCom", "airflow.sdk.execution_time.xcom", "airflow.models.xcom")
+task_decorator_factory = first_of("task_decorator_factory", "airflow.sdk.bases.decorator", "airflow.decorators.base")
+determine_kwargs = first_of("determine_kwargs", "airflow.sdk.bases.decorator", "airflow.utils.operator_helpers")
 conf = first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
 mask_secret = first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")
 StartTriggerArgs = first_of("StartTriggerArgs", "airflow.triggers.base")
@@ -251,10 +257,12 @@ __all__ = [
     "AirflowSkipException",
     "BaseEventTrigger",
     "BaseHook",
+    "BaseNotifier",
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
     "Context",
+    "DecoratedOperator",
     "PokeReturnValue",
     "RetryDecision",
     "RetryPolicy",
@@ -268,6 +276,7 @@ __all__ = [
     "attempt_of",
     "conf",
     "default_deferrable",
+    "determine_kwargs",
     "first_of",
     "first_start",
     "get_async_connection",
@@ -277,4 +286,5 @@ __all__ = [
     "mask_secret",
     "sight_of_task",
     "state_of_dag_run",
+    "task_decorator_factory",
 ]

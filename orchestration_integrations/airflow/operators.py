@@ -16,11 +16,10 @@ from ..api.errors import (
     OwnerUnreachableError,
     ValidationError,
 )
-from ..definition_files import read_definition
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
-from .arguments import definition_folders, instance_ids, seconds_of
+from .arguments import instance_ids, named, needed_seconds_of, poll_seconds_of, seconds_of, stage_of
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import (
     DEFERRAL_FAILURES,
@@ -32,6 +31,7 @@ from .compat import (
     attempt_of,
     default_deferrable,
 )
+from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import deferral_limit
@@ -51,13 +51,14 @@ __all__ = [
 ]
 
 
-class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
+class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # type: ignore[misc]
     """Make sure that a definition is on the server; an equal one is reused.
 
     Args:
-        definition: a mapping, or YAML or JSON text. Give this or path.
-        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
-            then in the DAG's ``template_searchpath``.
+        definition: a mapping, or YAML or JSON text, or the name of a file (``.yaml``, ``.yml``, ``.json``) that is a
+            template. Give this or path.
+        path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
+            in the folder of the DAG's file, then in the DAG's ``template_searchpath``.
         gate: put a gate before its first stage, so that no run is ever started twice for one key. Default False.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
@@ -86,7 +87,7 @@ class OrchestrationCreateWorkflowOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> str:
         """Make sure that it is on the server."""
         try:
-            definition = read_definition(self.definition, self.path, folders=definition_folders(self))
+            definition = self.read_definition()
             with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
                 ensured = http.ensure_workflow(definition, gate=self.gate)
         except OrchestrationError as error:
@@ -102,11 +103,11 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         instance_id: the instance that is to receive it.
         event: the name of the event.
         stage: the number of the stage that is meant, if several wait for the same name.
-        timeout: seconds (or a timedelta) from the start of the try until the stage must have taken the event; None
-            (default) for no limit.
+        timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try until the stage
+            must have taken the event; None (default) for no limit.
         deferrable: wait for the stage in the triggerer; the event itself is sent by a worker.
             Default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between two looks of the triggerer at most; default 5.
+        poll_interval: seconds between two looks of the triggerer at most, given in the same ways; default 5.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``event``, ``state`` of the instance after it.
@@ -116,7 +117,14 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             listen.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "event", "stage", "orchestration_conn_id")
+    template_fields: Sequence[str] = (
+        "instance_id",
+        "event",
+        "stage",
+        "orchestration_conn_id",
+        "timeout",
+        "poll_interval",
+    )
     ui_color = "#d9e6f2"
 
     def __init__(
@@ -125,9 +133,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         instance_id: Any,
         event: Any,
         stage: Any = None,
-        timeout: float | timedelta | None = None,
+        timeout: float | timedelta | str | None = None,
         deferrable: bool | None = None,
-        poll_interval: float = 5.0,
+        poll_interval: float | timedelta | str = 5.0,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -172,19 +180,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
 
     def _check(self) -> None:
         for name in ("instance_id", "event"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value in ("", "None"):
-                raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
-        self._stage()
-        WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=self.poll_interval)
-
-    def _stage(self) -> int | None:
-        if self.stage is None or self.stage in ("", "None"):
-            return None
-        text = str(self.stage).strip()
-        if isinstance(self.stage, bool) or not text.isdecimal():
-            raise ValidationError(f"stage must be a whole number from 0, not {self.stage!r}", path="stage")
-        return int(text)
+            named(getattr(self, name), name)
+        stage_of(self.stage)
+        WaitArguments(timeout=seconds_of(self.timeout, "timeout"), poll_interval=poll_seconds_of(self.poll_interval))
 
     def _deadline(self, context: Context) -> float | None:
         seconds = seconds_of(self.timeout, "timeout")
@@ -200,12 +198,12 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         return TaskDeferred(
             trigger=OrchestrationStageTrigger(
                 instance_id=self.instance_id,
-                stage=self._stage(),
+                stage=stage_of(self.stage),
                 until="listening",
                 event=self.event,
                 orchestration_conn_id=self.orchestration_conn_id,
                 deadline=deadline,
-                poll_interval=self.poll_interval,
+                poll_interval=poll_seconds_of(self.poll_interval),
             ),
             method_name="execute_complete",
             kwargs={"deadline": deadline},
@@ -213,7 +211,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         )
 
     def _send(self, context: Context, deadline: float | None) -> dict[str, Any]:
-        stage = self._stage()
+        stage = stage_of(self.stage)
         timeout: float | None = None
         if deadline is not None:
             timeout = max(1.0, deadline - time.time())
@@ -315,7 +313,8 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         instance_id: the instance to cancel, or a list of them (also as the text that a template makes of a list).
             Nothing (None, empty, the text "None") skips the task.
         fail_if_not_confirmed: fail if nobody saw an instance end. Default False: only the outcome says so.
-        timeout: seconds for the instance, or for all of a list together, to end; default 15.
+        timeout: seconds (a number, a timedelta, or a template of a number) for the instance, or for all of a list
+            together, to end; default 15.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
@@ -323,7 +322,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     same), and what had moved. For a list: ``status`` (the worst) and ``instances``.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id")
+    template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")
     ui_color = "#f2dcd9"
 
     def __init__(
@@ -331,7 +330,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         *,
         instance_id: Any,
         fail_if_not_confirmed: bool = False,
-        timeout: float = CANCEL_SECONDS,
+        timeout: float | timedelta | str = CANCEL_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -344,6 +343,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel, read until it has ended or the time is over."""
         try:
+            seconds = needed_seconds_of(self.timeout, "timeout")
             ids, several = instance_ids(self.instance_id)
         except OrchestrationError as error:
             raise told(error) from None
@@ -353,14 +353,14 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         hook = OrchestrationHook(self.orchestration_conn_id)
         with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
             if several:
-                all_told = cancel_all({"": http}, [("", one) for one in ids], self.timeout)
+                all_told = cancel_all({"": http}, [("", one) for one in ids], seconds)
                 for (_, one), outcome in all_told.items():
                     outcomes.append(cancel_summary(one, outcome))
                     if isinstance(outcome, str):
                         self.log.error("instance %s may still run: %s", one, outcome)
             else:
                 try:
-                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=self.timeout)))
+                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=seconds)))
                 except OrchestrationError as error:
                     raise told(error) from error.__cause__
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]

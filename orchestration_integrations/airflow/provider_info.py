@@ -62,6 +62,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.operators"]}],
         "sensors": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.triggers"]}],
+        "notifications": [
+            f"{_PACKAGE}.notifications.OrchestrationCancelInstanceNotifier",
+            f"{_PACKAGE}.notifications.OrchestrationSendEventNotifier",
+        ],
+        "task-decorators": [{"name": "orchestration", "class-name": f"{_PACKAGE}.decorators.orchestration_task"}],
         "extra-links": [f"{_PACKAGE}.links.OrchestrationInstanceLink"],
         "config": {
             "orchestration": {

@@ -10,8 +10,9 @@ from ..api.errors import OrchestrationError
 from ..api.numbers import at_least_zero
 from ..procedures.limits import READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
-from .arguments import check_run, seconds_of
+from .arguments import check_run, poll_seconds_of, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
+from .definition_fields import DefinitionFields
 from .errors import told
 from .hooks import DEFAULT_CONN_ID
 from .killing import on_kill
@@ -19,7 +20,7 @@ from .links import OrchestrationInstanceLink
 from .task_run import TaskRun
 
 
-class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
+class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type: ignore[misc]
     """Run a workflow once and wait for its end.
 
     All tries of one task share one run: a retry continues with it, or reports its end, and submits only if nothing was
@@ -27,11 +28,13 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
     The run key names one payment: the task refuses it with other variables or another workflow.
 
     Args:
-        workflow_id: what to run. Give one of this, definition and path.
-        definition: a mapping, or YAML or JSON text. The task puts it on the server with a gate, so that no run is ever
-            started twice for one key.
-        path: the path of a file with a definition. The task looks for a relative one in the folder of the DAG's file,
-            then in the DAG's ``template_searchpath``.
+        workflow_id: what to run. Give one of this, workflow_name, definition and path.
+        workflow_name: the name of what to run. Exactly one workflow on the server must have it. A run that has begun
+            is bound to the workflow that had the name then: if the name means another one by now, a retry is refused.
+        definition: a mapping, or YAML or JSON text, or the name of a file (``.yaml``, ``.yml``, ``.json``) that is a
+            template. The task puts it on the server with a gate, so that no run is ever started twice for one key.
+        path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
+            in the folder of the DAG's file, then in the DAG's ``template_searchpath``.
         variables: by name; see ``variable_texts`` for the types. A placeholder without a value is an error, and so
             is a rendered text that holds the word ``None``.
         run_key: names the payment. Default: made of the ids of DAG, run, task and map index. One that is given is
@@ -39,8 +42,9 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         wait_for_termination: wait for the end of the run; default True. With False the task returns once the run is
             started, whatever ``deferrable`` says.
         deferrable: wait in the triggerer; default: Airflow's ``operators.default_deferrable``.
-        poll_interval: seconds between two polls at most; default 5.
-        timeout: seconds, or a timedelta, from the start of the try after which waiting ends; None (default) for never.
+        poll_interval: seconds between two polls at most: a number, a timedelta, or a template of a number; default 5.
+        timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try after which
+            waiting ends; None (default) for never.
         on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
         cancel_on_kill: cancel the run when the task is killed, which means: marked failed, cleared, or timed out by
             Airflow. Default True.
@@ -84,11 +88,14 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
     template_fields: Sequence[str] = (
         "orchestration_conn_id",
         "workflow_id",
+        "workflow_name",
         "definition",
         "path",
         "variables",
         "run_key",
         "settled",
+        "timeout",
+        "poll_interval",
     )
     template_fields_renderers = {"definition": "json", "variables": "json"}  # noqa: RUF012
     operator_extra_links = (OrchestrationInstanceLink(),)
@@ -98,14 +105,15 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         self,
         *,
         workflow_id: Any = None,
+        workflow_name: Any = None,
         definition: Any = None,
         path: Any = None,
         variables: Any = None,
         run_key: Any = None,
         wait_for_termination: bool = True,
         deferrable: bool | None = None,
-        poll_interval: float = 5.0,
-        timeout: float | timedelta | None = None,
+        poll_interval: float | timedelta | str = 5.0,
+        timeout: float | timedelta | str | None = None,
         on_timeout: Literal["cancel", "leave"] = "cancel",
         cancel_on_kill: bool = True,
         rerun_failed: bool = False,
@@ -126,6 +134,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
+        self.workflow_name = workflow_name
         self.definition = definition
         self.path = path
         self.variables = variables
@@ -196,6 +205,16 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         if self._active is not None:
             on_kill(self._active)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What OpenLineage's provider, where it is installed, is told of the run and of the money that it moved."""
+        from .openlineage import lineage_of
+
+        return None if self._active is None else lineage_of(self._active)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """The same of a run whose task has failed: it may have moved money before."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
     # Inside
 
     def _perform(self, context: Context, step: Callable[[TaskRun], Any], *, checked: bool = True) -> Any:
@@ -216,6 +235,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         """Refuse wrong arguments before anything is sent; they may be templates until now."""
         check_run(
             workflow_id=self.workflow_id,
+            workflow_name=self.workflow_name,
             definition=self.definition,
             path=self.path,
             variables=self.variables,
@@ -226,7 +246,7 @@ class OrchestrationRunWorkflowOperator(BaseOperator):  # type: ignore[misc]
         at_least_zero(self.start_timeout, "start_timeout")
         WaitArguments(
             timeout=seconds_of(self.timeout, "timeout"),
-            poll_interval=self.poll_interval,
+            poll_interval=poll_seconds_of(self.poll_interval),
             fail_after_attempts=self.fail_after_attempts,
             read_budget=self.read_budget,
         )

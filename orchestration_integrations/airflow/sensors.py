@@ -24,6 +24,7 @@ from ..api.errors import (
 )
 from ..api.models import Instance, Moved, StageRun
 from ..procedures.limits import ROW_GRACE, ROW_PATIENCE
+from .arguments import needed_seconds_of, stage_of
 from .compat import (
     DEFERRAL_FAILURES,
     AirflowException,
@@ -44,10 +45,11 @@ from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import MOST_DEFERRALS, deferral_limit
 from .links import instance_url
 from .sensor_options import Options, is_configuration
-from .trigger_start import refuse_what_a_triggerer_cannot_render
+from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
 
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
 _STATES = ("succeeded", "failed", "cancelled")
+_KNOWN_NOW = (int, float, timedelta)
 
 
 class _Sensor(BaseSensorOperator):  # type: ignore[misc]
@@ -60,10 +62,16 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
         start_from_trigger: bool = False,
-        poke_interval: float | timedelta = 5.0,
+        poke_interval: Any = 5.0,
+        timeout: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        now = {"poke_interval": poke_interval, **({} if timeout is None else {"timeout": timeout})}
+        # Airflow refuses a template here, which becomes a number before anybody reads it: see _read_seconds.
+        later = {name: now.pop(name) for name, value in tuple(now.items()) if not isinstance(value, _KNOWN_NOW)}
+        super().__init__(**now, **kwargs)
+        for name, value in later.items():
+            setattr(self, name, value)
         self.instance_id = instance_id
         self.orchestration_conn_id = orchestration_conn_id
         self.deferrable = default_deferrable() if deferrable is None else deferrable
@@ -74,6 +82,11 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         self._judged: Exception | None = None
 
     # What a sensor looks for
+
+    def _read_seconds(self) -> None:
+        """Turn what templates have come to into numbers."""
+        self.timeout: float = needed_seconds_of(self.timeout, "timeout")
+        self.poke_interval: float = needed_seconds_of(self.poke_interval, "poke_interval")
 
     def _check(self) -> None:
         if not isinstance(self.instance_id, str) or self.instance_id in ("", "None"):
@@ -99,6 +112,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         """Wait here, in rescheduled pieces, or in the triggerer."""
         with self._by_options():
             try:
+                self._read_seconds()
                 self._check()
             except ValidationError as error:
                 raise told(error) from None
@@ -135,6 +149,10 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, with the sensor's options as ``sensor_options`` says."""
         with self._by_options():
+            try:
+                self._read_seconds()
+            except ValidationError as error:
+                raise told(error) from None
             try:
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             except DEFERRAL_FAILURES as failure:
@@ -203,6 +221,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         """How Airflow starts the trigger without a worker."""
         given = {"instance_id": self.instance_id, "orchestration_conn_id": self.orchestration_conn_id, **kwargs}
         refuse_what_a_triggerer_cannot_render(given)
+        refuse_seconds_to_come({"poke_interval": self.poke_interval, "timeout": self.timeout})
         return StartTriggerArgs(
             trigger_cls=f"{_TRIGGERS}.{trigger}",
             next_method="execute_complete",
@@ -268,8 +287,9 @@ class OrchestrationInstanceSensor(_Sensor):
             ``conn``.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
-    It also takes the arguments of Airflow's sensors: ``poke_interval`` (default 5 s), ``timeout`` (seconds), ``mode``,
-    ``soft_fail``, ``silent_fail``, ``never_fail``; ``sensor_options`` says what the last three mean.
+    It also takes the arguments of Airflow's sensors: ``poke_interval`` (default 5 s) and ``timeout`` (seconds, a
+    timedelta, or a template of a number, which ``start_from_trigger`` cannot fill in), ``mode``, ``soft_fail``,
+    ``silent_fail``, ``never_fail``; ``sensor_options`` says what the last three mean.
 
     Returns (XCom): ``instance_id``, ``workflow_id``, ``state``.
 
@@ -281,7 +301,7 @@ class OrchestrationInstanceSensor(_Sensor):
         ConfigurationError, ValidationError: the connection or an argument is wrong, whatever the options are.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "expected", "orchestration_conn_id")
+    template_fields: Sequence[str] = ("instance_id", "expected", "orchestration_conn_id", "timeout", "poke_interval")
     start_trigger_args = _NO_ARGS
     start_from_trigger = False
 
@@ -337,7 +357,15 @@ class OrchestrationStageSensor(_Sensor):
     no more, or the instance has ended before.
     """
 
-    template_fields: Sequence[str] = ("instance_id", "stage", "until", "event", "orchestration_conn_id")
+    template_fields: Sequence[str] = (
+        "instance_id",
+        "stage",
+        "until",
+        "event",
+        "orchestration_conn_id",
+        "timeout",
+        "poke_interval",
+    )
     start_trigger_args = dataclasses.replace(_NO_ARGS, trigger_cls=f"{_TRIGGERS}.OrchestrationStageTrigger")
     start_from_trigger = False
 
@@ -360,10 +388,10 @@ class OrchestrationStageSensor(_Sensor):
             )
 
     def _number(self) -> int:
-        text = str(self.stage).strip()
-        if isinstance(self.stage, bool) or not text.isdecimal():
+        number = stage_of(self.stage)
+        if number is None:
             raise ValidationError(f"stage must be a whole number from 0, not {self.stage!r}", path="stage")
-        return int(text)
+        return number
 
     def _check(self) -> None:
         super()._check()

@@ -7,7 +7,7 @@ Airflow's: what a kill means, when the triggerer waits instead, and what is said
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
@@ -16,19 +16,20 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     StateUnknownError,
+    ValidationError,
     WaitTimeoutError,
     WrongServerError,
     is_gateways_404,
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
-from ..definition_files import read_definition
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
+from ..procedures.named_workflow import WorkflowName
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
-from .arguments import definition_folders, seconds_of
+from .arguments import poll_seconds_of, seconds_of
 from .attempt import asked
 from .compat import AIRFLOW_3, Context, TaskDeferred, attempt_of, is_deferral_timeout
 from .errors import told, with_advice
@@ -45,10 +46,14 @@ if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
 
 ENDED = ("succeeded", "failed", "cancelled")
+DEFAULT_POLL = 5.0
 
 
 class TaskRun:
     """One try at work.
+
+    Attributes:
+        moved, state: what the run had moved and how it stood when the task last read it; None where it has not.
 
     Args:
         operator: with its templates filled in.
@@ -68,6 +73,18 @@ class TaskRun:
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
+        self.moved: Moved | None = None
+        self.state: str | None = None
+        self.timeout = self._seconds("timeout", seconds_of, None)
+        self.poll_interval = self._seconds("poll_interval", poll_seconds_of, DEFAULT_POLL)
+
+    def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
+        """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
+        try:
+            return read(getattr(self.operator, name), name)
+        except ValidationError as error:
+            self.log.warning("%s; going on with %s", error, otherwise)
+            return otherwise
 
     @property
     def http(self) -> OrchestrationHttpHook:
@@ -98,6 +115,7 @@ class TaskRun:
             return self._attend(instance.id, limit, self._wait(limit, told_already=True))
         if not operator.wait_for_termination:
             self.http.perform(run.returned())
+            self.state = instance.state
             return run_summary(instance, None)
         if operator.deferrable:
             # An id that the server gave may be without a row for long; one that was seen may not.
@@ -109,8 +127,10 @@ class TaskRun:
         given = operator.run_key is not None
         key = str(operator.run_key) if given else attempt.key
         workflow = operator.workflow_id
-        if workflow in (None, ""):
-            workflow = read_definition(operator.definition, operator.path, folders=definition_folders(operator))
+        if operator.workflow_name not in (None, ""):
+            workflow = WorkflowName(operator.workflow_name)
+        elif workflow in (None, ""):
+            workflow = operator.read_definition()
         if given:
             self.calls(check_index, attempt, key)
         tokens = (operator.settled,) if operator.settled else ()
@@ -155,7 +175,8 @@ class TaskRun:
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
 
     def _push(self, key: str, value: Any) -> None:
-        self.context["ti"].xcom_push(key=key, value=value)
+        if self.operator.do_xcom_push:
+            self.context["ti"].xcom_push(key=key, value=value)
 
     # Waiting
 
@@ -172,7 +193,7 @@ class TaskRun:
         return limit_of(
             started=self._started(),
             now=time.time(),
-            timeout=seconds_of(self.operator.timeout, "timeout"),
+            timeout=self.timeout,
             execution_timeout=self._execution_timeout(),
             deferrable=bool(self.operator.deferrable and self.operator.wait_for_termination),
             applies_deferred=not AIRFLOW_3,
@@ -184,7 +205,7 @@ class TaskRun:
         def waiting(instance_id: str) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
-                poll_interval=self.operator.poll_interval,
+                poll_interval=self.poll_interval,
                 fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
@@ -213,6 +234,7 @@ class TaskRun:
                 cancel_seconds=limit.cancel_seconds(time.time()),
             )
         )
+        self.moved, self.state = result.moved, result.instance.state
         returned = run_summary(result.instance, moved if moved is not None else result.moved)
         if returned["maybe_repeated"]:
             self.log.warning("instance %s: money may have moved twice: check the ledger", instance_id)
@@ -234,7 +256,7 @@ class TaskRun:
                 instance_id=instance_id,
                 orchestration_conn_id=self.operator.orchestration_conn_id,
                 deadline=limit.deadline,
-                poll_interval=self.operator.poll_interval,
+                poll_interval=self.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 cancel_on_kill=self.operator.cancel_on_kill,
@@ -407,6 +429,8 @@ class TaskRun:
 
     def told(self, error: OrchestrationError) -> OrchestrationError:
         """The error as Airflow should take it, with what its user can do about it."""
+        self.moved = getattr(error, "moved", None)
+        self.state = getattr(getattr(error, "instance", None), "state", None)
         if isinstance(error, AmbiguousRunError):
             if error.token is not None:
                 name = settled_variable(self.attempt.parts)

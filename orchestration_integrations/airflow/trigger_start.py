@@ -64,6 +64,21 @@ def refuse_what_a_triggerer_cannot_render(arguments: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_seconds_to_come(arguments: Mapping[str, Any]) -> None:
+    """Check the times of a sensor that is to start without a worker: Airflow reads them before any template.
+
+    Raises:
+        ValidationError: ``path`` names the argument; the message says what to do instead.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, int | float):
+            raise ValidationError(
+                f"{name}: a task that starts in the triggerer needs a number or a timedelta here, not {value!r}; "
+                f"{_REMEDY}",
+                path=name,
+            )
+
+
 def _asking_names(template: str) -> Iterator[str]:
     """The names in a template that make Airflow's context ask for something."""
     from jinja2 import Environment, TemplateSyntaxError, nodes

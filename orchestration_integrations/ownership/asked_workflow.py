@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from ..api.calls import get_workflow
-from ..api.errors import AmbiguousRunError, NotFoundError, OrchestrationError, is_gateways_404, is_inconclusive, summary
+from ..api.errors import (
+    AmbiguousRunError,
+    KeyReusedError,
+    NotFoundError,
+    OrchestrationError,
+    is_gateways_404,
+    is_inconclusive,
+    summary,
+)
 from ..api.models import Workflow
 from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, insist
 from ..procedures.listing import Versions
+from ..procedures.named_workflow import (
+    WorkflowName,
+    no_such_name,
+    several_of_name,
+    several_text,
+    workflows_of,
+)
 from ..procedures.start import Starting
 from .keeping import Keeper
 from .record import RunRecord
 from .request import OwnedRequest
+from .resolve import How
 
 
 class AskedWorkflow:
@@ -24,10 +40,12 @@ class AskedWorkflow:
         self._versions = versions
         self._now = now
 
-    def read(self, record: RunRecord | None, chosen: str | None) -> Procedure[Workflow | None]:
+    def read(self, record: RunRecord | None, chosen: str | None, how: How) -> Procedure[Workflow | None]:
         """The workflow; None where it was deleted meanwhile on a server that then hides it, and its run is known.
 
         Raises:
+            KeyReusedError: the key has a run, and several workflows have the name that is asked for now.
+            ValidationError: several workflows have the name.
             AmbiguousRunError: it cannot be read, and an earlier attempt may have started a run of it.
             OrchestrationError: it cannot be read, and nobody can have started anything.
         """
@@ -36,6 +54,8 @@ class AskedWorkflow:
             if isinstance(request.workflow, str):
                 call = get_workflow(request.workflow, self._versions.plain)
                 return (yield from insist(call, self._now, starting.until))
+            if isinstance(request.workflow, WorkflowName):
+                return (yield from self._named(request.workflow, record, chosen, how))
             ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
         except NotFoundError as error:
             mine = record is not None and request.workflow in (record.workflow_id, "")
@@ -50,6 +70,41 @@ class AskedWorkflow:
                 raise
             raise self._unknown(record, f"the workflow could not be read ({summary(error)})", error) from error
         return ensured.workflow
+
+    def _named(
+        self, name: WorkflowName, record: RunRecord | None, chosen: str | None, how: How
+    ) -> Procedure[Workflow | None]:
+        """The one workflow of that name. A run on record is bound to the workflow that had the name when it began.
+
+        Where that one was deleted meanwhile and none has the name, the run goes on; another one of the name is other
+        content, which the comparison finds; several could be either.
+        """
+        found = yield from workflows_of(name, self._versions)
+        if len(found) == 1:
+            return found[0]
+        if record is None or chosen is None or (found and how == "new"):
+            raise several_of_name(name, found) if found else no_such_name(name)
+        if found and self._request.on_changed != "adopt":
+            raise KeyReusedError(
+                f"run key {self._request.run_key} names the run {chosen} of workflow {record.workflow_id}, and by now "
+                f"{several_text(name, found)}; nothing was started. Give workflow_id; or on_changed='adopt' goes on "
+                "with that instance",
+                run_key=self._request.run_key,
+                differs="workflow",
+                instance_id=chosen,
+            )
+        if not record.workflow_id:
+            raise no_such_name(name)
+        try:
+            call = get_workflow(record.workflow_id, self._versions.plain)
+            begun = yield from insist(call, self._now, self._starting.until)
+        except NotFoundError as error:
+            if is_gateways_404(error):
+                raise
+            return None
+        if begun.name != name.name:
+            raise no_such_name(name)
+        return begun
 
     def _unknown(self, record: RunRecord | None, why: str, error: OrchestrationError) -> AmbiguousRunError:
         starting = self._starting

@@ -8,7 +8,7 @@ again. Everything is validated before the first intent is put on record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -156,7 +156,7 @@ class Beginning:
         request, starting = self._request, self._starting
         chosen = record.instance_id if record is not None else None
         asked = AskedWorkflow(request, self._keeper, starting, self._versions, self._now)
-        workflow = yield from asked.read(record, chosen)
+        workflow = yield from asked.read(record, chosen, how)
         if workflow is None:
             self._read_none(record)
             return
@@ -166,7 +166,7 @@ class Beginning:
             workflow.stages,
             request.texts,
             ignored=request.fingerprint_ignores,
-            workflow_id=workflow.id if isinstance(request.workflow, str) else None,
+            workflow_id=None if isinstance(request.workflow, Mapping) else workflow.id,
         )
         text = self._comparing.content.gate_text(request.run_key, 0).text
         self._gated = has_gate(workflow.id, workflow.stages, text)

@@ -13,6 +13,7 @@ from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero
+from ..procedures.named_workflow import WorkflowName
 from ..procedures.variables import GATE_VARIABLE, KEY_VARIABLE
 from .record import RunRecord
 from .resolve import How
@@ -22,7 +23,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     """What a caller wants, checked; nothing was sent yet.
 
     Attributes:
-        workflow: id of a workflow, or a definition, which is ensured on the server with a gate.
+        workflow: id of a workflow, a definition, which is ensured on the server with a gate, or the name of the one
+            workflow that has it.
         variables: by name, as the caller gave them.
         run_key: names the payment.
         key_variable: the variable that carries the key to the server.
@@ -48,7 +50,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         timeout: seconds for starting.
     """
 
-    workflow: str | Mapping[str, Any]
+    workflow: str | Mapping[str, Any] | WorkflowName
     run_key: str
     variables: Mapping[str, Any] | None = None
     key_variable: str = KEY_VARIABLE
@@ -73,7 +75,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         self.texts = variable_texts(self.variables)
-        if not isinstance(self.workflow, str | Mapping) or not self.workflow:
+        if not isinstance(self.workflow, str | Mapping | WorkflowName) or not self.workflow:
             raise ValidationError("workflow must be the id of a workflow or a definition", path="workflow")
         if not isinstance(self.key_variable, str) or not self.key_variable:
             raise ValidationError("key_variable must be a non-empty string", path="key_variable")

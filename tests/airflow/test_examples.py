@@ -47,6 +47,14 @@ def test_mapped_fan_out(airflow_home: Path, server: Any) -> None:
     assert len(server.record().started) == 3
 
 
+def test_decorated_payout(airflow_home: Path, server: Any) -> None:
+    """The decorator as Airflow knows it: deferred, mapped, from a file that is a template, with context and retries."""
+    run = loaded("decorated_payout").dag.test(run_conf={"amount": 700})
+    assert state(run) == "success", states(run)
+    assert [server.balance(f"merchants:o{number}", "EUR/2") for number in (1, 2, 3)] == [700, 100, 100]
+    assert len(server.record().started) == 3
+
+
 @pytest.mark.skipif(
     AIRFLOW_VERSION >= (3, 1), reason="asks a human in the UI: driven over REST in the standalone tests"
 )

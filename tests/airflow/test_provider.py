@@ -49,7 +49,8 @@ import contextlib, io, json, sys
 from airflow.cli import cli_parser
 parser = cli_parser.get_parser()
 told = {}
-for what in ("get orchestration-integrations --full", "hooks", "behaviours", "widgets", "links", "triggers"):
+asked = "get orchestration-integrations --full,hooks,behaviours,widgets,links,triggers,notifications,configs"
+for what in asked.split(","):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         arguments = parser.parse_args(["providers", *what.split(), "--output", "json"])
@@ -69,6 +70,13 @@ def rows(text: str) -> list[dict[str, Any]]:
 
 def test_airflow_providers_get(told: dict[str, str]) -> None:
     assert "Formance Orchestration" in told["get"]
+
+
+def test_airflow_knows_notifiers_and_configuration(told: dict[str, str]) -> None:
+    for name in ("OrchestrationCancelInstanceNotifier", "OrchestrationSendEventNotifier"):
+        assert f"orchestration_integrations.airflow.notifications.{name}" in told["notifications"]
+    assert "orchestration-integrations" in told["configs"]
+    assert "orchestration_integrations.airflow.decorators.orchestration_task" in told["get"]
 
 
 def test_airflow_providers_hooks(told: dict[str, str]) -> None:
@@ -120,7 +128,13 @@ def test_what_the_metadata_names_exists() -> None:
         for one in info[kind]:
             for module in one["python-modules"]:
                 import_module(module)
-    names = [*info["extra-links"], *(one["hook-class-name"] for one in info["connection-types"])]
+    decorators = [one["class-name"] for one in info["task-decorators"]]
+    names = [
+        *info["extra-links"],
+        *info["notifications"],
+        *decorators,
+        *(one["hook-class-name"] for one in info["connection-types"]),
+    ]
     for path in names:
         module, _, name = path.rpartition(".")
         assert getattr(import_module(module), name)

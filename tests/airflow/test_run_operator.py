@@ -453,11 +453,13 @@ def test_init_only_assigns() -> None:
     operator = OrchestrationRunWorkflowOperator(
         task_id="pay",
         workflow_id=odd,
+        workflow_name=odd,
         definition=odd,
         path=odd,
         variables=odd,
         run_key=odd,
         timeout=odd,  # type: ignore[arg-type]
+        poll_interval=odd,  # type: ignore[arg-type]
         settled=odd,  # type: ignore[arg-type]
     )
     for field in operator.template_fields:

@@ -61,7 +61,7 @@ def sense(sensor: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
+def first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow 2 reads the first start of a rescheduled sensor from its database."""
     from orchestration_integrations.airflow.compat import BaseSensorOperator
 
@@ -75,7 +75,7 @@ def _first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(kind: Any, mode: str, **arguments: Any) -> Any:
     way = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
-    return kind(task_id="sense", poke_interval=0.2, **{"timeout": 30, **way, **arguments})
+    return kind(task_id="sense", **{"poke_interval": 0.2, "timeout": 30, **way, **arguments})
 
 
 @MODES
