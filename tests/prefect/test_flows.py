@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run as runtime_flow_run
 from prefect.runtime import task_run as runtime_task_run
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Running
 from prefect.transactions import atransaction, transaction
 
 from orchestration_integrations import (
@@ -625,6 +625,29 @@ def test_instances_of_another_flow_run(server: EmbeddedServer, credentials: Orch
     outcomes = cancel_instances_of_flow_run(credentials, UUID(ids[0]))
     assert outcomes == dict.fromkeys(started(server), "cancelled")
     assert errors_of(server) == dict.fromkeys(started(server), "canceled")
+
+
+@pytest.mark.parametrize("server", [3], indirect=True)
+def test_instances_of_a_later_attempt_are_left_to_it(
+    server: EmbeddedServer, credentials: OrchestrationCredentials
+) -> None:
+    """The event of a crash can arrive when the flow run is at work again: its runs are wanted."""
+    workflow_id = defined(server, endless())
+    ids: list[UUID] = []
+
+    @flow
+    def begun() -> None:
+        ids.append(UUID(str(runtime_flow_run.id)))
+        run_workflow(credentials, workflow_id)
+
+    begun()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(ids[0], Running(), force=True)
+        assert client.read_flow_run(ids[0]).run_count == 2
+    assert cancel_instances_of_flow_run(credentials, ids[0], run_count=1) == {}
+    assert errors_of(server) == {}
+    outcomes = cancel_instances_of_flow_run(credentials, ids[0], run_count=2)
+    assert outcomes == dict.fromkeys(started(server), "cancelled")
 
 
 @abortable
