@@ -72,7 +72,8 @@ class OrchestrationDecoratedOperator(DecoratedOperator, OrchestrationRunWorkflow
             self.variables = self._returned(context)
         except ValidationError as error:
             raise told(error) from None
-        return super().execute(context)
+        # Not by way of DecoratedOperator.execute: that of Airflow 3.0 fails once the run has paid.
+        return OrchestrationRunWorkflowOperator.execute(self, context)
 
     def _returned(self, context: Context) -> Mapping[str, Any]:
         function = self.python_callable

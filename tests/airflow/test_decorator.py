@@ -141,13 +141,13 @@ def test_arguments_templates_and_context(server: Any) -> None:
 
 
 def test_what_the_function_returns_is_no_template(server: Any) -> None:
-    task = DecoratedTask(Counting({"to": "shops:{{x}}"}), wait_for_termination=False)
+    task = DecoratedTask(Counting({**TO, "memo": "{{x}}"}), wait_for_termination=False)
     operator = task.fresh()
     task.try_number = 1
     context = {**task.context(operator), "x": "7"}
     operator.render_template_fields(context)
     operator.execute(context)
-    assert operator.variables == {"to": "shops:{{x}}"}
+    assert operator.variables == {**TO, "memo": "{{x}}"}
 
 
 def test_override_partial_and_expand() -> None:
