@@ -1,0 +1,27 @@
+"""Tasks that a task runner runs in other processes, where Prefect makes the flow's context anew for each."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration_integrations.server import EmbeddedServer
+
+from .conftest import defined, short
+from .pooled_flows import several
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_equal_calls_beside_each_other_never_share_a_payment(server: EmbeddedServer) -> None:
+    """Who gets an instance was paid for: each by one of its own. The others are refused."""
+    found = several(server.url, defined(server, short()), [None] * 4)
+    paid = [one for one in found if one != "KeyReusedError"]
+    assert len(paid) == len(set(paid)) >= 1
+    assert len(server.record().money) == len(paid)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_one_step_twice_in_an_attempt_is_refused(server: EmbeddedServer) -> None:
+    found = several(server.url, defined(server, short()), ["pay", "pay", "other"])
+    assert sorted(found).count("KeyReusedError") == 1
+    assert len(set(found)) == 3
+    assert len(server.record().money) == 2
