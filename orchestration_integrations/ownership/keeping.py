@@ -70,8 +70,11 @@ class Keeper:
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
         if resumed and record is not None and self.request.attempt and not mine:
             self.superseded = True  # another attempt has taken the key up since
-        rival = record is not None and self.request.rival is not None and self.request.rival(record)
-        if record is not None and (rival or (mine and record.returned)) and not record.settled and not resumed:
+        if record is not None and self.request.rival is not None:
+            rival = self.request.rival(record)
+        else:
+            rival = record is not None and mine and record.returned
+        if record is not None and rival and not record.settled and not resumed:
             raise KeyReusedError(
                 f"run key {self.request.run_key} is used by another call of this attempt (instance "
                 f"{record.instance_id}); nothing was started. Give each payment a key of its own",

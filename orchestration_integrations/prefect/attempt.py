@@ -69,10 +69,13 @@ class AttemptFacts:
     Attributes:
         path: what encloses the call, the outermost first; at least one.
         process: names the process.
+        whole: the call is all that the innermost task run does, so a second call of that attempt is this one, executed
+            anew: Dask does so where a worker died, and Prefect counts no attempt for it.
     """
 
     path: tuple[Enclosure, ...]
     process: str = PROCESS
+    whole: bool = False
 
     @property
     def root(self) -> str:
@@ -131,7 +134,8 @@ class AttemptFacts:
 
         A call of this process that raised before an end was known has let the key go.
         """
-        if self.relation(record.facts) not in ("same", "beside"):
+        relation = self.relation(record.facts)
+        if relation not in ("same", "beside") or (relation == "same" and self.whole):
             return False
         return record.returned or record.facts.get("process") != self.process
 
@@ -199,8 +203,10 @@ class _Numbers:
     holders: dict[int, frozenset[str]] = field(default_factory=dict)
     given: int = 0
 
-    def give(self, path: Sequence[Enclosure]) -> int:
-        number = self._known(path)
+    def give(self, path: Sequence[Enclosure], *, whole: bool) -> int:
+        number = self._executed(path[-1]) if whole else None
+        if number is None:
+            number = self._known(path)
         if number is None:
             number = self.given
             self.given += 1
@@ -211,6 +217,11 @@ class _Numbers:
             node.taken.setdefault(one.attempt, set()).add(number)
         self.holders[number] = frozenset(one.id for one in path)
         return number
+
+    def _executed(self, task: Enclosure) -> int | None:
+        """The number of a task run's only call, where this process has executed that attempt before."""
+        node = self.nodes.get(task.id)
+        return next(iter(node.taken.get(task.attempt, ())), None) if node is not None else None
 
     def _known(self, path: Sequence[Enclosure]) -> int | None:
         """The first number that the innermost retried run had and this attempt of it has not taken yet."""
@@ -280,7 +291,7 @@ def claim_call(facts: AttemptFacts, workflow: str | Mapping[str, Any], texts: Ma
         while len(_given) > _REMEMBERED:
             _given.popitem(last=False)
         numbers = given.numbers.setdefault(facts.key(call, what), _Numbers())
-        number = numbers.give(facts.path)
+        number = numbers.give(facts.path, whole=facts.whole)
         key = facts.key(call, what, number)
         given.callers[key] = facts.on_record()
     return Claim(key, facts.key(call), numbers, number, facts.path)

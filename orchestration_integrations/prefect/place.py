@@ -82,12 +82,14 @@ def here() -> Place | None:
         if not tasks:
             return None
         path = tuple(Enclosure(str(one.id), one.run_count) for one in tasks)
+        whole = _is_of_this_package()
         first = tasks[0]
         began = first.created or first.expected_start_time or first.start_time
-        return Place(AttemptFacts(path), None, tasks[-1].id, began, None)
+        return Place(AttemptFacts(path, whole=whole), None, tasks[-1].id, began, None)
     flows = _lineage(flow_run)
     path, own_task = _path(flows, tasks, _executions(flow_context))
-    return Place(AttemptFacts(path), flow_run.id, own_task, flows[0].created, flow_context)
+    whole = own_task is not None and _is_of_this_package()
+    return Place(AttemptFacts(path, whole=whole), flow_run.id, own_task, flows[0].created, flow_context)
 
 
 def ids_here() -> tuple[UUID | None, UUID | None]:
@@ -125,6 +127,12 @@ def _task_runs() -> list[TaskRun]:
         found.setdefault(context.task_run.id, context.task_run)
         context = _around(context)
     return list(found.values())[::-1]
+
+
+def _is_of_this_package() -> bool:
+    """Whether the innermost task is one of this package: each of those makes one call."""
+    context = TaskRunContext.get()
+    return context is not None and str(context.task.fn.__module__).startswith(f"{__package__}.")
 
 
 # ---- flow runs ----------------------------------------------------------------------------------------
@@ -195,9 +203,30 @@ def _executions(context: FlowRunContext | None) -> dict[UUID, tuple[str, bool]]:
         run = context.flow_run
         if run is not None:
             before = run.total_run_time is not None and run.total_run_time.total_seconds() > 0
-            found.setdefault(run.id, (context.start_time.isoformat(), before))
+            found.setdefault(run.id, (_began(context, run), before))
         context = _around(context)
     return found
+
+
+_beginnings: OrderedDict[tuple[UUID, int, datetime], str] = OrderedDict()
+
+
+def _began(context: FlowRunContext, run: FlowRun) -> str:
+    """When an execution of a flow run began: the time of the state that began it, which all its processes know.
+
+    Where a task runs in another process, Prefect makes the context anew for each task, with a start time of its own.
+    The state is read once: when the flow's code has ended, the context shows another.
+    """
+    name = (run.id, run.run_count or 0, context.start_time)
+    with _lock:
+        known = _beginnings.get(name)
+        if known is None:
+            running = run.state is not None and run.state.is_running()
+            began = run.state.timestamp if run.state is not None and running else context.start_time
+            known = _beginnings[name] = began.isoformat()
+            while len(_beginnings) > 1000:
+                _beginnings.popitem(last=False)
+    return known
 
 
 def _path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
@@ -70,6 +71,19 @@ def test_how_two_calls_relate(mine: list[tuple[str, int]], theirs: list[tuple[st
     assert at(*mine).is_rival(record(at(*theirs), returned=True)) is rival
     assert at(*mine).is_rival(record(at(*theirs, process="other"))) is rival
     assert not at(*mine).is_rival(record(at(*theirs)))  # it raised, in this process
+
+
+def test_a_task_that_is_executed_anew_comes_back_to_its_run() -> None:
+    """As Dask does where a worker died: the same task run, no further attempt, in whatever process."""
+    root = uuid4().hex
+    first = replace(at(("F", 1), ("T", 1), root=root), whole=True)
+    for anew in (replace(first, process="other"), first):
+        assert not anew.is_rival(record(first, returned=True))
+        assert not anew.is_rival(record(first))
+    beside = replace(at(("F", 1), ("U", 1), root=root), whole=True)
+    assert beside.is_rival(record(first, returned=True))
+    assert beside.is_rival(record(replace(first, process="other")))
+    assert numbers(first, beside, first, beside, first) == [0, 1, 0, 1, 0]
 
 
 def test_a_resumed_flow_run_is_not_counted_and_comes_again() -> None:
