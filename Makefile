@@ -28,12 +28,13 @@ demo: $(TOOLS)/ready
 
 PARALLEL := $(TOX) run-parallel -p 2 --parallel-no-spinner
 
-# Two at a time: what is light; then the frameworks; then whole Airflows, which need the machine for themselves most.
+# Two at a time: what is light; then the frameworks, both Prefects apart from each other; then whole Airflows, which need the
+# machine for themselves most.
 # The first failure stops no group.
 test: $(TOOLS)/ready
 	@failed=; \
 	$(PARALLEL) -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
-	$(PARALLEL) -e prefect39,prefect36,airflow33,airflow32,airflow31,airflow30,airflow211 || failed=1; \
+	$(PARALLEL) -e prefect39,airflow33,airflow32,airflow31,prefect36,airflow30,airflow211 || failed=1; \
 	$(PARALLEL) -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
