@@ -23,7 +23,8 @@ import psycopg2.extras
 
 from tests.airflow.e2e.standalone import AIRFLOW, Standalone
 
-from .processes import Machine, end_all, environment, eventually
+from ..outside import eventually
+from .processes import Machine, end_all, environment
 from .services import MoneyServer, Postgres, Redis
 
 ROOT = Path(__file__).parents[2]

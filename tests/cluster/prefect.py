@@ -13,8 +13,9 @@ from uuid import UUID
 
 import httpx
 
-from .processes import Machine, end_all, environment, eventually
-from .services import MoneyServer, Postgres, free_port
+from ..outside import eventually, free_port
+from .processes import Machine, end_all, environment
+from .services import MoneyServer, Postgres
 
 ROOT = Path(__file__).parents[2]
 FLOWS = Path(__file__).parent / "flows"

@@ -7,25 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
 T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 120.0, every: float = 0.3) -> T:
-    """What ``look`` returns once it is true. Fails, with what was seen last, after so many seconds."""
-    until = time.monotonic() + seconds
-    last: Any = None
-    while time.monotonic() < until:
-        last = look()
-        if last:
-            return last  # type: ignore[no-any-return]
-        time.sleep(every)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}; last seen: {last!r}")
 
 
 class Machine:

@@ -18,7 +18,8 @@ import httpx
 
 from orchestration_integrations.server.record import Record
 
-from .processes import Machine, environment, eventually
+from ..outside import eventually, free_port
+from .processes import Machine, environment
 
 NOBODY = "nobody"
 """Who runs PostgreSQL where the tests are run by root, which PostgreSQL refuses."""
@@ -26,12 +27,6 @@ NOBODY = "nobody"
 
 class MissingProgram(Exception):
     """Neither a package with the program is installed, nor the program itself."""
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _package(name: str) -> Path | None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..outside import eventually
 from .airflow import CONCURRENCY, Cluster, Row, Watch, states
 from .approving import Approver
 from .judging import judge
 from .payments import BADLY, ends, released, variables
-from .processes import eventually
 
 EACH = 30
 FAILING = {"deferred": (3, 11), "held": (2, 7)}

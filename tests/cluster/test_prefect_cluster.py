@@ -13,11 +13,11 @@ import pytest
 
 from orchestration_integrations import OrchestrationHttpHook
 
+from ..outside import eventually
 from .approving import Approver
 from .judging import judge
 from .payments import PAYMENT, ends, released, variables
 from .prefect import Cluster, Run
-from .processes import eventually
 
 EACH = 10
 RUNS = {

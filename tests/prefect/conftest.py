@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,17 +21,14 @@ from typing import Any
 
 import pytest
 
+from tests.outside import free_port
+
 if importlib.util.find_spec("prefect") is None:
     collect_ignore_glob = ["*"]
 else:
     _home = Path(tempfile.mkdtemp(prefix="prefect-tests-"))
 
-    def _free_port() -> int:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            return int(listener.getsockname()[1])
-
-    _port = _free_port()
+    _port = free_port()
     os.environ.update(
         PREFECT_HOME=str(_home / "client"),
         PREFECT_API_URL=f"http://127.0.0.1:{_port}/api",

@@ -7,39 +7,22 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from tests.outside import eventually, free_port
+
 T = TypeVar("T")
 HERE = Path(__file__).parent
 AIRFLOW = str(Path(sys.executable).parent / "airflow")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = 180.0, every: float = 0.3) -> T:
-    """What ``look`` returns once it is true. Fails, with what was seen last, after a generous limit."""
-    until = time.monotonic() + seconds
-    last: Any = None
-    while time.monotonic() < until:
-        last = look()
-        if last:
-            return last  # type: ignore[no-any-return]
-        time.sleep(every)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}; last seen: {last!r}")
 
 
 class Standalone:

@@ -23,7 +23,8 @@ from orchestration_integrations.server import EmbeddedServer
 if AIRFLOW_VERSION < (3, 1):
     pytest.skip("drives the REST API of Airflow 3.1 and later", allow_module_level=True)
 
-from tests.airflow.e2e.standalone import Standalone, eventually
+from tests.airflow.e2e.standalone import Standalone
+from tests.outside import eventually
 
 newest_only = pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="a short round is enough on older versions")
 

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.airflow.e2e.standalone import AIRFLOW, eventually
+from tests.airflow.e2e.standalone import AIRFLOW
+from tests.outside import eventually
 
 HERE = Path(__file__).parent
 

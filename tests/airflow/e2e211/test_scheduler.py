@@ -17,8 +17,8 @@ from orchestration_integrations.server import EmbeddedServer
 if AIRFLOW_3:
     pytest.skip("drives Airflow 2.11", allow_module_level=True)
 
-from tests.airflow.e2e.standalone import eventually
 from tests.airflow.e2e211.scheduler import Scheduler
+from tests.outside import eventually
 
 SEND = {
     "send": {
