@@ -61,7 +61,8 @@ class Settings(msgspec.Struct, frozen=True):
         cert: path of a client certificate, or (certificate, key).
         timeout: seconds of one HTTP exchange, default 10.
         retry_budget: seconds of one call with all its retries, default 60.
-        max_connections: at most so many at once, default 20.
+        max_connections: how many connections to the server may be open at once for reads, and as many for submits,
+            default 20.
     """
 
     base_url: str

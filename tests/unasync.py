@@ -47,9 +47,14 @@ SENTENCES = {
     "Talks to an orchestration server without blocking the event loop. Use it as an async context manager.": (
         "Talks to an orchestration server. Each method blocks its thread. Use it as a context manager."
     ),
-    "The tasks of an event loop may share it; it may be used on several loops in turn.": ("Threads may share it."),
-    "share one access token, one TLS context and one set of connections for each loop.": (
-        "share one access token, one TLS context and one set of connections."
+    "    The tasks of an event loop may share it; it may be used on several loops in turn. "
+    "Hooks of a process that reach the\n"
+    "    same server in the same way share one access token, "
+    "one TLS context and one set of connections for each loop. A\n"
+    "    forked child makes its own.\n": (
+        "    Threads may share it. "
+        "Hooks of a process that reach the same server in the same way share one access token, one TLS\n"
+        "    context and one set of connections. A forked child makes its own.\n"
     ),
     "    Callbacks (``on_stage``, ``on_chosen``, ``wants``) may be plain or asynchronous functions.\n": (
         "    Callbacks (``on_stage``, ``on_chosen``, ``wants``) are plain functions.\n"

@@ -64,8 +64,8 @@ def refuse_none_text(path: str, value: Any) -> None:
     if isinstance(value, str) and _NONE.search(value):
         how = "; allow_none_text names variables that may hold it" if path.startswith("variables.") else ""
         raise ValidationError(
-            f"{path} is {value!r}: a template has found nothing (an XCom that is not there?) and made the text None "
-            f"of it; nothing was started{how}",
+            f"{path} is {value!r}: a template that finds nothing (an XCom that is not there) makes the text None of "
+            f"it, which would be paid to; nothing was started{how}",
             path=path,
         )
 

@@ -26,6 +26,8 @@ class OrchestrationDecoratedOperator(DecoratedOperator, OrchestrationRunWorkflow
     Args:
         python_callable: returns the variables of the run, a mapping; ``{}`` for none. It may ask for what Airflow's
             context holds, by the names of its parameters. What it returns is sent as it is: no template is filled in.
+            A text in it with the word ``None`` is refused, as one that a template left, unless ``allow_none_text``
+            names the variable.
         op_args: its positional arguments; templates are filled in.
         op_kwargs: its named arguments; templates are filled in.
         kwargs: all arguments of ``OrchestrationRunWorkflowOperator`` but ``variables``.

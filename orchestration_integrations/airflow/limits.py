@@ -18,9 +18,9 @@ LEAST_CANCEL_SECONDS = 1.0
 RETURN_SECONDS = 1.0
 """Seconds between the end of a cancel and Airflow's limit, for telling what came of it."""
 RESERVE_SECONDS = 20.0
-"""Seconds before Airflow's limit at which waiting ends, at most; 0.4 of a shorter limit."""
+"""Seconds before Airflow's limit at which waiting ends; or 0.4 of that limit, whichever is less."""
 RESERVE_DEFERRED_SECONDS = 30.0
-"""The same on 2.11 where the task is deferred: a worker has to be found first; at most 0.6 of a shorter limit."""
+"""The same on 2.11 where the task is deferred: a worker has to be found first; or 0.6 of that limit."""
 
 
 DEFER_MARGIN = 60.0
@@ -54,7 +54,7 @@ class Limit:
 def limit_of(
     *,
     started: float,
-    now: float,
+    began: float,
     timeout: float | None,
     execution_timeout: float | None,
     deferrable: bool,
@@ -64,7 +64,7 @@ def limit_of(
 
     Args:
         started: epoch seconds at which the try began.
-        now: epoch seconds at which this process began to execute it.
+        began: epoch seconds at which this process began to execute it: Airflow's own clock starts then.
         timeout: the operator's, in seconds from the start of the try.
         execution_timeout: Airflow's, in seconds.
         deferrable: the wait takes place in the triggerer.
@@ -74,13 +74,13 @@ def limit_of(
     if execution_timeout is None:
         return Limit(own)
     if not deferrable:
-        airflow_at = now + execution_timeout
+        airflow_at = began + execution_timeout
         last = airflow_at - min(RESERVE_SECONDS, 0.4 * execution_timeout)
     elif applies_deferred:
         airflow_at = started + execution_timeout
         last = airflow_at - min(RESERVE_DEFERRED_SECONDS, 0.6 * execution_timeout)
     else:
-        airflow_at = now + execution_timeout  # of this piece of the task's work
+        airflow_at = began + execution_timeout  # of this piece of the task's work
         last = started + execution_timeout
     if own is None or last < own:
         return Limit(last, "execution_timeout", airflow_at)
@@ -92,14 +92,14 @@ def limit_resumed(
     by: str,
     *,
     started: float,
-    now: float,
+    began: float,
     execution_timeout: float | None,
     applies_deferred: bool,
 ) -> Limit:
     """The limit of a try that goes on after its deferral; arguments as of ``limit_of``."""
     airflow_at = None
     if execution_timeout is not None:
-        airflow_at = (started if applies_deferred else now) + execution_timeout
+        airflow_at = (started if applies_deferred else began) + execution_timeout
     return Limit(deadline, "execution_timeout" if by == "execution_timeout" else "timeout", airflow_at)
 
 

@@ -16,7 +16,7 @@ from ..api.errors import (
     OwnerUnreachableError,
     ValidationError,
 )
-from ..procedures.limits import CANCEL_SECONDS
+from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
 from .arguments import instance_ids, named, needed_seconds_of, poll_seconds_of, seconds_of, stage_of
@@ -135,7 +135,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         stage: Any = None,
         timeout: float | timedelta | str | None = None,
         deferrable: bool | None = None,
-        poll_interval: float | timedelta | str = 5.0,
+        poll_interval: float | timedelta | str = POLL_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:

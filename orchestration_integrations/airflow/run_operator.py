@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
 from ..api.errors import OrchestrationError
 from ..api.numbers import at_least_zero
-from ..procedures.limits import READ_BUDGET
+from ..procedures.limits import POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from .arguments import check_run, poll_seconds_of, seconds_of
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
@@ -112,7 +113,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         run_key: Any = None,
         wait_for_termination: bool = True,
         deferrable: bool | None = None,
-        poll_interval: float | timedelta | str = 5.0,
+        poll_interval: float | timedelta | str = POLL_SECONDS,
         timeout: float | timedelta | str | None = None,
         on_timeout: Literal["cancel", "leave"] = "cancel",
         cancel_on_kill: bool = True,
@@ -128,7 +129,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         strict_variables: bool = False,
         allow_none_text: Sequence[str] = (),
         key_variable: str = "runKey",
-        start_timeout: float = 60.0,
+        start_timeout: float = START_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -219,11 +220,12 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
 
     def _perform(self, context: Context, step: Callable[[TaskRun], Any], *, checked: bool = True) -> Any:
         """One step of a try. What the process holds is given back however it ends, by a deferral too."""
+        began = time.time()
         run: TaskRun | None = None
         try:
             if checked:
                 self._check()
-            run = self._active = TaskRun(self, context)
+            run = self._active = TaskRun(self, context, began)
             return step(run)
         except OrchestrationError as error:
             raise (told(error) if run is None else run.told(error)) from error.__cause__

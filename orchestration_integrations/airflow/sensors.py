@@ -23,7 +23,7 @@ from ..api.errors import (
     is_gateways_404,
 )
 from ..api.models import Instance, Moved, StageRun
-from ..procedures.limits import ROW_GRACE, ROW_PATIENCE
+from ..procedures.limits import POLL_SECONDS, ROW_GRACE, ROW_PATIENCE
 from .arguments import needed_seconds_of, stage_of
 from .compat import (
     DEFERRAL_FAILURES,
@@ -62,7 +62,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
         start_from_trigger: bool = False,
-        poke_interval: Any = 5.0,
+        poke_interval: Any = POLL_SECONDS,
         timeout: Any = None,
         **kwargs: Any,
     ) -> None:

@@ -23,8 +23,9 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
-from ..ownership.request import OwnedRequest
+from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.effects import Procedure
+from ..procedures.limits import POLL_SECONDS
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
 
 ENDED = ("succeeded", "failed", "cancelled")
-DEFAULT_POLL = 5.0
 
 
 class TaskRun:
@@ -58,11 +58,13 @@ class TaskRun:
     Args:
         operator: with its templates filled in.
         context: of the task.
+        began: epoch seconds at which Airflow called the operator.
     """
 
-    def __init__(self, operator: OrchestrationRunWorkflowOperator, context: Context) -> None:
+    def __init__(self, operator: OrchestrationRunWorkflowOperator, context: Context, began: float) -> None:
         self.operator = operator
         self.context = context
+        self._began = began
         self.log = operator.log
         self.hook = OrchestrationHook(operator.orchestration_conn_id)
         self.attempt = attempt_of(context)
@@ -76,7 +78,7 @@ class TaskRun:
         self.moved: Moved | None = None
         self.state: str | None = None
         self.timeout = self._seconds("timeout", seconds_of, None)
-        self.poll_interval = self._seconds("poll_interval", poll_seconds_of, DEFAULT_POLL)
+        self.poll_interval = self._seconds("poll_interval", poll_seconds_of, POLL_SECONDS)
 
     def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
         """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
@@ -112,7 +114,7 @@ class TaskRun:
             self.starting = False
         limit = self._limit()
         if instance.terminated:
-            return self._attend(instance.id, limit, self._wait(limit, told_already=True))
+            return self._attend(instance.id, limit, self._wait(limit, ends_only=True))
         if not operator.wait_for_termination:
             self.http.perform(run.returned())
             self.state = instance.state
@@ -189,28 +191,28 @@ class TaskRun:
         return None if given is None else given.total_seconds()
 
     def _limit(self) -> Limit:
-        """Anchored at the start of the try, in epoch seconds, so that it means the same on every host."""
+        """In epoch seconds, so that it means the same on every host."""
         return limit_of(
             started=self._started(),
-            now=time.time(),
+            began=self._began,
             timeout=self.timeout,
             execution_timeout=self._execution_timeout(),
             deferrable=bool(self.operator.deferrable and self.operator.wait_for_termination),
             applies_deferred=not AIRFLOW_3,
         )
 
-    def _wait(self, limit: Limit, *, told_already: bool = False) -> Any:
+    def _wait(self, limit: Limit, *, ends_only: bool = False) -> Any:
         """What waits for an instance, as ``attend`` needs it."""
 
         def waiting(instance_id: str) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
                 poll_interval=self.poll_interval,
-                fail_after_attempts=None if told_already else self.operator.fail_after_attempts,
+                fail_after_attempts=None if ends_only else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
             )
-            return self.http.waiting_for(instance_id, arguments, None if told_already else self._log_stage)
+            return self.http.waiting_for(instance_id, arguments, None if ends_only else self._log_stage)
 
         return waiting
 
@@ -297,7 +299,7 @@ class TaskRun:
             ended = None
         if ended is not None:
             ours = moved if ended.state == "succeeded" else None
-            return self._attend(instance_id, limit, self._wait(limit, told_already=True), ours)
+            return self._attend(instance_id, limit, self._wait(limit, ends_only=True), ours)
         message = str(said.get("message") or "nothing usable")
         self.log.warning("instance %s is running, and the triggerer reported: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
@@ -312,7 +314,6 @@ class TaskRun:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
         instance_id = self._take_up(None)
         limit = self._limit()
-        limit = self._limit_resumed(limit.deadline, limit.by)
         try:
             ended = self._ended(instance_id)
         except OrchestrationError as error:
@@ -320,12 +321,12 @@ class TaskRun:
             ended = None
         if ended is not None:
             self.log.info("the deferral failed (%s), but instance %s has ended", failure, instance_id)
-            return self._attend(instance_id, limit, self._wait(limit, told_already=True))
+            return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
         if is_deferral_timeout(failure):
             if self._cancels(limit):
                 outcome = self._stop(limit.cancel_seconds(time.time()))
                 if outcome is not None and outcome.status == "already_ended":
-                    return self._attend(instance_id, limit, self._wait(limit, told_already=True))
+                    return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
                 self.log.error("the deferral took too long; instance %s: %s", instance_id, outcome_text(outcome))
             else:
                 self.log.error("the deferral took too long; instance %s was left running", instance_id)
@@ -349,7 +350,7 @@ class TaskRun:
         self.log.info("instance %s: %s", instance_id, instance_url(self.http.settings.base_url, instance_id))
         run = self.run = self.http.owning(
             OwnedRequest(
-                workflow=record.workflow_id if record is not None and record.workflow_id else "unknown",
+                workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
                 run_key=record.key if record is not None else self.attempt.key,
                 attempt=self.attempt.name,
                 facts=self.attempt.facts,
@@ -374,7 +375,7 @@ class TaskRun:
             deadline,
             by,
             started=self._started(),
-            now=time.time(),
+            began=self._began,
             execution_timeout=self._execution_timeout(),
             applies_deferred=not AIRFLOW_3,
         )

@@ -23,7 +23,7 @@ from ..api.errors import (
     is_passing,
 )
 from ..api.models import Instance, StageEvent
-from ..procedures.limits import CANCEL_SECONDS, READ_BUDGET
+from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
 from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, in_thread, sight_of_task
@@ -170,7 +170,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         instance_id: str,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         deadline: float | None = None,
-        poll_interval: float = 5.0,
+        poll_interval: float = POLL_SECONDS,
         fail_after_attempts: int | None = None,
         cancel_on_kill: bool = False,
         row_grace: float | None = None,
@@ -254,7 +254,7 @@ class OrchestrationStageTrigger(_InstanceTrigger):
         event: str | None = None,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         deadline: float | None = None,
-        poll_interval: float = 5.0,
+        poll_interval: float = POLL_SECONDS,
         row_grace: float | None = None,
         **later: Any,
     ) -> None:

@@ -19,7 +19,7 @@ from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures.effects import Procedure
-from ..procedures.limits import READ_BUDGET
+from ..procedures.limits import POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ..procedures.variables import KEY_VARIABLE
 from ..procedures.wait_arguments import WaitArguments, check_on_timeout
 from .callbacks import owner_of
@@ -104,9 +104,9 @@ def once_of(
     allow_unbound: bool = False,
     strict_variables: bool = False,
     since: datetime | None = None,
-    start_timeout: float = 60.0,
+    start_timeout: float = START_SECONDS,
     on_chosen: Callable[[str], object] | None = None,
-    poll_interval: float = 5.0,
+    poll_interval: float = POLL_SECONDS,
     on_stage: Callable[[StageEvent], object] | None = None,
     fail_after_attempts: int | None = None,
     read_budget: float = READ_BUDGET,

@@ -31,7 +31,15 @@ from .resolve import How
 
 
 class AskedWorkflow:
-    """Reads it. Arguments as of ``Beginning``."""
+    """Reads it.
+
+    Args:
+        request: what is asked for.
+        keeper: of its record.
+        starting: the steps that the start of a run is made of.
+        versions: of the API, by call.
+        now: the clocks.
+    """
 
     def __init__(self, request: OwnedRequest, keeper: Keeper, starting: Starting, versions: Versions, now: Now) -> None:
         self._request = request
@@ -58,7 +66,7 @@ class AskedWorkflow:
                 return (yield from self._named(request.workflow, record, chosen, how))
             ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
         except NotFoundError as error:
-            mine = record is not None and request.workflow in (record.workflow_id, "")
+            mine = record is not None and request.workflow == record.workflow_id
             if chosen is not None and (mine or self._keeper.store is None):
                 return None
             if starting.fresh or not is_gateways_404(error):

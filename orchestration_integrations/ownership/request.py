@@ -13,10 +13,14 @@ from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero
+from ..procedures.limits import START_SECONDS
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.variables import GATE_VARIABLE, KEY_VARIABLE
 from .record import RunRecord
 from .resolve import How
+
+UNREAD_WORKFLOW = "unknown"
+"""Stands for the workflow of a run that is gone on with, where no record names it. It is never sent."""
 
 
 class OwnedRequest(msgspec.Struct, kw_only=True):
@@ -70,13 +74,13 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     wait_for_key: bool = False
     allow_unbound: bool = False
     strict_variables: bool = False
-    timeout: float = 60.0
+    timeout: float = START_SECONDS
     texts: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.texts = variable_texts(self.variables)
         if not isinstance(self.workflow, str | Mapping | WorkflowName) or not self.workflow:
-            raise ValidationError("workflow must be the id of a workflow or a definition", path="workflow")
+            raise ValidationError("workflow must be the id of a workflow, its name or a definition", path="workflow")
         if not isinstance(self.key_variable, str) or not self.key_variable:
             raise ValidationError("key_variable must be a non-empty string", path="key_variable")
         if self.key_variable == GATE_VARIABLE:

@@ -65,18 +65,19 @@ def repeatable(name: str) -> Callable[[Callable[P, Asked[R]]], Twins[P, R]]:
 
 
 def changing(name: str) -> Callable[[Callable[P, Asked[R]]], Twins[P, R]]:
-    """Tasks that change something by each request. They have no retries, whatever Prefect's settings say.
+    """Tasks that change something by each request. By default they have no retries, also where Prefect's settings set
+    some.
 
-    With retries that a user asks for, a change whose answer was lost is still not repeated: its AmbiguousSubmitError
-    ends the task run.
+    Also with retries that you ask for, a change whose answer was lost is not repeated: its AmbiguousSubmitError ends
+    the task run.
 
     Args:
         name: of the tasks, and the beginning of the names of their runs.
     """
-    return _twins(name, retries=0, retry_condition_fn=is_repeatable)
+    return _twins(name, retries=0, retry_condition_fn=may_be_repeated)
 
 
-def is_repeatable(task: object, task_run: object, state: Any) -> bool:
+def may_be_repeated(task: object, task_run: object, state: Any) -> bool:
     """Whether Prefect may repeat what failed: never what the server may have carried out."""
     return not isinstance(state.data, AmbiguousSubmitError)
 

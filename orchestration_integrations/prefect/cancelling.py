@@ -22,7 +22,7 @@ from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunRecord
-from ..ownership.request import OwnedRequest
+from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.wording import cancel_text
 from ..settings import Settings
 from .credentials import FACE
@@ -56,7 +56,7 @@ class Target:
 def owned_by_record(hook: Any, store: PrefectRunStore, record: RunRecord, **request: Any) -> OwnedRun:
     """The run on a record, for whoever goes on with it on behalf of the attempt that has it. ``load`` it first."""
     wanted = OwnedRequest(
-        workflow=record.workflow_id or "unknown",
+        workflow=record.workflow_id or UNREAD_WORKFLOW,
         run_key=record.key,
         attempt=record.attempt,
         facts=record.facts,

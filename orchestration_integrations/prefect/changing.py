@@ -1,7 +1,8 @@
 """The tasks that create, delete and abort; ``tasks`` has those that run workflows and send events.
 
-Those whose repetition would change something have no retries. Whatever ``retries`` you give them, a change whose answer
-was lost is never repeated: its AmbiguousSubmitError ends the task run. Each has a twin (``…_async``) for asyncio.
+By default those whose repetition would change something have no retries. With retries that you give them, a change
+whose answer was lost is not repeated: its AmbiguousSubmitError ends the task run. Each has a twin (``…_async``) for
+asyncio.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from ..api.models import Instance
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunRecord
-from ..ownership.request import OwnedRequest
+from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
+from ..procedures.limits import START_SECONDS
 from ..settings import Settings
 from .attempt import AttemptFacts, Claim, OwnerSays, claim_call, claim_step, not_come_back_to
 from .cancelling import Target, owned_by_record
@@ -50,7 +51,7 @@ class RunRequest:
     workflow: str | Mapping[str, Any]
     variables: Mapping[str, Any] | None
     options: StartOptions
-    timeout: float = 60.0
+    timeout: float = START_SECONDS
 
     def __post_init__(self) -> None:
         if not isinstance(self.workflow, str | Mapping) or not self.workflow:
@@ -252,7 +253,7 @@ def attending(hook: Hook, place: Place | None, record: RunRecord | None, instanc
     """
     if record is None:
         since = datetime.now(timezone.utc)
-        return hook.owning(OwnedRequest(workflow="unknown", run_key=instance_id, chosen=instance_id, since=since))
+        return hook.owning(OwnedRequest(workflow=UNREAD_WORKFLOW, run_key=instance_id, chosen=instance_id, since=since))
     run = owned_by_record(hook, PrefectRunStore(), record)
     run.keeper.superseded = place is not None and place.facts.is_overtaken_by(record)
     return run

@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from ..api.errors import EventNotDeliveredError
 from ..api.models import Instance
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..procedures.limits import START_SECONDS
 from .credentials import FACE, OrchestrationCredentials, settings_of
 from .events import EventRecord
 from .mapping import credentials_task
@@ -42,7 +43,7 @@ def run_workflow(
     workflow_id: str,
     variables: Mapping[str, Any] | None = None,
     *,
-    timeout: float = 60.0,
+    timeout: float = START_SECONDS,
     **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Start a run of a workflow, and do not wait for it. A retry of whatever encloses the call comes back to the run.
@@ -81,7 +82,7 @@ async def run_workflow_async(
     workflow_id: str,
     variables: Mapping[str, Any] | None = None,
     *,
-    timeout: float = 60.0,
+    timeout: float = START_SECONDS,
     **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """As ``run_workflow``, for asyncio."""

@@ -4,8 +4,9 @@ A key names one payment. Whether a later call under the same key means the same 
 contents: the digest of the stages, and a digest for each variable, so that an error can name the variable that
 differs. The key salts every digest, so that equal contents under one key give equal digests, and equal values under
 different keys do not. Digests are no encryption: whoever has a record can find a short value, such as an amount, by
-trial. The name and the id of a workflow are not part of the content, so a definition that
-is created again under another name is the same payment; but two workflows that a caller names *by id* are different.
+trial. The name and the id of a workflow are not part of the content, so a definition that is created again under
+another name is the same payment; but two workflows that a caller names *by id*, or by their names, are different.
+Options and errors call the content ``fingerprint`` where a user may leave a variable out of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..api.definitions import PLACEHOLDER, SAFE_INTEGER, canonical, strings_of
 from ..api.models import StageRun
 from .gate import FORMAT, GateText, own_stages
 
-STAGES_DIGITS = 8
+GATE_DIGITS = 8
 VARIABLE_DIGITS = 12
 
 
@@ -30,7 +31,7 @@ class Content(msgspec.Struct, frozen=True):
     Attributes:
         stages: digest of the stages; empty where they could not be read.
         variables: digest of each variable by name, without those that may differ.
-        workflow_id: the workflow, where the caller named it by id; None for a definition.
+        workflow_id: the workflow, where the caller named it by id or by name; None for a definition.
         format: version of the digests.
     """
 
@@ -69,11 +70,11 @@ def content_of(
         stages: of the workflow, as the server keeps them.
         texts: the variables as they are sent, without those that carry the key and the gate.
         ignored: names of variables that may differ between attempts.
-        workflow_id: where the caller named the workflow by id.
+        workflow_id: where the caller named the workflow by id or by name.
     """
     plain = msgspec.json.encode(canonical({"stages": own_stages(stages)})["stages"], order="sorted")
     return Content(
-        stages=_digest(key, "stages", plain, STAGES_DIGITS),
+        stages=_digest(key, "stages", plain, GATE_DIGITS),
         variables={
             name: _digest(key, f"variable {name}", text.encode(), VARIABLE_DIGITS)
             for name, text in sorted(texts.items())
@@ -153,7 +154,7 @@ def _same_number(mine: str, theirs: str) -> bool:
 
 
 def _all_variables(key: str, digests: Mapping[str, str]) -> str:
-    return _digest(key, "variables", msgspec.json.encode(sorted(digests.items())), STAGES_DIGITS)
+    return _digest(key, "variables", msgspec.json.encode(sorted(digests.items())), GATE_DIGITS)
 
 
 def _digest(key: str, what: str, data: bytes, digits: int) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+START_SECONDS = 60.0
+"""For so long a start goes on, unless its caller says otherwise."""
+POLL_SECONDS = 5.0
+"""The longest pause between two polls of a wait, unless its caller says otherwise."""
 CANCEL_SECONDS = 15.0
 """For so long a cancel goes on until it is seen, unless its caller says otherwise."""
 ROW_GRACE = 10.0

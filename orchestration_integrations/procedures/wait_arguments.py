@@ -6,7 +6,7 @@ import msgspec
 
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero, whole_number
-from .limits import READ_BUDGET
+from .limits import POLL_SECONDS, READ_BUDGET
 
 
 class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
 
     timeout: float | None = None
     deadline: float | None = None
-    poll_interval: float = 5.0
+    poll_interval: float = POLL_SECONDS
     fail_after_attempts: int | None = None
     row_grace: float | None = None
     read_budget: float = READ_BUDGET

@@ -36,7 +36,7 @@ from .effects import Now, Procedure, do, pause, tell
 from .ends import End, Known, conclude
 from .ghosts import is_old
 from .limits import LAST_LOOK as LAST_LOOK
-from .limits import READ_BUDGET
+from .limits import POLL_SECONDS, READ_BUDGET
 from .limits import ROW_GRACE as ROW_GRACE
 from .limits import ROW_PATIENCE as ROW_PATIENCE
 from .listing import Versions
@@ -91,7 +91,7 @@ class Waiting(msgspec.Struct):
 
     instance_id: str
     deadline: float | None = None
-    poll_interval: float = 5.0
+    poll_interval: float = POLL_SECONDS
     detail: bool = True
     fail_after_attempts: int | None = None
     row_grace: float = ROW_GRACE

@@ -142,7 +142,7 @@ def given(**changes: Any) -> Limit:
     return limit_of(
         **{
             "started": 1000.0,
-            "now": 1000.0,
+            "began": 1000.0,
             "timeout": None,
             "execution_timeout": None,
             "deferrable": False,
@@ -175,11 +175,11 @@ def test_on_airflow_3_a_resumed_piece_has_the_limit_for_itself() -> None:
     limit = given(execution_timeout=8, deferrable=True)
     assert (limit.deadline, limit.by) == (1008.0, "execution_timeout")
     resumed = limit_resumed(
-        1008.0, "execution_timeout", started=1000.0, now=1010.0, execution_timeout=8, applies_deferred=False
+        1008.0, "execution_timeout", started=1000.0, began=1010.0, execution_timeout=8, applies_deferred=False
     )
     assert resumed.airflow_at == 1018.0
     assert resumed.cancel_seconds(1010.0) == 7.0
-    late = limit_resumed(1003.2, "x", started=1000.0, now=1005.0, execution_timeout=8, applies_deferred=True)
+    late = limit_resumed(1003.2, "x", started=1000.0, began=1005.0, execution_timeout=8, applies_deferred=True)
     assert (late.by, late.cancel_seconds(1005.0)) == ("timeout", 2.0)
 
 

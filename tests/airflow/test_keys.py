@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,8 +24,9 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.airflow import limits, record_care
+from orchestration_integrations.airflow import limits, record_care, task_run
 from orchestration_integrations.airflow.compat import AirflowFailException
+from orchestration_integrations.airflow.limits import limit_of
 from tests.airflow.harness import BROKEN, CARRIES, LONG, SHORT, WAITS, Task, define, first_event, rebuilt
 from tests.airflow.test_reattach import STORES, dies, rounds  # noqa: F401  (a fixture)
 from tests.airflow.test_run_operator import deferred
@@ -443,10 +446,27 @@ def test_each_thing_is_said_once(server: Any, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize("generation", [2])
 def test_a_cancel_within_what_airflow_leaves(server: Any, generation: int) -> None:
     """R8: ``execution_timeout=4``: the wait ends, and its end is told, before Airflow's own limit."""
-    from datetime import timedelta
-
     task = Task(definition=LONG, execution_timeout=timedelta(seconds=4))
     with pytest.raises(WaitTimeoutError, match="its cancel is not confirmed"):
         task.attempt()
     assert server.record().requests["abort_instance"] >= 1
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_slow_start_does_not_move_the_end(server: Any, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R8: Airflow's clock starts as it calls the operator, not as the run is started at last."""
+    made: list[Any] = []
+
+    def noted(**arguments: Any) -> Any:
+        made.append(limit_of(**arguments))
+        return made[-1]
+
+    monkeypatch.setattr(task_run, "limit_of", noted)
+    server.fault("list_workflows", "stall", 1, seconds=2)
+    task = Task(definition=LONG, timeout=0.1, execution_timeout=timedelta(seconds=600))
+    called = time.time()
+    with pytest.raises(WaitTimeoutError):
+        task.attempt()
+    assert time.time() - called > 2
+    assert made[0].airflow_at - called < 602
     assert limits.RESERVE_SECONDS > limits.CANCEL_SECONDS

@@ -152,6 +152,6 @@ def test_exactly_one_says_what_is_run(server: Any, more: dict[str, Any]) -> None
         Task(workflow_name="short", **more).attempt()
     with pytest.raises(ValidationError, match="workflow_name must be a string"):
         Task(workflow_name=5).attempt()
-    with pytest.raises(ValidationError, match="a template has found nothing"):
+    with pytest.raises(ValidationError, match="a template that finds nothing"):
         Task(workflow_name="None").attempt()
     assert not server.record().requests

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import telemetry
 from ...api.models import CancelOutcome, EnsuredTrigger, EnsuredWorkflow, Instance, RunResult, StageEvent
 from ...clock import SYSTEM_CLOCK, Clock
-from ...procedures.limits import CANCEL_SECONDS, READ_BUDGET
+from ...procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ...procedures.variables import KEY_VARIABLE
 from ...procedures.wait_arguments import WaitArguments
 from ...settings import Settings
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 class AsyncOrchestrationHttpHook(AsyncOperations):
     """Talks to an orchestration server without blocking the event loop. Use it as an async context manager.
 
-    The tasks of an event loop may share it; it may be used on several loops in turn.
-    Hooks of a process that reach the same server in the same way
-    share one access token, one TLS context and one set of connections for each loop.
-    A forked child makes its own.
+    The tasks of an event loop may share it; it may be used on several loops in turn. Hooks of a process that reach the
+    same server in the same way share one access token, one TLS context and one set of connections for each loop. A
+    forked child makes its own.
+
+    A pickled hook holds its credentials, and opens connections of its own where it is unpickled. Its ``on_token`` has
+    to be picklable: a function of a module, no lambda.
 
     Args:
         settings: where the server is; or give the fields one by one; or nothing, and set ``ORCHESTRATION_URL``.
@@ -104,7 +106,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         on_chosen: Callable[[str], object] | None = None,
         key_variable: str = KEY_VARIABLE,
         allow_unbound: bool = False,
-        timeout: float = 60.0,
+        timeout: float = START_SECONDS,
         on_changed: Literal["refuse", "adopt"] = "refuse",
         fingerprint_ignores: Sequence[str] = (),
         wants: Callable[[], bool] | None = None,
@@ -175,7 +177,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         instance_id: str,
         *,
         timeout: float | None = None,
-        poll_interval: float = 5.0,
+        poll_interval: float = POLL_SECONDS,
         on_stage: Callable[[StageEvent], object] | None = None,
         fail_after_attempts: int | None = None,
         deadline: float | None = None,
