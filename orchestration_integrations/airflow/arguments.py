@@ -143,6 +143,8 @@ def instance_ids(given: Any, name: str = "instance_id") -> tuple[list[str], bool
         listed = _list_of(given, name)
     elif not isinstance(given, str) and given is not None:
         try:
+            if isinstance(given, Mapping):
+                raise TypeError
             listed = list(given)  # a list, or what Airflow hands over for the XComs of a mapped task
         except TypeError:
             raise ValidationError(f"{name} must be an id or a list of ids, not {given!r}", path=name) from None

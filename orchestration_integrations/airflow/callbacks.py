@@ -113,8 +113,8 @@ def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -
                 http = OrchestrationHook(conn_id).fresh_conn(timeout=5.0, retry_budget=RETRY_SECONDS)
                 hooks[conn_id] = stack.enter_context(http)
             except Exception as error:
-                why = f"connection {conn_id} cannot be used ({error})"
-                left.update((instance_id, why) for of, instance_id in wanted if of == conn_id)
+                unusable = f"connection {conn_id} cannot be used ({error})"
+                left.update((instance_id, unusable) for of, instance_id in wanted if of == conn_id)
         told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], seconds)
     left.update((one[1], outcome) for one, outcome in told.items() if isinstance(outcome, str))
     if left:
@@ -123,7 +123,7 @@ def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -
             why,
             len(left),
             len(wanted),
-            "; ".join(f"{instance_id} ({why})" for instance_id, why in left.items()),
+            "; ".join(f"{instance_id} ({outcome})" for instance_id, outcome in left.items()),
         )
     logger.info("%s; %d instances have ended", why, len(wanted) - len(left))
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..api.errors import ValidationError
 from .compat import Context, DecoratedOperator, determine_kwargs, task_decorator_factory
-from .errors import told
 from .run_operator import OrchestrationRunWorkflowOperator
 
 _NO_FIELDS = ("variables",)
@@ -70,12 +69,12 @@ class OrchestrationDecoratedOperator(DecoratedOperator, OrchestrationRunWorkflow
 
     def execute(self, context: Context) -> Any:
         """Call the function, then run the workflow with what it returns."""
-        try:
-            self.variables = self._returned(context)
-        except ValidationError as error:
-            raise told(error) from None
         # Not by way of DecoratedOperator.execute: that of Airflow 3.0 fails once the run has paid.
         return OrchestrationRunWorkflowOperator.execute(self, context)
+
+    def _prepare(self, context: Context) -> None:
+        self.variables = self._returned(context)
+        super()._prepare(context)
 
     def _returned(self, context: Context) -> Mapping[str, Any]:
         function = self.python_callable

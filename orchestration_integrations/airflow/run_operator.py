@@ -223,17 +223,26 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         began = time.time()
         run: TaskRun | None = None
         try:
-            if checked:
-                self._check()
             run = self._active = TaskRun(self, context, began)
+            if checked:
+                self._prepare(context)
             return step(run)
         except OrchestrationError as error:
-            raise (told(error) if run is None else run.told(error)) from error.__cause__
+            if run is None:
+                raise told(error) from error.__cause__
+            raised = run.told(error)
+            if not run.knows_of(error):
+                run.tell_earlier_run(raised)
+            raise raised from error.__cause__
+        except Exception as error:
+            if run is not None and not run.knows_of(error):
+                run.tell_earlier_run(error)
+            raise
         finally:
             if run is not None:
                 run.close()
 
-    def _check(self) -> None:
+    def _prepare(self, context: Context) -> None:
         """Refuse wrong arguments before anything is sent; they may be templates until now."""
         check_run(
             workflow_id=self.workflow_id,

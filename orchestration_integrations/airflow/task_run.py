@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
@@ -32,7 +33,15 @@ from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .arguments import poll_seconds_of, seconds_of
 from .attempt import asked
-from .compat import AIRFLOW_3, Context, TaskDeferred, attempt_of, is_deferral_timeout
+from .compat import (
+    AIRFLOW_3,
+    AirflowFailException,
+    AirflowSkipException,
+    Context,
+    TaskDeferred,
+    attempt_of,
+    is_deferral_timeout,
+)
 from .errors import told, with_advice
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit, limit_of, limit_resumed
@@ -77,8 +86,22 @@ class TaskRun:
         self.starting = False
         self.moved: Moved | None = None
         self.state: str | None = None
-        self.timeout = self._seconds("timeout", seconds_of, None)
-        self.poll_interval = self._seconds("poll_interval", poll_seconds_of, POLL_SECONDS)
+
+    @cached_property
+    def timeout(self) -> float | None:
+        """Seconds from the start of the try until waiting ends; None for no limit."""
+        seconds: float | None = self._seconds("timeout", seconds_of, None)
+        return seconds
+
+    @cached_property
+    def poll_interval(self) -> float:
+        """The longest pause between two polls, in seconds."""
+        seconds: float = self._seconds("poll_interval", poll_seconds_of, POLL_SECONDS)
+        return seconds
+
+    def knows_of(self, error: Exception) -> bool:
+        """Whether an error comes of the run of this task: the try has looked for it, and did not refuse its input."""
+        return self.instance_id is not None or (self.run is not None and type(error) is not ValidationError)
 
     def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
         """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
@@ -334,8 +357,8 @@ class TaskRun:
             self.log.error("%s", self._leave_or_cancel("the deferral failed", limit))
         raise failure
 
-    def _take_up(self, instance_id: Any) -> str:
-        """Go on, in a new process, with what this try has begun."""
+    def _take_up(self, instance_id: Any, *, of_earlier_try: bool = False) -> str:
+        """Go on, in a new process, with what this try has begun, or on behalf of an earlier one."""
         record = None if self.records is None else self.calls(self.records.stored)
         if not instance_id and record is not None:
             instance_id = record.instance_id
@@ -352,8 +375,8 @@ class TaskRun:
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
                 run_key=record.key if record is not None else self.attempt.key,
-                attempt=self.attempt.name,
-                facts=self.attempt.facts,
+                attempt=record.attempt if record is not None and of_earlier_try else self.attempt.name,
+                facts=record.facts if record is not None and of_earlier_try else self.attempt.facts,
                 chosen=instance_id,
             ),
             store=self.store,
@@ -414,14 +437,51 @@ class TaskRun:
             ) from error
         return instance if instance.terminated else None
 
-    def _leave_or_cancel(self, why: str, limit: Limit) -> str:
-        """A wait that broke down: a further try takes the run up again; without one, nobody would."""
-        if self.attempt.retry_follows:
+    def _leave_or_cancel(self, why: str, limit: Limit, follows: bool | None = None) -> str:
+        """A try that breaks down: a further one takes the run up again; without one, nobody would."""
+        if self.attempt.retry_follows if follows is None else follows:
             return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
         if not self.operator.cancel_on_kill:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
         outcome = self._stop(limit.cancel_seconds(time.time()))
         return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
+
+    def tell_earlier_run(self, error: Exception) -> None:
+        """This try fails before it has looked for a run: say what becomes of the one that an earlier try had started.
+
+        Args:
+            error: what the task raises. One of this package gets it added to its message; the log says it always.
+        """
+        follows = self.attempt.retry_follows and not isinstance(error, AirflowFailException | AirflowSkipException)
+        self.close()
+        try:
+            left = self._of_earlier_try(follows)
+        except Exception as trouble:
+            left = f"whether an earlier try has left a run behind could not be found out ({trouble})"
+        if left is None:
+            return
+        self.log.error("%s", left)
+        if isinstance(error, OrchestrationError):
+            error.args = (f"{error}; {left}",)
+
+    def _of_earlier_try(self, follows: bool) -> str | None:
+        if self.records is None:
+            if self.attempt.try_number <= 1:
+                return None
+            return "no records are kept, so it is not known whether an earlier try has left a run behind"
+        record = self.calls(self.records.stored)
+        if record is None or record.state == "told":
+            return None
+        if record.instance_id is None:
+            return None if record.gate else f"an earlier try may have started a run of key {record.key}"
+        instance_id = self._take_up(None, of_earlier_try=True)
+        try:
+            ended = self._ended(instance_id)
+        except OrchestrationError as unread:
+            return f"instance {instance_id} of an earlier try could not be read and may still run ({summary(unread)})"
+        if ended is not None:
+            return f"instance {instance_id} of an earlier try has ended: {ended.state}"
+        return self._leave_or_cancel("this try did not look for it", self._limit_resumed(None, "timeout"), follows)
 
     def _stop(self, seconds: float) -> CancelOutcome | None:
         return None if self.run is None else self.http.perform(self.run.stop(seconds))

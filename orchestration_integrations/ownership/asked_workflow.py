@@ -54,7 +54,7 @@ class AskedWorkflow:
         Raises:
             KeyReusedError: the key has a run, and several workflows have the name that is asked for now.
             ValidationError: several workflows have the name.
-            AmbiguousRunError: it cannot be read, and an earlier attempt may have started a run of it.
+            AmbiguousRunError: it cannot be read or is not there, and an earlier attempt may have started a run of it.
             OrchestrationError: it cannot be read, and nobody can have started anything.
         """
         request, starting = self._request, self._starting
@@ -113,6 +113,19 @@ class AskedWorkflow:
         if begun.name != name.name:
             raise no_such_name(name)
         return begun
+
+    def refused(self, record: RunRecord | None, how: How, error: OrchestrationError) -> OrchestrationError:
+        """What an error of the input or of the workflow comes to, where the record leaves a doubt.
+
+        A submit without a gate may be on record whose fate nobody knows or has settled. Then a run may exist, whatever
+        is wrong with what is asked for now.
+        """
+        submitted = record is not None and record.state == "intended" and not record.gate
+        if not submitted or how == "first" or self._keeper.has_token():
+            return error
+        if isinstance(error, AmbiguousRunError | KeyReusedError):
+            return error
+        return self._unknown(record, f"now: {summary(error)}", error)
 
     def _unknown(self, record: RunRecord | None, why: str, error: OrchestrationError) -> AmbiguousRunError:
         starting = self._starting

@@ -153,9 +153,15 @@ class Beginning:
 
     def _read_workflow(self, record: RunRecord | None, how: How) -> Procedure[None]:
         """Read or ensure the workflow, digest the content, check what is to be sent."""
+        asked = AskedWorkflow(self._request, self._keeper, self._starting, self._versions, self._now)
+        try:
+            yield from self._read_and_check(asked, record, how)
+        except OrchestrationError as error:
+            raise asked.refused(record, how, error) from error.__cause__
+
+    def _read_and_check(self, asked: AskedWorkflow, record: RunRecord | None, how: How) -> Procedure[None]:
         request, starting = self._request, self._starting
         chosen = record.instance_id if record is not None else None
-        asked = AskedWorkflow(request, self._keeper, starting, self._versions, self._now)
         workflow = yield from asked.read(record, chosen, how)
         if workflow is None:
             self._read_none(record)

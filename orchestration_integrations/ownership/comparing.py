@@ -84,7 +84,7 @@ class Comparing:
             instance_id = seen.instance.id
         what = difference_text(differs)
         ended = kind == "report" and seen.instance is not None and seen.instance.terminated
-        state = f", which has {_ENDED[seen.instance.state]}" if ended and seen.instance is not None else ""
+        state = f", which has {_ENDED[seen.instance.state]}" if seen.instance is not None else ""
         if kind == "new round":
             if not request.fixed_content:
                 logger.warning("run key %s: the new run has other content than the last: %s", request.run_key, what)

@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, get_type_hi
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 
-from ..api.errors import AmbiguousSubmitError
+from ..api.errors import AmbiguousSubmitError, OrchestrationError
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from .credentials import FACE, Credentials, settings_of
 from .mapping import credentials_task
@@ -78,8 +78,11 @@ def changing(name: str) -> Callable[[Callable[P, Asked[R]]], Twins[P, R]]:
 
 
 def may_be_repeated(task: object, task_run: object, state: Any) -> bool:
-    """Whether Prefect may repeat what failed: never what the server may have carried out."""
-    return not isinstance(state.data, AmbiguousSubmitError)
+    """Whether Prefect may repeat what failed: only after an error of this package that leaves no doubt.
+
+    A time-out of the task or a crash says nothing of what the server was asked meanwhile.
+    """
+    return isinstance(state.data, OrchestrationError) and not isinstance(state.data, AmbiguousSubmitError)
 
 
 def _twins(name: str, **options: Any) -> Callable[[Callable[P, Asked[R]]], Twins[P, R]]:

@@ -75,6 +75,7 @@ def targets_of(settings: Settings, records: Iterable[RunRecord], logger: logging
     targets = []
     for record in records:
         if record.instance_id is None:
+            _tell_unknown(record, logger)
             continue
         if record.server == settings.base_url or _is_known_there(settings, record):
             targets.append(Target(settings, record.instance_id, record=record))
@@ -86,6 +87,18 @@ def targets_of(settings: Settings, records: Iterable[RunRecord], logger: logging
                 settings.base_url,
             )
     return targets
+
+
+def _tell_unknown(record: RunRecord, logger: logging.Logger | Any) -> None:
+    """A start that was never seen to come back: without a gate a run may be at work, which nobody can name."""
+    if record.state == "intended" and not record.gate and not record.settled:
+        logger.error(
+            "a run of workflow %s with key %s may exist, and pay: its start was under way and no instance is on "
+            "record, so nothing was cancelled. Look at the workflow's instances on %s",
+            record.workflow_id,
+            record.key,
+            record.server,
+        )
 
 
 def _is_known_there(settings: Settings, record: RunRecord) -> bool:
