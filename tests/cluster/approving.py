@@ -38,7 +38,7 @@ class Approver:
                         if instance_id in done or self._end.wait(1 / self.pace):
                             continue
                         doing = f"approves {instance_id}"
-                        hook.send_event(instance_id, APPROVAL)
+                        hook.send_event_when_ready(instance_id, APPROVAL, timeout=60)
         except Exception as error:
             self.error = f"while it {doing}: {error!r}"
 
