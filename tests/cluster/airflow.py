@@ -92,23 +92,36 @@ class Sighting:
 
 
 class Watch:
-    """Looks at the task instances again and again, and keeps what it saw."""
+    """A thread that looks at the task instances again and again, and keeps what it saw.
+
+    It stops at the first error, which ``check`` tells.
+    """
 
     def __init__(self, database: str, every: float = 0.5) -> None:
         self.seen: list[Sighting] = []
+        self.error: str | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, args=(database, every), daemon=True)
         self._thread.start()
 
     def _look(self, database: str, every: float) -> None:
-        connection = connected(database)
-        while not self._end.wait(every):
-            self.seen.append(Sighting(time.time(), {one.name: one for one in rows(connection)}))
-        connection.close()
+        try:
+            with contextlib.closing(connected(database)) as connection:
+                while not self._end.wait(every):
+                    self.seen.append(Sighting(time.time(), {one.name: one for one in rows(connection)}))
+        except Exception as error:
+            self.error = f"after {len(self.seen)} looks: {error!r}"
+
+    def check(self) -> None:
+        """Fail with the text of what went wrong, if something did."""
+        assert self.error is None, f"the watch of the task instances failed {self.error}"
 
     def end(self) -> None:
+        """Ask the thread to end and wait for it. What went wrong is told by ``check`` alone."""
         self._end.set()
         self._thread.join(30)
+        if self._thread.is_alive() and self.error is None:
+            self.error = "to end within 30 s"
 
     def first(self, since: float, name: tuple[str, int], what: Callable[[Row], bool]) -> float | None:
         """Seconds from ``since`` until a task instance was first seen so; None for never."""
@@ -223,12 +236,14 @@ class Cluster(Standalone):
         return {one["hostname"] for one in found} >= set(parts) and all(map(self.ready, ("worker-1", "worker-2")))
 
     def stop(self) -> None:
+        """End all parts. The folder with their logs stays: who started the cluster decides about it."""
         self.client.close()
-        end_all(list(self.machines.values()))
-        if self.connection is not None:
-            self.connection.close()
-        end_all(self.services)
-        shutil.rmtree(self.home, ignore_errors=True)
+        try:
+            end_all(list(self.machines.values()))
+        finally:
+            if self.connection is not None:
+                self.connection.close()
+            end_all(self.services)
 
     def rows(self) -> list[Row]:
         return rows(self.connection)

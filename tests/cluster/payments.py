@@ -31,11 +31,21 @@ PAYMENT: dict[str, Any] = {
 GATE, WAITING = 0, 2
 """The stages of the workflow as the server has it: the gate comes before the three."""
 
+MAPPED = 30
+"""How many runs each DAG of Airflow starts."""
+MAPPED_BADLY = {"deferred": (3, 11), "held": (2, 7)}
+"""The map indexes of each DAG whose runs end badly."""
+
 
 def variables(prefix: str, count: int, failing: Iterable[int] = ()) -> list[dict[str, str]]:
     """The variables of so many runs, each with a payee of its own; those of ``failing`` end badly."""
     bad = set(failing)
     return [{"to": f"{prefix}:{number}", "last": BADLY if number in bad else WELL} for number in range(count)]
+
+
+def variables_of_dag(dag_id: str) -> list[dict[str, str]]:
+    """The variables of the runs that a DAG of Airflow starts, by map index."""
+    return variables(dag_id, MAPPED, MAPPED_BADLY[dag_id])
 
 
 def released(record: Record) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,9 +91,11 @@ class Cluster:
         subprocess.run(command, env=self.env, check=True, timeout=180)
 
     def stop(self) -> None:
-        end_all(list(self.machines.values()))
-        end_all(self.services)
-        shutil.rmtree(self.home, ignore_errors=True)
+        """End all parts. The folder with their logs stays: who started the cluster decides about it."""
+        try:
+            end_all(list(self.machines.values()))
+        finally:
+            end_all(self.services)
 
 
 class Run:

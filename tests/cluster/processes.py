@@ -4,16 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psutil
+import pytest
 
 T = TypeVar("T")
+
+
+class StillAlive(Exception):
+    """Processes that SIGKILL did not end in time."""
+
+
+class Standing(Protocol):
+    """A cluster that can be started and stopped."""
+
+    home: Path
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+StandingT = TypeVar("StandingT", bound=Standing)
+
+
+@contextlib.contextmanager
+def standing(cluster: StandingT, session: pytest.Session) -> Iterator[StandingT]:
+    """Start a cluster and stop it afterwards. Its folder with all logs stays, and is named, where something failed."""
+    before = session.testsfailed
+    well = False
+    try:
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+        well = session.testsfailed == before
+    finally:
+        if well:
+            shutil.rmtree(cluster.home, ignore_errors=True)
+        else:
+            print(f"\nthe logs of all parts are kept in {cluster.home}")
 
 
 class Machine:
@@ -58,21 +96,27 @@ class Machine:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def power_off(self) -> int:
-        """SIGKILL to all its processes, as when a machine loses its power; how many they were."""
-        killed = 0
+    def power_off(self, seconds: float = 30.0) -> int:
+        """SIGKILL to all its processes, as when a machine loses its power; how many they were.
+
+        Raises ``StillAlive`` if some of them live on after so many seconds.
+        """
+        killed = set()
+        until = time.monotonic() + seconds
         while living := self.look():
+            if time.monotonic() > until:
+                raise StillAlive(f"{self.name}: {living} live {seconds:.0f} s after SIGKILL")
             for one in living:  # those that could start another are stopped first
                 with contextlib.suppress(psutil.Error):
                     one.suspend()
             for one in living:
                 with contextlib.suppress(psutil.Error):
                     one.kill()
-                    killed += 1
+                    killed.add(one.pid)
             self.popen.poll()
             time.sleep(0.05)
         self.popen.wait(10)
-        return killed
+        return len(killed)
 
     def drain(self) -> None:
         """The signal to the program itself that asks it to end: SIGTERM, where nothing else was said."""
@@ -85,7 +129,7 @@ class Machine:
 
 
 def end_all(machines: Sequence[Machine], seconds: float = 10.0) -> None:
-    """End machines together."""
+    """End machines together. Raises ``StillAlive`` at the end, if one of them cannot be ended."""
     for one in machines:
         if one.running:
             one.drain()
@@ -94,8 +138,14 @@ def end_all(machines: Sequence[Machine], seconds: float = 10.0) -> None:
         for one in machines:
             one.popen.poll()
         time.sleep(0.2)
+    alive = []
     for one in machines:
-        one.power_off()
+        try:
+            one.power_off()
+        except (StillAlive, subprocess.TimeoutExpired) as error:  # the others must end all the same
+            alive.append(str(error))
+    if alive:
+        raise StillAlive("; ".join(alive))
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -74,7 +74,10 @@ def find_redis() -> Path:
 
 
 class Postgres:
-    """A PostgreSQL of its own. It waits for no disk, so what it holds outlives its own death only."""
+    """A PostgreSQL of its own.
+
+    It waits for no disk, so what it holds survives a kill of the process, not of the machine.
+    """
 
     def __init__(self, folder: Path, connections: int = 300) -> None:
         self.folder = folder / "postgres"
@@ -194,9 +197,3 @@ class MoneyServer:
         answer.raise_for_status()
         values = answer.json()
         return Record(**{name: value for name, value in values.items() if name != "history_calls"})
-
-    def balance(self, account: str, asset: str = "EUR/2") -> int:
-        """What an account holds."""
-        answer = self.client.get(f"/_control/balances/default/{account}")
-        answer.raise_for_status()
-        return int(answer.json().get(asset, 0))

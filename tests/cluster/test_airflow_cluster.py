@@ -13,25 +13,16 @@ from ..outside import eventually
 from .airflow import CONCURRENCY, Cluster, Row, Watch, states
 from .approving import Approver
 from .judging import judge
-from .payments import BADLY, ends, released, variables
+from .payments import BADLY, MAPPED, MAPPED_BADLY, ends, released, variables_of_dag
+from .processes import standing
 
-EACH = 30
-FAILING = {"deferred": (3, 11), "held": (2, 7)}
-PAYEES = {
-    (dag_id, number): one
-    for dag_id, failing in FAILING.items()
-    for number, one in enumerate(variables(dag_id, EACH, failing))
-}
+PAYEES = {(dag_id, number): one for dag_id in MAPPED_BADLY for number, one in enumerate(variables_of_dag(dag_id))}
 
 
 @pytest.fixture(scope="module")
-def airflow() -> Iterator[Cluster]:
-    one = Cluster()
-    try:
-        one.start()
+def airflow(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with standing(Cluster(), request.session) as one:
         yield one
-    finally:
-        one.stop()
 
 
 def most(rows: list[Row], attribute: str, *among: str) -> tuple[str, set[tuple[str, int]]]:
@@ -49,13 +40,13 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
     approver = Approver(airflow.money)
 
     def all_deferred() -> bool:
-        return sum(one.state == "deferred" and one.triggerer != "" for one in airflow.rows()) == EACH
+        return sum(one.state == "deferred" and one.triggerer != "" for one in airflow.rows()) == MAPPED
 
     def workers_full() -> bool:
         """Both workers hold as many tasks as they can, the rest is queued, and all that run have been released."""
         running = Counter(one.worker for one in airflow.rows() if one.state == "running")
         full = all(running[f"worker-{number}"] == CONCURRENCY for number in "12")
-        return full and len(released(airflow.money.record())) == EACH + 2 * CONCURRENCY
+        return full and len(released(airflow.money.record())) == MAPPED + 2 * CONCURRENCY
 
     try:
         run_ids = {"deferred": airflow.trigger("deferred")}
@@ -105,8 +96,10 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
         approver.start()
 
         def ended() -> bool:
+            """Both DAG runs have failed, since some runs of each end badly."""
+            approver.check()
             return all(
-                airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"] == "failed"  # some payments were to
+                airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"] == "failed"
                 for dag_id, run_id in run_ids.items()
             )
 
@@ -117,6 +110,8 @@ def test_parts_die_while_they_hold_payments(airflow: Cluster) -> None:
     finally:
         approver.end()
         watch.end()
+    approver.check()
+    watch.check()
 
     rows = airflow.rows()
     record = airflow.money.record()

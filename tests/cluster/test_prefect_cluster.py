@@ -18,6 +18,7 @@ from .approving import Approver
 from .judging import judge
 from .payments import PAYMENT, ends, released, variables
 from .prefect import Cluster, Run
+from .processes import standing
 
 EACH = 10
 RUNS = {
@@ -31,13 +32,9 @@ PAYEES = {name: variables(name, EACH, FAILING.get(name, ())) for name in RUNS}
 
 
 @pytest.fixture(scope="module")
-def prefect() -> Iterator[Cluster]:
-    one = Cluster()
-    try:
-        one.start()
+def prefect(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with standing(Cluster(), request.session) as one:
         yield one
-    finally:
-        one.stop()
 
 
 def opened(cluster: Cluster, name: str) -> int:
@@ -100,14 +97,18 @@ def test_parts_die_while_they_hold_payments(prefect: Cluster) -> None:
     figures["seconds until the lost flow runs ran elsewhere"] = round(time.time() - killed)
 
     approver = Approver(prefect.money)
+
+    def end_of(one: Run) -> Any:
+        approver.check()
+        state = one.read().state
+        return state.is_final() and state.name
+
     approver.start()
     try:
-        states = {
-            name: eventually(lambda one=one: (state := one.read().state).is_final() and state.name, f"{name} ends", 240)
-            for name, one in runs.items()
-        }
+        states = {name: eventually(lambda one=one: end_of(one), f"{name} ends", 240) for name, one in runs.items()}
     finally:
         approver.end()
+    approver.check()
     figures["states"] = states
     figures["seconds altogether"] = round(time.time() - begun)
     figures["attempts"] = {name: one.read().run_count for name, one in runs.items()}

@@ -9,9 +9,8 @@ from airflow.sdk import DAG
 
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 from orchestration_integrations.airflow.retry_policy import OrchestrationRetryPolicy
-from tests.cluster.payments import PAYMENT, variables
+from tests.cluster.payments import PAYMENT, variables_of_dag
 
-EACH = 30
 COMMON: dict[str, Any] = {
     "definition": PAYMENT,
     "poll_interval": 2,
@@ -30,10 +29,8 @@ SETTINGS: dict[str, Any] = {
 
 with DAG("deferred", **SETTINGS):
     OrchestrationRunWorkflowOperator.partial(task_id="pay", deferrable=True, **COMMON).expand(
-        variables=variables("deferred", EACH, failing=(3, 11))
+        variables=variables_of_dag("deferred")
     )
 
 with DAG("held", **SETTINGS):
-    OrchestrationRunWorkflowOperator.partial(task_id="pay", **COMMON).expand(
-        variables=variables("held", EACH, failing=(2, 7))
-    )
+    OrchestrationRunWorkflowOperator.partial(task_id="pay", **COMMON).expand(variables=variables_of_dag("held"))
