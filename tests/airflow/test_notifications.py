@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestration_integrations.airflow.callbacks import cancel_instances
+from orchestration_integrations import ValidationError
+from orchestration_integrations.airflow.arguments import instance_ids
+from orchestration_integrations.airflow.callbacks import cancel_instances, cancel_wanted
 from orchestration_integrations.airflow.notifications import (
     OrchestrationCancelInstanceNotifier,
     OrchestrationSendEventNotifier,
@@ -143,3 +145,20 @@ def test_what_pushes_no_xcom_is_named(server: Any, caplog: pytest.LogCaptureFixt
     cancel_instances({**context([]), "dag": dag})
     (line,) = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
     assert "those of pay, many are not cancelled" in line
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_connection_that_cannot_be_used_hides_neither_the_others_nor_the_reason(
+    server: Any, caplog: pytest.LogCaptureFixture, generation: int
+) -> None:
+    instance_id = begin(server, LONG)
+    with caplog.at_level("INFO"):
+        cancel_wanted([("nowhere", "i"), ("orchestration_default", instance_id)], "a task has failed", 10)
+    assert state_of(server, instance_id) == "cancelled"
+    assert "a task has failed; 1 of 2 instances may still run: i (connection nowhere cannot be used" in caplog.text
+    assert "a task has failed; 1 instances have ended" in caplog.text
+
+
+def test_a_mapping_is_no_list_of_ids() -> None:
+    with pytest.raises(ValidationError, match="instance_ids must be an id or a list of ids"):
+        instance_ids({"instance_id": "i"}, "instance_ids")

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import get_run_context
 
 import orchestration_integrations.prefect as face
-from orchestration_integrations import AmbiguousSubmitError, NotFoundError, ValidationError
+from orchestration_integrations import AmbiguousSubmitError, NotFoundError, TransportError, ValidationError
 from orchestration_integrations.http_hook.blocking.operations import Operations
 from orchestration_integrations.prefect import (  # the last two would be collected, and fail, if they did not say no
     OrchestrationCredentials,
     test_trigger,
     test_trigger_async,
 )
+from orchestration_integrations.prefect.api_tasks import may_be_repeated
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import defined, endless, generations, short, until
@@ -277,3 +279,17 @@ def test_task_runs_are_named_by_what_they_are_about(
         f"get-trigger-{trigger}",
         "list-workflows",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "repeated"),
+    [
+        (TransportError("no connection", sent=False), True),
+        (AmbiguousSubmitError("its answer was lost"), False),
+        (TimeoutError("Task run exceeded timeout of 1.5 second(s)"), False),
+        (RuntimeError("the worker died"), False),
+    ],
+)
+def test_only_an_error_that_leaves_no_doubt_is_repeated(error: Exception, repeated: bool) -> None:
+    """A time-out of Prefect says nothing of what the server was asked meanwhile."""
+    assert may_be_repeated(None, None, SimpleNamespace(data=error)) is repeated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from orchestration_integrations import RecordConflictError, ValidationError
+from orchestration_integrations import RecordConflictError, Settings, ValidationError
 from orchestration_integrations.ownership.record import RunRecord
+from orchestration_integrations.prefect.hooks import targets_of
 from orchestration_integrations.prefect.run_records import PrefectRunStore, Row, folded, records_of_root, settle_run
 from orchestration_integrations.procedures.content import Content
 
@@ -109,3 +111,12 @@ class TestOnAServer:
         since = PrefectRunStore().complete_since
         assert since is not None
         assert since > datetime.now(timezone.utc) - timedelta(seconds=5)  # of a user's key: nothing before it looked
+
+
+def test_a_start_that_nobody_can_name_is_told_and_not_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a gate its run may pay. With one it moves nothing."""
+    settings, logger = Settings(base_url="http://server.example"), logging.getLogger("test")
+    with caplog.at_level("ERROR"):
+        assert targets_of(settings, [intended("lost"), intended("gated").changed(gate="gated~1~0")], logger) == []
+    assert "a run of workflow w with key lost may exist" in caplog.text
+    assert "gated" not in caplog.text
