@@ -34,7 +34,7 @@ def read_definition(definition: object, path: object, *, folders: Sequence[str] 
         found = parse_definition(definition)
     if not isinstance(found, Mapping) or not found:
         raise ValidationError(
-            f"a definition must be a mapping with stages, not a {type(found).__name__}",
+            f"a definition must be a mapping with stages, not a {type(found).__name__}; path= names a file",
             path="definition" if path in (None, "") else "path",
         )
     return found

@@ -89,8 +89,8 @@ def cancel_instances(context: Any, seconds: float | None = None) -> None:
             logger.exception("which instances task %s has started could not be read", task.task_id)
     if silent:
         logger.error(
-            "with do_xcom_push=False nothing tells which instances a task has started: those of %s are not cancelled "
-            "and may still run",
+            "with do_xcom_push=False nothing tells which instances a task has started: those of %s are not cancelled; "
+            "one that has not ended may still run",
             ", ".join(silent),
         )
     if wanted:

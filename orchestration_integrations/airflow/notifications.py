@@ -91,7 +91,7 @@ class OrchestrationSendEventNotifier(_Notifier):
     Args:
         instance_id: the instance that is to receive it.
         event: the name of the event.
-        stage: the number of the stage that is meant, if several wait for the same name.
+        stage: the number of the stage that is meant, if several wait for the same name: from 0, a gate included.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
         timeout: seconds until the stage must have taken the event; default 10.
 

@@ -102,7 +102,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
     Args:
         instance_id: the instance that is to receive it.
         event: the name of the event.
-        stage: the number of the stage that is meant, if several wait for the same name.
+        stage: the number of the stage that is meant, if several wait for the same name: from 0, a gate included.
         timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try until the stage
             must have taken the event; None (default) for no limit.
         deferrable: wait for the stage in the triggerer; the event itself is sent by a worker.

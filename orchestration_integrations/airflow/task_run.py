@@ -7,8 +7,7 @@ Airflow's: what a kill means, when the triggerer waits instead, and what is said
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
@@ -26,15 +25,12 @@ from ..api.errors import (
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.effects import Procedure
-from ..procedures.limits import POLL_SECONDS
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
-from .arguments import poll_seconds_of, seconds_of
 from .attempt import asked
 from .compat import (
-    AIRFLOW_3,
     AirflowFailException,
     AirflowSkipException,
     Context,
@@ -44,11 +40,12 @@ from .compat import (
 )
 from .errors import told, with_advice
 from .hooks import OrchestrationHook
-from .limits import MOST_DEFERRALS, Limit, deferral_limit, limit_of, limit_resumed
+from .limits import MOST_DEFERRALS, Limit, deferral_limit
 from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
 from .summary import told_moved
+from .task_times import TaskTimes
 
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
@@ -73,7 +70,7 @@ class TaskRun:
     def __init__(self, operator: OrchestrationRunWorkflowOperator, context: Context, began: float) -> None:
         self.operator = operator
         self.context = context
-        self._began = began
+        self.times = TaskTimes(operator, context, began)
         self.log = operator.log
         self.hook = OrchestrationHook(operator.orchestration_conn_id)
         self.attempt = attempt_of(context)
@@ -87,29 +84,9 @@ class TaskRun:
         self.moved: Moved | None = None
         self.state: str | None = None
 
-    @cached_property
-    def timeout(self) -> float | None:
-        """Seconds from the start of the try until waiting ends; None for no limit."""
-        seconds: float | None = self._seconds("timeout", seconds_of, None)
-        return seconds
-
-    @cached_property
-    def poll_interval(self) -> float:
-        """The longest pause between two polls, in seconds."""
-        seconds: float = self._seconds("poll_interval", poll_seconds_of, POLL_SECONDS)
-        return seconds
-
     def knows_of(self, error: Exception) -> bool:
         """Whether an error comes of the run of this task: the try has looked for it, and did not refuse its input."""
         return self.instance_id is not None or (self.run is not None and type(error) is not ValidationError)
-
-    def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
-        """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
-        try:
-            return read(getattr(self.operator, name), name)
-        except ValidationError as error:
-            self.log.warning("%s; going on with %s", error, otherwise)
-            return otherwise
 
     @property
     def http(self) -> OrchestrationHttpHook:
@@ -135,7 +112,7 @@ class TaskRun:
             self._noticed(instance.id)
         finally:
             self.starting = False
-        limit = self._limit()
+        limit = self.times.limit()
         if instance.terminated:
             return self._attend(instance.id, limit, self._wait(limit, ends_only=True))
         if not operator.wait_for_termination:
@@ -205,32 +182,13 @@ class TaskRun:
 
     # Waiting
 
-    def _started(self) -> float:
-        started = self.context["ti"].start_date
-        return started.timestamp() if started is not None else time.time()
-
-    def _execution_timeout(self) -> float | None:
-        given = self.operator.execution_timeout
-        return None if given is None else given.total_seconds()
-
-    def _limit(self) -> Limit:
-        """In epoch seconds, so that it means the same on every host."""
-        return limit_of(
-            started=self._started(),
-            began=self._began,
-            timeout=self.timeout,
-            execution_timeout=self._execution_timeout(),
-            deferrable=bool(self.operator.deferrable and self.operator.wait_for_termination),
-            applies_deferred=not AIRFLOW_3,
-        )
-
     def _wait(self, limit: Limit, *, ends_only: bool = False) -> Any:
         """What waits for an instance, as ``attend`` needs it."""
 
         def waiting(instance_id: str) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
-                poll_interval=self.poll_interval,
+                poll_interval=self.times.poll_interval,
                 fail_after_attempts=None if ends_only else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
@@ -281,7 +239,7 @@ class TaskRun:
                 instance_id=instance_id,
                 orchestration_conn_id=self.operator.orchestration_conn_id,
                 deadline=limit.deadline,
-                poll_interval=self.poll_interval,
+                poll_interval=self.times.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
                 cancel_on_kill=self.operator.cancel_on_kill,
@@ -305,7 +263,7 @@ class TaskRun:
         """Go on where the triggerer has told something. Its word is a hint: the server decides."""
         said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
         instance_id = self._take_up(instance_id or said.get("instance_id"))
-        limit = self._limit_resumed(deadline, limited_by)
+        limit = self.times.limit_resumed(deadline, limited_by)
         if said.get("instance_id") not in (None, instance_id):
             said = {}
         status = said.get("status")
@@ -336,7 +294,7 @@ class TaskRun:
     def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
         instance_id = self._take_up(None)
-        limit = self._limit()
+        limit = self.times.limit()
         try:
             ended = self._ended(instance_id)
         except OrchestrationError as error:
@@ -392,16 +350,6 @@ class TaskRun:
                 **_about(instance_id, None),
             )
         return instance_id
-
-    def _limit_resumed(self, deadline: float | None, by: str) -> Limit:
-        return limit_resumed(
-            deadline,
-            by,
-            started=self._started(),
-            began=self._began,
-            execution_timeout=self._execution_timeout(),
-            applies_deferred=not AIRFLOW_3,
-        )
 
     def _last_look(self, said: Mapping[str, Any]) -> Any:
         """One look that decides, for a wait that the triggerer has given up."""
@@ -481,7 +429,7 @@ class TaskRun:
             return f"instance {instance_id} of an earlier try could not be read and may still run ({summary(unread)})"
         if ended is not None:
             return f"instance {instance_id} of an earlier try has ended: {ended.state}"
-        return self._leave_or_cancel("this try did not look for it", self._limit_resumed(None, "timeout"), follows)
+        return self._leave_or_cancel("this try did not look for it", self.times.limit_resumed(None, "timeout"), follows)
 
     def _stop(self, seconds: float) -> CancelOutcome | None:
         return None if self.run is None else self.http.perform(self.run.stop(seconds))

@@ -271,7 +271,7 @@ class OwnedRun:
         """The wait ended before the run did: cancel it unless it is to be left, and say what is true then."""
         error.args = (error.told,)  # what became of the run is said once, by the error that is raised from this one
         if on_timeout != "cancel":
-            what = "it was left running, and a later attempt goes on waiting for it"
+            what = "it was left running; an attempt with its key goes on waiting for it"
             raise same_end(error, f"{error.told}; {what}", None) from error
         outcome = yield from self.stop(seconds)
         if outcome is None:

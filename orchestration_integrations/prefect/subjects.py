@@ -12,6 +12,9 @@ Subject = str | Mapping[str, Any]
 
 _GIVEN_BY = {"instance_id": "run_workflow", "workflow_id": "create_workflow", "trigger_id": "create_trigger"}
 
+_FIELDS = frozenset({"instance_id", "workflow_id", "trigger_id", "run_key", "state"})
+"""What a caller passes who maps over one result."""
+
 
 def id_in(given: object, field: str) -> str:
     """The id in what a caller passed: an id, or a mapping that a task returned.
@@ -26,6 +29,10 @@ def id_in(given: object, field: str) -> str:
     task = _GIVEN_BY[field]
     if isinstance(given, Mapping):
         given = given.get(field)
+        if given is None:
+            raise ValidationError(
+                f"{field}: the mapping that was given has none; give the id, or what {task} returned", path=field
+            )
     if given is None:
         raise ValidationError(
             f"{field} is None: the task {task}, or another one that should give it, did not run (Prefect returns None "
@@ -34,6 +41,12 @@ def id_in(given: object, field: str) -> str:
         )
     if not isinstance(given, str) or not given:
         raise ValidationError(f"{field} must be an id or what {task} returned, not {type(given).__name__}", path=field)
+    if given in _FIELDS:
+        raise ValidationError(
+            f"{field} is {given!r}, the name of a field: .map goes over the fields of a mapping; give it a list of "
+            "results, or submit one call",
+            path=field,
+        )
     return given
 
 

@@ -156,7 +156,7 @@ def send_event(
         credentials: the block, or the name of the stored block.
         instance_id: the id, or what ``run_workflow`` returned.
         event: its name.
-        stage: which stage is meant, from 0; needed where several wait for the name.
+        stage: which stage is meant, from 0, a gate included; needed where several wait for the name.
         timeout: seconds, None (default) for no limit.
 
     Returns:

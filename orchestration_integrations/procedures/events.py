@@ -139,6 +139,9 @@ class _Delivery:
         return waiting
 
 
+COUNTS = "stage= counts a gate too: in a run with one, the first stage of the definition is stage=1"
+
+
 def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | None, instance: Instance) -> int:
     if waiting is None:
         if stage is None:
@@ -147,13 +150,16 @@ def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | Non
         return stage
     if stage is not None:
         if stage not in waiting:
-            raise delivery.failed("no_such_stage", f"stage {stage} does not wait for it", instance)
+            named = ", ".join(f"stage={one}" for one in waiting) or "no stage"
+            raise delivery.failed(
+                "no_such_stage", f"stage={stage} does not wait for it; {named} does. {COUNTS}", instance
+            )
         return stage
     if not waiting:
         raise delivery.failed("no_such_stage", "no stage waits for it", instance)
     if len(waiting) > 1:
-        stages = ", ".join(map(str, waiting))
-        why = f"several stages ({stages}) may wait for it; say with stage= which one is meant"
+        stages = ", ".join(f"stage={one}" for one in waiting)
+        why = f"several stages may wait for it: say which one is meant, {stages}. {COUNTS}"
         raise delivery.failed("repeated_name", why, instance)
     return waiting[0]
 

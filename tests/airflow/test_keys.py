@@ -24,7 +24,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.airflow import limits, record_care, task_run
+from orchestration_integrations.airflow import limits, record_care, task_times
 from orchestration_integrations.airflow.compat import AirflowFailException
 from orchestration_integrations.airflow.limits import limit_of
 from tests.airflow.harness import BROKEN, CARRIES, LONG, SHORT, WAITS, Task, define, first_event, rebuilt
@@ -461,7 +461,7 @@ def test_a_slow_start_does_not_move_the_end(server: Any, generation: int, monkey
         made.append(limit_of(**arguments))
         return made[-1]
 
-    monkeypatch.setattr(task_run, "limit_of", noted)
+    monkeypatch.setattr(task_times, "limit_of", noted)
     server.fault("list_workflows", "stall", 1, seconds=2)
     task = Task(definition=LONG, timeout=0.1, execution_timeout=timedelta(seconds=600))
     called = time.time()

@@ -372,7 +372,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         Args:
             instance_id: the instance.
             name: of the event.
-            stage: which stage is meant, from 0; needed where several stages wait for the name.
+            stage: which stage is meant, from 0, a gate included; needed where several stages wait for the name.
             timeout: seconds, None (default) for no limit.
             before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
