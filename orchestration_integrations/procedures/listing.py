@@ -7,17 +7,20 @@ gives the whole list at once, but from generation 3 on only its first page, with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Literal
 
 from ..api.calls import PAGE_SIZE, Call, Version, list_instances
 from ..api.errors import NotFoundError, UnreadableAnswerError, is_gateways_404
 from ..api.models import Instance, Page, distinct
-from .effects import Now, Procedure, do, insist, pause
+from .effects import Backoff, Now, Procedure, do, insist, pause
 
-ROUNDS = 10
-"""Readings of a paged list after which rows that keep changing are an error."""
+ROUNDS = 4
+"""Readings of a paged list after which there are pauses between them."""
 QUIET_ROUNDS = 2
-"""Readings in a row that must bring no new row before a paged list counts as read whole."""
+"""Readings in a row that must bring no further row before a paged list counts as read whole."""
+CLOCK_SECONDS = 1.5
+"""Seconds after the beginning of a reading for which a row still counts as created before it: clocks differ."""
 
 SECOND_ASKING = 0.5
 """Seconds before v2 is asked for again where much depends on its absence."""
@@ -115,8 +118,9 @@ def _followed(first: Page, version: Version, page: PageCall, perform: Perform) -
 def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Procedure[tuple[Instance, ...]]:
     """All instances of a workflow, as sure as lists can be: nothing that was there before is missed.
 
-    v1 answers with one snapshot: any count but a full page is the whole on every generation. Past a
-    full page v2 is read again until whole readings bring no new row, since offset pages lose rows.
+    v1 answers with one snapshot: any count but a full page is the whole on every generation. Past a full page v2 is
+    read again until whole readings bring no further row that was there before, since offset pages lose rows. Rows that
+    others create meanwhile are no sign that one was lost, so a busy workflow can be read too.
     The reading is strict: what is not in here may be submitted, so one row that cannot be read makes the whole unknown.
 
     Raises:
@@ -138,6 +142,7 @@ def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Pr
         return (yield from _followed((yield from perform(page("v1", None))), "v1", page, perform))
 
     known: dict[str, Instance] = {}
+    began = now.server_time() + CLOCK_SECONDS
     version: Version = "v2"
     if versions.asked != "v2":
         first = yield from perform(page("v1", None))
@@ -147,13 +152,19 @@ def snapshot(workflow_id: str, versions: Versions, now: Now, until: float) -> Pr
         elif len(first.rows) != PAGE_SIZE:
             return tuple(known.values())
     quiet = 0
-    for _ in range(ROUNDS):
+    backoff = Backoff(now)
+    for number in count(1):
         rows = yield from paged(version)
         if rows is None:
-            return tuple(known.values())
-        before = len(known)
+            break
+        lost = any(row.id not in known and row.created_at.timestamp() < began for row in rows)
         known.update((row.id, row) for row in rows)
-        quiet = quiet + 1 if len(known) == before else 0
+        quiet = 0 if lost else quiet + 1
         if quiet >= QUIET_ROUNDS or len(rows) < PAGE_SIZE:
-            return tuple(known.values())
-    raise UnreadableAnswerError("the list of instances kept changing while it was read", status_code=200)
+            break
+        if number >= ROUNDS:
+            wait = backoff.seconds()
+            if now.monotonic() + wait >= until:
+                raise UnreadableAnswerError("the list of instances kept changing while it was read", status_code=200)
+            yield from pause(wait)
+    return tuple(known.values())

@@ -202,6 +202,34 @@ def test_a_run_that_begins_during_a_look_is_no_trouble(kind):
         assert not unread
 
 
+def test_a_workflow_that_others_run_all_the_time_can_be_looked_at(kind):
+    """Each reading of its list brings a row that was not there when the look began."""
+    gated = {"data": {"id": "w", "config": {"stages": [{"wait_event": {"event": "go:${runGate}"}}]}}}
+    old = [instance(id=f"old-{number}")["data"] for number in range(110)]
+    theirs = {"name": "RunWaitEvent", "input": {"event": "go:other~100000000~0"}, "terminated": True}
+    readings = []
+
+    def script(got):
+        if got.method == "POST":
+            return respond(403, {"errorCode": "FORBIDDEN", "errorMessage": "no"})
+        if got.target.startswith("/workflows"):
+            return respond(200, gated)
+        if got.target.startswith("/instances?"):
+            return respond(200, {"data": old[:100]})
+        if got.target.startswith("/v2/instances?") and "cursor" not in got.target:
+            readings.append(instance(id=f"new-{len(readings)}", createdAt="2999-01-01T00:00:00Z")["data"])
+            return respond(200, {"cursor": {"hasMore": True, "next": "more", "data": old[:100]}})
+        if got.target.startswith("/v2/instances?"):
+            return respond(200, {"cursor": {"hasMore": False, "data": [*old[100:], *readings]}})
+        return respond(200, {"data": [theirs]})
+
+    with ScriptedServer(script) as server:
+        since = datetime(2998, 1, 1, tzinfo=timezone.utc)
+        with pytest.raises(AmbiguousRunError, match="403"):  # the look is over; what is refused is the submit
+            open_hook(kind, base_url=server.url).start("w", run_key="k", since=since, timeout=5)
+    assert len(readings) == 3  # one that brings the rest, and two that bring no row that was there before
+
+
 def test_old_instances_cost_nothing(server, kind):
     hook = open_hook(kind, base_url=server.url)
     workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
