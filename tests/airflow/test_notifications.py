@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestration_integrations import ValidationError
+from orchestration_integrations import OrchestrationHttpHook, ValidationError
 from orchestration_integrations.airflow.arguments import instance_ids
 from orchestration_integrations.airflow.callbacks import cancel_instances, cancel_wanted
 from orchestration_integrations.airflow.notifications import (
@@ -106,6 +106,8 @@ def test_an_event_is_sent_once(server: Any, caplog: pytest.LogCaptureFixture) ->
     assert "has taken the event" in call(notifier, context(params={"id": instance_id}), caplog)
     caplog.clear()
     assert "was not seen to be taken" in call(notifier, context(params={"id": instance_id}), caplog)
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.wait(instance_id, timeout=20)
     assert server.balance(TO["to"], "EUR/2") == 200
     assert server.record().requests["send_event"] == 1
 
