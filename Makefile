@@ -34,7 +34,7 @@ PARALLEL := $(TOX) run-parallel -p 2 --parallel-no-spinner
 test: $(TOOLS)/ready
 	@failed=; \
 	$(PARALLEL) -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
-	$(PARALLEL) -e prefect39,airflow33,airflow32,airflow31,prefect36,airflow30,airflow211 || failed=1; \
+	$(PARALLEL) -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
 	$(PARALLEL) -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
