@@ -91,6 +91,12 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
                 means,
                 run.request.run_key,
             )
+        elif run is None and task.attempt.try_number > 1:
+            task.log.error(
+                "killed (%s) before this try had looked for its run: one that an earlier try has started was not "
+                "cancelled and may still run",
+                means,
+            )
         return
     if not task.operator.cancel_on_kill:
         task.log.info("killed (%s); instance %s is left running (cancel_on_kill=False)", means, run.instance_id)

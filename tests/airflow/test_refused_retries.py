@@ -103,6 +103,34 @@ def test_a_function_that_raises_leaves_no_run_alone(
     assert state_of(server, started["instance_id"]) == state
 
 
+class Killed(OrchestrationRunWorkflowOperator):
+    """A user marks the task as failed while its function runs."""
+
+    def _prepare(self, context: Any) -> None:
+        self.on_kill()
+        raise KeyError("ended")
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_kill_before_the_run_was_looked_for_is_not_silent(
+    server: Any,
+    dies: Any,  # noqa: F811
+    airflow_says: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+) -> None:
+    task = Task(definition=LONG)
+    dies(task, "wait")
+    airflow_says.task_state = "failed"
+    operator = Killed(task_id="pay", retries=2, **task.arguments)
+    task.try_number += 1
+    with caplog.at_level("ERROR"), pytest.raises(KeyError):
+        operator.execute(task.context(operator))
+    told = caplog.text + capsys.readouterr().out  # Airflow 3 prints what a task logs
+    assert "one that an earlier try has started was not cancelled and may still run" in told
+
+
 def test_a_first_try_that_is_refused_says_no_more_than_that(server: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         Task(definition=SHORT).attempt(timeout="None")
