@@ -24,6 +24,7 @@ from ..api.errors import (
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
+from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.wait_arguments import WaitArguments
@@ -185,7 +186,7 @@ class TaskRun:
     def _wait(self, limit: Limit, *, ends_only: bool = False) -> Any:
         """What waits for an instance, as ``attend`` needs it."""
 
-        def waiting(instance_id: str) -> Procedure[RunResult]:
+        def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
                 poll_interval=self.times.poll_interval,
@@ -193,7 +194,7 @@ class TaskRun:
                 read_budget=self.operator.read_budget,
                 row_grace=ROW_PATIENCE,
             )
-            return self.http.waiting_for(instance_id, arguments, None if ends_only else self._log_stage)
+            return self.http.waiting_for(instance_id, arguments, None if ends_only else self._log_stage, guard)
 
         return waiting
 
@@ -354,10 +355,10 @@ class TaskRun:
     def _last_look(self, said: Mapping[str, Any]) -> Any:
         """One look that decides, for a wait that the triggerer has given up."""
 
-        def waiting(instance_id: str) -> Procedure[RunResult]:
+        def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
             try:
                 at_once = WaitArguments(deadline=time.time(), row_grace=ROW_PATIENCE)
-                return (yield from self.http.waiting_for(instance_id, at_once))
+                return (yield from self.http.waiting_for(instance_id, at_once, guard=guard))
             except WaitTimeoutError as error:
                 reason = str(said.get("message") or "")
                 about = _about(instance_id, error.instance, error.moved)

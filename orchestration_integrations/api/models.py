@@ -190,13 +190,18 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CancelOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What is true after a cancel. See ``cancel`` of the hook."""
+    """What is true after a cancel. See ``cancel`` of the hook.
+
+    ``checkpoint``: the instance was last seen standing at the checkpoint before this stage, by the number that the
+    stage has in the definition as its user wrote it; None where it was not seen at one.
+    """
 
     status: Literal["cancelled", "already_ended", "never_started", "held", "not_confirmed"]
     instance: Instance | None
     abort_answer: str
     moved: Moved
     in_flight: Sequence[ActivityRun]
+    checkpoint: int | None = None
 
 
 class EnsuredWorkflow(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,8 +223,9 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     ``name`` is ``RunSend``, ``RunDelay`` …, None while unknown. ``detail``: the event listened for,
     the last failure with attempt and next try, or the error that the stage ended with. ``stage`` is the server's
-    number; ``own_stage`` the one that the stage has in the definition as its user wrote it: None for the gate, the
-    server's number where the definition could not be read.
+    number; ``own_stage`` the one that the stage has in the definition as its user wrote it: None for the gate and for a
+    checkpoint, the server's number where the definition could not be read. ``checkpoint``: for a checkpoint, the
+    ``own_stage`` of the stage behind it; else None.
     """
 
     instance_id: str
@@ -228,3 +234,4 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     detail: str | None
     own_stage: int | None = None
+    checkpoint: int | None = None

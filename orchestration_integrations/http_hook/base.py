@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
+    from ..procedures.checkpoints import Guard
     from .connections import Connections
     from .once import Once
     from .plans import Plans
@@ -206,6 +207,7 @@ class HookBase:
         *,
         store: RunStore | None = None,
         owner: Any = None,
+        at_checkpoint: Any = None,
         on_chosen: Callable[[str], object] | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
@@ -213,16 +215,19 @@ class HookBase:
         Args:
             wanted: what the caller wants.
             store: where the record of the key is kept; None: nowhere.
-            owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
+            owner: asked before each release and each pass of a checkpoint: ``yes``, ``unwanted`` or ``superseded``;
+                None: it always wants the run.
+            at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
             on_chosen: told the id before the release of a run that this attempt chose.
         """
-        return self.plans.owning(wanted, store=store, owner=owner, on_chosen=on_chosen)
+        return self.plans.owning(wanted, store=store, owner=owner, at_checkpoint=at_checkpoint, on_chosen=on_chosen)
 
     def waiting_for(
         self,
         instance_id: str,
         arguments: WaitArguments = WAITS_FOR_EVER,
         on_stage: Callable[[StageEvent], object] | None = None,
+        guard: Guard | None = None,
     ) -> Procedure[RunResult]:
         """The wait for an instance as a procedure, to be performed within another one.
 
@@ -230,8 +235,9 @@ class HookBase:
             instance_id: whom to wait for.
             arguments: how; default: without a limit.
             on_stage: as for ``wait``.
+            guard: asked before the instance is let pass a checkpoint; None: nobody may let it pass.
         """
-        return self.plans.waiting_for(instance_id, arguments, on_stage)
+        return self.plans.waiting_for(instance_id, arguments, on_stage, guard)
 
 
 def _made_again(

@@ -39,11 +39,12 @@ async def atell(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
     return await answer if inspect.isawaitable(answer) else answer
 
 
-def owner_of(wants: Callable[[], object] | None, *, asynchronous: bool) -> Callable[[], Any] | None:
+def owner_of(wants: Callable[..., object] | None, name: str, *, asynchronous: bool) -> Callable[..., Any] | None:
     """A caller's yes or no, as the owner protocol asks for it.
 
     Args:
         wants: the caller's function; None: the run is always wanted.
+        name: of the argument that it was given as.
         asynchronous: the hook can await.
 
     Raises:
@@ -55,12 +56,12 @@ def owner_of(wants: Callable[[], object] | None, *, asynchronous: bool) -> Calla
     awaits = inspect.iscoroutinefunction(wants) or inspect.iscoroutinefunction(called)
     if not callable(wants) or (awaits and not asynchronous):
         raise ValidationError(
-            "wants must be a plain function that returns whether the run is still wanted", path="wants"
+            f"{name} must be a plain function that returns whether the run is still wanted", path=name
         )
     if not asynchronous:
-        return lambda: "yes" if call_plain(wants, ()) else "unwanted"
+        return lambda *arguments: "yes" if call_plain(wants, arguments) else "unwanted"
 
-    async def awaited() -> str:
-        return "yes" if await acall(wants, ()) else "unwanted"
+    async def awaited(*arguments: object) -> str:
+        return "yes" if await acall(wants, arguments) else "unwanted"
 
     return awaited

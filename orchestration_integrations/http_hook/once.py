@@ -15,9 +15,10 @@ from ..api import calls
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult, StageEvent
 from ..api.numbers import at_least_zero
-from ..ownership.owned_run import OwnedRun
+from ..ownership.owned_run import OwnedRun, WaitFor
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
+from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.limits import POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ..procedures.variables import KEY_VARIABLE
@@ -44,7 +45,7 @@ class Once(msgspec.Struct):
     """What ``run_once`` was asked to do."""
 
     run: OwnedRun
-    waiting_for: Callable[[str], Procedure[RunResult]]
+    waiting_for: WaitFor
     on_timeout: Literal["cancel", "leave"]
     cancel_on_interrupt: bool
     process: int
@@ -110,10 +111,9 @@ def once_of(
     on_stage: Callable[[StageEvent], object] | None = None,
     fail_after_attempts: int | None = None,
     read_budget: float = READ_BUDGET,
+    at_checkpoint: Callable[[int], object] | None = None,
 ) -> Once:
     """The checked arguments of ``run_once``, as what performs it needs them."""
-    if checkpoints:
-        raise ValidationError("checkpoints: this version does not insert checkpoints yet", path="checkpoints")
     check_on_timeout(on_timeout)
     if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
@@ -145,18 +145,23 @@ def once_of(
         attempt=uuid.uuid4().hex,
         allow_unbound=allow_unbound,
         strict_variables=strict_variables,
+        checkpoints=bool(checkpoints),
         timeout=at_least_zero(start_timeout, "start_timeout"),
     )
     if isinstance(workflow, str):
         calls.get_workflow(workflow)  # refuses a bad id before anything is sent
 
-    def waiting_for(instance_id: str) -> Procedure[RunResult]:
+    def waiting_for(instance_id: str, guard: Guard) -> Procedure[RunResult]:
         listener = None if on_stage is None else _noting(on_stage, once)
-        return plans.waiting_for(instance_id, arguments, listener)
+        return plans.waiting_for(instance_id, arguments, listener, guard)
 
     once = Once(
         run=plans.owning(
-            wanted, store=store, owner=owner_of(wants, asynchronous=plans.asynchronous), on_chosen=on_chosen
+            wanted,
+            store=store,
+            owner=owner_of(wants, "wants", asynchronous=plans.asynchronous),
+            at_checkpoint=owner_of(at_checkpoint, "at_checkpoint", asynchronous=plans.asynchronous),
+            on_chosen=on_chosen,
         ),
         waiting_for=waiting_for,
         on_timeout=on_timeout,

@@ -34,11 +34,12 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
-from ..ownership import keeping
+from ..ownership.marks import stop_from_outside
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, define_trigger, events, waiting
+from ..procedures.checkpoints import CallersGuard, Guard
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
@@ -179,7 +180,7 @@ class Plans:
             may_say_first=True,
             **{**options, "timeout": at_least_zero(options["timeout"], "timeout")},
         )
-        run = self.owning(wanted, on_chosen=on_chosen, owner=owner_of(wants, asynchronous=self.asynchronous))
+        run = self.owning(wanted, on_chosen=on_chosen, owner=owner_of(wants, "wants", asynchronous=self.asynchronous))
         try:
             instance = yield from run.begin()
         finally:
@@ -195,6 +196,7 @@ class Plans:
         *,
         store: RunStore | None = None,
         owner: Any = None,
+        at_checkpoint: Any = None,
         on_chosen: Callable[[str], object] | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
@@ -202,7 +204,9 @@ class Plans:
         Args:
             wanted: what the caller wants.
             store: where the record of the key is kept; None: nowhere.
-            owner: asked before each release: ``yes``, ``unwanted`` or ``superseded``; None: it always wants the run.
+            owner: asked before each release and each pass of a checkpoint: ``yes``, ``unwanted`` or ``superseded``;
+                None: it always wants the run.
+            at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
             on_chosen: told the id before the release of a run that this attempt chose.
         """
 
@@ -215,6 +219,7 @@ class Plans:
             server=self.settings.base_url,
             store=store,
             owner=owner,
+            at_checkpoint=at_checkpoint,
             on_chosen=told,
             versions=self.versions,
             now=self.clock,
@@ -225,6 +230,7 @@ class Plans:
         instance_id: str,
         arguments: WaitArguments,
         on_stage: Callable[[StageEvent], object] | None = None,
+        guard: Guard | None = None,
     ) -> Procedure[RunResult]:
         """Wait for an instance. Sends nothing until it is performed.
 
@@ -232,6 +238,7 @@ class Plans:
             instance_id: whom to wait for.
             arguments: how.
             on_stage: as for the hook's ``wait``.
+            guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
         """
         calls.get_instance(instance_id)  # refuses a bad id
         row_grace = arguments.row_grace
@@ -246,13 +253,23 @@ class Plans:
             row_grace=row_grace,
             read_budget=arguments.read_budget,
         )
-        return self._wait(state, on_stage)
+        return self._wait(state, on_stage, guard)
 
-    def _wait(self, state: waiting.Waiting, on_stage: Callable[[StageEvent], object] | None) -> Procedure[RunResult]:
+    def guard_of(self, instance_id: str, at_checkpoint: Callable[[int], object] | None) -> Guard | None:
+        """The guard of a wait that keeps no record: the caller's word alone."""
+        asked = owner_of(at_checkpoint, "at_checkpoint", asynchronous=self.asynchronous)
+        return None if asked is None else CallersGuard(instance_id, asked)
+
+    def _wait(
+        self,
+        state: waiting.Waiting,
+        on_stage: Callable[[StageEvent], object] | None,
+        guard: Guard | None,
+    ) -> Procedure[RunResult]:
         instance_id = state.instance_id
         outcome = "error"
         try:
-            result = yield from waiting.wait(state, self.versions, self.clock, on_stage)
+            result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard)
             outcome = "succeeded"
         except OrchestrationError as error:
             outcome = type(error).__name__
@@ -292,14 +309,16 @@ class Plans:
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
         seconds = at_least_zero(timeout, "timeout")
+        holding = None
         if store is not None and run_key is not None:
-            yield from keeping.put_hold(store, run_key, instance_id)
+            holding = yield from stop_from_outside(store, run_key, instance_id, self.clock)
         outcome = yield from cancel.cancel(
             instance_id,
             timeout=seconds,
             versions=self.versions,
             now=self.clock,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+            holding=holding,
         )
         _warn_of_repeats(instance_id, outcome.moved)
         sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
@@ -321,8 +340,12 @@ class Plans:
         )  # an unknown one raises
         return (yield from unreleased(workflow_id, self.versions, self.clock, until))
 
-    def ensure_workflow(self, definition: Mapping[str, Any], gate: bool) -> Procedure[EnsuredWorkflow]:
-        return define.ensure_workflow(definition, gate=gate, versions=self.versions, now=self.clock)
+    def ensure_workflow(
+        self, definition: Mapping[str, Any], gate: bool, checkpoints: bool
+    ) -> Procedure[EnsuredWorkflow]:
+        return define.ensure_workflow(
+            definition, gate=gate, checkpoints=checkpoints, versions=self.versions, now=self.clock
+        )
 
     def ensure_trigger(
         self, event: str, workflow_id: str, filter: str | None, variables: Mapping[str, str] | None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
+    ValidationError,
     is_gateways_404,
     is_inconclusive,
     summary,
 )
 from ..api.models import Workflow
+from ..procedures.content import content_of
 from ..procedures.define import ensure_workflow
 from ..procedures.effects import Now, Procedure, insist
+from ..procedures.gate import checkpoints_of, has_gate, unguarded_stage
 from ..procedures.listing import Versions
 from ..procedures.named_workflow import (
     WorkflowName,
@@ -24,6 +29,9 @@ from ..procedures.named_workflow import (
     workflows_of,
 )
 from ..procedures.start import Starting
+from ..procedures.unbound_variables import check_placeholders, check_unused
+from ..procedures.variables import GATE_VARIABLE
+from .comparing import Comparing
 from .keeping import Keeper
 from .record import RunRecord
 from .request import OwnedRequest
@@ -36,19 +44,104 @@ class AskedWorkflow:
     Args:
         request: what is asked for.
         keeper: of its record.
-        starting: the steps that the start of a run is made of.
+        starting: the steps that the start of a run is made of; is told the workflow's id.
+        comparing: is told the workflow and the content that is asked for.
         versions: of the API, by call.
         now: the clocks.
+
+    Attributes:
+        gated: whether runs of it wait at a gate.
+        has_checkpoints: whether they wait at checkpoints; None where the workflow could not be read.
     """
 
-    def __init__(self, request: OwnedRequest, keeper: Keeper, starting: Starting, versions: Versions, now: Now) -> None:
+    def __init__(
+        self,
+        request: OwnedRequest,
+        keeper: Keeper,
+        starting: Starting,
+        comparing: Comparing,
+        versions: Versions,
+        now: Now,
+    ) -> None:
+        self.gated = False
+        self.has_checkpoints: bool | None = None
+        self._comparing = comparing
         self._request = request
         self._keeper = keeper
         self._starting = starting
         self._versions = versions
         self._now = now
 
-    def read(self, record: RunRecord | None, chosen: str | None, how: How) -> Procedure[Workflow | None]:
+    def read(self, record: RunRecord | None, how: How) -> Procedure[None]:
+        """Read or ensure the workflow, digest the content, check what is to be sent.
+
+        Raises:
+            OrchestrationError: nothing was started by this call; the message says what else may have been.
+        """
+        try:
+            yield from self._read_and_check(record, how)
+        except OrchestrationError as error:
+            raise self._refused(record, how, error) from error.__cause__
+
+    def _read_and_check(self, record: RunRecord | None, how: How) -> Procedure[None]:
+        request, starting, comparing = self._request, self._starting, self._comparing
+        chosen = record.instance_id if record is not None else None
+        workflow = yield from self._workflow(record, chosen, how)
+        if workflow is None:
+            self._read_none(record)
+            return
+        comparing.workflow, starting.workflow_id = workflow, workflow.id
+        comparing.content = content_of(
+            request.run_key,
+            workflow.stages,
+            request.texts,
+            ignored=request.fingerprint_ignores,
+            workflow_id=None if isinstance(request.workflow, Mapping) else workflow.id,
+        )
+        text = comparing.content.gate_text(request.run_key, 0).text
+        self.gated = has_gate(workflow.id, workflow.stages, text)
+        self.has_checkpoints = bool(checkpoints_of(workflow.stages))
+        if workflow.deleted_at is not None and chosen is None:
+            raise NotFoundError(f"workflow {workflow.id} was deleted at {workflow.deleted_at.isoformat()}")
+        if chosen is None or how == "new":
+            self._check_checkpoints(workflow)
+            texts = {**starting.texts, GATE_VARIABLE: text} if self.gated else starting.texts
+            yield from check_placeholders(
+                workflow, texts, request.allow_unbound, self._versions, self._now, starting.until
+            )
+            check_unused(workflow, request.texts, strict=request.strict_variables)
+        store = self._keeper.store
+        unsure = record is None and how != "first"
+        if unsure and not self.gated and store is not None and store.complete_since is None:
+            raise ValidationError(
+                "store: it vouches for nothing, and the workflow has no gate: a retry could not tell whether it paid. "
+                "Use SqliteRunStore, define the workflow with a gate, or say first_attempt=True for a key that was "
+                "never used",
+                path="store",
+            )
+
+    def _check_checkpoints(self, workflow: Workflow) -> None:
+        """Refuse a workflow that was to have checkpoints, and pays somewhere without one."""
+        number = unguarded_stage(workflow.stages) if self._request.checkpoints else None
+        if number is not None:
+            raise ValidationError(
+                f"checkpoints: workflow {workflow.id} has none before stage {number}, which moves money: create it "
+                "with ensure_workflow(…, gate=True, checkpoints=True)",
+                path="checkpoints",
+            )
+
+    def _read_none(self, record: RunRecord | None) -> None:
+        """The server hides the workflow, whose run is known. The variables are compared all the same."""
+        request = self._request
+        self.gated = self._keeper.store is None or bool(record is not None and record.gate)
+        self._comparing.content = content_of(
+            request.run_key, (), request.texts, ignored=request.fingerprint_ignores
+        ).without_stages()
+        self._comparing.hidden = True
+        if record is not None and record.workflow_id:
+            self._starting.workflow_id = record.workflow_id
+
+    def _workflow(self, record: RunRecord | None, chosen: str | None, how: How) -> Procedure[Workflow | None]:
         """The workflow; None where it was deleted meanwhile on a server that then hides it, and its run is known.
 
         Raises:
@@ -64,7 +157,13 @@ class AskedWorkflow:
                 return (yield from insist(call, self._now, starting.until))
             if isinstance(request.workflow, WorkflowName):
                 return (yield from self._named(request.workflow, record, chosen, how))
-            ensured = yield from ensure_workflow(request.workflow, gate=True, versions=self._versions, now=self._now)
+            ensured = yield from ensure_workflow(
+                request.workflow,
+                gate=True,
+                checkpoints=request.checkpoints,
+                versions=self._versions,
+                now=self._now,
+            )
         except NotFoundError as error:
             mine = record is not None and request.workflow == record.workflow_id
             if chosen is not None and (mine or self._keeper.store is None):
@@ -114,7 +213,7 @@ class AskedWorkflow:
             raise no_such_name(name)
         return begun
 
-    def refused(self, record: RunRecord | None, how: How, error: OrchestrationError) -> OrchestrationError:
+    def _refused(self, record: RunRecord | None, how: How, error: OrchestrationError) -> OrchestrationError:
         """What an error of the input or of the workflow comes to, where the record leaves a doubt.
 
         A submit without a gate may be on record whose fate nobody knows or has settled. Then a run may exist, whatever

@@ -8,36 +8,34 @@ again. Everything is validated before the first intent is put on record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from ..api.errors import (
     AmbiguousRunError,
     KeyReusedError,
-    NotFoundError,
     OrchestrationError,
     UnreadableRecordError,
-    ValidationError,
     is_ambiguous,
     summary,
 )
 from ..api.models import Instance
 from ..procedures.cancel import cancel
-from ..procedures.content import UNKNOWN, content_of
+from ..procedures.content import UNKNOWN
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
-from ..procedures.gate import has_gate, parsed_text
+from ..procedures.gate import parsed_text
 from ..procedures.gated_start import GatedStart
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
-from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
 from ..procedures.wording import cancel_text
 from .asked_workflow import AskedWorkflow
 from .comparing import Comparing
 from .keeping import Keeper
+from .marks import Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
 from .refusals import held, payment_unknown, several, ungated_submit, wrong_server
@@ -57,6 +55,10 @@ class Beginning:
         keeper: has the record.
         permit: asks the owner before a release; raises where the run is not wanted.
         on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
+        marks: of the run on record, where they stand beside the record; None where they stand in it.
+
+    Attributes:
+        has_checkpoints: of the workflow; None while that is not known.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Beginning:
         keeper: Keeper,
         permit: Callable[[str | None], Procedure[None]],
         on_chosen: Callable[[str], object] | None,
+        marks: Callable[[], Marks | None],
         versions: Versions,
         now: Now,
     ) -> None:
+        self._marks = marks
         self._keeper = keeper
         self._request = keeper.request
         self._on_chosen = on_chosen
@@ -75,6 +79,8 @@ class Beginning:
         self._permit = permit
         self._comparing = Comparing(keeper, versions, now)
         self._gated = False
+        self.has_checkpoints: bool | None = None
+        self._stopped = False
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
         self._submitted = False
 
@@ -87,7 +93,9 @@ class Beginning:
             logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
         starting = self._starting = self._steps(record, how)
         self._gated_start, self._ungated_start = GatedStart(starting), UngatedStart(starting)
-        yield from self._read_workflow(record, how)
+        asked = AskedWorkflow(self._request, keeper, starting, self._comparing, self._versions, self._now)
+        yield from asked.read(record, how)
+        self._gated, self.has_checkpoints = asked.gated, asked.has_checkpoints
         if record is None:
             how = self._how_without_record(how)
             starting.fresh = how == "first"
@@ -109,6 +117,7 @@ class Beginning:
             self._now,
         )
         while True:
+            yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(observer, question, token)
             verdict = resolve(question, seen.shows)
@@ -149,62 +158,6 @@ class Beginning:
         starting.token = keeper.token()
         return starting
 
-    # ---- before anything is on record --------------------------------------------------------------
-
-    def _read_workflow(self, record: RunRecord | None, how: How) -> Procedure[None]:
-        """Read or ensure the workflow, digest the content, check what is to be sent."""
-        asked = AskedWorkflow(self._request, self._keeper, self._starting, self._versions, self._now)
-        try:
-            yield from self._read_and_check(asked, record, how)
-        except OrchestrationError as error:
-            raise asked.refused(record, how, error) from error.__cause__
-
-    def _read_and_check(self, asked: AskedWorkflow, record: RunRecord | None, how: How) -> Procedure[None]:
-        request, starting = self._request, self._starting
-        chosen = record.instance_id if record is not None else None
-        workflow = yield from asked.read(record, chosen, how)
-        if workflow is None:
-            self._read_none(record)
-            return
-        self._comparing.workflow, starting.workflow_id = workflow, workflow.id
-        self._comparing.content = content_of(
-            request.run_key,
-            workflow.stages,
-            request.texts,
-            ignored=request.fingerprint_ignores,
-            workflow_id=None if isinstance(request.workflow, Mapping) else workflow.id,
-        )
-        text = self._comparing.content.gate_text(request.run_key, 0).text
-        self._gated = has_gate(workflow.id, workflow.stages, text)
-        if workflow.deleted_at is not None and chosen is None:
-            raise NotFoundError(f"workflow {workflow.id} was deleted at {workflow.deleted_at.isoformat()}")
-        if chosen is None or how == "new":
-            texts = {**starting.texts, GATE_VARIABLE: text} if self._gated else starting.texts
-            yield from check_placeholders(
-                workflow, texts, request.allow_unbound, self._versions, self._now, starting.until
-            )
-            check_unused(workflow, request.texts, strict=request.strict_variables)
-        store = self._keeper.store
-        unsure = record is None and how != "first"
-        if unsure and not self._gated and store is not None and store.complete_since is None:
-            raise ValidationError(
-                "store: it vouches for nothing, and the workflow has no gate: a retry could not tell whether it paid. "
-                "Use SqliteRunStore, define the workflow with a gate, or say first_attempt=True for a key that was "
-                "never used",
-                path="store",
-            )
-
-    def _read_none(self, record: RunRecord | None) -> None:
-        """The server hides the workflow, whose run is known. The variables are compared all the same."""
-        request = self._request
-        self._gated = self._keeper.store is None or bool(record is not None and record.gate)
-        self._comparing.content = content_of(
-            request.run_key, (), request.texts, ignored=request.fingerprint_ignores
-        ).without_stages()
-        self._comparing.hidden = True
-        if record is not None and record.workflow_id:
-            self._starting.workflow_id = record.workflow_id
-
     # ---- what the table is asked -------------------------------------------------------------------
 
     def _question(self, how: How, token: bool) -> Question:
@@ -219,9 +172,25 @@ class Beginning:
             token=token,
             seen=record is not None and record.seen,
             held=record is not None and record.hold,
+            stopped=self._stopped,
             good=record is not None and record.end == GOOD_END,
             rerun=self._request.rerun_failed and record is not None and record.told_by != self._request.attempt,
         )
+
+    def _look_for_stop(self) -> Procedure[None]:
+        """Whether somebody has asked for a stop of the run on record."""
+        record = self._keeper.record
+        if record is None or record.state != "chosen" or record.instance_id is None:
+            self._stopped = False
+        else:
+            marks = self._marks()
+            self._stopped = record.hold or (marks is not None and (yield from marks.held()) is not None)
+
+    def _let_go(self) -> Procedure[None]:
+        """Take a stop back that stands beside the record; the one in it goes with the next saving."""
+        marks = self._marks()
+        if marks is not None:
+            yield from marks.let_go()
 
     def _submitted_elsewhere(self) -> bool:
         """Whether what is on record was submitted to another workflow than the one that is asked for now."""
@@ -247,6 +216,8 @@ class Beginning:
             )
         gated = self._run_is_gated()
         seen = yield from observer.read_chosen(record, record.instance_id, token, gated)
+        if self._stopped:
+            yield from observer.read_standing(seen, record, self._marks())
         nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
         # Where only the id is known, what it stands for is read from the run's own gate.
         unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
@@ -439,6 +410,9 @@ class Beginning:
         if record is None or record.instance_id is None:
             return None
         gate = record.gate or (seen.found[0].gate.text if seen.found else "")
+        if resume:
+            yield from self._let_go()
+            logger.info("run key %s: instance %s goes on from its checkpoint", record.key, record.instance_id)
         yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume, gate=gate))
         if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))
@@ -477,6 +451,7 @@ class Beginning:
             )
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
+        yield from self._let_go()
         yield from keeper.save(keeper.claimed(keeper.record, hold=False))
         if outcome.status in ("already_ended", "never_started"):
             logger.warning(

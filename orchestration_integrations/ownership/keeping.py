@@ -203,6 +203,7 @@ class Keeper:
                 changes = {
                     "revision": stored.revision,
                     "hold": stored.hold or record.hold,
+                    "passing": stored.passing,
                     "settled": stored.settled,
                 }
                 record = replace(record, **changes).changed()
@@ -273,7 +274,28 @@ class Keeper:
         answer = yield from ask(self.store.load, self.request.run_key)
         return answer.value if answer.error is None and self._is_mine(answer.value) else None
 
-    def hold(self) -> Procedure[bool]:
+    def refreshed(self) -> Procedure[RunRecord | None]:
+        """The record as it is stored now, with what others have put on it. None without a store, or where none is.
+
+        Raises:
+            RecordConflictError: another attempt has it. Besides, what the store raises.
+        """
+        if self.store is None or self.record is None:
+            return None
+        stored: RunRecord | None = yield from ask_or_raise(self.store.load, self.record.key)
+        if not self._is_mine(stored):
+            self.superseded = True
+            raise conflict(self.record.key, stored)
+        self.record = stored
+        return stored
+
+    def save_mine(self, record: RunRecord) -> Procedure[None]:
+        """Save a change to what ``refreshed`` gave. Raises RecordConflictError where somebody was quicker."""
+        if self.store is not None:
+            yield from ask_or_raise(self.store.save, record)
+        self.record = record
+
+    def hold(self, by: str = "") -> Procedure[bool]:
         """Put on record that a stop was asked for. False: another attempt has the run, so it must not be stopped.
 
         A store that is away does not keep a stop from being carried out.
@@ -291,7 +313,7 @@ class Keeper:
                 record.instance_id,
             )
             return False
-        made = record.changed(hold=True)
+        made = self._on_hold(record, by)
         answer = yield from ask(self.store.save, made)
         if isinstance(answer.error, RecordConflictError):
             stored = yield from self._stored_by_me()
@@ -299,7 +321,7 @@ class Keeper:
                 self.superseded = True
                 logger.warning("run key %s: another attempt has instance %s", record.key, record.instance_id)
                 return False
-            made = stored.changed(hold=True)
+            made = self._on_hold(stored, by)
             answer = yield from ask(self.store.save, made)
         if answer.error is None:
             self.record = made
@@ -308,9 +330,14 @@ class Keeper:
             logger.warning("run key %s: not recorded that a stop was asked for (%s)", record.key, what)
         return True
 
+    def _on_hold(self, record: RunRecord, by: str) -> RunRecord:
+        return record.changed(hold=True, held_by=by, held_since=self.instant())
 
-def put_hold(store: RunStore, run_key: str, instance_id: str) -> Procedure[None]:
-    """Put on record that a stop of a run was asked for, by whoever cancels it from outside.
+
+def put_hold(
+    store: RunStore, run_key: str, instance_id: str, by: str = "", since: datetime | None = None
+) -> Procedure[bool]:
+    """Put on record that a stop of a run was asked for, by whoever cancels it from outside. Whether it is on record.
 
     Raises:
         ValidationError: the record of the key names another instance.
@@ -320,19 +347,35 @@ def put_hold(store: RunStore, run_key: str, instance_id: str) -> Procedure[None]
         if loaded.error is not None:
             what = type(loaded.error).__name__
             logger.warning("run key %s: not recorded that a stop was asked for (%s)", run_key, what)
-            return  # a store that is away does not keep a run from being stopped
+            return False  # a store that is away does not keep a run from being stopped
         record: RunRecord | None = loaded.value
         if record is None:
-            return
+            return False
         if record.instance_id != instance_id:
             raise ValidationError(
                 f"run_key: the record of key {run_key} names instance {record.instance_id}, not {instance_id}",
                 path="run_key",
             )
-        answer = yield from ask(store.save, record.changed(hold=True))
+        answer = yield from ask(store.save, record.changed(hold=True, held_by=by, held_since=since))
         if answer.error is None:
-            return
+            return True
         if not isinstance(answer.error, RecordConflictError):
             what = type(answer.error).__name__
             logger.warning("run key %s: not recorded that a stop was asked for (%s)", run_key, what)
-            return
+            return False
+    return False
+
+
+def resume(store: RunStore, run_key: str) -> RunRecord | None:
+    """Take back the stop of a run that is held at a checkpoint: the next attempt with its key lets it go on.
+
+    Returns:
+        What was on record; None where nothing was.
+
+    Raises:
+        RecordConflictError: the record was changed at the same moment. What the store raises besides.
+    """
+    record = store.load(run_key)
+    if record is not None and record.hold:
+        store.save(record.changed(hold=False, held_by="", held_since=None))
+    return record

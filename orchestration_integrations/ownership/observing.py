@@ -10,6 +10,7 @@ from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
 from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, summary
 from ..api.models import Instance, StageRun, Workflow
+from ..procedures.checkpoints import Standing, standing_at
 from ..procedures.content import Content, differs_from_gate
 from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
 from ..procedures.gated_start import FoundRun, GatedStart, Look, shows_release
@@ -18,6 +19,7 @@ from ..procedures.listing import Versions
 from ..procedures.moved import read_moved
 from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
+from .marks import Marks
 from .record import RunRecord
 from .resolve import Shows
 
@@ -34,6 +36,7 @@ class Seen(msgspec.Struct):
     candidates: list[str] = msgspec.field(default_factory=list)
     error: OrchestrationError | None = None
     history: Sequence[StageRun] = ()
+    standing: Standing | None = None
 
 
 class Observer:
@@ -154,6 +157,21 @@ class Observer:
                 why = f"instance {chosen} is on record and could not be read ({trouble})"
                 raise self._starting.ambiguous(why, (chosen,))
             yield from pause(wait)
+
+    def read_standing(self, seen: Seen, record: RunRecord, marks: Marks | None) -> Procedure[None]:
+        """Whether a run that goes on, and of which a stop was asked for, stands at a checkpoint for good."""
+        if seen.shows != "runs" or seen.instance is None:
+            return
+        try:
+            standing = yield from standing_at(seen.instance, self._versions, self._starting.until)
+        except OrchestrationError:
+            return  # the wait that follows looks again
+        if standing is None:
+            return
+        number = standing.number
+        announced = number in record.passing if marks is None else (yield from marks.announced(number))
+        if not announced:
+            seen.shows, seen.standing = "at checkpoint", standing
 
     def read_gate(self, chosen: str, seen: Seen) -> Procedure[bool]:
         """Read what a run stands for from its own gate. False where the engine does not show it in five seconds."""

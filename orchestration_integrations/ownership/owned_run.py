@@ -5,12 +5,14 @@ caller is told, ``stop`` cancels the run if it still belongs to this attempt. Ai
 ``run_once`` and the command line all perform these; what differs between them is only where the record is kept, who
 the owner is, and how an attempt is told from an earlier one.
 
+A wait lets its run pass the checkpoints of the workflow. ``guard`` is what it asks first (see ``checkpoints``).
+
 Three rules are easy to lose in here:
 
 * what is saved comes before what it announces, and a save that fails stops the step that it would have announced;
   after the release it stops nothing, since a known success must not become a failure;
-* the owner is asked before each release, and its word stands for ten seconds; the safety of "one run" does not rest
-  on it, since the answer is always stale by one send, but on ``choose``, where the first choice stands;
+* the owner is asked before each release and each pass, and its word stands for ten seconds; the safety of "one run"
+  does not rest on it, since the answer is always stale by one send, but on ``choose``, where the first choice stands;
 * whoever finds that another attempt has the record releases nothing more *and cancels nothing*.
 """
 
@@ -32,16 +34,18 @@ from ..api.errors import (
     WaitTimeoutError,
 )
 from ..api.models import CancelOutcome, Instance, RunResult
-from ..procedures.cancel import cancel
+from ..procedures.cancel import Holding, cancel
+from ..procedures.checkpoints import Guard, Permit
 from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
-from ..procedures.limits import CANCEL_SECONDS
+from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.wording import cancel_text
 from .beginning import Beginning
 from .comparing import Comparing
 from .keeping import Keeper
-from .record import GOOD_END, Owner, RunRecord, RunStore
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks
+from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -52,7 +56,8 @@ UNWANTED_SECONDS = 5.0
 """Seconds for cancelling a run that was found unwanted at its gate, where it moves nothing."""
 
 GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError
-WaitFor = Callable[[str], Procedure[RunResult]]
+WaitFor = Callable[[str, Guard], Procedure[RunResult]]
+"""Waits for an instance, and asks the guard before it lets it pass a checkpoint."""
 
 
 class OwnedRun:
@@ -63,6 +68,7 @@ class OwnedRun:
         server: base URL of the server.
         store: where the record is kept; None: nowhere.
         owner: asked whether this attempt still wants the run; None: it does.
+        at_checkpoint: asked besides, with the user's number of the stage behind it, before a checkpoint is passed.
         on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
         versions, now: of the hook that performs this.
     """
@@ -77,14 +83,19 @@ class OwnedRun:
         on_chosen: Callable[[str], object] | None,
         versions: Versions,
         now: Now,
+        at_checkpoint: OwnerAt | None = None,
     ) -> None:
+        self._at_checkpoint = at_checkpoint
+        self._place: MarkPlace | None = getattr(store, "mark_place", None)
+        self._has_checkpoints: bool | None = None
+        self._announced: list[int] = []
         self.request = request
         self.keeper = Keeper(request, server, store, now)
         self._owner = owner
         self._versions = versions
         self._now = now
         self._key_lock = KeyLock(server, request.run_key)
-        self._beginning = Beginning(self.keeper, self._permit, on_chosen, versions, now)
+        self._beginning = Beginning(self.keeper, self._permit, on_chosen, self._placed_marks, versions, now)
 
     @property
     def record(self) -> RunRecord | None:
@@ -104,6 +115,7 @@ class OwnedRun:
     def take_over(self, interrupted: OwnedRun) -> None:
         """Go on with what another hook's OwnedRun of the same attempt knew when it was interrupted."""
         self.keeper = interrupted.keeper
+        self._announced, self._has_checkpoints = interrupted._announced, interrupted._has_checkpoints
 
     def close(self) -> None:
         """Let the next caller of this process have the key. May be called twice."""
@@ -121,7 +133,10 @@ class OwnedRun:
             InstanceStuckError: ``held``.
         """
         yield from self._take_key()
-        return (yield from self._beginning.run())
+        try:
+            return (yield from self._beginning.run())
+        finally:
+            self._has_checkpoints = self._beginning.has_checkpoints
 
     def load(self) -> Procedure[RunRecord | None]:
         """Only load the record, to go on with a run that an earlier process of this very attempt has begun."""
@@ -142,7 +157,7 @@ class OwnedRun:
             yield from pause(wait)
 
     def _permit(self, instance_id: str | None) -> Procedure[None]:
-        """Ask the owner before a step that cannot be taken back.
+        """Ask the owner before a release, for 30 s where it cannot be asked.
 
         Args:
             instance_id: the run that is to be released; None: a run without a gate is to be submitted.
@@ -153,7 +168,6 @@ class OwnedRun:
         """
         if self._owner is None:
             return
-        key = self.request.run_key
         give_up = self._now.monotonic() + OWNER_SECONDS
         backoff = Backoff(self._now, first=0.3, longest=3.0)
         while True:
@@ -163,34 +177,88 @@ class OwnedRun:
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= give_up:
                 kept = "nothing was started" if instance_id is None else f"instance {instance_id} was not released"
-                raise OwnerUnreachableError(
-                    f"whether the run of key {key} is still wanted could not be found out "
-                    f"({type(answer.error).__name__}); {kept}",
-                    run_key=key,
-                    instance_id=instance_id,
-                ) from answer.error
+                raise self._unreachable(answer.error, kept) from answer.error
             yield from pause(wait)
-        if answer.value == "yes":
+        step = "start anything" if instance_id is None else f"release instance {instance_id}"
+        yield from self._obey(answer.value, instance_id, step)
+
+    def _obey(self, word: OwnerWord, instance_id: str | None, step: str) -> Procedure[None]:
+        """What the owner's word comes to. ``step``: what it keeps this attempt from.
+
+        Raises:
+            OwnerGoneError: unless the word is yes.
+        """
+        key = self.request.run_key
+        if word == "yes":
             return
-        if answer.value == "superseded":
+        if word == "superseded":
             self.keeper.superseded = True
-            kept = "start anything" if instance_id is None else f"release instance {instance_id}"
             raise OwnerGoneError(
-                f"another attempt has the run of key {key} now; this one did not {kept}",
+                f"another attempt has the run of key {key} now; this one did not {step}",
                 run_key=key,
                 instance_id=instance_id,
                 superseded=True,
             )
         if instance_id is None:
             raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
-        outcome = yield from self.stop(UNWANTED_SECONDS)
+        outcome = yield from self.stop(UNWANTED_SECONDS, by="it is no longer wanted")
         what = cancel_text(outcome) if outcome is not None else "another attempt has it, so it was not cancelled"
         raise OwnerGoneError(
-            f"the run of key {key} is no longer wanted, so this attempt did not go on with the release of instance "
-            f"{instance_id}; {what}",
+            f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
             run_key=key,
             instance_id=instance_id,
         )
+
+    def _unreachable(self, error: BaseException, kept: str) -> OwnerUnreachableError:
+        key, what = self.request.run_key, type(error).__name__
+        return OwnerUnreachableError(
+            f"whether the run of key {key} is still wanted could not be found out ({what}); {kept}",
+            run_key=key,
+            instance_id=self.instance_id,
+        )
+
+    # Checkpoints
+
+    def _marks(self) -> Marks:
+        """The marks of the run that is chosen now."""
+        return self._placed_marks() or RecordMarks(self.keeper)
+
+    def _placed_marks(self) -> PlacedMarks | None:
+        if self._place is None or self.instance_id is None:
+            return None
+        return PlacedMarks(self._place, self.instance_id, self._announced)
+
+    def guard(self, number: int) -> Procedure[Permit]:
+        """Ask before a checkpoint is passed: the owner, then announce the pass, then look for a stop.
+
+        Raises:
+            OwnerGoneError: the run is not wanted, or another attempt has it; nothing is let pass.
+            OwnerUnreachableError: that could not be found out, or the pass could not be announced.
+        """
+        self._has_checkpoints = True
+        kept = f"instance {self.instance_id} was not let go on to stage {number}"
+        step = f"let instance {self.instance_id} go on to stage {number}"
+        for owner, arguments in ((self._owner, ()), (self._at_checkpoint, (number,))):
+            if owner is not None:
+                answer = yield from ask(owner, *arguments)
+                if answer.error is not None:
+                    raise self._unreachable(answer.error, kept) from answer.error
+                yield from self._obey(answer.value, self.instance_id, step)
+        marks, new = self._marks(), False
+        try:
+            new = yield from marks.announce(number)
+            hold = yield from marks.held()
+        except RecordConflictError:
+            yield from self._obey("superseded", self.instance_id, step)
+        except Exception as error:
+            if new:
+                yield from marks.take_back(number)
+            raise self._unreachable(error, kept) from error
+        else:
+            if hold is None:
+                return "pass"
+            return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
+        raise AssertionError("the owner's word superseded was obeyed")
 
     # Waiting and stopping
 
@@ -234,7 +302,7 @@ class OwnedRun:
             cancel_seconds: seconds for a cancel.
         """
         try:
-            result = yield from waiting(instance_id)
+            result = yield from waiting(instance_id, self.guard)
         except (InstanceFailedError, InstanceCancelledError) as error:
             yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
             error.args = (error.told,)  # to advise another key would give up what this one protects
@@ -243,6 +311,8 @@ class OwnedRun:
             if isinstance(error, InstanceStuckError) and error.reason != "attempts":
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
+                else:
+                    error.args = (f"{error}; {self.request.remedy_held}",)
                 raise
             unknown = isinstance(error, StateUnknownError)
             choice = on_unknown if unknown and on_unknown is not None else on_timeout
@@ -255,6 +325,8 @@ class OwnedRun:
         """Put an end on record, before the caller is told: ``succeeded``, ``failed``, ``cancelled``,
         ``never_started``."""
         yield from self.keeper.conclude(end)
+        if self._has_checkpoints and not self.keeper.superseded:
+            yield from self._marks().forget()
 
     def returned(self) -> Procedure[None]:
         """Put on record that this attempt's caller has got the run, without waiting for its end."""
@@ -273,7 +345,7 @@ class OwnedRun:
         if on_timeout != "cancel":
             what = "it was left running; an attempt with its key goes on waiting for it"
             raise same_end(error, f"{error.told}; {what}", None) from error
-        outcome = yield from self.stop(seconds)
+        outcome = yield from self.stop(seconds, by="its wait was given up")
         if outcome is None:
             what = "another attempt has it now, so it was not cancelled"
             raise same_end(error, f"{error.told}; {what}", None) from error
@@ -283,14 +355,27 @@ class OwnedRun:
             yield from self.conclude(outcome.status)
         raise same_end(error, f"{error.told}; {cancel_text(outcome)}", outcome) from error
 
-    def stop(self, seconds: float = CANCEL_SECONDS) -> Procedure[CancelOutcome | None]:
+    def stop(
+        self, seconds: float = CANCEL_SECONDS, *, by: str = "", waiter_is_here: bool = True
+    ) -> Procedure[CancelOutcome | None]:
         """Cancel the run, unless another attempt has it. None: nothing was cancelled.
 
-        The stop is put on record first, so that a later attempt knows that the run was cancelled by its own side.
+        The stop is put on record first, so that a later attempt knows that the run was cancelled by its own side, and
+        a waiter lets the run pass no further checkpoint.
+
+        Args:
+            seconds: for the cancel.
+            by: who stops it, in words.
+            waiter_is_here: no other process waits for the run on behalf of this attempt.
         """
         instance_id = self.instance_id
-        if instance_id is None or not (yield from self.keeper.hold()):
+        if instance_id is None or not (yield from self.keeper.hold(by)):
             return None
+        marks = self._marks()
+        holding = None
+        if self._has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
+            since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
+            holding = Holding(marks.announced, since)
         try:
             return (
                 yield from cancel(
@@ -299,6 +384,7 @@ class OwnedRun:
                     versions=self._versions,
                     now=self._now,
                     permit=self.keeper.still_mine,
+                    holding=holding,
                 )
             )
         except RecordConflictError:

@@ -54,6 +54,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         seen: the server has shown the instance.
         created_at: of the instance, as the server showed it.
         hold: a stop of this run was asked for.
+        held_by: by whom, in words.
+        held_since: when.
         passing: checkpoints for which a pass may have been sent.
         settled: the next start is a new round, whatever became of this run.
         doubt: nothing was submitted by whoever saved this intent: it stands for what an earlier attempt may have done.
@@ -79,6 +81,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     seen: bool = False
     created_at: datetime | None = None
     hold: bool = False
+    held_by: str = ""
+    held_since: datetime | None = None
     passing: tuple[int, ...] = ()
     settled: bool = False
     doubt: bool = False
@@ -198,8 +202,11 @@ class RunStore(Protocol):
         ...
 
 
-Owner = Callable[[], Literal["yes", "unwanted", "superseded"]]
+OwnerWord = Literal["yes", "unwanted", "superseded"]
+Owner = Callable[[], OwnerWord]
 """Asked whether this attempt still wants its run. It may raise where it cannot find out.
 
 ``unwanted``: nobody wants it any more; ``superseded``: another attempt has it now.
 """
+OwnerAt = Callable[[int], OwnerWord]
+"""The same before a checkpoint, asked with the user's number of the stage behind it."""

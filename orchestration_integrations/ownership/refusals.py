@@ -11,13 +11,20 @@ from .observing import Seen
 
 def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
     """The run stands at a checkpoint that nobody will pass."""
+    where = "a checkpoint" if seen.standing is None else f"the checkpoint before stage {seen.standing.number}"
+    record = keeper.record
+    by = f" ({record.held_by})" if record is not None and record.held_by else ""
+    told = (
+        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at {where}, held by a stop{by}: nothing "
+        "of it moves any more"
+    )
     return InstanceStuckError(
-        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at a checkpoint, held by a stop: "
-        "nothing moves. Clear the task to let the same run go on",
+        f"{told}; {keeper.request.remedy_held}",
         reason="held",
         instance_id=keeper.instance_id or "",
         instance=seen.instance,
         moved=NOTHING_READ,
+        told=told,
     )
 
 

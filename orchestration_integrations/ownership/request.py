@@ -51,6 +51,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         wait_for_key: a key that another caller of this process holds is waited for, instead of refused.
         allow_unbound: placeholders without a value may pass.
         strict_variables: a variable that no placeholder asks for is an error; by default it is a warning.
+        checkpoints: a definition gets a checkpoint before each stage that moves money; another workflow must have them.
+        remedy_held: how the user lets a run go on that is held at a checkpoint.
         timeout: seconds for starting.
     """
 
@@ -74,6 +76,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     wait_for_key: bool = False
     allow_unbound: bool = False
     strict_variables: bool = False
+    checkpoints: bool = False
+    remedy_held: str = "orchestration-integrations runs resume lets the same run go on"
     timeout: float = START_SECONDS
     texts: dict[str, str] = msgspec.field(default_factory=dict)
 

@@ -38,7 +38,7 @@ Shows = Literal[
     "unknown id",  # the server does not know it
     "ghost",  # a row without a run behind it
     "ended before release",  # it ended at its gate
-    "at checkpoint",  # it waits before a payment
+    "at checkpoint",  # it waits before a payment, and nobody has announced to let it go on
     "runs",  # it runs, or waits at its gate
     "ended well",
     "ended badly",
@@ -92,7 +92,8 @@ class Question(msgspec.Struct, frozen=True):
         token: the user has settled what became of the run on record. It decides only where that is unknown; a settled
             *key* asks for a new run besides (``how`` is ``new``), whatever is known.
         seen: the server has shown the instance on record.
-        held: a stop of the run on record was asked for.
+        held: a stop of the run on record was asked for by its own side.
+        stopped: a stop of it was asked for by whomever, and stands.
         good: the run on record was told to have succeeded.
         rerun: a bad end that an earlier attempt was told leads to a new run.
     """
@@ -103,6 +104,7 @@ class Question(msgspec.Struct, frozen=True):
     token: bool = False
     seen: bool = False
     held: bool = False
+    stopped: bool = False
     good: bool = False
     rerun: bool = False
 
@@ -180,7 +182,7 @@ def _chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round", 11)
     if shows == "ghost":
         return Verdict("new round", 11) if gated else Verdict("report", 12)
-    if shows == "at checkpoint" and question.held:
+    if shows == "at checkpoint" and (question.held or question.stopped):
         if question.token:
             return Verdict("new round", 13)
         return Verdict("resume" if question.how == "new" else "report held", 13)

@@ -16,6 +16,7 @@ from ..api.errors import OrchestrationError
 from ..api.models import Instance, RunResult, StageEvent
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun, WaitFor
+from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.wording import run_summary
 from ..settings import Settings
@@ -153,8 +154,8 @@ def wait_from_now(hook: Hook, options: WaitOptions, on_stage: Callable[[StageEve
     """The wait that begins now, for an instance: its time counts once, also where it is taken up again."""
     arguments = wait_arguments(options)
 
-    def waiting(instance_id: str) -> Procedure[RunResult]:
-        return hook.waiting_for(instance_id, arguments, on_stage)
+    def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
+        return hook.waiting_for(instance_id, arguments, on_stage, guard)
 
     return waiting
 

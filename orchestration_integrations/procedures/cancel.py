@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from ..api.calls import abort_instance, get_instance
 from ..api.errors import (
     AuthenticationError,
@@ -23,6 +25,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import ActivityRun, CancelOutcome, Instance
+from .checkpoints import Standing, standing_at
 from .effects import Backoff, Now, Procedure, do, pause
 from .ghosts import is_old, unknown_to_engine
 from .limits import LEAST, OWNER_ANSWER_SECONDS, ROW_GRACE
@@ -33,6 +36,29 @@ MOVED_SECONDS = 3.0
 """Seconds at most for reading what had moved."""
 REPEAT_AFTER = 3.0
 """Seconds after which an accepted abort that shows no effect is sent again."""
+HELD_AFTER = 2.0
+"""Seconds that an abort gets to end a run that stands at a checkpoint, before the run is said to be held there."""
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A stop that stands where every waiter of the run looks before it lets the run pass a checkpoint.
+
+    Attributes:
+        announced: whether a pass of this checkpoint was ever announced. What it raises counts as yes.
+        since: monotonic seconds from which on a waiter that has not seen the stop can no longer send anything.
+    """
+
+    announced: Callable[[int], Procedure[bool]]
+    since: float
+
+    def excludes(self, standing: Standing, now: Now) -> Procedure[bool]:
+        """Whether nobody has let the run pass this checkpoint, and nobody will."""
+        if now.monotonic() < self.since:
+            return False
+        try:
+            return not (yield from self.announced(standing.number))
+        except Exception:
+            return False
 
 
 def cancel(
@@ -43,11 +69,13 @@ def cancel(
     now: Now,
     row_grace: float = ROW_GRACE,
     permit: Callable[[], Procedure[None]] | None = None,
+    holding: Holding | None = None,
 ) -> Procedure[CancelOutcome]:
     """Abort, then read until the instance has ended or ``timeout`` seconds have passed. All is over a second later.
 
     Args:
         permit: asked before each abort; what it raises ends the cancel. Its word holds for ten seconds.
+        holding: a stop that stands already: with it a run at a checkpoint that nobody will pass is ``held``.
 
     An abort that was sent may take effect whatever its answer and later reads say. So a read that fails never ends
     the cancel before its limit: the outcome is ``not_confirmed`` then.
@@ -63,6 +91,7 @@ def cancel(
     answer = ""
     instance: Instance | None = None
     abort_at = begun
+    answered_at: float | None = None
     not_found_since: float | None = None
     asked_engine = 0
     backoff = Backoff(now, first=0.05, longest=1.0)
@@ -75,10 +104,13 @@ def cancel(
             try:
                 yield from do(call, allowed)
                 said, again = "204", REPEAT_AFTER
+                answered_at = now.monotonic() if answered_at is None else answered_at
             except OrchestrationError as error:
                 said = summary(error)
                 hopeless = not is_inconclusive(error) or says_completed(error)
                 again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
+                if answered_at is None and getattr(error, "status_code", None) is not None:
+                    answered_at = now.monotonic()
             answer = answer or said
             abort_at = now.monotonic() + again
         looked_at = now.monotonic()
@@ -118,18 +150,33 @@ def cancel(
             if asked_engine >= 2:
                 return (yield from _outcome("never_started", instance, answer, versions, now, over))
         wait = backoff.seconds()
-        if now.monotonic() + wait > until:
-            return (yield from _outcome("not_confirmed", instance, answer, versions, now, over))
+        last = now.monotonic() + wait > until
+        patient = answered_at is None or now.monotonic() - answered_at < HELD_AFTER
+        standing = None
+        if instance is not None and (last or (holding is not None and not patient)):
+            standing = yield from _standing(instance, versions, over)
+        if standing is not None and holding is not None and (yield from holding.excludes(standing, now)):
+            return (yield from _outcome("held", instance, answer, versions, now, over, standing))
+        if last:
+            return (yield from _outcome("not_confirmed", instance, answer, versions, now, over, standing))
         yield from pause(wait)
 
 
+def _standing(instance: Instance, versions: Versions, over: float) -> Procedure[Standing | None]:
+    try:
+        return (yield from standing_at(instance, versions, over))
+    except OrchestrationError:
+        return None
+
+
 def _outcome(
-    status: Literal["cancelled", "already_ended", "never_started", "not_confirmed"],
+    status: Literal["cancelled", "already_ended", "never_started", "held", "not_confirmed"],
     instance: Instance | None,
     answer: str,
     versions: Versions,
     now: Now,
     over: float,
+    standing: Standing | None = None,
 ) -> Procedure[CancelOutcome]:
     moved = NOTHING_READ
     in_flight: tuple[ActivityRun, ...] = ()
@@ -143,4 +190,5 @@ def _outcome(
         abort_answer=answer,
         moved=moved,
         in_flight=in_flight if ended else (),
+        checkpoint=None if standing is None else standing.number,
     )

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..api.calls import create_workflow, list_workflows
 from ..api.definitions import awaited_event, canonical, validated_definition
-from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous, summary
+from ..api.errors import AmbiguousSubmitError, OrchestrationError, ValidationError, is_ambiguous, summary
 from ..api.models import EnsuredWorkflow, Workflow
 from .effects import Backoff, Now, Procedure, do, pause
-from .gate import gated
+from .gate import checkpointed, gated
 from .listing import Versions, list_all
 
 logger = logging.getLogger("orchestration_integrations.procedures")
@@ -23,7 +23,7 @@ CREATES = 3
 
 
 def ensure_workflow(
-    definition: Mapping[str, Any], *, gate: bool, versions: Versions, now: Now
+    definition: Mapping[str, Any], *, gate: bool, checkpoints: bool = False, versions: Versions, now: Now
 ) -> Procedure[EnsuredWorkflow]:
     """Reuse the oldest workflow with this name and an equal config, else create one.
 
@@ -35,9 +35,11 @@ def ensure_workflow(
         AmbiguousSubmitError: it may have been created, and no list says so.
     """
     wanted = validated_definition(definition)
-    if gate:
-        wanted = gated(wanted)
+    if checkpoints and not gate:
+        raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
     _warn_repeated(wanted)
+    if gate:
+        wanted = checkpointed(wanted) if checkpoints else gated(wanted)
     target = canonical(wanted)
     lost: OrchestrationError | None = None
     for _ in range(CREATES):

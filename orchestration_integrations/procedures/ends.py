@@ -26,7 +26,7 @@ from ..api.errors import (
 from ..api.instants import format_instant
 from ..api.models import ActivityRun, Instance, Moved, RunResult
 from .effects import Now, Procedure, do
-from .gate import own_number
+from .gate import checkpoints_of, own_number
 from .listing import Versions
 from .moved import NOTHING_READ, Reading, read_moved
 from .wording import in_flight_text
@@ -34,10 +34,13 @@ from .wording import in_flight_text
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
 
+AT_CHECKPOINT = "at the checkpoint before stage"
 UNREAD = "what it stands at could not be read"
 
 Stages = Sequence[Mapping[str, Any]]
-EndKind = Literal["succeeded", "failed", "cancelled", "never_started", "attempts", "timeout", "unknown", "error"]
+EndKind = Literal[
+    "succeeded", "failed", "cancelled", "never_started", "attempts", "held", "timeout", "unknown", "error"
+]
 
 
 class End(msgspec.Struct, frozen=True):
@@ -82,7 +85,10 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
         return RunResult(instance=instance, moved=reading.moved)
     stages = yield from _definition(instance, known.definition, versions, now, latest)
     if end.kind == "timeout" and end.error is None and instance is not None:
-        end = msgspec.structs.replace(end, detail=_standing(instance, reading, stages) or end.detail or UNREAD)
+        stands = _standing(instance, reading, stages)
+        if end.detail and AT_CHECKPOINT in stands:
+            stands = f"{stands}: {end.detail}"
+        end = msgspec.structs.replace(end, detail=stands or end.detail or UNREAD)
     raise error_of(end, known.instance_id, reading, stages)
 
 
@@ -98,6 +104,8 @@ def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> st
         return ""
     run = reading.stages[number]
     where = _where(number, stages)
+    if run.name == "RunWaitEvent" and AT_CHECKPOINT in where:
+        return f"it stands{where}"
     if run.name == "RunWaitEvent":
         return f"it waits for event {run.input.get('event')!r}{where}"
     if run.name == "RunDelay":
@@ -175,6 +183,8 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
         return InstanceStuckError(
             f"{stuck}; it goes on trying until it is cancelled", reason="attempts", told=stuck, **about
         )
+    if end.kind == "held":
+        return InstanceStuckError(f"instance {instance_id} goes no further: {end.detail}{tail}", reason="held", **about)
     if end.kind == "timeout":
         why = f" ({end.detail})" if end.detail else ""
         state = "could not be read" if end.error is not None else "was still running"
@@ -195,7 +205,10 @@ def _where(stage: int, stages: Stages | None) -> str:
     if stages is None or not 0 <= stage < len(stages):
         return f" in stage {stage} (counted by the server)"
     number, kind = own_number(stages, stage), next(iter(stages[stage]), "unknown")
-    return " at its gate" if number is None else f" in stage {number} ({kind})"
+    if number is not None:
+        return f" in stage {number} ({kind})"
+    behind = checkpoints_of(stages).get(stage)
+    return " at its gate" if behind is None else f" {AT_CHECKPOINT} {behind}"
 
 
 def _own_completed(instance: Instance | None, moved: Moved, stages: Stages | None) -> int:

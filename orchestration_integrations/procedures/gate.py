@@ -1,4 +1,4 @@
-"""The gate: what it looks like in a definition, and the text that opens it.
+"""The gate and the checkpoints: what they look like in a definition, and the texts that open them.
 
 A gated definition begins with a stage that waits for the event ``go:${runGate}``. The start of a run fills in
 ``runGate``, so every run waits for an event of its own, and the engine's history shows that text for as long as it
@@ -30,8 +30,12 @@ GATE_EVENT = f"{OPENING}${{{GATE_VARIABLE}}}"
 FORMAT = "1"
 """Version of the text. A reader that meets another one cannot compare contents."""
 
+MOVES_NOTHING = ("delay", "wait_event", "update")
+"""Kinds of stage before which no checkpoint is needed. A kind that is not known here counts as moving money."""
+
 _TEXT = re.compile(r"(.+)~(\w)([0-9a-f]{8})([0-9a-f]{8})~([0-9]{1,9})", re.DOTALL)
-_OURS = re.compile(re.escape(GATE_EVENT) + r"(:[0-9]+)?")
+_OURS = re.compile(re.escape(GATE_EVENT) + r"(?::([0-9]{1,9}))?")
+_BEHIND = re.compile(r"(.+):([0-9]{1,9})", re.DOTALL)
 
 
 class GateText(msgspec.Struct, frozen=True):
@@ -77,6 +81,18 @@ def parsed_event(event: object) -> GateText | None:
     return parsed_text(event[len(OPENING) :])
 
 
+def checkpoint_event(text: str, number: int) -> str:
+    """The event that lets the run with this text go on to the user's stage ``number``."""
+    return f"{opening_event(text)}:{number}"
+
+
+def parsed_checkpoint(event: object) -> tuple[GateText, int] | None:
+    """(what the run's text says, the user's number of the stage behind it); None where no checkpoint waits for this."""
+    match = _BEHIND.fullmatch(event) if isinstance(event, str) else None
+    gate = parsed_event(match[1]) if match is not None else None
+    return None if match is None or gate is None else (gate, int(match[2]))
+
+
 def is_gate(stage: Mapping[str, Any]) -> bool:
     """Whether a stage of a definition is a gate."""
     return awaited_event(stage) == GATE_EVENT
@@ -88,6 +104,34 @@ def gated(definition: Mapping[str, Any]) -> dict[str, Any]:
     if not stages or not is_gate(stages[0]):
         stages.insert(0, {"wait_event": {"event": GATE_EVENT}})
     return {**definition, "stages": stages}
+
+
+def checkpointed(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition with a gate, and with a checkpoint before each stage that moves money and has none before it."""
+    stages: list[Mapping[str, Any]] = [{"wait_event": {"event": GATE_EVENT}}]
+    for number, stage in enumerate(own_stages(definition["stages"])):
+        if _moves_money(stage) and not _is_ours(stages[-1]):
+            stages.append({"wait_event": {"event": checkpoint_event(f"${{{GATE_VARIABLE}}}", number)}})
+        stages.append(stage)
+    return {**definition, "stages": stages}
+
+
+def checkpoints_of(stages: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """The checkpoints of a workflow: by the server's number, the user's number of the stage behind."""
+    found = {}
+    for number, stage in enumerate(stages):
+        ours = _OURS.fullmatch(awaited_event(stage) or "")
+        if ours is not None and ours[1] is not None:
+            found[number] = int(ours[1])
+    return found
+
+
+def unguarded_stage(stages: Sequence[Mapping[str, Any]]) -> int | None:
+    """The user's number of the first stage that moves money and stands behind neither the gate nor a checkpoint."""
+    for number, stage in enumerate(stages):
+        if _moves_money(stage) and (number == 0 or not _is_ours(stages[number - 1])):
+            return own_number(stages, number)
+    return None
 
 
 def own_stages(stages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -105,6 +149,10 @@ def own_number(stages: Sequence[Mapping[str, Any]], number: int) -> int | None:
 def _is_ours(stage: Mapping[str, Any]) -> bool:
     event = awaited_event(stage)
     return event is not None and _OURS.fullmatch(event) is not None
+
+
+def _moves_money(stage: Mapping[str, Any]) -> bool:
+    return next(iter(stage), "") not in MOVES_NOTHING
 
 
 def has_gate(workflow_id: str, stages: Sequence[Mapping[str, Any]], text: str) -> bool:
@@ -127,12 +175,23 @@ def has_gate(workflow_id: str, stages: Sequence[Mapping[str, Any]], text: str) -
             f"open; a gate waits for {GATE_EVENT!r}: create the workflow again with ensure_workflow(…, gate=True)",
             path="stages[0].wait_event.event",
         )
-    own = opening_event(text)
+    passes = {checkpoint_event(text, number) for number in checkpoints_of(stages).values()}
     for number, stage in enumerate(stages[1:], start=1):
         event = awaited_event(stage)
-        if event is not None and event.startswith(OPENING) and not _is_ours(stage) and may_become(event, own):
+        if event is None or not event.startswith(OPENING):
+            continue
+        where = f"stages[{number}].wait_event.event"
+        if not _is_ours(stage):
+            if any(may_become(event, ours) for ours in (opening_event(text), *passes)):
+                raise ValidationError(
+                    f"stages[{number}] of workflow {workflow_id} may wait for the event of the gate or of a "
+                    "checkpoint: a release could skip it",
+                    path=where,
+                )
+        elif checkpoints_of(stages).get(number) != own_number(stages, number + 1):
             raise ValidationError(
-                f"stages[{number}] of workflow {workflow_id} may wait for the gate's event: a release could skip it",
-                path=f"stages[{number}].wait_event.event",
+                f"stages[{number}] of workflow {workflow_id} is a gate or a checkpoint that does not belong there: "
+                "create the workflow again with ensure_workflow(…, gate=True, checkpoints=True)",
+                path=where,
             )
     return True

@@ -9,6 +9,7 @@ import msgspec
 
 from ..api.errors import OrchestrationError
 from ..api.models import ActivityRun, Instance, StageEvent, StageRun
+from .checkpoints import PassTried
 from .ends import End
 
 # ---- what is observed ------------------------------------------------------------------------------
@@ -64,7 +65,18 @@ class DetailFailed(msgspec.Struct, frozen=True):
     error: OrchestrationError
 
 
-Observation = Seen | Paused | InSnapshot | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed
+Observation = (
+    Seen
+    | Paused
+    | InSnapshot
+    | Absent
+    | ReadFailed
+    | DefinitionRead
+    | HistoryRead
+    | StageRead
+    | DetailFailed
+    | PassTried
+)
 
 
 # ---- what to do next -------------------------------------------------------------------------------
@@ -99,7 +111,14 @@ class ReadStage(msgspec.Struct, frozen=True):
     stage: int
 
 
-Next = LookAt | Read | ReadDefinition | ReadHistory | ReadStage | End
+class TryToPass(msgspec.Struct, frozen=True):
+    """Let the instance pass a checkpoint, if whoever waits may. ``number``: the user's of the stage behind it; None
+    where only the engine knows it."""
+
+    number: int | None
+
+
+Next = LookAt | Read | ReadDefinition | ReadHistory | ReadStage | TryToPass | End
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from ..api.models import Instance, StageEvent, StageRun
 from .ends import describe_failing
-from .gate import own_number
+from .gate import checkpoints_of, own_number
 from .moved import STILL
 from .observations import ReadHistory, ReadStage, StageRead
 
@@ -74,12 +74,18 @@ class StageStory(msgspec.Struct):
         for number, run in enumerate(runs):
             stage = self._stage(number)
             stage.name = run.name
-            is_open = run.name == "RunWaitEvent" and not run.terminated
-            if is_open and stage.begun and not stage.ended and not stage.listening:
-                stage.listening = True
+            if run.name == "RunWaitEvent" and not run.terminated:
                 event = run.input.get("event")
-                events.append(self._event(number, "listening", event if isinstance(event, str) else None))
+                events += self.on_listening(number, event if isinstance(event, str) else None)
         return tuple(events)
+
+    def on_listening(self, number: int, event: str | None) -> tuple[StageEvent, ...]:
+        """A stage was seen to listen for an event."""
+        stage = self._stage(number)
+        if not stage.begun or stage.ended or stage.listening:
+            return ()
+        stage.listening = True
+        return (self._event(number, "listening", event),)
 
     def on_activities(self, read: StageRead) -> tuple[int, tuple[StageEvent, ...]]:
         """(how often the payment of a stage has failed so far, the failures to tell of)."""
@@ -125,6 +131,7 @@ class StageStory(msgspec.Struct):
             name=self._stage(stage).name,
             detail=detail,
             own_stage=own_number(self.definition or (), stage) if known else stage,
+            checkpoint=checkpoints_of(self.definition or ()).get(stage),
         )
 
 

@@ -32,6 +32,8 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import Instance, RunResult
+from .checkpoint_watch import NEAR_INTERVAL, CheckpointWatch, Over
+from .checkpoints import Guard, PassTried, try_to_pass
 from .effects import Now, Procedure, do, pause, tell
 from .ends import End, Known, conclude
 from .ghosts import is_old
@@ -58,6 +60,7 @@ from .observations import (
     Seen,
     StageRead,
     Step,
+    TryToPass,
 )
 from .stage_story import StageStory
 
@@ -108,6 +111,7 @@ class Waiting(msgspec.Struct):
     _asked_engine: int = 0
     _held: Seen | None = None
     _asked_definition: bool = False
+    _checkpoints: CheckpointWatch = msgspec.field(default_factory=CheckpointWatch)
 
     def __post_init__(self) -> None:
         self._story = StageStory(self.instance_id)
@@ -136,7 +140,8 @@ class Waiting(msgspec.Struct):
         if isinstance(seen, InSnapshot):
             self._on_success(now)
             # A list shows neither stages nor a run that never started: look closer now and then.
-            return Step(self._read(now) if now - self._read_at >= SNAPSHOT_SECONDS else self._later(now))
+            closer = now - self._read_at >= SNAPSHOT_SECONDS or self._checkpoints.near(now)
+            return Step(self._read(now) if closer else self._later(now))
         if isinstance(seen, Paused | Absent):
             return Step(self._read(now))
         if isinstance(seen, DefinitionRead):
@@ -145,6 +150,8 @@ class Waiting(msgspec.Struct):
             return self._on_history(seen, now)
         if isinstance(seen, StageRead):
             return self._on_stage(seen, now)
+        if isinstance(seen, PassTried):
+            return self._on_try(seen, now)
         return self._on_no_detail(seen.error, now)
 
     def detail_by(self, now: float) -> float | None:
@@ -168,7 +175,7 @@ class Waiting(msgspec.Struct):
         instance = self.instance = seen.instance
         self._read_at = now
         self._on_success(now)
-        if self.detail and not self._asked_definition:
+        if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
             self._asked_definition = True
             self._held = seen
             return Step(ReadDefinition(instance.workflow_id))
@@ -178,6 +185,12 @@ class Waiting(msgspec.Struct):
             return Step(End(state, instance, instance.failure or ""), events)
         if self._last_look:
             return Step(self._timeout(), events)
+        if self._checkpoints.follow(instance, now):
+            self._interval = FIRST_INTERVAL
+        stands, number = self._checkpoints.standing(now)
+        if stands:
+            due = self._checkpoints.is_due(now)
+            return Step(TryToPass(number) if due else self._look_in(self._checkpoints.look_in(now), now), events)
         if not instance.status and is_old(instance, seen.server_time, now - self._begun):
             return Step(ReadHistory(), events)
         wanted = self._story.wanted(instance, now) if self.detail else None
@@ -208,6 +221,7 @@ class Waiting(msgspec.Struct):
 
     def _on_definition(self, stages: Sequence[Mapping[str, Any]], now: float) -> Step:
         self._story.learn_definition(stages)
+        self._checkpoints.learn(stages)
         return self._resume(now)
 
     def _resume(self, now: float) -> Step:
@@ -229,6 +243,7 @@ class Waiting(msgspec.Struct):
 
     def _on_no_detail(self, error: OrchestrationError, now: float) -> Step:
         if self._held is not None:
+            self._checkpoints.unread(now, hidden=is_denial(error))
             return self._resume(now)
         instance = self.instance
         if instance is not None and not instance.status and is_denial(error):
@@ -236,6 +251,13 @@ class Waiting(msgspec.Struct):
             if self._asked_engine >= 2:
                 return Step(End("never_started", instance, summary(error)))
         return Step(self._later(now))
+
+    def _on_try(self, tried: PassTried, now: float) -> Step:
+        events = () if tried.standing is None else self._story.on_listening(tried.standing.stage, tried.standing.event)
+        following = self._checkpoints.tried(tried, now)
+        if isinstance(following, Over):
+            return Step(End("held" if following.held else "unknown", self.instance, following.why), events)
+        return Step(self._look_in(following.seconds, now), events)
 
     # Decisions
 
@@ -246,27 +268,35 @@ class Waiting(msgspec.Struct):
         return Read(self.deadline)
 
     def _later(self, now: float, at_least: float = 0.0) -> Next:
+        longest = min(self.poll_interval, NEAR_INTERVAL) if self._checkpoints.near(now) else self.poll_interval
+        interval = max(min(self._interval, longest), at_least)
+        self._interval = min(self._interval * 1.5, longest)
+        return self._look_in(interval, now)
+
+    def _look_in(self, seconds: float, now: float) -> Next:
         if self.deadline is not None and now >= self.deadline:
             return self._read(now)
-        interval = max(min(self._interval, self.poll_interval), at_least)
-        self._interval = min(self._interval * 1.5, self.poll_interval)
-        at = now + interval
+        at = now + seconds
         return LookAt(at if self.deadline is None else min(at, self.deadline))
 
     def _timeout(self) -> End:
         error = self._last_error
-        return End("timeout", self.instance, summary(error) if error is not None else self._story.last_failure, error)
+        why = self._checkpoints.trouble or self._story.last_failure
+        return End("timeout", self.instance, summary(error) if error is not None else why, error)
 
 
-def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None) -> Procedure[RunResult]:
+def wait(
+    waiting: Waiting, versions: Versions, now: Now, on_stage: object = None, guard: Guard | None = None
+) -> Procedure[RunResult]:
     """Perform a wait.
 
     Args:
         on_stage: called with each StageEvent, or None.
+        guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
 
     Raises:
         InstanceFailedError, InstanceCancelledError, InstanceStuckError, WaitTimeoutError,
-        StateUnknownError, NotFoundError, AuthenticationError.
+        StateUnknownError, NotFoundError, AuthenticationError; OwnerGoneError of the guard.
     """
     start = now.monotonic()
     epoch = now.time()
@@ -291,6 +321,11 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
             yield from pause(following.at - at())
             step = waiting.feed(Paused(), at())
             continue
+        if isinstance(following, TryToPass) and waiting.instance is not None:
+            by = until(waiting.deadline)
+            tried = yield from try_to_pass(waiting.instance, following.number, guard, versions, now, by)
+            step = waiting.feed(tried, at())
+            continue
         try:
             if isinstance(following, Read):
                 instance = yield from do(get_instance(waiting.instance_id, versions.plain), until(following.by))
@@ -298,7 +333,7 @@ def wait(waiting: Waiting, versions: Versions, now: Now, on_stage: object = None
             elif isinstance(following, ReadDefinition):
                 workflow_call = get_workflow(following.workflow_id, versions.plain)
                 seen = DefinitionRead((yield from do(workflow_call, until(waiting.detail_by(at())))).stages)
-            elif isinstance(following, ReadHistory):
+            elif isinstance(following, ReadHistory | TryToPass):
                 call = get_instance_history(waiting.instance_id, versions.plain, strict=True)
                 seen = HistoryRead((yield from do(call, until(waiting.detail_by(at())))))
             else:

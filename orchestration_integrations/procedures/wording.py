@@ -19,6 +19,9 @@ KINDS = {"RunSend": "send", "RunDelay": "delay", "RunWaitEvent": "wait_event", "
 
 def stage_line(event: StageEvent) -> str:
     """One log line for what happened to a stage; empty for the gate, which is no stage of the user's."""
+    if event.checkpoint is not None:
+        text = _checkpoint_text(event)
+        return f"instance {event.instance_id}: {text}" if text else ""
     if event.own_stage is None:
         return ""
     return f"instance {event.instance_id}: {stage_text(event)}"
@@ -35,6 +38,14 @@ def stage_text(event: StageEvent) -> str:
     if event.kind == "listening":
         return f"{head} waits for the event {event.detail!r}"
     return f"{head} is failing: {event.detail}"
+
+
+def _checkpoint_text(event: StageEvent) -> str:
+    """What happened at a checkpoint; empty for its begin, which says no more than that it listens."""
+    where = f"the checkpoint before stage {event.checkpoint}"
+    if event.kind == "ended":
+        return f"{where} has ended with an error: {event.detail}" if event.detail else f"{where} was passed"
+    return f"it stands at {where}" if event.kind == "listening" else ""
 
 
 def moved_summary(moved: Moved | None, *, postings: bool = False) -> dict[str, Any]:
@@ -117,15 +128,16 @@ def cancel_text(outcome: CancelOutcome) -> str:
             return f"it was cancelled while {_names(outcome.in_flight)} was under way: {_MAY_HAVE_MOVED}"
         return "it was cancelled"
     if outcome.status == "held":
-        return "it is held at a checkpoint and moves nothing more"
+        return f"it is held at the checkpoint before stage {outcome.checkpoint}: nothing of it moves any more"
     if outcome.status == "never_started":
         return "it never started"
     if outcome.status == "already_ended":
         state = f" ({outcome.instance.state})" if outcome.instance is not None else ""
         return f"it had already ended by itself{state}"
+    at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
     return (
         f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
-        "instance was not seen to end; it may still run and move money"
+        f"instance was not seen to end{at}; it may still run and move money"
     )
 
 

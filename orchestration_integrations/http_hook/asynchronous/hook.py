@@ -136,7 +136,8 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             on_changed: what to do where the key stands for other variables: ``refuse`` (default), or ``adopt`` the run
                 that has the key.
             fingerprint_ignores: names of variables that may differ between attempts.
-            wants: asked right before the release whether the run is still wanted.
+            wants: asked right before the release, and before each checkpoint is passed, whether the run is still
+                wanted.
             strict_variables: refuse a variable that no placeholder asks for, with a ValidationError. Default False: a
                 warning names it.
 
@@ -183,8 +184,11 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         deadline: float | None = None,
         row_grace: float | None = None,
         read_budget: float = READ_BUDGET,
+        at_checkpoint: Callable[[int], bool] | None = None,
     ) -> RunResult:
-        """Wait until an instance has ended. It calls GetInstance, GetInstanceHistory and GetInstanceStageHistory.
+        """Wait until an instance has ended, and let it pass its checkpoints where ``at_checkpoint`` says so. It calls
+        GetInstance, GetInstanceHistory and GetInstanceStageHistory; GetWorkflow once a second stage has begun; and
+        SendEvent at a checkpoint.
 
         Args:
             instance_id: the instance to wait for.
@@ -198,13 +202,19 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                 for an id that this hook was given by the server.
             read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
                 The run goes on.
+            at_checkpoint: asked before the instance passes a checkpoint, each time, with the number of the stage behind
+                it as its user counts. True lets it go on, False ends the wait. If it raises, it is asked again until
+                the deadline; the instance stands still meanwhile. None (default): an instance at a checkpoint ends the
+                wait at once.
 
         Returns:
             The instance, which succeeded, and what it moved.
 
         Raises:
             InstanceFailedError, InstanceCancelledError: how it ended.
-            InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
+            InstanceStuckError: it never started, it failed ``fail_after_attempts`` times, or it stands at a checkpoint
+                and ``at_checkpoint`` is None (``reason`` is ``held``).
+            OwnerGoneError: ``at_checkpoint`` said no; the instance stands there and was not cancelled.
             WaitTimeoutError: it was still running at the deadline, or could not be read then.
             StateUnknownError: it could not be read for ``read_budget`` seconds.
             NotFoundError: there is no such instance.
@@ -222,6 +232,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                         read_budget=read_budget,
                     ),
                     on_stage,
+                    self.plans.guard_of(instance_id, at_checkpoint),
                 )
             )
 
@@ -264,14 +275,18 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the
                 call may then start a new run, which moves money again.
             first_attempt: True says that the key was never used before. Default False.
-            wants: asked right before the release whether the run is still wanted.
-            checkpoints: not available in this version.
+            wants: asked right before the release, and before each checkpoint is passed, whether the run is still
+                wanted.
+            checkpoints: put a checkpoint before each stage that moves money and is not the first one. The run waits
+                there until this call has asked ``wants`` and let it go on, so that a stop holds on every version of the
+                server. A workflow that is given by its id must have them. Default False. A workflow that has
+                checkpoints is let pass them in any case.
             cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal that raises, by the
                 end of its asyncio task, or by an exception of ``on_stage``. Default True.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
                 ``start_timeout`` (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``,
-                ``read_budget``.
+                ``read_budget``, ``at_checkpoint`` (asked besides ``wants``, with the number of the stage).
 
         Returns:
             The instance, which succeeded, and what it moved.
@@ -402,11 +417,14 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             instance_id: the instance.
             timeout: seconds until the outcome is ``not_confirmed``, default 15.
             store, run_key: where the record of the run is kept, and its key. The hook puts the stop on record first, so
-                that a later attempt knows that its own side cancelled the run. Default None: there is no record.
+                that a later attempt knows that its own side cancelled the run, and that whoever waits for it lets it
+                pass no further checkpoint. Default None: there is no record.
 
         Returns:
             What is true. ``status`` is ``cancelled`` (by this or an earlier cancel), ``already_ended`` (by itself),
-            ``never_started`` (a row without a run), or ``not_confirmed``: nobody saw it end, and it may run on.
+            ``never_started`` (a row without a run), ``held`` (it stands at a checkpoint that nobody will let it pass;
+            said with a record only, ten seconds after the stop was put there), or ``not_confirmed``: nobody saw it
+            end, and it may run on. ``checkpoint``: the stage behind the checkpoint at which it stood.
             ``in_flight`` holds payments that were under way: their money may arrive all the same.
 
         Raises:
@@ -415,7 +433,9 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         with telemetry.span("cancel", instance_id=instance_id):
             return await self.perform(self.plans.cancel(instance_id, timeout, store, run_key))
 
-    async def ensure_workflow(self, definition: Mapping[str, Any], *, gate: bool = False) -> EnsuredWorkflow:
+    async def ensure_workflow(
+        self, definition: Mapping[str, Any], *, gate: bool = False, checkpoints: bool = False
+    ) -> EnsuredWorkflow:
         """Find the oldest workflow with this name and an equal config, or create it.
 
         It calls ListWorkflows and CreateWorkflow.
@@ -424,6 +444,8 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             definition: as for ``create_workflow``.
             gate: have runs wait for their release before their first stage, so that ``start`` never runs a key twice.
                 Default False.
+            checkpoints: have runs wait before each further stage that moves money too, until whoever waits for the run
+                lets it go on. They need a gate. Default False.
 
         Returns:
             The workflow, and whether this call created it.
@@ -433,7 +455,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             AmbiguousSubmitError: it may have been created, and no list shows it.
         """
         with telemetry.span("ensure"):
-            return await self.perform(self.plans.ensure_workflow(definition, gate))
+            return await self.perform(self.plans.ensure_workflow(definition, gate, checkpoints))
 
     async def ensure_trigger(
         self, event: str, workflow_id: str, *, filter: str | None = None, variables: Mapping[str, str] | None = None

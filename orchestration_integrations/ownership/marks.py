@@ -1,0 +1,245 @@
+"""The marks that the waiter of a run and whoever wants to stop it leave for each other: a hold, and announced passes.
+
+The waiter announces a pass before it looks for a hold; a stop puts up its hold before it looks for announced passes. So
+whatever the order of their steps, one of the two sees the other, if the place shows at once what was written to it.
+
+They stand in the record of the key, where the store compares and sets (``RecordMarks``). A framework's store does not:
+two writers of one record could lose each other's mark there. So a framework has a place of its own for them, one name
+for each mark, that tasks, callbacks and triggers can all reach (``PlacedMarks``).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+import msgspec
+
+from ..api.errors import RecordConflictError
+from ..procedures.cancel import Holding
+from ..procedures.effects import Now, Procedure, ask, ask_or_raise
+from ..procedures.limits import OWNER_ANSWER_SECONDS
+from .keeping import Keeper, put_hold
+from .record import RunStore
+
+TRIES = 3
+"""Tries to save a mark in a record that somebody else changes at the same time."""
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A stop that was asked for.
+
+    Attributes:
+        by: who asked, in words; empty where that is not known.
+        since: when; None where that is not known.
+    """
+
+    by: str = ""
+    since: datetime | None = None
+
+
+class MarkPlace(Protocol):
+    """Where a framework keeps marks, by name: ``hold/<instance>``, ``passing/<instance>/<n>``."""
+
+    def read(self, name: str) -> str | None:
+        """The text of a mark; None where there is none. Raises where it cannot be read."""
+        ...
+
+    def write(self, name: str, text: str) -> None:
+        """Put up a mark, over one of that name."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take a mark away, if it is there."""
+        ...
+
+
+class Marks(Protocol):
+    """The marks of one run."""
+
+    def hold(self, hold: Hold) -> Procedure[bool]:
+        """Ask for a stop. Whether every waiter will see it from now on."""
+        ...
+
+    def held(self) -> Procedure[Hold | None]:
+        """The stop that was asked for, as it stands now. Raises where that cannot be read."""
+        ...
+
+    def let_go(self) -> Procedure[None]:
+        """Take the stop back: the run may go on."""
+        ...
+
+    def announced(self, number: int) -> Procedure[bool]:
+        """Whether a pass of this checkpoint was ever announced. Raises where that cannot be read."""
+        ...
+
+    def announce(self, number: int) -> Procedure[bool]:
+        """Say that a pass may be sent from now on. False: that was said before. Raises where it is not on record."""
+        ...
+
+    def take_back(self, number: int) -> Procedure[bool]:
+        """Say that nothing was sent, by who announced it. Whether that is on record."""
+        ...
+
+    def forget(self) -> Procedure[None]:
+        """The run has ended."""
+        ...
+
+
+class RecordMarks:
+    """In the record of the key, in the hands of one attempt. Nothing is kept without a store."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def hold(self, hold: Hold) -> Procedure[bool]:
+        """The record says it already: ``Keeper.hold`` comes first. Whether that was saved."""
+        yield from ()
+        record = self._keeper.record
+        return self._keeper.store is not None and record is not None and record.hold
+
+    def held(self) -> Procedure[Hold | None]:
+        """As of ``Marks``. Raises RecordConflictError where another attempt has the record."""
+        record = yield from self._keeper.refreshed()
+        return Hold(record.held_by, record.held_since) if record is not None and record.hold else None
+
+    def let_go(self) -> Procedure[None]:
+        """Whoever takes the run up again saves that with its claim."""
+        yield from ()
+
+    def announced(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        record = yield from self._keeper.refreshed()
+        return record is None or number in record.passing
+
+    def announce(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        return (yield from self._marked(number, passing=True))
+
+    def take_back(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        try:
+            yield from self._marked(number, passing=False)
+        except Exception:
+            return False
+        return True
+
+    def forget(self) -> Procedure[None]:
+        """The record stays."""
+        yield from ()
+
+    def _marked(self, number: int, *, passing: bool) -> Procedure[bool]:
+        """Have the record say whether a pass was announced. Whether that was new."""
+        for left in reversed(range(TRIES)):
+            record = yield from self._keeper.refreshed()
+            if record is None or (number in record.passing) is passing:
+                return record is None
+            others = tuple(one for one in record.passing if one != number)
+            try:
+                yield from self._keeper.save_mine(record.changed(passing=(*others, number) if passing else others))
+            except RecordConflictError:
+                if not left:
+                    raise
+                continue
+            return True
+        return False
+
+
+class StoredMarks:
+    """In the record of the key, for whoever stops a run from outside."""
+
+    def __init__(self, store: RunStore, run_key: str, instance_id: str) -> None:
+        self._store = store
+        self._run_key = run_key
+        self._instance_id = instance_id
+
+    def hold(self, hold: Hold) -> Procedure[bool]:
+        """As of ``Marks``."""
+        return (yield from put_hold(self._store, self._run_key, self._instance_id, hold.by, hold.since))
+
+    def announced(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        record = yield from ask_or_raise(self._store.load, self._run_key)
+        return record is None or record.instance_id != self._instance_id or number in record.passing
+
+
+class PlacedMarks:
+    """In a framework's place.
+
+    Args:
+        place: where.
+        instance_id: the run.
+        mine: the passes that this attempt has announced; gets more.
+    """
+
+    def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
+        self._place = place
+        self._hold = f"hold/{instance_id}"
+        self._passing = f"passing/{instance_id}/"
+        self._mine = mine
+
+    def hold(self, hold: Hold) -> Procedure[bool]:
+        """As of ``Marks``."""
+        text = msgspec.json.encode(hold).decode()
+        answer = yield from ask(self._place.write, self._hold, text)
+        return answer.error is None
+
+    def held(self) -> Procedure[Hold | None]:
+        """As of ``Marks``."""
+        text: Any = yield from ask_or_raise(self._place.read, self._hold)
+        return None if text is None else _hold_in(text)
+
+    def let_go(self) -> Procedure[None]:
+        """As of ``Marks``."""
+        yield from ask_or_raise(self._place.remove, self._hold)
+
+    def announced(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        text = yield from ask_or_raise(self._place.read, f"{self._passing}{number}")
+        return text is not None
+
+    def announce(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        if (yield from self.announced(number)):
+            return False
+        self._mine.append(number)
+        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
+        return True
+
+    def take_back(self, number: int) -> Procedure[bool]:
+        """As of ``Marks``."""
+        answer = yield from ask(self._place.remove, f"{self._passing}{number}")
+        return answer.error is None
+
+    def forget(self) -> Procedure[None]:
+        """As of ``Marks``: what this attempt has put up. Best effort."""
+        for name in (self._hold, *(f"{self._passing}{number}" for number in self._mine)):
+            yield from ask(self._place.remove, name)
+
+
+def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now) -> Procedure[Holding | None]:
+    """Put up a stop, by whoever cancels a run that somebody else may be waiting for.
+
+    Returns:
+        What tells whether the run is held; None where the stop stands nowhere.
+
+    Raises:
+        ValidationError: the record of the key names another instance.
+    """
+    hold = Hold("a cancel from outside", datetime.fromtimestamp(now.time(), timezone.utc))
+    stored = StoredMarks(store, run_key, instance_id)
+    stands = yield from stored.hold(hold)
+    announced = stored.announced
+    place: MarkPlace | None = getattr(store, "mark_place", None)
+    if place is not None:
+        placed = PlacedMarks(place, instance_id, [])
+        stands, announced = (yield from placed.hold(hold)), placed.announced
+    return Holding(announced, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
+
+
+def _hold_in(text: str) -> Hold:
+    """A hold from its stored form. Whatever stands there is one: somebody has put it up."""
+    try:
+        return msgspec.json.decode(text, type=Hold)
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return Hold(by=text[:200])
