@@ -74,15 +74,18 @@ class CheckpointWatch(msgspec.Struct):
         """The definition was read."""
         self.numbers = checkpoints_of(stages)
 
-    def unread(self, now: float, *, hidden: bool) -> None:
+    def unread(self, *, hidden: bool) -> None:
         """It could not be read. ``hidden``: the server will not show it any more, so the engine has to be asked."""
         self._hidden = self._hidden or hidden
-        self._read_definition_at = now + DEFINITION_SECONDS
 
     def wants_definition(self, instance: Instance, now: float) -> bool:
         """Whether the definition has to be read, to know whether the instance stands at a checkpoint."""
-        behind_gate = bool(instance.status) and instance.status[-1].stage > 0
+        behind_gate = not instance.terminated and bool(instance.status) and instance.status[-1].stage > 0
         return self.numbers is None and behind_gate and not self._hidden and now >= self._read_definition_at
+
+    def asked(self, now: float) -> None:
+        """It is being read."""
+        self._read_definition_at = now + DEFINITION_SECONDS
 
     def follow(self, instance: Instance, now: float) -> bool:
         """Take in where the instance is. Whether it has moved on since, in a workflow with checkpoints."""

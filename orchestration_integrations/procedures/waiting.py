@@ -177,6 +177,7 @@ class Waiting(msgspec.Struct):
         self._on_success(now)
         if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
             self._asked_definition = True
+            self._checkpoints.asked(now)
             self._held = seen
             return Step(ReadDefinition(instance.workflow_id))
         events = self._story.on_instance(instance)
@@ -243,7 +244,7 @@ class Waiting(msgspec.Struct):
 
     def _on_no_detail(self, error: OrchestrationError, now: float) -> Step:
         if self._held is not None:
-            self._checkpoints.unread(now, hidden=is_denial(error))
+            self._checkpoints.unread(hidden=is_denial(error))
             return self._resume(now)
         instance = self.instance
         if instance is not None and not instance.status and is_denial(error):

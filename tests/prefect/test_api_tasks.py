@@ -134,6 +134,7 @@ def test_triggers(server: EmbeddedServer, credentials: OrchestrationCredentials,
         call(f"delete_trigger{suffix}", credentials, made)
 
 
+@pytest.mark.parametrize("server", [3], indirect=True)  # generation 2 may answer an abort with 500
 @both
 def test_a_deleted_workflow_and_an_aborted_instance(credentials: OrchestrationCredentials, suffix: str) -> None:
     workflow_id = call(f"create_workflow{suffix}", credentials, endless(), gate=True)
@@ -220,7 +221,8 @@ def test_a_trigger_that_may_be_there_is_not_created_again(
             state.result()
     assert len(face.list_triggers.fn(credentials)) == (0 if raised else 1)
     with get_client(sync_client=True) as client:
-        assert client.read_task_run(state.state_details.task_run_id).run_count == attempts
+        task_run_id = state.state_details.task_run_id  # Prefect writes it down from events, a little later
+        until(lambda: client.read_task_run(task_run_id).run_count == attempts, f"it had {attempts} attempts")
 
 
 @pytest.mark.usefixtures("prefect_api")
