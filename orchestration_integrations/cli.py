@@ -87,24 +87,49 @@ def serve(
 def unreleased(
     workflow_id: Annotated[str, typer.Argument(help="A gated workflow.")],
     url: Annotated[str | None, typer.Option(help="Base URL of the server; default: ORCHESTRATION_URL.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="The SQLite file that run_once was given: it knows who asked for a stop."),
+    ] = None,
 ) -> None:
-    """List the runs that were created and never released, which lost submits leave behind. They move nothing.
+    """List the runs that stand still and move nothing: at their gate, or held at a checkpoint.
 
-    One line for each run, separated by tabs: instance, run key, when the instance was created. Credentials and all
-    other settings come from the environment (ORCHESTRATION_TOKEN, ORCHESTRATION_CLIENT_ID …), also with --url.
+    One line for each run, separated by tabs: instance, run key, when the instance was created, where it stands, since
+    when, and who asked for a stop ("-" where that is not known). Credentials and all other settings come from the
+    environment (ORCHESTRATION_TOKEN, ORCHESTRATION_CLIENT_ID …), also with --url.
     """
     from .api.errors import OrchestrationError
     from .http_hook import OrchestrationHttpHook
 
+    records = None if store is None else _store(store)
     try:
         with OrchestrationHttpHook(_settings(url)) as hook:
-            rows = hook.list_unreleased(workflow_id)
+            rows = hook.list_standing(workflow_id)
     except OrchestrationError as error:
         _fail(str(error), 1)
-    for instance, key in rows:
-        _line(instance.id, key, instance.created_at.isoformat(timespec="seconds"))
+    for one in rows:
+        where = "at its gate" if one.checkpoint is None else f"at the checkpoint before stage {one.checkpoint}"
+        created = one.instance.created_at.isoformat(timespec="seconds")
+        since = "-" if one.since is None else one.since.isoformat(timespec="seconds")
+        _line(one.instance.id, one.run_key, created, where, since, _stop_of(records, one.instance.id, one.run_key))
     if not rows:
-        typer.echo("no run waits for its release", err=True)
+        typer.echo("no run stands at its gate or at a checkpoint", err=True)
+
+
+def _stop_of(records: SqliteRunStore | None, instance_id: str, run_key: str) -> str:
+    """Who asked for a stop of a run, and when."""
+    from .api.errors import UnreadableRecordError
+
+    try:
+        record = None if records is None else records.load(run_key)
+    except UnreadableRecordError as error:
+        return str(error)
+    if record is None or record.instance_id != instance_id:
+        return "-"
+    if not record.hold:
+        return "no stop is on record"
+    since = "" if record.held_since is None else f" at {record.held_since.isoformat(timespec='seconds')}"
+    return f"stopped{since}: {record.held_by or 'it is not on record by whom'}"
 
 
 def _settings(url: str | None) -> Settings:
@@ -206,6 +231,23 @@ def settle(
         typer.confirm(f"The next start of {key} will pay again ({ended}). Settle it?", abort=True)
     found.settle(key)
     typer.echo(f"{key} is settled: its next start is a new run")
+
+
+@runs.command()
+def resume(key: KeyArgument, store: StoreOption) -> None:
+    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing."""
+    from .api.errors import RecordConflictError
+    from .ownership.keeping import resume as take_back
+
+    found = _store(store)
+    record = _record(found, key)
+    if not record.hold:
+        _fail(f"no stop of {key} is on record", 1)
+    try:
+        take_back(found, key)
+    except RecordConflictError as error:
+        _fail(str(error), 1)
+    typer.echo(f"the stop of {key} is taken back: the next call with this key lets instance {record.instance_id} go on")
 
 
 def main() -> None:

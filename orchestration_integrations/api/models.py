@@ -204,6 +204,23 @@ class CancelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: int | None = None
 
 
+class StandingRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that stands still and moves nothing.
+
+    Attributes:
+        instance: the run.
+        run_key: its key, as its gate says it.
+        checkpoint: the stage behind the checkpoint at which it stands, as its user counts; None where it stands at its
+            gate.
+        since: when it came there, by the server's clock; None where the server does not say.
+    """
+
+    instance: Instance
+    run_key: str
+    checkpoint: int | None
+    since: datetime | None
+
+
 class EnsuredWorkflow(msgspec.Struct, frozen=True, kw_only=True):
     """The workflow that serves a definition, and whether this call created it."""
 

@@ -31,6 +31,7 @@ from ..api.models import (
     Moved,
     RunResult,
     StageEvent,
+    StandingRun,
     Workflow,
 )
 from ..api.numbers import at_least_zero
@@ -43,7 +44,7 @@ from ..procedures.checkpoints import CallersGuard, Guard
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
-from ..procedures.unreleased import unreleased
+from ..procedures.standing_runs import standing_runs
 from ..procedures.wait_arguments import WaitArguments
 from ..settings import Settings
 from .callbacks import owner_of
@@ -333,12 +334,16 @@ class Plans:
         )
         return outcome
 
-    def list_unreleased(self, workflow_id: str) -> Procedure[tuple[tuple[Instance, str], ...]]:
+    def list_standing(self, workflow_id: str) -> Procedure[tuple[StandingRun, ...]]:
         until = self.clock.monotonic() + self.settings.retry_budget
         yield from insist(
             calls.get_workflow(workflow_id, self.versions.plain), self.clock, until
         )  # an unknown one raises
-        return (yield from unreleased(workflow_id, self.versions, self.clock, until))
+        return (yield from standing_runs(workflow_id, self.versions, self.clock, until))
+
+    def list_unreleased(self, workflow_id: str) -> Procedure[tuple[tuple[Instance, str], ...]]:
+        standing = yield from self.list_standing(workflow_id)
+        return tuple((one.instance, one.run_key) for one in standing if one.checkpoint is None)
 
     def ensure_workflow(
         self, definition: Mapping[str, Any], gate: bool, checkpoints: bool

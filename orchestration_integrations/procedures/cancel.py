@@ -28,7 +28,7 @@ from ..api.models import ActivityRun, CancelOutcome, Instance
 from .checkpoints import Standing, standing_at
 from .effects import Backoff, Now, Procedure, do, pause
 from .ghosts import is_old, unknown_to_engine
-from .limits import LEAST, OWNER_ANSWER_SECONDS, ROW_GRACE
+from .limits import HELD_AFTER, LEAST, OWNER_ANSWER_SECONDS, ROW_GRACE
 from .listing import Versions
 from .moved import NOTHING_READ, read_moved
 
@@ -36,8 +36,6 @@ MOVED_SECONDS = 3.0
 """Seconds at most for reading what had moved."""
 REPEAT_AFTER = 3.0
 """Seconds after which an accepted abort that shows no effect is sent again."""
-HELD_AFTER = 2.0
-"""Seconds that an abort gets to end a run that stands at a checkpoint, before the run is said to be held there."""
 
 
 class Holding(msgspec.Struct, frozen=True):

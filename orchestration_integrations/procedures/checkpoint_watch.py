@@ -15,11 +15,14 @@ import msgspec
 from ..api.models import Instance
 from .checkpoints import PassTried
 from .gate import checkpoints_of
+from .limits import HELD_AFTER
 
 NEAR_INTERVAL = 0.5
 """The longest pause between two polls, in seconds, while the stage before a checkpoint runs."""
 NEAR_SECONDS = 600.0
 """For so long after that stage was first seen."""
+HELD_SECONDS = HELD_AFTER + 1.0
+"""Whoever has asked for the stop gets so long to cancel the run, before the wait says that it is held."""
 LOST_ROW_SECONDS = 5.0
 """Seconds after which the engine is asked whether a run stands at a checkpoint whose row the server does not show."""
 UNSURE_SECONDS = 30.0
@@ -69,6 +72,7 @@ class CheckpointWatch(msgspec.Struct):
     _resend: float = FIRST_RESEND
     _sent: bool = False
     _unsure_since: float | None = None
+    _held_since: float | None = None
 
     def learn(self, stages: Sequence[Mapping[str, Any]]) -> None:
         """The definition was read."""
@@ -97,7 +101,7 @@ class CheckpointWatch(msgspec.Struct):
             return False
         self._stage, self._open, self._seen_at = last.stage, is_open, now
         self._due, self._look, self._resend, self._sent = now, FIRST_LOOK, FIRST_RESEND, False
-        self._unsure_since, self.trouble = None, ""
+        self._unsure_since, self._held_since, self.trouble = None, None, ""
         return bool(self.numbers)
 
     def near(self, now: float) -> bool:
@@ -133,6 +137,9 @@ class CheckpointWatch(msgspec.Struct):
         if outcome == "unguarded":
             return Over(True, f"{where}, and nobody here may let it pass: give at_checkpoint=")
         if outcome == "held":
+            first, self._held_since = self._held_since is None, now if self._held_since is None else self._held_since
+            if first or now - self._held_since < HELD_SECONDS:
+                return self._again(now, HELD_SECONDS, FIRST_LOOK)
             return Over(True, f"{where}, held by a stop: nothing of it moves any more")
         if outcome == "held amid pass":
             self._unsure_since = now if self._unsure_since is None else self._unsure_since
@@ -152,6 +159,7 @@ class CheckpointWatch(msgspec.Struct):
         seconds, self._look = self._look, min(self._look * 1.7, longest)
         return seconds
 
-    def _again(self, now: float, seconds: float) -> Look:
+    def _again(self, now: float, seconds: float, look: float | None = None) -> Look:
+        """Try again after so many seconds, and look before, where that is said."""
         self._due = now + seconds
-        return Look(seconds)
+        return Look(seconds if look is None else look)

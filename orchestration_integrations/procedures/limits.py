@@ -16,6 +16,8 @@ READ_BUDGET = 120.0
 """For so long reads may fail one after the other before a wait, or a delivery, gives up."""
 LAST_LOOK = 5.0
 """What one read gets that decides after a deadline has passed."""
+HELD_AFTER = 2.0
+"""An abort gets so long to end a run that stands at a checkpoint, before the run is said to be held there."""
 LEAST = 1.0
 """What an abort or a read gets even where the caller's limit is shorter."""
 OWNER_ANSWER_SECONDS = 10.0

@@ -34,7 +34,6 @@ from ..telemetry import count
 from .effects import Backoff, Now, Procedure, do, insist, pause
 from .gate import GateText
 from .listing import Versions, snapshot
-from .unreleased import unreleased as unreleased
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the server's clock may be behind ours when candidates are chosen by age."""

@@ -51,7 +51,8 @@ def test_a_pipe_gets_whole_ids_and_the_key_as_it_is(command, key):
         said = command("unreleased", workflow_id, "--url", server.url, COLUMNS="20")
     assert said.exit_code == 0, said.output
     (line,) = said.stdout.splitlines()
-    shown_id, shown_key, _ = line.split("\t")
+    shown_id, shown_key, _, where, _, _ = line.split("\t")
+    assert where == "at its gate"
     assert shown_id == instance_id
     assert shown_key == (key if key.isprintable() else repr(key)[1:-1])
     assert "\x1b" not in said.output

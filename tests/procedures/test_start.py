@@ -357,7 +357,7 @@ def test_the_command_lists_unreleased_runs():
         hook = open_hook("sync", base_url=server.url)
         workflow = hook.ensure_workflow({"name": "pay", "stages": [PAYMENT]}, gate=True).workflow
         said = CliRunner().invoke(app, ["unreleased", workflow.id, "--url", server.url])
-        assert "no run waits" in said.output
+        assert "no run stands" in said.output
         left = listening(hook, workflow, "lost")
         said = CliRunner().invoke(app, ["unreleased", workflow.id, "--url", server.url], env={"COLUMNS": "120"})
         assert said.exit_code == 0

@@ -477,14 +477,3 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
         """
         with telemetry.span("ensure_trigger"):
             return await self.perform(self.plans.ensure_trigger(event, workflow_id, filter, variables))
-
-    async def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
-        """List the runs of a gated workflow that still wait for their release.
-
-        Lost submits leave such runs behind; they move nothing.
-        It calls ListInstances, and GetInstanceHistory once for each running instance.
-
-        Returns:
-            (instance, run key), oldest first.
-        """
-        return await self.perform(self.plans.list_unreleased(workflow_id))

@@ -1,4 +1,4 @@
-"""The operations of the API, each one call with its retries."""
+"""The operations of the API, each one call with its retries, and what is read by several of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ...api import calls
 from ...api.calls import Call
-from ...api.models import ActivityRun, Instance, Occurrence, ServerInfo, StageRun, Trigger, Workflow
+from ...api.models import ActivityRun, Instance, Occurrence, ServerInfo, StageRun, StandingRun, Trigger, Workflow
 from ..asynchronous_driver import AsyncDriver
 
 
@@ -191,3 +191,31 @@ class AsyncOperations(AsyncDriver):
             NotFoundError: there is no such trigger, or the server has no v2.
         """
         return await self._call(calls.test_trigger(trigger_id, event))
+
+    # Made of several operations
+
+    async def list_standing(self, workflow_id: str) -> Sequence[StandingRun]:
+        """List the runs of a gated workflow that stand still: at their gate, or at a checkpoint.
+
+        A lost submit leaves a run at its gate. A stop, or the end of whoever waited for it, leaves one at a checkpoint.
+        None of them moves money. It calls GetWorkflow, ListInstances, and GetInstanceHistory once for each running
+        instance.
+
+        Returns:
+            The oldest first.
+
+        Raises:
+            NotFoundError: there is no such workflow.
+        """
+        return await self.perform(self.plans.list_standing(workflow_id))
+
+    async def list_unreleased(self, workflow_id: str) -> Sequence[tuple[Instance, str]]:
+        """List the runs of a gated workflow that still wait for their release.
+
+        Lost submits leave such runs behind; they move nothing.
+        It calls ListInstances, and GetInstanceHistory once for each running instance.
+
+        Returns:
+            (instance, run key), oldest first.
+        """
+        return await self.perform(self.plans.list_unreleased(workflow_id))
