@@ -308,7 +308,7 @@ class TestDefinitions:
             hook.start(made.id, {"other": "x"}, run_key="k", first_attempt=True)
 
 
-def test_a_kind_that_nobody_knows_counts_as_a_payment(self):
+def test_a_kind_that_nobody_knows_counts_as_a_payment():
     stages = checkpointed({"stages": [{"delay": {}}, {"pay_out": {}}, {"update": {}}, {"wait_event": {}}]})["stages"]
     assert [next(iter(stage)) for stage in stages] == [
         "wait_event",

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,10 @@ def credentials(server: EmbeddedServer) -> OrchestrationCredentials:
     return OrchestrationCredentials(base_url=server.url)
 
 
+newest_only = pytest.mark.skipif(
+    tuple(int(part) for part in version("prefect").split(".")[:2]) < (3, 9),
+    reason="it is long, and one version is enough: it does not depend on Prefect's version",
+)
 generations = pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
 abortable = pytest.mark.parametrize("server", [1, 3], indirect=True)
 """Generations on which an abort can be seen to take effect."""

@@ -49,7 +49,7 @@ from orchestration_integrations.prefect.owning import Start
 from orchestration_integrations.prefect.run_records import PrefectRunStore, records_of_flow_run
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import abortable, defined, endless, errors_of, failing, releases, send, short, until
+from .conftest import abortable, defined, endless, errors_of, failing, newest_only, releases, send, short, until
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 third = pytest.mark.parametrize("server", [3], indirect=True)
@@ -765,6 +765,7 @@ def test_settled_by_hand(server: EmbeddedServer, credentials: OrchestrationCrede
 # ---- load (T7) -----------------------------------------------------------------------------------------------
 
 
+@newest_only
 def test_two_hundred_starts_of_one_flow_run(
     server: EmbeddedServer,
     credentials: OrchestrationCredentials,
