@@ -11,7 +11,7 @@ import pytest
 from orchestration_integrations.airflow.compat import AIRFLOW_VERSION
 
 GENERATIONS = [2] if (2, 11) < AIRFLOW_VERSION < (3, 3) else [1, 2, 3]
-"""Of the server: what an abort comes to there does not depend on Airflow, so all are played on its newest and oldest."""
+"""Of the server. What an abort comes to there does not depend on Airflow: all are played on its newest and oldest."""
 EXAMPLES = Path(__file__).parent.parent.parent / "example_dags"
 
 

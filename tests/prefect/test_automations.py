@@ -16,7 +16,7 @@ from prefect.states import Scheduled
 
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import LONG, Process, errors_of, releases, newest_only, until
+from .conftest import LONG, Process, errors_of, releases, until
 
 EXAMPLE = str(Path(__file__).parents[2] / "example_flows" / "cancel_by_automation.py")
 SILENCE = 40
@@ -41,7 +41,6 @@ def automation_names() -> set[str]:
 
 
 @pytest.mark.usefixtures("prefect_api")
-@newest_only
 def test_a_flow_run_that_is_lost_with_its_runner_leaves_no_run_behind() -> None:
     with EmbeddedServer(generation=3) as server:
         env = {"ORCHESTRATION_URL": server.url, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
