@@ -19,7 +19,7 @@ from ..api.errors import RecordConflictError
 from ..procedures.cancel import Holding
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.limits import OWNER_ANSWER_SECONDS
-from .keeping import Keeper, put_hold
+from .keeping import Keeper, hold_name, put_hold
 from .record import RunStore
 
 TRIES = 3
@@ -174,7 +174,7 @@ class PlacedMarks:
 
     def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
         self._place = place
-        self._hold = f"hold/{instance_id}"
+        self._hold = hold_name(instance_id)
         self._passing = f"passing/{instance_id}/"
         self._mine = mine
 
