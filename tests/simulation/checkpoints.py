@@ -110,6 +110,16 @@ class KeptStore(MemoryRunStore):
         return self.since
 
 
+class FileStore(SqliteRunStore):
+    """A file that was made before the history began."""
+
+    since: datetime
+
+    @property
+    def complete_since(self) -> datetime | None:
+        return self.since
+
+
 class LastWriterStore(KeptStore):
     """A framework's store: the last writer of a record wins. Only a choice has a unique name, as each mark has."""
 
@@ -134,6 +144,7 @@ class Actor:
     due: float = 0.0
     wish: str = "yes"
     said_yes_at: float | None = None
+    answered_at: float = 0.0
     asked_since_send: bool = False
     taken_over: bool = False
     looked: int = 0
@@ -184,6 +195,8 @@ class CheckpointHistory:
     store_crash: float = 0.0
     freezes: float = 0.0
     noise: float = 0.0
+    crowds: int = 0
+    """How often others come when a waiter is about to let the run pass a checkpoint."""
     first_at: float = 0.0
     ticks: int = 0
     claims: list[Claim] = field(default_factory=list)
@@ -398,12 +411,14 @@ class WatchedTransport(FaultyTransport):
         history = self.history
         if not actor.asked_since_send:
             raise history.broken(f"{actor.name} sent {event} without asking its owner")
-        if actor.said_yes_at is None or history.clock.time() - actor.said_yes_at > OWNER_ANSWER_SECONDS + SLACK:
+        found = parsed_checkpoint(event)
+        since = actor.said_yes_at if found is not None else actor.answered_at
+        late = since is None or history.clock.time() - since > OWNER_ANSWER_SECONDS + SLACK
+        if actor.said_yes_at is None or late:
             raise history.broken(f"{actor.name} sent {event} on an old answer of its owner")
         if actor.run is not None and actor.run.superseded:
             raise history.broken(f"{actor.name} knew that another attempt has the run, and sent {event}")
         actor.asked_since_send = False
-        found = parsed_checkpoint(event)
         if found is None:
             return
         if (instance_id, event) in history.passes_sent:
@@ -473,10 +488,15 @@ def own(history: CheckpointHistory, actor: Actor, request: OwnedRequest) -> Owne
         return "superseded" if actor.taken_over and history.tells_attempts else actor.wish
 
     def owner() -> str:
+        if history.crowds and actor.kind == "a waiter" and rng.random() < 0.4:
+            history.crowds -= 1
+            rng.choice([second_process, second_process, cancel_from_outside, stop_for_attempt])(history)
         actor.asked_since_send = True
         asked_at = clock.time()
         answer = word()
+        # Before a release its word stands from when it is given, at a checkpoint from when it is asked.
         actor.said_yes_at = asked_at if answer == "yes" else None
+        actor.answered_at = clock.time()
         return answer
 
     def owner_at(number: int) -> str:
@@ -689,7 +709,8 @@ def _run(seed: int, generation: int | None, folder: Path) -> Counter[str]:
     )
     since = datetime.fromtimestamp(clock.time(), timezone.utc) - timedelta(days=30)
     if history.store_kind == "file":
-        history.shared = SqliteRunStore(folder / "runs.db")
+        history.shared = FileStore(folder / "runs.db")
+        history.shared.since = since
     else:
         history.shared = (KeptStore if history.store_kind == "memory" else LastWriterStore)(since)
     history.first_at = clock.time()
@@ -698,6 +719,7 @@ def _run(seed: int, generation: int | None, folder: Path) -> Counter[str]:
     history.store_crash = 0.0 if is_quiet else rng.choice([0.0, 0.0, 0.01, 0.03])
     history.freezes = rng.choice([0.0, 0.01, 0.04])
     history.noise = rng.choice([0.0, 0.3, 1.0])
+    history.crowds = rng.choice([0, 1, 3])
     history.asks_at_checkpoint = rng.random() < 0.25
     history.tells_attempts = rng.random() < 0.6
     plan.intensity = intensity
@@ -727,7 +749,7 @@ def _play(history: CheckpointHistory) -> None:
         if actor.kind != "a waiter" or history.store_kind == "marks beside" or rng.random() < 0.5:
             actor.drop()
     clock.sleep(max(0.0, plan.quiet_at - clock.time()) + 0.1)
-    history.freezes = 0.0
+    history.freezes, history.crowds = 0.0, 0
     _end_well(history)
     for actor in history.actors:
         actor.drop()
@@ -793,7 +815,7 @@ def _one_step(history: CheckpointHistory) -> bool:
     assert actor.steps is not None
     try:
         seconds = next(actor.steps)
-        if history.freezes and rng.random() < history.freezes:
+        if history.freezes and rng.random() < history.freezes * (8 if actor.asked_since_send else 1):
             seconds += rng.choice([0.3, 2.0, 9.5, 11.0, 40.0])
             history.counts["processes that stood still"] += 1
         actor.due = clock.time() + seconds
