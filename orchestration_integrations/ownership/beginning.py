@@ -35,7 +35,7 @@ from ..procedures.wording import cancel_text
 from .asked_workflow import AskedWorkflow
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Marks
+from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, RunRecord
 from .refusals import held, payment_unknown, several, ungated_submit, wrong_server
@@ -180,11 +180,16 @@ class Beginning:
     def _look_for_stop(self) -> Procedure[None]:
         """Whether somebody has asked for a stop of the run on record."""
         record = self._keeper.record
+        self._stopped = False
         if record is None or record.state != "chosen" or record.instance_id is None:
-            self._stopped = False
-        else:
-            marks = self._marks()
-            self._stopped = record.hold or (marks is not None and (yield from marks.held()) is not None)
+            return
+        marks = self._marks()
+        if marks is None:
+            self._stopped = record.hold
+            return
+        self._stopped = (yield from marks.held()) is not None
+        if record.hold and not self._stopped:  # whoever waits for the run does not look into the record
+            self._stopped = yield from marks.hold(Hold(record.held_by, record.held_since))
 
     def _let_go(self) -> Procedure[None]:
         """Take a stop back that stands beside the record; the one in it goes with the next saving."""

@@ -366,6 +366,11 @@ def put_hold(
     return False
 
 
+def hold_name(instance_id: str) -> str:
+    """The name of the hold mark of a run, where marks have a place of their own."""
+    return f"hold/{instance_id}"
+
+
 def resume(store: RunStore, run_key: str) -> RunRecord | None:
     """Take back the stop of a run that is held at a checkpoint: the next attempt with its key lets it go on.
 
@@ -378,4 +383,7 @@ def resume(store: RunStore, run_key: str) -> RunRecord | None:
     record = store.load(run_key)
     if record is not None and record.hold:
         store.save(record.changed(hold=False, held_by="", held_since=None))
+    place: Any = getattr(store, "mark_place", None)
+    if place is not None and record is not None and record.instance_id is not None:
+        place.remove(hold_name(record.instance_id))  # also where the record says nothing: only one of the two was saved
     return record

@@ -19,7 +19,7 @@ from ..api.errors import RecordConflictError
 from ..procedures.cancel import Holding
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.limits import OWNER_ANSWER_SECONDS
-from .keeping import Keeper, put_hold
+from .keeping import Keeper, hold_name, put_hold
 from .record import RunStore
 
 TRIES = 3
@@ -162,6 +162,12 @@ class StoredMarks:
         record = yield from ask_or_raise(self._store.load, self._run_key)
         return record is None or record.instance_id != self._instance_id or number in record.passing
 
+    def held(self) -> Procedure[Hold | None]:
+        """As of ``Marks``."""
+        record = yield from ask_or_raise(self._store.load, self._run_key)
+        stands = record is not None and record.instance_id == self._instance_id and record.hold
+        return Hold(record.held_by, record.held_since) if stands else None
+
 
 class PlacedMarks:
     """In a framework's place.
@@ -174,7 +180,7 @@ class PlacedMarks:
 
     def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
         self._place = place
-        self._hold = f"hold/{instance_id}"
+        self._hold = hold_name(instance_id)
         self._passing = f"passing/{instance_id}/"
         self._mine = mine
 
@@ -227,14 +233,27 @@ def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now)
         ValidationError: the record of the key names another instance.
     """
     hold = Hold("a cancel from outside", datetime.fromtimestamp(now.time(), timezone.utc))
-    stored = StoredMarks(store, run_key, instance_id)
-    stands = yield from stored.hold(hold)
-    announced = stored.announced
+    marks: StoredMarks | PlacedMarks = StoredMarks(store, run_key, instance_id)
+    stands = yield from marks.hold(hold)
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:
-        placed = PlacedMarks(place, instance_id, [])
-        stands, announced = (yield from placed.hold(hold)), placed.announced
-    return Holding(announced, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
+        marks = PlacedMarks(place, instance_id, [])
+        stands = yield from marks.hold(hold)
+    return holding_of(marks, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
+
+
+def holding_of(marks: Marks | StoredMarks, since: float) -> Holding:
+    """What tells a cancel whether a stop holds a run at its checkpoint.
+
+    Args:
+        marks: of the run, with the stop among them.
+        since: monotonic seconds from which on a waiter that has not seen the stop can no longer send anything.
+    """
+
+    def stands() -> Procedure[bool]:
+        return (yield from marks.held()) is not None
+
+    return Holding(marks.announced, stands, since)
 
 
 def _hold_in(text: str) -> Hold:

@@ -34,7 +34,7 @@ from ..api.errors import (
     WaitTimeoutError,
 )
 from ..api.models import CancelOutcome, Instance, RunResult
-from ..procedures.cancel import Holding, cancel
+from ..procedures.cancel import cancel
 from ..procedures.checkpoints import Guard, Permit
 from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
@@ -44,7 +44,7 @@ from ..procedures.wording import cancel_text
 from .beginning import Beginning
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, holding_of
 from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
@@ -375,7 +375,7 @@ class OwnedRun:
         holding = None
         if self._has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
             since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
-            holding = Holding(marks.announced, since)
+            holding = holding_of(marks, since)
         try:
             return (
                 yield from cancel(

@@ -43,10 +43,12 @@ class Holding(msgspec.Struct, frozen=True):
 
     Attributes:
         announced: whether a pass of this checkpoint was ever announced. What it raises counts as yes.
+        stands: whether nobody has taken the stop back, asked after ``announced``. What it raises counts as no.
         since: monotonic seconds from which on a waiter that has not seen the stop can no longer send anything.
     """
 
     announced: Callable[[int], Procedure[bool]]
+    stands: Callable[[], Procedure[bool]]
     since: float
 
     def excludes(self, standing: Standing, now: Now) -> Procedure[bool]:
@@ -54,7 +56,7 @@ class Holding(msgspec.Struct, frozen=True):
         if now.monotonic() < self.since:
             return False
         try:
-            return not (yield from self.announced(standing.number))
+            return not (yield from self.announced(standing.number)) and (yield from self.stands())
         except Exception:
             return False
 

@@ -216,7 +216,7 @@ def computes_the_event_anew() -> Iterator[None]:
 def lets_the_loser_cancel() -> Iterator[None]:
     """An attempt that another one has superseded cancels the run all the same."""
 
-    def hold(self: keeping.Keeper) -> Any:
+    def hold(self: keeping.Keeper, by: str = "") -> Any:
         return self.instance_id is not None
         yield
 

@@ -45,6 +45,7 @@ from orchestration_integrations.ownership.owned_run import OwnedRun
 from orchestration_integrations.ownership.record import RunRecord, RunStore, follows
 from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.ownership.resolve import Question, Shows, Verdict
+from orchestration_integrations.procedures.checkpoints import Guard
 from orchestration_integrations.procedures.gate import OPENING, parsed_event
 from orchestration_integrations.procedures.key_lock import KeyLock
 from orchestration_integrations.procedures.wait_arguments import WaitArguments
@@ -508,8 +509,9 @@ def _steps(history: OwnerHistory, attempt: Attempt) -> Generator[None, None, Any
     run, hook, rng = attempt.run, attempt.hook, history.rng
     timeout = BUDGET * 2 if history.plan.is_quiet() else rng.choice([2.0, 30.0, 120.0])
 
-    def waiting(instance_id: str) -> Any:
-        return hook.waiting_for(instance_id, WaitArguments(timeout=timeout, poll_interval=rng.choice([0.5, 5.0])))
+    def waiting(instance_id: str, guard: Guard) -> Any:
+        arguments = WaitArguments(timeout=timeout, poll_interval=rng.choice([0.5, 5.0]))
+        return hook.waiting_for(instance_id, arguments, guard=guard)
 
     on_timeout = rng.choice(["cancel", "leave"])
     try:
