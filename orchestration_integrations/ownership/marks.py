@@ -237,6 +237,13 @@ def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now)
     return Holding(announced, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
 
 
+def stopped_from_outside(store: RunStore, instance_id: str) -> Procedure[None]:
+    """Take the stop away again: the run has ended. The record keeps it."""
+    place: MarkPlace | None = getattr(store, "mark_place", None)
+    if place is not None:
+        yield from PlacedMarks(place, instance_id, []).forget()
+
+
 def _hold_in(text: str) -> Hold:
     """A hold from its stored form. Whatever stands there is one: somebody has put it up."""
     try:
