@@ -26,6 +26,7 @@ from .deadline import Deadline
 from .exchange import Exchange
 
 if TYPE_CHECKING:
+    from ..ownership.marks import MarkPlace
     from ..ownership.owned_run import OwnedRun
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
@@ -209,6 +210,7 @@ class HookBase:
         owner: Any = None,
         at_checkpoint: Any = None,
         on_chosen: Callable[[str], object] | None = None,
+        mark_place: MarkPlace | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
 
@@ -219,8 +221,16 @@ class HookBase:
                 None: it always wants the run.
             at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
             on_chosen: told the id before the release of a run that this attempt chose.
+            mark_place: where the marks of the run are; None: where the store says, else in the record.
         """
-        return self.plans.owning(wanted, store=store, owner=owner, at_checkpoint=at_checkpoint, on_chosen=on_chosen)
+        return self.plans.owning(
+            wanted,
+            store=store,
+            owner=owner,
+            at_checkpoint=at_checkpoint,
+            on_chosen=on_chosen,
+            mark_place=mark_place,
+        )
 
     def waiting_for(
         self,

@@ -35,7 +35,7 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
-from ..ownership.marks import stop_from_outside
+from ..ownership.marks import MarkPlace, stop_from_outside, stopped_from_outside
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
@@ -199,6 +199,7 @@ class Plans:
         owner: Any = None,
         at_checkpoint: Any = None,
         on_chosen: Callable[[str], object] | None = None,
+        mark_place: MarkPlace | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
 
@@ -209,6 +210,7 @@ class Plans:
                 None: it always wants the run.
             at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
             on_chosen: told the id before the release of a run that this attempt chose.
+            mark_place: where the marks of the run are; None: where the store says, else in the record.
         """
 
         def told(instance_id: str) -> object:
@@ -222,6 +224,7 @@ class Plans:
             owner=owner,
             at_checkpoint=at_checkpoint,
             on_chosen=told,
+            mark_place=mark_place,
             versions=self.versions,
             now=self.clock,
         )
@@ -321,6 +324,8 @@ class Plans:
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
             holding=holding,
         )
+        if holding is not None and store is not None and outcome.status in ("cancelled", "already_ended"):
+            yield from stopped_from_outside(store, instance_id)
         _warn_of_repeats(instance_id, outcome.moved)
         sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
         logger.log(

@@ -39,7 +39,13 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class MarkPlace(Protocol):
-    """Where a framework keeps marks, by name: ``hold/<instance>``, ``passing/<instance>/<n>``."""
+    """Where a framework keeps marks, by name: ``hold/<instance>``, ``passing/<instance>/<n>``.
+
+    A place that several waiters of one run can use at once keeps a ``passing`` mark for each of them: ``read`` shows
+    whether any stands, ``write`` and ``remove`` touch the one of this place's user alone. Else the one who takes back a
+    pass that it did not send would take away the mark of another, who did. A place that can find all marks of a run has
+    ``remove_run(instance_id)`` too.
+    """
 
     def read(self, name: str) -> str | None:
         """The text of a mark; None where there is none. Raises where it cannot be read."""
@@ -180,6 +186,7 @@ class PlacedMarks:
 
     def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
         self._place = place
+        self._instance_id = instance_id
         self._hold = hold_name(instance_id)
         self._passing = f"passing/{instance_id}/"
         self._mine = mine
@@ -205,12 +212,12 @@ class PlacedMarks:
         return text is not None
 
     def announce(self, number: int) -> Procedure[bool]:
-        """As of ``Marks``."""
-        if (yield from self.announced(number)):
-            return False
-        self._mine.append(number)
+        """As of ``Marks``. It is written in any case: a mark of another waiter's may be taken back."""
+        before = yield from self.announced(number)
+        if number not in self._mine:
+            self._mine.append(number)
         yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
-        return True
+        return not before
 
     def take_back(self, number: int) -> Procedure[bool]:
         """As of ``Marks``."""
@@ -218,7 +225,11 @@ class PlacedMarks:
         return answer.error is None
 
     def forget(self) -> Procedure[None]:
-        """As of ``Marks``: what this attempt has put up. Best effort."""
+        """As of ``Marks``: what this attempt has put up, and all others where they can be found. Best effort."""
+        remove_run = getattr(self._place, "remove_run", None)
+        if remove_run is not None:
+            yield from ask(remove_run, self._instance_id)
+            return
         for name in (self._hold, *(f"{self._passing}{number}" for number in self._mine)):
             yield from ask(self._place.remove, name)
 
@@ -254,6 +265,13 @@ def holding_of(marks: Marks | StoredMarks, since: float) -> Holding:
         return (yield from marks.held()) is not None
 
     return Holding(marks.announced, stands, since)
+
+
+def stopped_from_outside(store: RunStore, instance_id: str) -> Procedure[None]:
+    """Take the stop away again: the run has ended. The record keeps it."""
+    place: MarkPlace | None = getattr(store, "mark_place", None)
+    if place is not None:
+        yield from PlacedMarks(place, instance_id, []).forget()
 
 
 def _hold_in(text: str) -> Hold:

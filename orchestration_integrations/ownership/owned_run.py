@@ -69,6 +69,7 @@ class OwnedRun:
         store: where the record is kept; None: nowhere.
         owner: asked whether this attempt still wants the run; None: it does.
         at_checkpoint: asked besides, with the user's number of the stage behind it, before a checkpoint is passed.
+        mark_place: where the marks of the run are; None: where the store says, else in the record.
         on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
         versions, now: of the hook that performs this.
     """
@@ -84,9 +85,10 @@ class OwnedRun:
         versions: Versions,
         now: Now,
         at_checkpoint: OwnerAt | None = None,
+        mark_place: MarkPlace | None = None,
     ) -> None:
         self._at_checkpoint = at_checkpoint
-        self._place: MarkPlace | None = getattr(store, "mark_place", None)
+        self._place: MarkPlace | None = mark_place if mark_place is not None else getattr(store, "mark_place", None)
         self._has_checkpoints: bool | None = None
         self._announced: list[int] = []
         self.request = request
@@ -325,7 +327,9 @@ class OwnedRun:
         """Put an end on record, before the caller is told: ``succeeded``, ``failed``, ``cancelled``,
         ``never_started``."""
         yield from self.keeper.conclude(end)
-        if self._has_checkpoints and not self.keeper.superseded:
+        record = self.keeper.record
+        marked = self._has_checkpoints or (record is not None and record.hold)
+        if marked and not self.keeper.superseded:
             yield from self._marks().forget()
 
     def returned(self) -> Procedure[None]:
@@ -377,18 +381,19 @@ class OwnedRun:
             since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
             holding = holding_of(marks, since)
         try:
-            return (
-                yield from cancel(
-                    instance_id,
-                    timeout=seconds,
-                    versions=self._versions,
-                    now=self._now,
-                    permit=self.keeper.still_mine,
-                    holding=holding,
-                )
+            outcome = yield from cancel(
+                instance_id,
+                timeout=seconds,
+                versions=self._versions,
+                now=self._now,
+                permit=self.keeper.still_mine,
+                holding=holding,
             )
         except RecordConflictError:
             return None
+        if holding is not None and outcome.status in ("cancelled", "already_ended"):
+            yield from marks.forget()
+        return outcome
 
 
 def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> GivenUp:

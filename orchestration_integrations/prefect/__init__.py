@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         test_trigger_async,
     )
     from .run_records import (
+        resume_run,
         settle_run,
     )
     from .tasks import (
@@ -130,7 +131,10 @@ _HOMES = {
         "test_trigger",
         "test_trigger_async",
     ),
-    "run_records": ("settle_run",),
+    "run_records": (
+        "resume_run",
+        "settle_run",
+    ),
     "tasks": (
         "run_workflow",
         "run_workflow_async",
@@ -183,6 +187,7 @@ __all__ = [
     "list_triggers_async",
     "list_workflows",
     "list_workflows_async",
+    "resume_run",
     "run_workflow",
     "run_workflow_and_wait",
     "run_workflow_and_wait_async",

@@ -1,9 +1,10 @@
 """What the UI shows of a run: artifacts and events. All of it is best effort and none of it delays a wait for long.
 
 Events, for automations: ``orchestration.instance.started``, ``orchestration.instance.stage`` (payload: stage,
-kind, name, detail) and ``orchestration.instance.ended`` (payload: state). Their resource is
-``orchestration.instance.<id>``. Stages have the numbers that they have in the user's definition: the gate that this
-package put before them is not shown.
+kind, name, detail), ``orchestration.instance.checkpoint`` (payload: stage, the one behind it; kind: ``listening`` or
+``ended``; detail) and ``orchestration.instance.ended`` (payload: state). Their resource is
+``orchestration.instance.<id>``. Stages have the numbers that they have in the user's definition: the gate and the
+checkpoints that this package put between them are not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..api.instants import format_instant
 from ..api.models import Instance, StageEvent
 from ..http_hook import OrchestrationHttpHook
 from ..procedures.gate import own_number, own_stages
-from ..procedures.wording import stage_text
+from ..procedures.wording import stage_line, stage_text
 from ..settings import Settings
 from .api import api
 from .credentials import FACE
@@ -60,6 +61,9 @@ class Progress:
         if event.name:
             self._names[event.stage] = event.name
         number = event.own_stage
+        if event.checkpoint is not None:
+            self._checkpoint(event, event.checkpoint)
+            return
         if number is None:
             self._logger.debug("instance %s: its gate has %s", self._instance_id, event.kind)
             return
@@ -73,6 +77,18 @@ class Progress:
             share = 100.0 * done / total if total else 0.0
             of = f" of {total}" if total else ""
             self._progress(min(share, 100.0), f"Instance {self._instance_id}: {shown} ({done}{of} stages done)")
+
+    def _checkpoint(self, event: StageEvent, number: int) -> None:
+        line = stage_line(event)
+        if not line:
+            return
+        self._logger.info(line)
+        self._emit("checkpoint", {"stage": number, "kind": event.kind, "detail": event.detail or ""})
+        self._progress(self._last[0] if self._last else 0.0, f"I{line[1:]}")
+
+    def held(self, checkpoint: int | None, instance: Instance | None) -> None:
+        """The wait was interrupted, and the run stands at the checkpoint before this stage."""
+        self.ended(f"held at the checkpoint before stage {checkpoint}", instance)
 
     def ended(self, state: str, instance: Instance | None) -> None:
         """The wait is over. ``state``: of the instance, or what else ended the wait."""

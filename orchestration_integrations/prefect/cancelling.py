@@ -13,7 +13,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from ..api.errors import OrchestrationError, summary
 from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun
-from ..ownership.record import RunRecord
+from ..ownership.record import OwnerWord, RunRecord
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.wording import cancel_text
 from ..settings import Settings
 from .credentials import FACE
+from .marks import PrefectMarks, marks_here
 from .place import run_logger
 from .run_records import PrefectRunStore
 
@@ -45,32 +46,49 @@ class Target:
         instance_id: the instance.
         run: what this process does with it, where it has begun that.
         record: what is on record of it, where that was read.
+        waiter_is_here: what was interrupted is the wait for it, or its start: nobody else lets it pass a checkpoint.
     """
 
     settings: Settings
     instance_id: str
     run: OwnedRun | None = None
     record: RunRecord | None = None
+    waiter_is_here: bool = False
 
 
-def owned_by_record(hook: Any, store: PrefectRunStore, record: RunRecord, **request: Any) -> OwnedRun:
+def remedy_held(run_key: str | None) -> str:
+    """How a user lets a run go on that is held at a checkpoint."""
+    key = repr(run_key) if run_key is not None else "the key of the run"
+    return (
+        f"resume_run({key}) of orchestration_integrations.prefect takes the stop back: then the next attempt of its "
+        "flow run, or a wait for it, lets the same run go on"
+    )
+
+
+def owned_by_record(
+    hook: Any, store: PrefectRunStore, record: RunRecord, *, owner: Callable[[], OwnerWord] | None = None
+) -> OwnedRun:
     """The run on a record, for whoever goes on with it on behalf of the attempt that has it. ``load`` it first."""
     wanted = OwnedRequest(
         workflow=record.workflow_id or UNREAD_WORKFLOW,
         run_key=record.key,
         attempt=record.attempt,
         facts=record.facts,
-        **request,
+        remedy_held=remedy_held(record.key),
     )
-    run: OwnedRun = hook.owning(wanted, store=store)
+    run: OwnedRun = hook.owning(wanted, store=store, owner=owner)
     return run
 
 
 class _Cancelling:
     """One instance being cancelled."""
 
-    def __init__(self, target: Target, limit: float) -> None:
+    def __init__(self, target: Target, limit: float, why: str) -> None:
         self.target = target
+        self._why = why
+        self._hold: str | None = None
+        self._marks = marks_here()
+        self.remedy = ""
         self.outcome: CancelOutcome | None = None
         self.error: Exception | None = None
         self.superseded = False
@@ -96,8 +114,11 @@ class _Cancelling:
             return None
         if run is None or run.instance_id != target.instance_id:
             return hook.cancel(target.instance_id, timeout=self._limit)
-        outcome = hook.perform(run.stop(self._limit))
+        outcome = hook.perform(run.stop(self._limit, by=self._why, waiter_is_here=target.waiter_is_here))
         self.superseded = outcome is None
+        if outcome is not None and outcome.status == "held":
+            self.remedy = run.request.remedy_held
+            self._hold = _hold_of(target)
         return outcome
 
     def _owned(self, hook: OrchestrationHttpHook) -> OwnedRun | None:
@@ -106,7 +127,7 @@ class _Cancelling:
         if begun is not None and begun.keeper.store is not None:
             run, attempt = hook.owning(begun.request, store=PrefectRunStore()), begun.request.attempt
         elif begun is not None:
-            run = hook.owning(begun.request)
+            run = hook.owning(begun.request, mark_place=self._marks)
             run.take_over(begun)
             return run
         elif known is not None:
@@ -124,11 +145,12 @@ class _Cancelling:
             run.take_over(begun)
         return run
 
-    @property
     def stands(self) -> bool:
-        """Whether this answer serves whoever asks now."""
+        """Whether this answer serves whoever asks now. One call where it was held: the stop may be taken back."""
         if self.thread.is_alive():
             return True
+        if self.outcome is not None and self.outcome.status == "held":
+            return self._hold is not None and self._hold == _hold_of(self.target)
         if self.outcome is not None and self.outcome.status != "not_confirmed":
             return True
         return time.monotonic() - self.begun_at < ASK_AGAIN_SECONDS
@@ -138,14 +160,26 @@ _known: dict[tuple[str, str], _Cancelling] = {}
 _lock = threading.Lock()
 
 
-def _begin(targets: Sequence[Target], limit: float) -> list[_Cancelling]:
+def _hold_of(target: Target) -> str | None:
+    """The stop of an instance that stands now; None where there is none, or that cannot be found out."""
+    try:
+        return PrefectMarks().read(f"hold/{target.instance_id}")
+    except Exception:
+        return None
+
+
+def _begin(targets: Sequence[Target], limit: float, why: str) -> list[_Cancelling]:
     begun = []
+    with _lock:
+        earlier = dict(_known)
+    answered = [earlier.get((target.settings.base_url, target.instance_id)) for target in targets]
+    over = [one for one in answered if one is not None and not one.stands()]
     with _lock:
         for target in targets:
             key = (target.settings.base_url, target.instance_id)
             one = _known.get(key)
-            if one is None or not one.stands:
-                one = _known[key] = _Cancelling(target, limit)
+            if one is None or one in over:
+                one = _known[key] = _Cancelling(target, limit, why)
             if one not in begun:
                 begun.append(one)
         for key in list(_known)[: max(0, len(_known) - 10_000)]:
@@ -176,7 +210,12 @@ def cancel_instances_now(
     Returns:
         The outcome by id; None where cancelling failed altogether, or another attempt has the instance.
     """
-    begun = _begin(targets, limit)
+    return _waited_for(_begin(targets, limit, why), why, logger, success_is_bad)
+
+
+def _waited_for(
+    begun: Sequence[_Cancelling], why: str, logger: Any = None, success_is_bad: bool = False
+) -> dict[str, CancelOutcome | None]:
     interrupt: BaseException | None = None
     for one in begun:
         while one.thread.is_alive():
@@ -197,20 +236,22 @@ async def acancel_instances_now(
 ) -> dict[str, CancelOutcome | None]:
     """As ``cancel_instances_now``, leaving the event loop free; blocking it where cancellation is delivered again
     and again."""
-    begun = _begin(targets, limit)
+    begun = _begin(targets, limit, why)  # not in a thread: whatever interrupts this, the cancels have begun
     interrupts = 0
     while interrupts < 3 and any(one.thread.is_alive() for one in begun):
         try:
             await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             interrupts += 1
-    return cancel_instances_now(targets, why, limit=limit)
+    return _waited_for(begun, why)
 
 
 def _tell(begun: Sequence[_Cancelling], why: str, logger: Any, success_is_bad: bool) -> None:
     for one in begun:
         if one.outcome is not None:
             level, text = _said(one.outcome, success_is_bad)
+            if one.outcome.status == "held":
+                text += f"; {one.remedy}"
         elif one.superseded:
             level, text = logging.WARNING, "another attempt has it now, so it was not cancelled"
         else:
@@ -229,4 +270,6 @@ def _said(outcome: CancelOutcome, success_is_bad: bool) -> tuple[int, str]:
         return logging.WARNING, f"{text}; its money was not rolled back"
     if outcome.status == "not_confirmed":
         return logging.ERROR, text
+    if outcome.status == "held":
+        return logging.WARNING, text  # no error: nothing of it moves; but it waits for somebody's word
     return (logging.WARNING if outcome.in_flight else logging.INFO), text

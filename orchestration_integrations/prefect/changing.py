@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.models import CancelOutcome
+from ..api.models import CancelOutcome, EnsuredWorkflow
 from ..definition_files import read_definition
+from ..http_hook import OrchestrationHttpHook
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.wording import cancel_summary, cancel_text
 from .api_tasks import Asked, changing, repeatable
@@ -31,6 +32,7 @@ def _create_workflow(
     *,
     path: str | None = None,
     gate: bool = False,
+    checkpoints: bool = False,
 ) -> Asked[str]:
     """Make sure that a definition is on the server; an equal one that is there already is used.
 
@@ -42,6 +44,8 @@ def _create_workflow(
         path: of a YAML or JSON file, instead of ``definition``.
         gate: have runs wait for their release before their first stage, so that no run is ever started
             twice for one key. Default False: the definition is sent as it is.
+        checkpoints: with a gate, have runs wait before each further stage that moves money too, until whoever waits
+            for the run lets it go on; so a stop holds before the next payment, on every server. Default False.
 
     Returns:
         The workflow's id.
@@ -51,7 +55,11 @@ def _create_workflow(
         AmbiguousSubmitError: it may have been created, and no list shows it.
     """
     given = read_definition(definition, path)
-    return Asked(credentials, lambda hook: hook.ensure_workflow(given, gate=gate), lambda found: found.workflow.id)
+
+    def ensured(hook: OrchestrationHttpHook) -> EnsuredWorkflow:
+        return hook.ensure_workflow(given, gate=gate, checkpoints=checkpoints)
+
+    return Asked(credentials, ensured, lambda found: found.workflow.id)
 
 
 @changing("delete-workflow")
@@ -111,13 +119,15 @@ def _cancel_instance(
     Args:
         credentials: the block, or the name of the stored block.
         instance_id: the id, or what ``run_workflow`` returned.
-        timeout: seconds until the outcome is ``not_confirmed``, default 15.
+        timeout: seconds until the outcome is ``not_confirmed``, default 15. In less than 12 nothing is said to be held.
 
     Returns:
         ``{"instance_id", "status", "state", "abort_answer", "in_flight", "stages_completed", "transactions",
-        "maybe_repeated"}``; ``status`` is ``cancelled``, ``already_ended``, ``never_started`` or ``not_confirmed``
-        (the instance may still run). ``in_flight`` names the activities that were under way: their money may arrive
-        all the same.
+        "maybe_repeated"}``; ``status`` is ``cancelled``, ``already_ended``, ``never_started``, ``held`` (it stands at
+        the checkpoint before the stage ``checkpoint``, and nobody lets it pass before ``resume_run``) or
+        ``not_confirmed`` (the instance may still run). ``held`` needs the run's record: give what ``run_workflow``
+        returned, or call it in the flow that started the run. ``in_flight`` names the activities that were under way:
+        their money may arrive all the same.
 
     Raises:
         NotFoundError: there is no such instance.
@@ -128,7 +138,10 @@ def _cancel_instance(
     def shown(outcome: CancelOutcome) -> dict[str, Any]:
         if outcome.status == "not_confirmed":
             run_logger().error("instance %s: %s", found, cancel_text(outcome))
-        return cancel_summary(found, outcome)
+        elif outcome.status == "held":
+            run_logger().warning("instance %s: %s", found, cancel_text(outcome))
+        where = {} if outcome.checkpoint is None else {"checkpoint": outcome.checkpoint}
+        return {**cancel_summary(found, outcome), **where}
 
     return Asked(credentials, lambda hook: hook.cancel(found, timeout=timeout, **known), shown)
 

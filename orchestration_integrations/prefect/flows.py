@@ -84,10 +84,12 @@ def cancel_instances_of_flow_run(
         flow_run_id: the id of that flow run.
         run_count: which attempt of it is over, as the event of its end tells. If a later attempt is at work, the runs
             belong to that one, and nothing is cancelled. None (default): whatever attempt is at work.
-        timeout: seconds until an instance counts as not confirmed, default 14; all are cancelled at once.
+        timeout: seconds until an instance counts as not confirmed, default 14; all are cancelled at once. In less than
+            12 none is said to be held.
 
     Returns:
-        By instance: ``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed`` (it may run on) or
+        By instance: ``cancelled``, ``already_ended``, ``never_started``, ``held`` (at a checkpoint; nothing of it moves
+        any more), ``not_confirmed`` (it may run on) or
         ``failed`` (it could not be cancelled and may run on).
     """
     if run_count is not None and has_later_attempt(read_flow_run(flow_run_id), run_count):

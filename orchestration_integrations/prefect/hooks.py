@@ -36,7 +36,8 @@ def cancel_instances(
 
     Args:
         credentials: the block or, best, the name under which it is stored: the hook may run in another process.
-        timeout: seconds until an instance counts as not confirmed, default 14. All instances are cancelled at once.
+        timeout: seconds until an instance counts as not confirmed, default 14. All instances are cancelled at once. In
+            less than 12 none is said to be held at a checkpoint.
 
     Returns:
         The hook, for ``@flow(on_cancellation=[hook], on_crashed=[hook], on_failure=[hook])``.

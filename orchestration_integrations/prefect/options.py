@@ -64,6 +64,12 @@ class StartOptions(TypedDict, total=False):
     strict_variables: Annotated[
         bool, "refuse a variable that no placeholder asks for. Default False: a warning names it."
     ]
+    checkpoints: Annotated[
+        bool,
+        "the run waits before each stage that moves money until whoever waits for it lets it go on, so that a stop "
+        "holds before the next payment. A definition gets checkpoints; a workflow must have them, else it is a "
+        "ValidationError. Default False. Whoever waits for a run of a workflow that has them lets it pass in any case.",
+    ]
 
 
 class SharedOptions(TypedDict, total=False):
@@ -109,6 +115,7 @@ DEFAULTS: RunAndWaitOptions = {
     "key_variable": KEY_VARIABLE,
     "allow_unbound": False,
     "strict_variables": False,
+    "checkpoints": False,
     "timeout": None,
     "poll_interval": 5.0,
     "on_timeout": "cancel",

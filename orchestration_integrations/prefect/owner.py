@@ -44,6 +44,20 @@ class Owner:
         """
         return self._shared.ask(self._place.left())
 
+    def at_checkpoint(self) -> OwnerSays:
+        """Ask now, before a wait lets its run go on. What ends the wait is raised again where it sleeps next, and dealt
+        with as any other interrupt is.
+
+        Raises:
+            FlowRunCancelledError: the run is no longer wanted, or another attempt has it.
+            Exception: what Prefect's client raises.
+        """
+        says = self()
+        if says != "yes":
+            self._shared.found(says)
+            raise self._ended(says)
+        return says
+
     def check(self) -> None:
         """For waits. What cannot be read is passed over.
 
@@ -52,9 +66,12 @@ class Owner:
         """
         says = self._shared.seen(self._place.left())
         if says != "yes":
-            raise FlowRunCancelledError(
-                f"the flow run {self._shared.described}{ENDED[says]}", superseded=says == "superseded"
-            )
+            raise self._ended(says)
+
+    def _ended(self, says: OwnerSays) -> FlowRunCancelledError:
+        return FlowRunCancelledError(
+            f"the flow run {self._shared.described}{ENDED[says]}", superseded=says == "superseded"
+        )
 
 
 class _Look:
@@ -82,6 +99,11 @@ class _Look:
             if state.name != "Running":
                 self.described = f"{run.name} ({state.name}) "
         return owner_says(self._flow_runs, now, left=left)
+
+    def found(self, says: OwnerSays) -> None:
+        """Somebody has asked, and it is over."""
+        with self._lock:
+            self._says = says
 
     def seen(self, left: bool) -> OwnerSays:
         with self._lock:

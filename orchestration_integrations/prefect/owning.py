@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.limits import START_SECONDS
 from ..settings import Settings
 from .attempt import AttemptFacts, Claim, OwnerSays, claim_call, claim_step, not_come_back_to
-from .cancelling import Target, owned_by_record
+from .cancelling import Target, owned_by_record, remedy_held
+from .marks import marks_here
 from .options import StartOptions
 from .owner import Owner
 from .place import Place, here, ids_here, run_logger
@@ -93,6 +94,7 @@ class Start:
         self._around: BaseTransaction | None = None
         self._own_transaction: BaseTransaction | None = None
         self._hooked: set[str] = set()
+        self._is_begun = False
 
     def prepare(self) -> None:
         """Find out who asks, and what for. Blocking.
@@ -146,6 +148,8 @@ class Start:
             fingerprint_ignores=wishes["fingerprint_ignores"],
             allow_unbound=wishes["allow_unbound"],
             strict_variables=wishes["strict_variables"],
+            checkpoints=wishes["checkpoints"],
+            remedy_held=remedy_held(self.key),
             timeout=request.timeout,
             **options,
         )
@@ -154,12 +158,19 @@ class Start:
         """The work on the key, to be performed with this hook."""
         if self._wanted is None:
             raise RuntimeError("prepare comes first")
-        self.run = hook.owning(self._wanted, store=self._store, owner=self._ask_owner, on_chosen=self._chosen)
+        self.run = hook.owning(
+            self._wanted,
+            store=self._store,
+            owner=self._ask_owner,
+            on_chosen=self._chosen,
+            mark_place=marks_here() if self._store is None else None,
+        )
         return self.run
 
     def begun(self, instance: Instance) -> None:
         """The run is there. Raises where the transaction around has been rolled back."""
         self._chosen(instance.id)
+        self._is_begun = True
 
     def failed(self) -> None:
         """The call raised: unless the run's end was told, the next equal call takes the run up."""
@@ -177,12 +188,14 @@ class Start:
         """What to cancel; None while no instance is chosen."""
         if self.run is None or self.run.instance_id is None:
             return None
-        return Target(self.settings, self.run.instance_id, run=self.run)
+        return Target(self.settings, self.run.instance_id, run=self.run, waiter_is_here=True)
 
     def _ask_owner(self) -> OwnerSays:
         if self._around is not None and self._around.is_rolled_back():
             return "unwanted"
-        return self.owner() if self.owner is not None else "yes"
+        if self.owner is None:
+            return "yes"
+        return self.owner.at_checkpoint() if self._is_begun else self.owner()
 
     def _chosen(self, instance_id: str) -> None:
         """Hand the instance to the transactions around. Raises where nothing is to be released."""
@@ -248,15 +261,38 @@ def attending(hook: Hook, place: Place | None, record: RunRecord | None, instanc
 
     Args:
         hook: performs it.
-        place: of the wait.
+        place: of the wait; its flow runs are asked before the run is let pass a checkpoint.
         record: of the run; None where none is known: then nothing is put on record.
+        instance_id: the run.
     """
+    owner = _owner_of_wait(place)
     if record is None:
-        since = datetime.now(timezone.utc)
-        return hook.owning(OwnedRequest(workflow=UNREAD_WORKFLOW, run_key=instance_id, chosen=instance_id, since=since))
-    run = owned_by_record(hook, PrefectRunStore(), record)
+        wanted = OwnedRequest(
+            workflow=UNREAD_WORKFLOW,
+            run_key=instance_id,
+            chosen=instance_id,
+            since=datetime.now(timezone.utc),
+            remedy_held=remedy_held(None),
+        )
+        return hook.owning(wanted, owner=owner, mark_place=marks_here())
+    run = owned_by_record(hook, PrefectRunStore(), record, owner=owner)
     run.keeper.superseded = place is not None and place.facts.is_overtaken_by(record)
     return run
+
+
+def _owner_of_wait(place: Place | None) -> Callable[[], OwnerSays] | None:
+    """Who is asked before a run is let pass a checkpoint; None outside any run of Prefect."""
+    if place is not None:
+        return Owner(place).at_checkpoint
+    if ids_here() == (None, None):
+        return None
+    return _owner_found_late
+
+
+def _owner_found_late() -> OwnerSays:
+    """Prefect's API could not tell where the wait stands: until it can, nothing is let pass."""
+    place = here()
+    return Owner(place)() if place is not None else "yes"
 
 
 def record_of(place: Place | None, instance_id: str, run_key: str | None) -> RunRecord | None:

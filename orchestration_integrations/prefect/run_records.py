@@ -32,13 +32,14 @@ from prefect.client.schemas.filters import (
 from prefect.exceptions import ObjectAlreadyExists
 
 from ..api.errors import UnreadableRecordError, ValidationError
+from ..ownership.keeping import resume
 from ..ownership.record import RunRecord, conflict, tombstone
 from .api import api, read_flow_run
+from .marks import TAG, PrefectMarks
 
 logger = logging.getLogger("orchestration_integrations.prefect")
 
 RECORD_TYPE = "orchestration-record"
-CHOICE_TAG = "orchestration"
 PAGE = 200
 """Rows that Prefect gives at once."""
 
@@ -78,12 +79,16 @@ class PrefectRunStore:
     Args:
         complete_since: from when on the absence of a record proves that a key was not used: the creation of the
             outermost run, for a key that is made of it. None for a key of the user's, which others may have used.
+
+    Attributes:
+        mark_place: where the marks of runs with checkpoints are.
     """
 
     def __init__(self, *, complete_since: datetime | None = None) -> None:
         # A key of the user's: this store knows nothing of the time before it looked.
         self._complete_since = complete_since or datetime.now(timezone.utc)
         self._known: set[str] = set()
+        self.mark_place = PrefectMarks()
 
     @property
     def complete_since(self) -> datetime | None:
@@ -122,7 +127,7 @@ class PrefectRunStore:
         """The first choice of a round stands. One call; two where another one was made before."""
         name = choice_name(key, round)
         try:
-            api().create_variable(VariableCreate(name=name, value=instance_id, tags=[CHOICE_TAG]))
+            api().create_variable(VariableCreate(name=name, value=instance_id, tags=[TAG]))
         except ObjectAlreadyExists:
             stored = api().read_variable_by_name(name)
             if stored is None:
@@ -247,4 +252,37 @@ def settle_run(run_key: str) -> dict[str, Any]:
         "state": before.state,
         "instance_id": before.instance_id,
         "round": before.round,
+    }
+
+
+def resume_run(run_key: str) -> dict[str, Any]:
+    """Take back the stop of a run that is held at a checkpoint: whoever waits for it next lets the same run go on.
+
+    That is the next attempt of the flow run that had started it (run it again, from Prefect's UI for example), or a
+    ``wait_for_instance`` anywhere. This call itself sends nothing, so until then the run stands where it is. What it
+    had paid is not paid again.
+
+    Args:
+        run_key: as ``run_workflow`` returned it, or as the error names it.
+
+    Returns:
+        ``{"run_key", "state", "instance_id", "round", "held_by"}``: what was on record; ``held_by`` says who had asked
+        for the stop, None where nobody had.
+
+    Raises:
+        ValidationError: nothing is on record of the key.
+        RecordConflictError: an attempt is at work with it at this moment; call again.
+    """
+    store = PrefectRunStore()
+    before = resume(store, run_key)
+    if before is None:
+        raise ValidationError(f"run_key: there is no record of run key {run_key}", path="run_key")
+    if before.instance_id is not None:
+        store.mark_place.remove(f"hold/{before.instance_id}")
+    return {
+        "run_key": run_key,
+        "state": before.state,
+        "instance_id": before.instance_id,
+        "round": before.round,
+        "held_by": before.held_by if before.hold else None,
     }

@@ -8,12 +8,13 @@ interrupt anywhere in it cancels the instance, unless another attempt has it, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
-from ..api.errors import OrchestrationError
-from ..api.models import Instance, RunResult, StageEvent
+from ..api.errors import InstanceStuckError, OrchestrationError
+from ..api.models import CancelOutcome, Instance, RunResult, StageEvent
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun, WaitFor
 from ..procedures.checkpoints import Guard
@@ -52,28 +53,29 @@ def _target_to_cancel(start: Start, error: BaseException, cancel_on_interrupt: b
 
 
 @contextmanager
-def _starting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool]) -> Iterator[None]:
+def _starting(start: Start, cancel_on_interrupt: bool, at_wait: list[Progress]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         start.failed()
         target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
         if target is not None:
-            cancel_instances_now([target], _interrupted(error))
+            _stopped(at_wait[-1] if at_wait else None, cancel_instances_now([target], _interrupted(error)))
         raise
     finally:
         start.close()
 
 
 @asynccontextmanager
-async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[bool]) -> AsyncIterator[None]:
+async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[Progress]) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as error:
         start.failed()
         target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
         if target is not None:
-            await acancel_instances_now([target], _interrupted(error))
+            outcomes = await acancel_instances_now([target], _interrupted(error))
+            _stopped(at_wait[-1] if at_wait else None, outcomes)
         raise
     finally:
         start.close()
@@ -114,7 +116,7 @@ async def astart_run(settings: Settings, request: RunRequest, options: WaitOptio
 def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) -> dict[str, Any]:
     """Start, adopt or go on with a run, and wait for its end."""
     start = Start(settings, request)
-    at_wait: list[bool] = []
+    at_wait: list[Progress] = []
     with _starting(start, options["cancel_on_interrupt"], at_wait):
         start.prepare()
         with OrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
@@ -123,7 +125,7 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
             start.begun(instance)
             progress = Progress(settings, instance.id, shown=options["show_progress"])
             progress.started(instance.workflow_id, instance.state)
-            at_wait.append(True)
+            at_wait.append(progress)
             result = _attended(hook, run, instance.id, progress, options)
         progress.ended("succeeded", result.instance)
         return described(result)
@@ -132,7 +134,7 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
 async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) -> dict[str, Any]:
     """As ``run_and_wait``, without blocking."""
     start = Start(settings, request)
-    at_wait: list[bool] = []
+    at_wait: list[Progress] = []
     async with _astarting(start, options["cancel_on_interrupt"], at_wait):
         await asyncio.to_thread(start.prepare)
         async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=WatchingClock(start.owner)) as hook:
@@ -141,7 +143,7 @@ async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOp
             start.begun(instance)
             progress = Progress(settings, instance.id, shown=options["show_progress"])
             await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
-            at_wait.append(True)
+            at_wait.append(progress)
             result = await _aattended(hook, run, instance.id, progress, options)
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)
         return described(result)
@@ -189,11 +191,12 @@ async def _aattended(
 
 def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key: str | None = None) -> dict[str, Any]:
     """Wait for an instance; see ``wait_for_instance``."""
-    target = Target(settings, instance_id)
+    target = Target(settings, instance_id, waiter_is_here=True)
+    progress: Progress | None = None
     try:
         place = _place()
         record = record_of(place, instance_id, run_key)
-        target = Target(settings, instance_id, record=record)
+        target = Target(settings, instance_id, record=record, waiter_is_here=True)
         progress = Progress(settings, instance_id, shown=options["show_progress"])
         clock = WatchingClock(Owner(place) if place is not None else None)
         with OrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
@@ -201,14 +204,15 @@ def wait_run(settings: Settings, instance_id: str, options: WaitOptions, run_key
             try:
                 hook.perform(run.load())
             except Exception as error:
-                run = _without_record(hook, instance_id, error)
+                run = _without_record(hook, place, instance_id, error)
                 hook.perform(run.load())
+            target = _target_of_wait(target, run)
             result = _attended(hook, run, instance_id, progress, options)
         progress.ended("succeeded", result.instance)
         return described(result)
     except BaseException as error:
         if options["cancel_on_interrupt"] and _must_cancel(error, waiting=True):
-            cancel_instances_now([target], _interrupted(error))
+            _stopped(progress, cancel_instances_now([target], _interrupted(error)))
         raise
 
 
@@ -216,11 +220,12 @@ async def await_run(
     settings: Settings, instance_id: str, options: WaitOptions, run_key: str | None = None
 ) -> dict[str, Any]:
     """As ``wait_run``, without blocking."""
-    target = Target(settings, instance_id)
+    target = Target(settings, instance_id, waiter_is_here=True)
+    progress: Progress | None = None
     try:
         place = await asyncio.to_thread(_place)
         record = await asyncio.to_thread(record_of, place, instance_id, run_key)
-        target = Target(settings, instance_id, record=record)
+        target = Target(settings, instance_id, record=record, waiter_is_here=True)
         progress = Progress(settings, instance_id, shown=options["show_progress"])
         clock = WatchingClock(Owner(place) if place is not None else None)
         async with AsyncOrchestrationHttpHook(settings, face=FACE, clock=clock) as hook:
@@ -228,14 +233,15 @@ async def await_run(
             try:
                 await hook.perform(run.load())
             except Exception as error:
-                run = _without_record(hook, instance_id, error)
+                run = _without_record(hook, place, instance_id, error)
                 await hook.perform(run.load())
+            target = _target_of_wait(target, run)
             result = await _aattended(hook, run, instance_id, progress, options)
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)
         return described(result)
     except BaseException as error:
         if options["cancel_on_interrupt"] and _must_cancel(error, waiting=True):
-            await acancel_instances_now([target], _interrupted(error))
+            _stopped(progress, await acancel_instances_now([target], _interrupted(error)))
         raise
 
 
@@ -248,9 +254,21 @@ def _place() -> Place | None:
         return None
 
 
-def _without_record(hook: Hook, instance_id: str, error: Exception) -> OwnedRun:
+def _without_record(hook: Hook, place: Place | None, instance_id: str, error: Exception) -> OwnedRun:
     run_logger().warning("instance %s: its record could not be read: %r", instance_id, error)
-    return attending(hook, None, None, instance_id)
+    return attending(hook, place, None, instance_id)
+
+
+def _target_of_wait(known: Target, run: OwnedRun) -> Target:
+    """What to cancel where the wait is interrupted: by its record, where there is one."""
+    return known if known.record is not None else replace(known, run=run)
+
+
+def _stopped(progress: Progress | None, outcomes: Mapping[str, CancelOutcome | None]) -> None:
+    """Have the UI show where a run stands that was interrupted."""
+    for outcome in outcomes.values():
+        if progress is not None and outcome is not None and outcome.status == "held":
+            progress.held(outcome.checkpoint, outcome.instance)
 
 
 def _interrupted(error: BaseException) -> str:
@@ -262,6 +280,8 @@ def _end(error: OrchestrationError) -> tuple[str, Instance | None]:
     instance = getattr(error, "instance", None)
     if instance is not None and instance.terminated:
         return instance.state, instance
+    if isinstance(error, InstanceStuckError) and error.reason == "held":
+        return "held", instance
     return type(error).__name__, instance
 
 

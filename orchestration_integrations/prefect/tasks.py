@@ -48,6 +48,8 @@ def run_workflow(
 ) -> dict[str, Any]:
     """Start a run of a workflow, and do not wait for it. A retry of whatever encloses the call comes back to the run.
 
+    Nor does it let a run pass checkpoints: a run that nobody waits for stands at its first one.
+
     The run is on record before it is released, and known to the transaction around, which cancels it if it is rolled
     back.
 
@@ -99,7 +101,9 @@ def wait_for_instance(
     instance_id: str | Mapping[str, Any],
     **options: Unpack[WaitOptions],
 ) -> dict[str, Any]:
-    """Wait until an instance has ended. You may retry it: it starts nothing.
+    """Wait until an instance has ended, and let it pass its checkpoints as long as the flow run wants it.
+
+    You may retry it: it starts nothing.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -112,7 +116,8 @@ def wait_for_instance(
     Raises:
         InstanceFailedError, InstanceCancelledError: how it ended.
         WaitTimeoutError: it had not ended in time; the message says what became of it.
-        InstanceStuckError: it never started, or failed ``fail_after_attempts`` times.
+        InstanceStuckError: it never started, failed ``fail_after_attempts`` times, or is held at a checkpoint
+            (``reason`` is ``held``): ``resume_run`` lets it go on.
         StateUnknownError: it could not be read for ``read_budget`` seconds; it may run.
         FlowRunCancelledError: the flow run is over (then the instance was cancelled), or is tried again.
         NotFoundError: there is no such instance.

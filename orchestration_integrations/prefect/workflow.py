@@ -131,7 +131,11 @@ class OrchestrationRun(JobRun[dict[str, Any]]):
         return self._result
 
     def cancel(self, *, timeout: float = CANCEL_SECONDS) -> CancelOutcome:
-        """Cancel the run and say what is true then; ``not_confirmed`` after ``timeout`` seconds (default 15)."""
+        """Cancel the run and say what is true then; ``not_confirmed`` after ``timeout`` seconds (default 15).
+
+        ``held`` where it stands at a checkpoint and nobody lets it pass before ``resume_run``; ``checkpoint`` of the
+        outcome is the stage behind. That takes 12 seconds.
+        """
         known = stop_arguments(self.instance_id, self.run_key)
         with OrchestrationHttpHook(self.settings(), face=FACE) as hook:
             return hook.cancel(self.instance_id, timeout=timeout, **known)
@@ -186,6 +190,7 @@ class OrchestrationWorkflow(KnownFieldsOnly, JobBlock[dict[str, Any]]):
     key_variable: str = option_field("key_variable")
     allow_unbound: bool = option_field("allow_unbound")
     strict_variables: bool = option_field("strict_variables")
+    checkpoints: bool = option_field("checkpoints")
     poll_interval: float = option_field("poll_interval")
     timeout: float | None = option_field("timeout")
     on_timeout: Literal["cancel", "leave"] = option_field("on_timeout")
@@ -250,6 +255,8 @@ class OrchestrationWorkflow(KnownFieldsOnly, JobBlock[dict[str, Any]]):
             options.update(dict.fromkeys(NAMES_OF_A_PAYMENT))
         options.update(given)
         workflow: str | Mapping[str, Any] = self.workflow_id or self.definition or ""
+        if options["checkpoints"] and self.definition is not None and not self.gate:
+            raise ValidationError("checkpoints: they need a gate; set gate of the block to True", path="checkpoints")
         request = RunRequest(workflow, {**self.variables, **(variables or {})}, start_options(options))
         return request, wait_options(options)
 

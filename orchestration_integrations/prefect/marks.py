@@ -1,0 +1,112 @@
+"""Where Prefect keeps the marks of runs with checkpoints: a variable for each, by a name of its own.
+
+Prefect has one variable for a name and shows it at once to whoever reads it, in whatever process. So the waiter of a
+run, and a hook, a rollback or a task that stops it, see each other's marks (see ``ownership.marks``). Each waiter puts
+up marks of its own for the passes that it announces, so none takes away another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from contextlib import suppress
+
+import httpx
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from prefect.client.schemas.objects import Variable
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+from .api import api
+from .place import ids_here
+
+TAG = "orchestration"
+"""The tag of all variables of this package."""
+PAGE = 200
+"""Variables that Prefect gives at once."""
+TRIES = 3
+"""Tries to put up a mark that somebody else puts up and takes away at the same time."""
+_PLAIN = re.compile(r"[a-z0-9-]{1,100}")
+
+
+def variable_name(mark: str) -> str:
+    """The name of the variable of a mark: ``orchestration_hold_<instance>``, ``orchestration_passing_<instance>_<n>``.
+
+    An instance whose id Prefect does not take in a name is named by a digest.
+    """
+    kind, instance_id, *number = mark.split("/")
+    if not _PLAIN.fullmatch(instance_id):
+        instance_id = hashlib.sha256(instance_id.encode()).hexdigest()[:40]
+    return "_".join(["orchestration", kind, instance_id, *number])
+
+
+class PrefectMarks:
+    """A ``MarkPlace`` in Prefect's variables, for one waiter. Methods raise what Prefect's client does.
+
+    The name of an announced pass ends with ``_<waiter>``, by which waiters are told apart.
+    """
+
+    def __init__(self) -> None:
+        self._waiter = uuid.uuid4().hex[:12]
+
+    def read(self, name: str) -> str | None:
+        """The text of a mark, of a pass by any waiter; None where there is none. One call."""
+        if _is_pass(name):
+            found = next(iter(_named(f"{variable_name(name)}_")), None)
+        else:
+            found = api().read_variable_by_name(variable_name(name))
+        return None if found is None else str(found.value)
+
+    def write(self, name: str, text: str) -> None:
+        """Put up a mark, over one of that name. One call; two where there is one."""
+        variable = self._own(name)
+        for left in reversed(range(TRIES)):
+            try:
+                api().create_variable(VariableCreate(name=variable, value=text, tags=[TAG]))
+            except ObjectAlreadyExists:
+                try:
+                    api().update_variable(VariableUpdate(name=variable, value=text, tags=[TAG]))
+                except (httpx.HTTPStatusError, ObjectNotFound):  # it was taken away meanwhile
+                    if not left:
+                        raise
+                    continue
+            return
+
+    def remove(self, name: str) -> None:
+        """Take a mark away, if it is there; of passes the own one. One call."""
+        with suppress(ObjectNotFound):
+            api().delete_variable_by_name(self._own(name))
+
+    def remove_run(self, instance_id: str) -> None:
+        """Take all marks of a run away. Two calls, and one for each that is there."""
+        self.remove(f"hold/{instance_id}")
+        for one in _named(f"{variable_name(f'passing/{instance_id}')}_"):
+            with suppress(ObjectNotFound):
+                api().delete_variable_by_name(one.name)
+
+    def _own(self, name: str) -> str:
+        return f"{variable_name(name)}_{self._waiter}" if _is_pass(name) else variable_name(name)
+
+
+def _is_pass(name: str) -> bool:
+    return name.startswith("passing/")
+
+
+def _named(beginning: str) -> list[Variable]:
+    """The variables whose names begin so."""
+    found: list[Variable] = []
+    while True:
+        wanted = {"name": {"like_": beginning}}  # anywhere in the name, and "_" stands for any character
+        asked = {"variables": wanted, "limit": PAGE, "offset": len(found)}
+        page = Variable.model_validate_list(api().request("POST", "/variables/filter", json=asked).json())
+        found += page
+        if len(page) < PAGE:
+            return [one for one in found if one.name.startswith(beginning)]
+
+
+def marks_here() -> PrefectMarks | None:
+    """The place of marks for a run that is on no record: Prefect's, inside any run of Prefect and wherever its settings
+    name an API. None elsewhere, where Prefect would have to start a server first."""
+    inside = ids_here() != (None, None)
+    return PrefectMarks() if inside or PREFECT_API_URL.value() else None
