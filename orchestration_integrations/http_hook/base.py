@@ -17,7 +17,7 @@ from ..api.errors import (
     is_ambiguous,
     summary,
 )
-from ..api.models import RunResult, StageEvent
+from ..api.models import CancelOutcome, RunResult, StageEvent
 from ..clock import SYSTEM_CLOCK, Clock
 from ..procedures.effects import Procedure
 from ..procedures.wait_arguments import WaitArguments
@@ -26,9 +26,11 @@ from .deadline import Deadline
 from .exchange import Exchange
 
 if TYPE_CHECKING:
+    from ..ownership.marks import MarkPlace
     from ..ownership.owned_run import OwnedRun
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
+    from ..procedures.cancel import Holding
     from ..procedures.checkpoints import Guard
     from .connections import Connections
     from .once import Once
@@ -208,6 +210,7 @@ class HookBase:
         store: RunStore | None = None,
         owner: Any = None,
         at_checkpoint: Any = None,
+        mark_place: MarkPlace | None = None,
         on_chosen: Callable[[str], object] | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
@@ -218,9 +221,17 @@ class HookBase:
             owner: asked before each release and each pass of a checkpoint: ``yes``, ``unwanted`` or ``superseded``;
                 None: it always wants the run.
             at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
+            mark_place: where the marks of holds and passes stand; None: where the store says.
             on_chosen: told the id before the release of a run that this attempt chose.
         """
-        return self.plans.owning(wanted, store=store, owner=owner, at_checkpoint=at_checkpoint, on_chosen=on_chosen)
+        return self.plans.owning(
+            wanted,
+            store=store,
+            owner=owner,
+            at_checkpoint=at_checkpoint,
+            mark_place=mark_place,
+            on_chosen=on_chosen,
+        )
 
     def waiting_for(
         self,
@@ -238,6 +249,18 @@ class HookBase:
             guard: asked before the instance is let pass a checkpoint; None: nobody may let it pass.
         """
         return self.plans.waiting_for(instance_id, arguments, on_stage, guard)
+
+    def cancelling(
+        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None = None
+    ) -> Procedure[CancelOutcome]:
+        """The cancel of an instance as a procedure, by whoever puts up a stop for its waiter in a place of its own.
+
+        Args:
+            instance_id: what to cancel.
+            timeout: seconds, as for ``cancel``; the stop counts among them.
+            stop: puts up the stop; what it returns tells whether the instance is held at a checkpoint.
+        """
+        return self.plans.cancelling(instance_id, timeout, stop)
 
 
 def _made_again(

@@ -34,11 +34,12 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
-from ..ownership.marks import stop_from_outside
+from ..ownership.marks import MarkPlace, stop_from_outside
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, define_trigger, events, waiting
+from ..procedures.cancel import Holding
 from ..procedures.checkpoints import CallersGuard, Guard
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
@@ -197,6 +198,7 @@ class Plans:
         store: RunStore | None = None,
         owner: Any = None,
         at_checkpoint: Any = None,
+        mark_place: MarkPlace | None = None,
         on_chosen: Callable[[str], object] | None = None,
     ) -> OwnedRun:
         """One attempt's work on one key, for whoever performs its procedures with this hook. Sends nothing.
@@ -207,6 +209,7 @@ class Plans:
             owner: asked before each release and each pass of a checkpoint: ``yes``, ``unwanted`` or ``superseded``;
                 None: it always wants the run.
             at_checkpoint: asked besides before each pass, with the user's number of the stage behind the checkpoint.
+            mark_place: where the marks of holds and passes stand; None: where the store says.
             on_chosen: told the id before the release of a run that this attempt chose.
         """
 
@@ -220,6 +223,7 @@ class Plans:
             store=store,
             owner=owner,
             at_checkpoint=at_checkpoint,
+            mark_place=mark_place,
             on_chosen=told,
             versions=self.versions,
             now=self.clock,
@@ -308,10 +312,18 @@ class Plans:
         calls.get_instance(instance_id)  # refuses a bad id before anything is sent
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
-        seconds = at_least_zero(timeout, "timeout")
-        holding = None
+        stop = None
         if store is not None and run_key is not None:
-            holding = yield from stop_from_outside(store, run_key, instance_id, self.clock)
+            stop = stop_from_outside(store, run_key, instance_id, self.clock)
+        return (yield from self.cancelling(instance_id, timeout, stop))
+
+    def cancelling(
+        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None
+    ) -> Procedure[CancelOutcome]:
+        calls.get_instance(instance_id)  # refuses a bad id before anything is sent
+        until = self.clock.monotonic() + at_least_zero(timeout, "timeout")
+        holding = None if stop is None else (yield from stop)
+        seconds = max(0.0, until - self.clock.monotonic())
         outcome = yield from cancel.cancel(
             instance_id,
             timeout=seconds,

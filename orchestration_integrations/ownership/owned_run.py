@@ -44,7 +44,7 @@ from ..procedures.wording import cancel_text
 from .beginning import Beginning
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass
 from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
@@ -69,6 +69,7 @@ class OwnedRun:
         store: where the record is kept; None: nowhere.
         owner: asked whether this attempt still wants the run; None: it does.
         at_checkpoint: asked besides, with the user's number of the stage behind it, before a checkpoint is passed.
+        mark_place: where marks stand; None: where the store says, else in the record of the key.
         on_chosen: told the instance's id before its release; what it raises keeps the run from being released.
         versions, now: of the hook that performs this.
     """
@@ -84,9 +85,10 @@ class OwnedRun:
         versions: Versions,
         now: Now,
         at_checkpoint: OwnerAt | None = None,
+        mark_place: MarkPlace | None = None,
     ) -> None:
         self._at_checkpoint = at_checkpoint
-        self._place: MarkPlace | None = getattr(store, "mark_place", None)
+        self._place: MarkPlace | None = getattr(store, "mark_place", None) if mark_place is None else mark_place
         self._has_checkpoints: bool | None = None
         self._announced: list[int] = []
         self.request = request
@@ -111,6 +113,15 @@ class OwnedRun:
     def superseded(self) -> bool:
         """Whether another attempt has the record now."""
         return self.keeper.superseded
+
+    @property
+    def has_checkpoints(self) -> bool | None:
+        """Whether the run waits at checkpoints; None while that is not known."""
+        return self._beginning.has_checkpoints if self._has_checkpoints is None else self._has_checkpoints
+
+    @has_checkpoints.setter
+    def has_checkpoints(self, known: bool | None) -> None:
+        self._has_checkpoints = known
 
     def take_over(self, interrupted: OwnedRun) -> None:
         """Go on with what another hook's OwnedRun of the same attempt knew when it was interrupted."""
@@ -244,20 +255,12 @@ class OwnedRun:
                 if answer.error is not None:
                     raise self._unreachable(answer.error, kept) from answer.error
                 yield from self._obey(answer.value, self.instance_id, step)
-        marks, new = self._marks(), False
         try:
-            new = yield from marks.announce(number)
-            hold = yield from marks.held()
+            return (yield from announced_pass(self._marks(), number))
         except RecordConflictError:
             yield from self._obey("superseded", self.instance_id, step)
         except Exception as error:
-            if new:
-                yield from marks.take_back(number)
             raise self._unreachable(error, kept) from error
-        else:
-            if hold is None:
-                return "pass"
-            return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
         raise AssertionError("the owner's word superseded was obeyed")
 
     # Waiting and stopping
