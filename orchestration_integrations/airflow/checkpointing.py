@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import OrchestrationError, ValidationError
+from ..api.errors import ValidationError
 from ..ownership.record import OwnerWord
 from ..ownership.resolve import How
 from ..procedures.gate import checkpoints_of
@@ -17,6 +17,7 @@ from .marks import VariableMarks, remove_marks, waiter_mark
 from .owner import Calls
 
 if TYPE_CHECKING:
+    from ..api.models import Instance
     from ..http_hook import OrchestrationHttpHook
     from .run_operator import OrchestrationRunWorkflowOperator
 
@@ -148,18 +149,15 @@ class TaskCheckpoints:
         logger.error("the run is not let go on to stage %d: a task %s", number, failure_text(self.failed))
         return "unwanted"
 
-    def ended(self, http: OrchestrationHttpHook, workflow_id: str, instance_id: str) -> None:
+    def ended(self, http: OrchestrationHttpHook, instance: Instance | None) -> None:
         """Take away the marks of a run that has ended. Best effort: ``record_care`` removes what stays."""
-        if self._noted != instance_id:
+        if instance is None or self._noted != instance.id:
             return
         try:
-            stages = http.get_workflow(workflow_id).stages
-        except OrchestrationError:
-            stages = ()
-        try:
-            remove_marks(self.place, instance_id, checkpoints_of(stages).values())
+            numbers = checkpoints_of(http.get_workflow(instance.workflow_id).stages).values()
+            remove_marks(self.place, instance.id, numbers)
         except Exception as error:
-            logger.info("marks of instance %s were not removed: %s", instance_id, error)
+            logger.info("marks of instance %s were not removed: %s", instance.id, error)
 
     def _note_of(self, instance_id: str) -> tuple[str, ...] | None:
         text = self.place.read(waiter_mark(instance_id))

@@ -323,9 +323,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             together, to end; default 15.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
-    Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``; ``held``: it stands
-    at a checkpoint that the task which runs it will not let it pass), ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
-    same), and what had moved. For a list: ``status`` (the worst) and ``instances``.
+    Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``held``, ``not_confirmed``),
+    ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
+    same), and what had moved. For a list: ``status`` (the worst) and ``instances``. ``held``: the instance stands at a
+    checkpoint, and the task that runs it does not let it pass; this takes ten seconds to be sure of.
     """
 
     template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")

@@ -240,19 +240,15 @@ class TaskRun:
                 )
             )
         except (InstanceFailedError, InstanceCancelledError) as error:
-            self._ended_for_good(error.instance)
+            self.checkpoints.ended(self.http, error.instance)
             raise
-        self._ended_for_good(result.instance)
+        self.checkpoints.ended(self.http, result.instance)
         self.moved, self.state = result.moved, result.instance.state
         returned = run_summary(result.instance, moved if moved is not None else result.moved)
         if returned["maybe_repeated"]:
             self.log.warning("instance %s: money may have moved twice: check the ledger", instance_id)
         self.log.info("instance %s has succeeded", instance_id)
         return returned
-
-    def _ended_for_good(self, instance: Instance | None) -> None:
-        if instance is not None:
-            self.checkpoints.ended(self.http, instance.workflow_id, instance.id)
 
     def _cancels(self, limit: Limit) -> bool:
         """Whether a run that is given up is cancelled."""
@@ -304,9 +300,7 @@ class TaskRun:
         if status in ("timeout", "stuck") or over:
             return self._attend(instance_id, limit, self._last_look(said))
         if status == "checkpoint":
-            self.log.info(
-                "instance %s: the triggerer leaves a checkpoint to this worker: %s", instance_id, said["message"]
-            )
+            self.log.info("instance %s: the triggerer leaves it to this worker: %s", instance_id, said.get("message"))
             try:
                 return self._attend(instance_id, limit, one_pass(self, limit))
             except GoesOn:
@@ -345,9 +339,7 @@ class TaskRun:
             return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
         if is_deferral_timeout(failure):
             if self._cancels(limit):
-                outcome = self._stop(
-                    limit.cancel_seconds(time.time()), "the deferral took too long", waiter_is_here=False
-                )
+                outcome = self._stop(limit, "the deferral took too long")
                 if outcome is not None and outcome.status == "already_ended":
                     return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
                 self.log.error("the deferral took too long; instance %s: %s", instance_id, outcome_text(outcome))
@@ -433,7 +425,7 @@ class TaskRun:
             return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
         if not self.operator.cancel_on_kill:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
-        outcome = self._stop(limit.cancel_seconds(time.time()), why, waiter_is_here=False)
+        outcome = self._stop(limit, why)
         return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
 
     def tell_earlier_run(self, error: Exception) -> None:
@@ -473,10 +465,12 @@ class TaskRun:
             return f"instance {instance_id} of an earlier try has ended: {ended.state}"
         return self._leave_or_cancel("this try did not look for it", self.times.limit_resumed(None, "timeout"), follows)
 
-    def _stop(self, seconds: float, by: str, *, waiter_is_here: bool) -> CancelOutcome | None:
+    def _stop(self, limit: Limit, by: str) -> CancelOutcome | None:
+        """Cancel a run that a triggerer may still wait for."""
         if self.run is None:
             return None
-        return self.http.perform(self.run.stop(seconds, by=by, waiter_is_here=waiter_is_here))
+        seconds = limit.cancel_seconds(time.time())
+        return self.http.perform(self.run.stop(seconds, by=by, waiter_is_here=False))
 
     # Telling
 
