@@ -115,7 +115,7 @@ def remove_marks(place: MarkPlace, instance_id: str, numbers: Iterable[int]) -> 
 
 
 def put_up_hold(
-    place: Any, instance_id: str, by: str, now: Now, *, bound: float = OWNER_ANSWER_SECONDS
+    place: Any, instance_id: str, by: str, now: Now, *, bound: float | None = None
 ) -> Procedure[Holding | None]:
     """Put up a stop of a run that tasks of this Airflow may be waiting for. A run without checkpoints gets none.
 
@@ -124,7 +124,7 @@ def put_up_hold(
         instance_id: the run.
         by: who stops it, in words.
         now: the clocks.
-        bound: seconds until a waiter that has not seen the stop can no longer send anything.
+        bound: seconds until a waiter that has not seen the stop can no longer send anything; None for ten.
 
     Returns:
         What tells whether the run is held; None where its waiter may not know of the stop.
@@ -136,4 +136,4 @@ def put_up_hold(
     stands = yield from marks.hold(Hold(by, datetime.fromtimestamp(now.time(), timezone.utc)))
     if not stands or waiter.error is not None:
         return None
-    return Holding(marks.announced, now.monotonic() + bound)
+    return Holding(marks.announced, now.monotonic() + (OWNER_ANSWER_SECONDS if bound is None else bound))

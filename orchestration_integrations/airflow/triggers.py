@@ -26,7 +26,7 @@ from ..api.errors import (
 )
 from ..api.models import Instance, StageEvent
 from ..procedures.checkpoints import Guard
-from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS, POLL_SECONDS, READ_BUDGET
+from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
@@ -115,7 +115,7 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         try:
             async with await self._hook.get_async_conn() as http:
                 # The only waiter is this trigger, whose wait is over: then nothing of it can still be sent.
-                bound = OWNER_ANSWER_SECONDS if self._waits else 0.0
+                bound = None if self._waits else 0.0
                 stop = None
                 if TRIGGERS_REACH_VARIABLES and self._may_be_held:
                     place = AwaitedMarks(VariableMarks(self._parts() or NOBODY), asked)
