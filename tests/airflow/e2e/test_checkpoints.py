@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -172,7 +173,7 @@ def test_what_a_checkpoint_costs(airflow: Standalone, server: EmbeddedServer) ->
         assert len(at) == 5
         after = server.record().requests
         figures[way] = {
-            "seconds": [round(later - earlier, 2) for earlier, later in zip(at, at[1:], strict=False)],
+            "seconds": [round(later - earlier, 2) for earlier, later in pairwise(at)],
             "requests": {
                 name: after[name] - before.get(name, 0) for name in after if after[name] > before.get(name, 0)
             },
