@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from ..procedures.wording import cancel_text
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import AIRFLOW_3
 from .hooks import OrchestrationHook
 from .links import ABOUT_KEY
+from .marks import NOBODY, VariableMarks
 from .run_operator import OrchestrationRunWorkflowOperator
 
 logger = logging.getLogger("orchestration_integrations.airflow")
@@ -94,16 +96,30 @@ def cancel_instances(context: Any, seconds: float | None = None) -> None:
             ", ".join(silent),
         )
     if wanted:
-        cancel_wanted(list(wanted), "a task of the DAG run has failed", CANCEL_SECONDS if seconds is None else seconds)
+        why = "a task of the DAG run has failed"
+        cancel_wanted(list(wanted), why, CANCEL_SECONDS if seconds is None else seconds, parts_of(context))
 
 
-def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -> None:
+def parts_of(context: Any) -> tuple[str, str, str, int]:
+    """What names the task instance of a callback; of a DAG's callback, as far as that is known."""
+    ti = context.get("ti") or context.get("task_instance")
+    dag_run = context.get("dag_run")
+    named = ti if ti is not None else dag_run
+    dag_id, run_id = getattr(named, "dag_id", None), context.get("run_id") or getattr(named, "run_id", None)
+    map_index = getattr(ti, "map_index", None)
+    return (dag_id or "", run_id or "", getattr(ti, "task_id", None) or "", -1 if map_index is None else map_index)
+
+
+def cancel_wanted(
+    wanted: Sequence[tuple[str, str]], why: str, seconds: float, parts: tuple[str, str, str, int] = NOBODY
+) -> None:
     """All aborts first, then what came of them; one line names what was not seen to end.
 
     Args:
         wanted: ids of connection and instance.
         why: what has happened, for the log.
         seconds: for all of them together.
+        parts: what names the task instance of the callback.
     """
     hooks = {}
     left: dict[str, str] = {}
@@ -115,7 +131,7 @@ def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -
             except Exception as error:
                 unusable = f"connection {conn_id} cannot be used ({error})"
                 left.update((instance_id, unusable) for of, instance_id in wanted if of == conn_id)
-        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], seconds)
+        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], seconds, VariableMarks(parts), why)
     left.update((one[1], outcome) for one, outcome in told.items() if isinstance(outcome, str))
     if left:
         logger.error(
@@ -125,7 +141,11 @@ def cancel_wanted(wanted: Sequence[tuple[str, str]], why: str, seconds: float) -
             len(wanted),
             "; ".join(f"{instance_id} ({outcome})" for instance_id, outcome in left.items()),
         )
-    logger.info("%s; %d instances have ended", why, len(wanted) - len(left))
+    held = [one[1] for one, outcome in told.items() if not isinstance(outcome, str) and outcome.status == "held"]
+    for one, outcome in told.items():
+        if one[1] in held and not isinstance(outcome, str):
+            logger.warning("instance %s: %s", one[1], cancel_text(outcome))
+    logger.info("%s; %d instances have ended", why, len(wanted) - len(left) - len(held))
 
 
 def _runs_workflows(task: Any) -> bool:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import NotFoundError, OrchestrationError, is_gateways_404, is_passing, is_unexplained, summary
 from ..api.models import CancelOutcome, Instance
+from ..procedures.cancel import Holding
+from ..procedures.effects import Procedure
 from ..procedures.moved import NOTHING_READ
+from .marks import VariableMarks, put_up_hold
 
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
@@ -31,14 +34,23 @@ Told = CancelOutcome | str
 
 
 def cancel_all(
-    hooks: Mapping[str, OrchestrationHttpHook], instance_ids: Sequence[tuple[str, str]], seconds: float
+    hooks: Mapping[str, OrchestrationHttpHook],
+    instance_ids: Sequence[tuple[str, str]],
+    seconds: float,
+    marks: VariableMarks,
+    by: str,
 ) -> dict[tuple[str, str], Told]:
-    """Abort all, then read each until it has ended, all within one limit.
+    """Stop and abort all, then read each until it has ended, all within one limit.
+
+    A run with checkpoints that its task waits for gets a hold, so that it is let pass no further one. Where it then
+    stands at a checkpoint, it is told as ``held`` once its waiter cannot have missed the hold.
 
     Args:
         hooks: by the id of their connection.
         instance_ids: ids of connection and instance.
         seconds: for all of them together.
+        marks: where holds are put up.
+        by: who stops them, in words.
 
     Returns:
         What came of each: an outcome, or a text that says what is not known. None is left out.
@@ -47,6 +59,7 @@ def cancel_all(
     wanted = list(dict.fromkeys(instance_ids))
     told: dict[tuple[str, str], Told] = {}
     answers: dict[tuple[str, str], str] = {}
+    holdings: dict[tuple[str, str], Holding] = {}
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
 
         def each(work: Callable[[tuple[str, str]], None], of: Sequence[tuple[str, str]]) -> None:
@@ -92,17 +105,43 @@ def cancel_all(
             if instance.terminated:
                 told[one] = _end(hooks[one[0]], instance, answers.get(one, ""))
 
-        each(abort, wanted)
+        # Airflow is asked by this thread alone, while the others talk to the server.
+        aborting = pool.map(abort, wanted)
+        for conn_id, instance_id in wanted:
+            if time.monotonic() < until:
+                http = hooks[conn_id]
+                holding = http.perform(put_up_hold(marks, instance_id, by, http.plans.clock))
+                if holding is not None:
+                    holdings[conn_id, instance_id] = holding
+        list(aborting)
         while time.monotonic() < until:
             left = [one for one in wanted if one not in told]
             if not left:
                 break
             each(look, left)
+            for one in left:
+                due = one in holdings and one not in told and time.monotonic() >= holdings[one].since
+                if due and (outcome := _held(hooks[one[0]], one[1], holdings[one])) is not None:
+                    told[one] = outcome
             if any(one not in told for one in wanted):
                 time.sleep(min(LOOK_EVERY, max(0.0, until - time.monotonic())))
     for one in wanted:
         told.setdefault(one, f"not seen to end: the abort was answered with {answers.get(one, 'nothing')}")
     return {one: told[one] for one in wanted}
+
+
+def _held(http: OrchestrationHttpHook, instance_id: str, holding: Holding) -> CancelOutcome | None:
+    """The outcome of an instance that its stop holds at a checkpoint; None where it does not, or not yet."""
+
+    def put_up() -> Procedure[Holding | None]:
+        yield from ()
+        return holding
+
+    try:
+        outcome = http.perform(http.cancelling(instance_id, 0.0, put_up()))
+    except OrchestrationError:
+        return None
+    return None if outcome.status == "not_confirmed" else outcome
 
 
 def _end(http: OrchestrationHttpHook, instance: Instance, answer: str) -> Told:

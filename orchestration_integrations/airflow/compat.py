@@ -19,6 +19,8 @@ AIRFLOW_VERSION = tuple(int(part) for part in AIRFLOW_VERSION_TEXT.split(".")[:2
 AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0)
 AIRFLOW_3_3 = AIRFLOW_VERSION >= (3, 3)
 """From here on there are a task state store, ``on_kill`` of triggers and retry policies."""
+TRIGGERS_REACH_VARIABLES = AIRFLOW_3_3 or not AIRFLOW_3
+"""Whether a trigger may read and set Variables. On 3.1 doing so ends the triggerer, again after each restart."""
 
 _COMPAT = "airflow.providers.common.compat.sdk"
 
@@ -146,7 +148,7 @@ def sight_of_task(parts: tuple[str, str, str, int], *, in_trigger: bool = False)
         map_index=map_index if map_index >= 0 else None,
     )
     states = told.get(run_id) or {}
-    return Sight(_text(states.get(task_id if map_index < 0 else f"{task_id}_{map_index}")))
+    return Sight(_text(states.get(shown_task(task_id, map_index))))
 
 
 def _sight_of_row(parts: tuple[str, str, str, int], in_trigger: bool) -> Sight:
@@ -185,6 +187,51 @@ def state_of_dag_run(dag_id: str, run_id: str) -> str | None:
 
     with create_session() as session:
         return _text(session.query(DagRun.state).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).scalar())
+
+
+def failed_tasks(dag_id: str, run_id: str) -> frozenset[str]:
+    """The task instances of a DAG run that have failed for good: ``task``, or ``task_3`` with a map index."""
+    if not AIRFLOW_3:
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            rows = (
+                session.query(TaskInstance.task_id, TaskInstance.map_index)
+                .filter(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.state == "failed")
+                .all()
+            )
+        return frozenset(shown_task(task_id, map_index) for task_id, map_index in rows)
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    # A count costs the same however many tasks there are, and mostly says that there is nothing to be read.
+    if not RuntimeTaskInstance.get_ti_count(dag_id=dag_id, run_ids=[run_id], states=["failed"]):
+        return frozenset()
+    told: dict[str, Any] = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id])
+    return frozenset(name for name, state in (told.get(run_id) or {}).items() if _text(state) == "failed")
+
+
+def shown_task(task_id: str, map_index: int) -> str:
+    """A task instance as Airflow 3 names it among the states of a DAG run."""
+    return task_id if map_index < 0 else f"{task_id}_{map_index}"
+
+
+def asked_variable(name: str) -> str | None:
+    """A Variable, asked of Airflow 3 itself; None where it has none. Raises where Airflow cannot be asked."""
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetVariable
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    try:
+        answer = SUPERVISOR_COMMS.send(GetVariable(key=name))
+    except AirflowRuntimeError as error:
+        answer = error.error
+    if isinstance(answer, ErrorResponse):
+        if answer.error == ErrorType.VARIABLE_NOT_FOUND:
+            return None
+        raise AirflowRuntimeError(answer)
+    value: str | None = answer.value
+    return value
 
 
 def _text(state: Any) -> str | None:
@@ -249,6 +296,7 @@ __all__ = [
     "AIRFLOW_VERSION_TEXT",
     "DEFERRAL_FAILURES",
     "NEVER_EXPIRE",
+    "TRIGGERS_REACH_VARIABLES",
     "USER_ACTION",
     "AirflowException",
     "AirflowFailException",
@@ -273,10 +321,12 @@ __all__ = [
     "TaskDeferred",
     "TriggerEvent",
     "XCom",
+    "asked_variable",
     "attempt_of",
     "conf",
     "default_deferrable",
     "determine_kwargs",
+    "failed_tasks",
     "first_of",
     "first_start",
     "get_async_connection",
@@ -284,6 +334,7 @@ __all__ = [
     "is_deferral_timeout",
     "is_timeout_of_airflow",
     "mask_secret",
+    "shown_task",
     "sight_of_task",
     "state_of_dag_run",
     "task_decorator_factory",

@@ -6,6 +6,8 @@ fail-exception.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from ..api.errors import (
     AmbiguousRunError,
     AuthenticationError,
@@ -13,9 +15,11 @@ from ..api.errors import (
     EventNotDeliveredError,
     InstanceCancelledError,
     InstanceFailedError,
+    InstanceStuckError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
+    OwnerGoneError,
     RateLimitedError,
     ServerError,
     StateUnknownError,
@@ -26,6 +30,8 @@ from ..api.errors import (
     is_gateways_404,
 )
 from .compat import AirflowFailException
+
+T = TypeVar("T", bound=OrchestrationError)
 
 
 class AmbiguousRunFailure(AmbiguousRunError, AirflowFailException):  # type: ignore[misc]
@@ -62,6 +68,14 @@ class InstanceFailedFailure(InstanceFailedError, AirflowFailException):  # type:
 
 class InstanceCancelledFailure(InstanceCancelledError, AirflowFailException):  # type: ignore[misc]
     """A sensor's instance was cancelled and will not end otherwise."""
+
+
+class InstanceHeldFailure(InstanceStuckError, AirflowFailException):  # type: ignore[misc]
+    """The run is held at a checkpoint: a retry could only say the same, and a clear lets it go on."""
+
+
+class OwnerGoneFailure(OwnerGoneError, AirflowFailException):  # type: ignore[misc]
+    """Another task of the DAG run has failed: a retry could only say what became of the run."""
 
 
 class NotAsExpectedFailure(OrchestrationError, AirflowFailException):  # type: ignore[misc]
@@ -107,8 +121,26 @@ def told(error: OrchestrationError) -> OrchestrationError:
 def final(error: OrchestrationError) -> OrchestrationError:
     """The same error as a class that Airflow does not retry; the error itself if there is no such class."""
     kind = _FINAL.get(type(error))
+    if isinstance(error, InstanceStuckError) and error.reason == "held":
+        kind = InstanceHeldFailure
     if kind is None:
         return error
+    return _made(error, kind)
+
+
+def gone_for_good(error: OwnerGoneError, why: str) -> OwnerGoneError:
+    """The error of a run that may not go on, as a class that Airflow does not retry.
+
+    Args:
+        error: what was raised.
+        why: a sentence about whose doing it is.
+    """
+    made = _made(error, OwnerGoneFailure)
+    made.args = (f"{error}; {why}",)
+    return made
+
+
+def _made(error: OrchestrationError, kind: type[T]) -> T:
     made = kind.__new__(kind)
     made.args = error.args
     made.__dict__.update(error.__dict__)

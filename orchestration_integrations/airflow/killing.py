@@ -114,9 +114,9 @@ def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
     """Cancel by connections of its own: those of the interrupted code may be in any state."""
     try:
         with task.hook.fresh_conn(masked=False, apart=True, timeout=2.0, retry_budget=2.0) as http:
-            again = http.owning(run.request, store=run.keeper.store)
+            again = http.owning(run.request, store=run.keeper.store, mark_place=task.checkpoints.place)
             again.take_over(run)
-            outcome = http.perform(again.stop(seconds))
+            outcome = http.perform(again.stop(seconds, by=f"its task was killed ({means})"))
     except OrchestrationError as error:
         task.log.error(
             "killed (%s); instance %s was not cancelled and may still run: %s", means, run.instance_id, error
@@ -125,7 +125,7 @@ def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
     except Exception:
         task.log.exception("killed (%s); instance %s was not cancelled and may still run", means, run.instance_id)
         return
-    sure = outcome is not None and outcome.status in ("cancelled", "already_ended")
+    sure = outcome is not None and outcome.status in ("cancelled", "already_ended", "held")
     tell = task.log.info if sure else task.log.error
     tell("killed (%s); instance %s: %s", means, run.instance_id, outcome_text(outcome))
 

@@ -79,7 +79,7 @@ class OrchestrationCancelInstanceNotifier(_Notifier):
             logger.info("there is no instance to cancel")
             return
         wanted = [(self.orchestration_conn_id, one) for one in found]
-        callbacks.cancel_wanted(wanted, "a callback asks for a cancel", seconds)
+        callbacks.cancel_wanted(wanted, "a callback asks for a cancel", seconds, callbacks.parts_of(context))
 
 
 class OrchestrationSendEventNotifier(_Notifier):

@@ -36,6 +36,7 @@ from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import deferral_limit
 from .links import instance_url
+from .marks import VariableMarks, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
@@ -60,6 +61,7 @@ class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # ty
         path: the path of a file with a definition, which is read as it is. The task looks for a relative path or name
             in the folder of the DAG's file, then in the DAG's ``template_searchpath``.
         gate: put a gate before its first stage, so that no run is ever started twice for one key. Default False.
+        checkpoints: put a checkpoint before each stage that moves money; needs ``gate=True``. Default False.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): the workflow's id.
@@ -75,13 +77,17 @@ class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # ty
         definition: Any = None,
         path: Any = None,
         gate: bool = False,
+        checkpoints: bool = False,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
+        if checkpoints and not gate:
+            raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
         super().__init__(**kwargs)
         self.definition = definition
         self.path = path
         self.gate = gate
+        self.checkpoints = checkpoints
         self.orchestration_conn_id = orchestration_conn_id
 
     def execute(self, context: Context) -> str:
@@ -89,7 +95,7 @@ class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # ty
         try:
             definition = self.read_definition()
             with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
-                ensured = http.ensure_workflow(definition, gate=self.gate)
+                ensured = http.ensure_workflow(definition, gate=self.gate, checkpoints=self.checkpoints)
         except OrchestrationError as error:
             raise told(error) from error.__cause__
         self.log.info("workflow %s %s", ensured.workflow.id, "was created" if ensured.created else "is reused")
@@ -317,9 +323,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             together, to end; default 15.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
-    Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``not_confirmed``),
+    Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``held``, ``not_confirmed``),
     ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
-    same), and what had moved. For a list: ``status`` (the worst) and ``instances``.
+    same), and what had moved. For a list: ``status`` (the worst) and ``instances``. ``held``: the instance stands at a
+    checkpoint, and the task that runs it does not let it pass; this takes ten seconds to be sure of.
     """
 
     template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")
@@ -351,16 +358,20 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             raise AirflowSkipException("there is no instance to cancel")
         outcomes: list[dict[str, Any]] = []
         hook = OrchestrationHook(self.orchestration_conn_id)
+        attempt = attempt_of(context)
+        marks, by = VariableMarks(attempt.parts), f"task {attempt.task_id} of {attempt.dag_id} {attempt.run_id}"
         with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
             if several:
-                all_told = cancel_all({"": http}, [("", one) for one in ids], seconds)
+                all_told = cancel_all({"": http}, [("", one) for one in ids], seconds, marks, by)
                 for (_, one), outcome in all_told.items():
                     outcomes.append(cancel_summary(one, outcome))
                     if isinstance(outcome, str):
                         self.log.error("instance %s may still run: %s", one, outcome)
             else:
                 try:
-                    outcomes.append(cancel_summary(ids[0], http.cancel(ids[0], timeout=seconds)))
+                    stop = put_up_hold(marks, ids[0], by, http.plans.clock)
+                    outcome = http.perform(http.cancelling(ids[0], seconds, stop))
+                    outcomes.append(cancel_summary(ids[0], outcome))
                 except OrchestrationError as error:
                     raise told(error) from error.__cause__
         unsure = [one["instance_id"] for one in outcomes if one["status"] == "not_confirmed"]
@@ -371,7 +382,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         return {"status": worst_of(outcomes), "instances": outcomes}
 
 
+_WORST = ("not_confirmed", "held", "cancelled", "never_started", "already_ended")
+
+
 def worst_of(outcomes: Sequence[Mapping[str, Any]]) -> str:
     """The status that most needs someone's attention."""
     found = {str(one["status"]) for one in outcomes}
-    return next(one for one in ("not_confirmed", "cancelled", "never_started", "already_ended") if one in found)
+    return next(one for one in _WORST if one in found)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..api.errors import ValidationError
 from . import variables
+from .marks import KINDS as MARKS
 from .run_records import PREFIX, settled_variable
 
 _KINDS = ("run", "choice", "mark", "settled", "event", "index")
@@ -68,14 +69,23 @@ def gone_of(stored: Iterable[tuple[str, str | None]], alive: set[tuple[str, str]
     owners: dict[str, set[tuple[str, str]]] = {}
     digests: dict[str, str] = {}
     for name, text in stored:
-        kind, _, rest = name.removeprefix(PREFIX).partition("_")
-        if kind not in _KINDS:
+        digest = _digest_in(name.removeprefix(PREFIX))
+        if digest is None:
             continue
-        digest = digests[name] = rest.partition("_")[0]
+        digests[name] = digest
         of = _parts_in(text)
         if of is not None:
             owners.setdefault(digest, set()).add(of)
     return {name for name, digest in digests.items() if digest in owners and not owners[digest] & alive}
+
+
+def _digest_in(name: str) -> str | None:
+    """What names the owner in the name of a Variable: of a record its digest, of a mark the instance."""
+    kind, _, rest = name.partition("/")
+    if kind in MARKS:
+        return rest.partition("/")[0]
+    kind, _, rest = name.partition("_")
+    return rest.partition("_")[0] if kind in _KINDS else None
 
 
 def _parts_in(text: str | None) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ from ..api.numbers import at_least_zero
 from ..procedures.limits import POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from .arguments import check_run, poll_seconds_of, seconds_of
+from .checkpointing import check_checkpoints
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
 from .definition_fields import DefinitionFields
 from .errors import told
@@ -69,6 +70,13 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
             name. Default False: a warning in the task's log names it.
         allow_none_text: names of variables whose text may hold the word ``None``; default none.
         key_variable: the variable that carries the run key; default ``runKey``.
+        checkpoints: put a checkpoint before each stage of a given definition that moves money; a workflow that is given
+            by its id or name must have them. Before the run passes one, the task asks whether it may. So a cancel
+            holds the run there, on every generation of the server. Default False: no checkpoint is put in, and a
+            workflow that has some is let pass them all the same.
+        hold_on_failure: a run whose next checkpoint is reached is not let pass it once another task of the DAG run has
+            failed since this task began. Default None: True, but False for teardowns and for tasks whose trigger rule
+            lets them run after a failure.
         start_timeout: seconds for starting the run; default 60. When they are over, the task raises AmbiguousRunError
             if a run may exist, else the last error.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
@@ -78,11 +86,13 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
 
     Raises:
         InstanceFailedError, InstanceCancelledError: the run failed or was cancelled; each further try raises it again.
-        InstanceStuckError, WaitTimeoutError: the waiting ended; the message says what became of the run.
+        InstanceStuckError, WaitTimeoutError: the waiting ended; the message says what became of the run. With
+            ``reason="held"`` the run stands at a checkpoint, held by a cancel: not retried; a clear lets it go on.
         AmbiguousRunError: a run may have started; not retried by default.
         KeyReusedError: the key stands for another payment; not retried.
         WrongServerError, UnreadableRecordError: not retried; the message says what to do.
-        OwnerGoneError: the task was marked, cleared or taken over; nothing more was released.
+        OwnerGoneError: the task was marked, cleared or taken over, or another task has failed (``hold_on_failure``);
+            nothing more was released, and no further checkpoint was passed.
         NotFoundError, ValidationError, ConfigurationError: not retried.
     """
 
@@ -129,10 +139,13 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         strict_variables: bool = False,
         allow_none_text: Sequence[str] = (),
         key_variable: str = "runKey",
+        checkpoints: bool = False,
+        hold_on_failure: bool | None = None,
         start_timeout: float = START_SECONDS,
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
+        check_checkpoints(checkpoints, wait_for_termination, hold_on_failure)
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
         self.workflow_name = workflow_name
@@ -158,6 +171,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         self.strict_variables = strict_variables
         self.allow_none_text = allow_none_text
         self.key_variable = key_variable
+        self.checkpoints = checkpoints
+        self.hold_on_failure = hold_on_failure
         self.start_timeout = start_timeout
         self.orchestration_conn_id = orchestration_conn_id
         self._active: TaskRun | None = None
@@ -254,6 +269,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
             on_timeout=self.on_timeout,
             allow_none_text=self.allow_none_text,
         )
+        check_checkpoints(self.checkpoints, self.wait_for_termination, self.hold_on_failure)
         at_least_zero(self.start_timeout, "start_timeout")
         WaitArguments(
             timeout=seconds_of(self.timeout, "timeout"),

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.errors import (
     AmbiguousRunError,
+    InstanceCancelledError,
+    InstanceFailedError,
     InstanceStuckError,
     NotFoundError,
     OrchestrationError,
+    OwnerGoneError,
     StateUnknownError,
     ValidationError,
     WaitTimeoutError,
@@ -31,6 +34,7 @@ from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .attempt import asked
+from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_text
 from .compat import (
     AirflowFailException,
     AirflowSkipException,
@@ -39,10 +43,11 @@ from .compat import (
     attempt_of,
     is_deferral_timeout,
 )
-from .errors import told, with_advice
+from .errors import gone_for_good, told, with_advice
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit
 from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
+from .one_pass import GoesOn, one_pass
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
 from .summary import told_moved
@@ -79,6 +84,7 @@ class TaskRun:
         self.owner = TaskOwner(self.attempt, self.calls)
         self.records = records_of(self.attempt, context)
         self.store = None if self.records is None else CallingStore(self.records, self.calls)
+        self.checkpoints = TaskCheckpoints(operator, self.attempt, self.calls)
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
@@ -106,9 +112,7 @@ class TaskRun:
         operator = self.operator
         self.starting = True
         try:
-            run = self.run = self.http.owning(
-                self._request(), store=self.store, owner=self.owner, on_chosen=self._noticed
-            )
+            run = self.run = self._owning(self._request(), on_chosen=self._noticed)
             instance = self.http.perform(run.begin())
             self._noticed(instance.id)
         finally:
@@ -125,6 +129,16 @@ class TaskRun:
             raise self._deferral(instance.id, limit, 0, None if instance.status else ROW_PATIENCE)
         return self._attend(instance.id, limit, self._wait(limit))
 
+    def _owning(self, request: OwnedRequest, on_chosen: Any = None) -> OwnedRun:
+        return self.http.owning(
+            request,
+            store=self.store,
+            owner=self.owner,
+            at_checkpoint=self.checkpoints.at_checkpoint,
+            mark_place=self.checkpoints.place,
+            on_chosen=on_chosen,
+        )
+
     def _request(self) -> OwnedRequest:
         operator, attempt = self.operator, self.attempt
         given = operator.run_key is not None
@@ -137,6 +151,7 @@ class TaskRun:
         if given:
             self.calls(check_index, attempt, key)
         tokens = (operator.settled,) if operator.settled else ()
+        record = None
         if self.records is None:
             how = asked(attempt, None)
         else:
@@ -146,6 +161,7 @@ class TaskRun:
             how = self.records.check_key(record, key, how)
             token = None if record is None else self.calls(settled_token, attempt)
             tokens = tokens if token is None else (*tokens, token)
+        self.checkpoints.begin(how, None if record is None else record.instance_id)
         return OwnedRequest(
             workflow=workflow,
             variables=operator.variables,
@@ -163,6 +179,8 @@ class TaskRun:
             facts=attempt.facts,
             allow_unbound=operator.allow_unbound,
             strict_variables=operator.strict_variables,
+            checkpoints=operator.checkpoints,
+            remedy_held=REMEDY_HELD,
             timeout=operator.start_timeout,
         )
 
@@ -174,6 +192,8 @@ class TaskRun:
         about = {"instance_id": instance_id, "conn_id": self.operator.orchestration_conn_id, "url": url}
         self.instance_id = instance_id  # first: a kill may come amid the calls below
         self.log.info("instance %s: %s", instance_id, url)
+        if self.run is not None and self.run.has_checkpoints is not False:
+            self.checkpoints.chosen(instance_id)  # before the ids too: of such a run a cancel can say that it is held
         self.calls(self._push, ABOUT_KEY, about)  # before the id: whoever sees the id can have the run cancelled
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
 
@@ -209,15 +229,20 @@ class TaskRun:
         """Wait by ``waiting`` and return or raise the end, which is on record then."""
         if self.run is None:
             raise StateUnknownError("no run was begun", **_about(instance_id, None))
-        result = self.http.perform(
-            self.run.attend(
-                instance_id,
-                waiting,
-                on_timeout="cancel" if self._cancels(limit) else "leave",
-                on_unknown="leave" if self.attempt.retry_follows or not self._cancels(limit) else "cancel",
-                cancel_seconds=limit.cancel_seconds(time.time()),
+        try:
+            result = self.http.perform(
+                self.run.attend(
+                    instance_id,
+                    waiting,
+                    on_timeout="cancel" if self._cancels(limit) else "leave",
+                    on_unknown="leave" if self.attempt.retry_follows or not self._cancels(limit) else "cancel",
+                    cancel_seconds=limit.cancel_seconds(time.time()),
+                )
             )
-        )
+        except (InstanceFailedError, InstanceCancelledError) as error:
+            self.checkpoints.ended(self.http, error.instance)
+            raise
+        self.checkpoints.ended(self.http, result.instance)
         self.moved, self.state = result.moved, result.instance.state
         returned = run_summary(result.instance, moved if moved is not None else result.moved)
         if returned["maybe_repeated"]:
@@ -245,6 +270,8 @@ class TaskRun:
                 read_budget=self.operator.read_budget,
                 cancel_on_kill=self.operator.cancel_on_kill,
                 row_grace=row_grace,
+                passes=self.run is not None and self.run.has_checkpoints is not False,
+                failed_before=self.checkpoints.failed_before,
             ),
             method_name="execute_complete",
             kwargs={
@@ -272,6 +299,12 @@ class TaskRun:
         moved = told_moved(said.get("result"), instance_id) if status == "succeeded" else None
         if status in ("timeout", "stuck") or over:
             return self._attend(instance_id, limit, self._last_look(said))
+        if status == "checkpoint":
+            self.log.info("instance %s: the triggerer leaves it to this worker: %s", instance_id, said.get("message"))
+            try:
+                return self._attend(instance_id, limit, one_pass(self, limit))
+            except GoesOn:
+                raise self._deferral(instance_id, limit, resumed) from None
         try:
             ended = self._ended(instance_id)
         except OrchestrationError as error:
@@ -306,7 +339,7 @@ class TaskRun:
             return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
         if is_deferral_timeout(failure):
             if self._cancels(limit):
-                outcome = self._stop(limit.cancel_seconds(time.time()))
+                outcome = self._stop(limit, "the deferral took too long")
                 if outcome is not None and outcome.status == "already_ended":
                     return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
                 self.log.error("the deferral took too long; instance %s: %s", instance_id, outcome_text(outcome))
@@ -330,17 +363,17 @@ class TaskRun:
             )
         self.instance_id = instance_id
         self.log.info("instance %s: %s", instance_id, instance_url(self.http.settings.base_url, instance_id))
-        run = self.run = self.http.owning(
+        run = self.run = self._owning(
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
                 run_key=record.key if record is not None else self.attempt.key,
                 attempt=record.attempt if record is not None and of_earlier_try else self.attempt.name,
                 facts=record.facts if record is not None and of_earlier_try else self.attempt.facts,
                 chosen=instance_id,
+                remedy_held=REMEDY_HELD,
             ),
-            store=self.store,
-            owner=self.owner,
         )
+        run.has_checkpoints = self.checkpoints.taken_up(instance_id)
         self.http.perform(run.load())
         if run.instance_id is None:
             self.log.warning("the record of instance %s is gone: its end will not be on record", instance_id)
@@ -392,7 +425,7 @@ class TaskRun:
             return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
         if not self.operator.cancel_on_kill:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
-        outcome = self._stop(limit.cancel_seconds(time.time()))
+        outcome = self._stop(limit, why)
         return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
 
     def tell_earlier_run(self, error: Exception) -> None:
@@ -432,8 +465,12 @@ class TaskRun:
             return f"instance {instance_id} of an earlier try has ended: {ended.state}"
         return self._leave_or_cancel("this try did not look for it", self.times.limit_resumed(None, "timeout"), follows)
 
-    def _stop(self, seconds: float) -> CancelOutcome | None:
-        return None if self.run is None else self.http.perform(self.run.stop(seconds))
+    def _stop(self, limit: Limit, by: str) -> CancelOutcome | None:
+        """Cancel a run that a triggerer may still wait for."""
+        if self.run is None:
+            return None
+        seconds = limit.cancel_seconds(time.time())
+        return self.http.perform(self.run.stop(seconds, by=by, waiter_is_here=False))
 
     # Telling
 
@@ -446,6 +483,8 @@ class TaskRun:
                 name = settled_variable(self.attempt.parts)
                 error.args = (f"{error}; or: airflow variables set {name} {error.token}",)
             return error if self.operator.retry_ambiguous else told(error)
+        if isinstance(error, OwnerGoneError) and self.checkpoints.failed:
+            return gone_for_good(error, f"a task {failure_text(self.checkpoints.failed)}; {REMEDY_HELD}")
         known = self.instance_id or (self.run.instance_id if self.run is not None else None)
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)

@@ -1,8 +1,9 @@
-"""Triggers: they only read. What follows from what they saw is decided on a worker.
+"""Triggers: they read. What follows from what they saw is decided on a worker.
 
 A triggerer may die, restart, or run a trigger twice; a trigger that changed something there would
-change it twice, or cancel a payment because of a deployment. So ``run`` only GETs, and a cancel is sent
-only by ``on_kill``, which Airflow calls when a user acted on the task (or its DAG run ended).
+change it twice, or cancel a payment because of a deployment. So ``run`` sends nothing but the pass of a checkpoint,
+which a second one cannot repeat (see ``trigger_passes``), and a cancel is sent only by ``on_kill``, which Airflow calls
+when a user acted on the task (or its DAG run ended).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from datetime import datetime, timezone
 from typing import Any
 
+from .. import telemetry
 from ..api.errors import (
     InstanceCancelledError,
     InstanceFailedError,
@@ -23,20 +25,28 @@ from ..api.errors import (
     is_passing,
 )
 from ..api.models import Instance, StageEvent
+from ..procedures.checkpoints import Guard
 from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET
+from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import run_summary, stage_line
 from .attempt import Attempt, Wish, wish
-from .compat import AIRFLOW_3_3, USER_ACTION, BaseEventTrigger, TriggerEvent, in_thread, sight_of_task
+from .compat import (
+    AIRFLOW_3_3,
+    TRIGGERS_REACH_VARIABLES,
+    USER_ACTION,
+    BaseEventTrigger,
+    TriggerEvent,
+    sight_of_task,
+)
 from .ended_runs import EndedRuns
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .marks import NOBODY, AwaitedMarks, VariableMarks, put_up_hold
+from .trigger_passes import LeftToWorker, TriggerPasses, asked, left_to_others
 
 KILL_SECONDS = CANCEL_SECONDS
 """Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
 
 logger = logging.getLogger("orchestration_integrations.airflow")
-
-ASK_SECONDS = 8.0
-"""Seconds that Airflow gets to tell the state of a task to its trigger; its first answer there can take five."""
 
 _cancelling: set[asyncio.Task[None]] = set()
 """Cancels under way: an event loop itself keeps only weak references."""
@@ -53,6 +63,8 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         self.orchestration_conn_id = orchestration_conn_id
         self.cancel_on_kill = cancel_on_kill
         self._hook = OrchestrationHook(orchestration_conn_id)
+        self._waits = False
+        self._may_be_held = False
 
     def _kwargs(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -102,7 +114,15 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         logger.info("the task was killed: cancelling instance %s", self.instance_id)
         try:
             async with await self._hook.get_async_conn() as http:
-                await http.cancel(self.instance_id, timeout=KILL_SECONDS)  # which tells what came of it
+                # The only waiter is this trigger, whose wait is over: then nothing of it can still be sent.
+                bound = None if self._waits else 0.0
+                stop = None
+                if TRIGGERS_REACH_VARIABLES and self._may_be_held:
+                    place = AwaitedMarks(VariableMarks(self._parts() or NOBODY), asked)
+                    by = "its task was marked or cleared while it was deferred"
+                    stop = put_up_hold(place, self.instance_id, by, http.plans.clock, bound=bound)
+                # It tells what came of it.
+                await http.perform(http.cancelling(self.instance_id, KILL_SECONDS, stop))
         except OrchestrationError as error:
             logger.error("instance %s was not cancelled and may still run: %s", self.instance_id, error)
 
@@ -121,10 +141,18 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
     async def _asked(self) -> Wish | None:
         """Whether the deferred try still wants the instance; None where that cannot be found out in time."""
         try:
-            return await asyncio.wait_for(in_thread(self._wish), ASK_SECONDS)
+            word: Wish | None = await asked(self._wish)
+            return word
         except Exception as error:
             logger.warning("Airflow could not be asked for the state of the task: %r", error)
             return None
+
+    def _parts(self) -> tuple[str, str, str, int] | None:
+        """What names the task instance; None where Airflow has not told the trigger."""
+        ti = self.task_instance
+        if ti is None:
+            return None
+        return (ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1)
 
     def _wish(self) -> Wish | None:
         ti = self.task_instance
@@ -150,8 +178,9 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
 class OrchestrationInstanceTrigger(_InstanceTrigger):
     """Waits until an instance ends, a deadline passes, or the instance is stuck, and reports that in one event.
 
-    The event: ``status`` (``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck``, ``unknown``, ``error``),
-    ``instance_id``, ``message``, and on success ``result``.
+    The event: ``status`` (``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck``, ``checkpoint``,
+    ``unknown``, ``error``), ``instance_id``, ``message``, and on success ``result``. ``checkpoint``: a worker is to
+    decide whether the instance goes on from the checkpoint where it stands.
 
     Args:
         instance_id: the instance to wait for.
@@ -162,6 +191,10 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         cancel_on_kill: whether a user's kill of the task cancels the instance.
         row_grace: seconds for which an id never seen may be unknown; None for the default.
         read_budget: seconds for which reads may fail, one after the other.
+        passes: the trigger lets the instance pass checkpoints, on behalf of the task that runs it. Default False: that
+            is left to others.
+        failed_before: the tasks of the DAG run that had failed before the task began: another one that fails keeps the
+            instance at its checkpoint. None (default): failures of others do not matter.
         later: arguments of later versions; ignored.
     """
 
@@ -175,9 +208,14 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         cancel_on_kill: bool = False,
         row_grace: float | None = None,
         read_budget: float = READ_BUDGET,
+        passes: bool = False,
+        failed_before: list[str] | None = None,
         **later: Any,
     ) -> None:
         super().__init__(instance_id, orchestration_conn_id, cancel_on_kill)
+        self._may_be_held = passes
+        self.passes = passes
+        self.failed_before = failed_before
         self.read_budget = read_budget
         self.deadline = deadline
         self.poll_interval = poll_interval
@@ -194,6 +232,8 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
             "cancel_on_kill": self.cancel_on_kill,
             "row_grace": self.row_grace,
             "read_budget": self.read_budget,
+            "passes": self.passes,
+            "failed_before": self.failed_before,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -208,20 +248,31 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
     async def _wait(self) -> dict[str, Any]:
         try:
             async with await self._hook.get_async_conn() as http:
-                result = await http.wait(
-                    self.instance_id,
+                self._waits = True
+                arguments = WaitArguments(
                     deadline=self.deadline,
                     poll_interval=self.poll_interval,
-                    on_stage=_log_stage,
                     fail_after_attempts=self.fail_after_attempts,
                     row_grace=self.row_grace,
                     read_budget=self.read_budget,
                 )
+                with telemetry.span("wait", instance_id=self.instance_id):
+                    waiting = http.waiting_for(self.instance_id, arguments, _log_stage, self._guard())
+                    result = await http.perform(waiting)
+        except LeftToWorker as left:
+            return self._event("checkpoint", str(left))
         except OrchestrationError as error:
             return self._event(_status_of(error), _reason_of(error))
         except Exception as error:
             return self._broken(error)
+        finally:
+            self._waits = False
         return {**self._event("succeeded", ""), "result": run_summary(result.instance, result.moved)}
+
+    def _guard(self) -> Guard:
+        if not self.passes:
+            return left_to_others(self.instance_id)
+        return TriggerPasses(self.instance_id, self._asked, self._parts(), self.failed_before)
 
 
 class _Reached(Exception):
@@ -285,13 +336,12 @@ class OrchestrationStageTrigger(_InstanceTrigger):
     async def _wait(self) -> dict[str, Any]:
         try:
             async with await self._hook.get_async_conn() as http:
-                await http.wait(
-                    self.instance_id,
-                    deadline=self.deadline,
-                    poll_interval=self.poll_interval,
-                    on_stage=self._on_stage,
-                    row_grace=self.row_grace,
+                arguments = WaitArguments(
+                    deadline=self.deadline, poll_interval=self.poll_interval, row_grace=self.row_grace
                 )
+                guard = left_to_others(self.instance_id)
+                with telemetry.span("wait", instance_id=self.instance_id):
+                    await http.perform(http.waiting_for(self.instance_id, arguments, self._on_stage, guard))
         except _Reached as reached:
             return self._event(reached.status, str(reached))
         except OrchestrationError as error:
@@ -410,7 +460,7 @@ def _status_of(error: OrchestrationError) -> str:
     if isinstance(error, WaitTimeoutError):
         return "timeout"
     if isinstance(error, InstanceStuckError):
-        return "stuck"
+        return "checkpoint" if error.reason == "held" else "stuck"
     if isinstance(error, StateUnknownError):
         return "unknown"
     return "error"

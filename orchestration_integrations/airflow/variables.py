@@ -3,12 +3,13 @@
 
 On 2.11 the database is read itself: ``Variable.get`` would take a secrets backend's word first, and would call a
 database that is away "not found". On 3.x a task reaches Variables over Airflow's API only, where a failing read can
-look like a missing Variable. So a missing one proves nothing there (see ``run_records``).
+look like a missing Variable. So a missing one proves nothing there (see ``run_records``), unless Airflow itself is
+asked, past its ``Variable.get``: ``read_surely``.
 """
 
 from __future__ import annotations
 
-from .compat import AIRFLOW_3
+from .compat import AIRFLOW_3, asked_variable
 
 
 def read(name: str) -> str | None:
@@ -24,6 +25,21 @@ def read(name: str) -> str | None:
     with create_session() as session:
         row = session.query(Row).filter(Row.key == name).one_or_none()
         return None if row is None else row.get_val()
+
+
+def read_surely(name: str) -> str | None:
+    """The text of a Variable as Airflow's database has it; None where it has none.
+
+    No secrets backend and no cache is asked. On 3.x ``Variable.get`` says that there is none where Airflow could not
+    be asked, too; this does not.
+
+    Raises:
+        Exception: whatever Airflow raises where it cannot be asked.
+    """
+    if not AIRFLOW_3:
+        return read(name)
+    answer = asked_variable(name)
+    return None if answer is None else str(answer)
 
 
 def write(name: str, text: str, description: str) -> None:

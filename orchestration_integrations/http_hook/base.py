@@ -17,7 +17,7 @@ from ..api.errors import (
     is_ambiguous,
     summary,
 )
-from ..api.models import RunResult, StageEvent
+from ..api.models import CancelOutcome, RunResult, StageEvent
 from ..clock import SYSTEM_CLOCK, Clock
 from ..procedures.effects import Procedure
 from ..procedures.wait_arguments import WaitArguments
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..ownership.owned_run import OwnedRun
     from ..ownership.record import RunStore
     from ..ownership.request import OwnedRequest
+    from ..procedures.cancel import Holding
     from ..procedures.checkpoints import Guard
     from .connections import Connections
     from .once import Once
@@ -248,6 +249,18 @@ class HookBase:
             guard: asked before the instance is let pass a checkpoint; None: nobody may let it pass.
         """
         return self.plans.waiting_for(instance_id, arguments, on_stage, guard)
+
+    def cancelling(
+        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None = None
+    ) -> Procedure[CancelOutcome]:
+        """The cancel of an instance as a procedure, by whoever puts up a stop for its waiter in a place of its own.
+
+        Args:
+            instance_id: what to cancel.
+            timeout: seconds, as for ``cancel``; the stop counts among them.
+            stop: puts up the stop; what it returns tells whether the instance is held at a checkpoint.
+        """
+        return self.plans.cancelling(instance_id, timeout, stop)
 
 
 def _made_again(

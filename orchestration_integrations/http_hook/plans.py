@@ -40,6 +40,7 @@ from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
 from ..procedures import cancel, define, define_trigger, events, waiting
+from ..procedures.cancel import Holding
 from ..procedures.checkpoints import CallersGuard, Guard
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
@@ -312,10 +313,21 @@ class Plans:
         calls.get_instance(instance_id)  # refuses a bad id before anything is sent
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
-        seconds = at_least_zero(timeout, "timeout")
-        holding = None
+        stop = None
         if store is not None and run_key is not None:
-            holding = yield from stop_from_outside(store, run_key, instance_id, self.clock)
+            stop = stop_from_outside(store, run_key, instance_id, self.clock)
+        outcome = yield from self.cancelling(instance_id, timeout, stop)
+        if store is not None and outcome.status in ("cancelled", "already_ended"):
+            yield from stopped_from_outside(store, instance_id)
+        return outcome
+
+    def cancelling(
+        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None
+    ) -> Procedure[CancelOutcome]:
+        calls.get_instance(instance_id)  # refuses a bad id before anything is sent
+        until = self.clock.monotonic() + at_least_zero(timeout, "timeout")
+        holding = None if stop is None else (yield from stop)
+        seconds = max(0.0, until - self.clock.monotonic())
         outcome = yield from cancel.cancel(
             instance_id,
             timeout=seconds,
@@ -324,8 +336,6 @@ class Plans:
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
             holding=holding,
         )
-        if holding is not None and store is not None and outcome.status in ("cancelled", "already_ended"):
-            yield from stopped_from_outside(store, instance_id)
         _warn_of_repeats(instance_id, outcome.moved)
         sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
         logger.log(

@@ -17,6 +17,7 @@ import msgspec
 
 from ..api.errors import RecordConflictError
 from ..procedures.cancel import Holding
+from ..procedures.checkpoints import Permit
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.limits import OWNER_ANSWER_SECONDS
 from .keeping import Keeper, hold_name, put_hold
@@ -232,6 +233,27 @@ class PlacedMarks:
             return
         for name in (self._hold, *(f"{self._passing}{number}" for number in self._mine)):
             yield from ask(self._place.remove, name)
+
+
+def announced_pass(marks: Marks, number: int) -> Procedure[Permit]:
+    """Announce a pass, then look for a stop. A pass that a stop has met is taken back where it was announced here.
+
+    Raises:
+        Exception: whatever the marks raise; the checkpoint may not be passed then.
+    """
+    new = False
+    try:
+        new = yield from marks.announce(number)
+        hold = yield from marks.held()
+    except RecordConflictError:
+        raise
+    except Exception:
+        if new:
+            yield from marks.take_back(number)
+        raise
+    if hold is None:
+        return "pass"
+    return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
 
 
 def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now) -> Procedure[Holding | None]:

@@ -44,7 +44,7 @@ from ..procedures.wording import cancel_text
 from .beginning import Beginning
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, holding_of
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of
 from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
@@ -113,6 +113,15 @@ class OwnedRun:
     def superseded(self) -> bool:
         """Whether another attempt has the record now."""
         return self.keeper.superseded
+
+    @property
+    def has_checkpoints(self) -> bool | None:
+        """Whether the run waits at checkpoints; None while that is not known."""
+        return self._beginning.has_checkpoints if self._has_checkpoints is None else self._has_checkpoints
+
+    @has_checkpoints.setter
+    def has_checkpoints(self, known: bool | None) -> None:
+        self._has_checkpoints = known
 
     def take_over(self, interrupted: OwnedRun) -> None:
         """Go on with what another hook's OwnedRun of the same attempt knew when it was interrupted."""
@@ -246,20 +255,12 @@ class OwnedRun:
                 if answer.error is not None:
                     raise self._unreachable(answer.error, kept) from answer.error
                 yield from self._obey(answer.value, self.instance_id, step)
-        marks, new = self._marks(), False
         try:
-            new = yield from marks.announce(number)
-            hold = yield from marks.held()
+            return (yield from announced_pass(self._marks(), number))
         except RecordConflictError:
             yield from self._obey("superseded", self.instance_id, step)
         except Exception as error:
-            if new:
-                yield from marks.take_back(number)
             raise self._unreachable(error, kept) from error
-        else:
-            if hold is None:
-                return "pass"
-            return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
         raise AssertionError("the owner's word superseded was obeyed")
 
     # Waiting and stopping

@@ -55,6 +55,7 @@ class Airflow:
         self.variables: dict[str, str] = {}
         self.task_state: str | None = "running"
         self.run_state: str | None = "running"
+        self.failed: set[str] = set()
         self.asked = 0
         self.away = False
 
@@ -62,7 +63,14 @@ class Airflow:
         self.asked += 1
         if self.away:
             raise RuntimeError("the API server is away")
+        if in_trigger and self.task_state == "running":
+            return compat.Sight("deferred")
         return compat.Sight(self.task_state)
+
+    def failed_tasks(self, dag_id: str, run_id: str) -> frozenset[str]:
+        if self.away:
+            raise RuntimeError("the API server is away")
+        return frozenset(self.failed)
 
     def state_of_dag_run(self, dag_id: str, run_id: str) -> str | None:
         return self.run_state
@@ -83,15 +91,27 @@ class Airflow:
             raise RuntimeError("the API server is away")
         return self.variables.setdefault(name, text)
 
+    def remove(self, name: str) -> None:
+        if self.away:
+            raise RuntimeError("the API server is away")
+        self.variables.pop(name, None)
+
     def of(self, kind: str) -> dict[str, str]:
         return {name: text for name, text in self.variables.items() if name.startswith(f"orchestration_{kind}_")}
 
+    def marks(self, kind: str) -> list[str]:
+        """The names of the marks of checkpoints, without the package's prefix."""
+        return [
+            name.removeprefix("orchestration_") for name in self.variables if name.startswith(f"orchestration_{kind}/")
+        ]
+
     def put_in_place(self, patch: Any) -> None:
-        for name in ("sight_of_task", "state_of_dag_run"):
+        for name in ("sight_of_task", "state_of_dag_run", "failed_tasks"):
             patch.setattr(compat, name, getattr(self, name))
         patch.setattr(triggers, "sight_of_task", self.sight_of_task)
-        for name in ("read", "write", "write_first"):
+        for name in ("read", "write", "write_first", "remove"):
             patch.setattr(variables, name, getattr(self, name))
+        patch.setattr(variables, "read_surely", self.read)
 
 
 class Task:
@@ -183,7 +203,7 @@ def perform(operator: Any, context: dict[str, Any]) -> Any:
         return operator.execute(context)
     except TaskDeferred as deferred:
         last = deferred
-    return perform_from(operator, context, last, first_event(rebuilt(last.trigger)))
+    return perform_from(operator, context, last, first_event(rebuilt(last.trigger, context["ti"])))
 
 
 def perform_from(operator: Any, context: dict[str, Any], last: Any, event: Any) -> Any:
@@ -194,16 +214,19 @@ def perform_from(operator: Any, context: dict[str, Any], last: Any, event: Any) 
             return operator.resume_execution(last.method_name, {**kwargs, "event": event}, context)
         except TaskDeferred as deferred:
             last = deferred
-            event = first_event(rebuilt(last.trigger))
+            event = first_event(rebuilt(last.trigger, context["ti"]))
 
 
-def rebuilt(trigger: Any) -> Any:
+def rebuilt(trigger: Any, ti: Any = None) -> Any:
     """The trigger as a triggerer rebuilds it from its row."""
     from importlib import import_module
 
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
+    made = getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
+    if ti is not None:
+        made.task_instance = ti
+    return made
 
 
 def first_event(trigger: Any, timeout: float = 60.0) -> Any:

@@ -23,7 +23,6 @@ from typing import Any
 import httpx
 
 from orchestration_integrations import (
-    AmbiguousRunError,
     InstanceCancelledError,
     InstanceFailedError,
     InstanceStuckError,
@@ -37,14 +36,13 @@ from orchestration_integrations import (
 from orchestration_integrations.http_hook.steps import Ended, advance
 from orchestration_integrations.ownership.keeping import resume
 from orchestration_integrations.ownership.owned_run import OwnedRun
-from orchestration_integrations.ownership.record import RunRecord, RunStore, follows
+from orchestration_integrations.ownership.record import RunRecord, RunStore
 from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.procedures.checkpoints import Guard
 from orchestration_integrations.procedures.effects import Do, Pause
 from orchestration_integrations.procedures.gate import (
-    GATE_EVENT,
-    checkpointed,
     checkpoint_event,
+    checkpointed,
     checkpoints_of,
     parsed_checkpoint,
     parsed_event,
@@ -66,7 +64,17 @@ SLACK = 0.5
 STEPS = 4000
 """Effects of all processes after which the happenings of a history are over."""
 ADDRESS = "http://orchestration"
-STORES = ("memory", "memory", "memory", "marks beside", "marks beside", "marks beside", "memory", "marks beside", "file")
+STORES = (
+    "memory",
+    "memory",
+    "memory",
+    "marks beside",
+    "marks beside",
+    "marks beside",
+    "memory",
+    "marks beside",
+    "file",
+)
 
 
 def paying(amount: int, shop: str = "shop", source: str = "world") -> dict[str, Any]:
@@ -284,9 +292,7 @@ class CheckpointHistory:
         for claim in self.claims:
             later = [*record.released[claim.released :], *record.money[claim.money :]]
             moved = [one["at"] for one in later if one["instance_id"] == claim.instance_id]
-            back = [
-                when for at, one, when in self.holds_taken_back if one == claim.instance_id and at > claim.looked
-            ]
+            back = [when for at, one, when in self.holds_taken_back if one == claim.instance_id and at > claim.looked]
             if moved and not any(when <= min(moved) for when in back):
                 raise self.broken(f"{claim.by} was told that {claim.instance_id} is held, and it moved afterwards")
 
@@ -376,9 +382,9 @@ class FaultyStore(FaultyPart):
             before = self._inner.load(KEY)
             self._inner.save(record)
             same = before is not None and before.instance_id == record.instance_id
-            if before is not None and same and before.hold and not record.hold and before.instance_id is not None:
-                if not isinstance(self._inner, LastWriterStore):
-                    self._history.took_back(self._actor, before.instance_id)
+            resumed = before is not None and same and before.hold and not record.hold
+            if resumed and before.instance_id is not None and not isinstance(self._inner, LastWriterStore):
+                self._history.took_back(self._actor, before.instance_id)
             if record.state == "told" and record.instance_id is not None:
                 self._history.told.add(record.instance_id)
 
@@ -704,9 +710,7 @@ def _run(seed: int, generation: int | None, folder: Path) -> Counter[str]:
     core = Core(generation or rng.choice([1, 2, 2, 3]), clock=clock, seed=seed, faults=False)
     intensity = rng.choice([0.0, 0.0, 0.03, 0.1, 0.25])
     plan = Plan(rng, clock, core, 0.0, clock.time(), random.Random(f"misread checkpoints {seed}"))
-    history = CheckpointHistory(
-        seed, rng, clock, core, plan, rng.choice(STORES), rng.choice(list(SHAPES)), folder
-    )
+    history = CheckpointHistory(seed, rng, clock, core, plan, rng.choice(STORES), rng.choice(list(SHAPES)), folder)
     since = datetime.fromtimestamp(clock.time(), timezone.utc) - timedelta(days=30)
     if history.store_kind == "file":
         history.shared = FileStore(folder / "runs.db")

@@ -34,7 +34,8 @@ class Standalone:
         self.dags = self.home / "dags"
         self.pids.mkdir()
         self.dags.mkdir()
-        shutil.copy(HERE / "dags" / "scenarios.py", self.dags)
+        for one in (HERE / "dags").glob("*.py"):
+            shutil.copy(one, self.dags)
         shutil.copy(HERE.parents[2] / "example_dags" / "payout_with_approval.py", self.dags)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

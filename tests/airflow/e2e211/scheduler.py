@@ -29,7 +29,8 @@ class Scheduler:
         self.dags = self.home / "dags"
         self.pids.mkdir()
         self.dags.mkdir()
-        shutil.copy(HERE.parent / "e2e" / "dags" / "scenarios.py", self.dags)
+        for one in (HERE.parent / "e2e" / "dags").glob("*.py"):
+            shutil.copy(one, self.dags)
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
