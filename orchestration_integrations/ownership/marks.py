@@ -10,6 +10,7 @@ for each mark, that tasks, callbacks and triggers can all reach (``PlacedMarks``
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -182,10 +183,10 @@ class PlacedMarks:
     Args:
         place: where.
         instance_id: the run.
-        mine: the passes that this attempt has announced; gets more.
+        mine: by number, the text of each pass that this attempt has announced; gets more.
     """
 
-    def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
+    def __init__(self, place: MarkPlace, instance_id: str, mine: dict[int, str]) -> None:
         self._place = place
         self._instance_id = instance_id
         self._hold = hold_name(instance_id)
@@ -215,14 +216,17 @@ class PlacedMarks:
     def announce(self, number: int) -> Procedure[bool]:
         """As of ``Marks``. It is written in any case: a mark of another waiter's may be taken back."""
         before = yield from self.announced(number)
-        if number not in self._mine:
-            self._mine.append(number)
-        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
+        text = self._mine.setdefault(number, uuid.uuid4().hex)
+        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", text)
         return not before
 
     def take_back(self, number: int) -> Procedure[bool]:
         """As of ``Marks``."""
-        answer = yield from ask(self._place.remove, f"{self._passing}{number}")
+        name = f"{self._passing}{number}"
+        stands = yield from ask(self._place.read, name)
+        if stands.error is not None or stands.value != self._mine.get(number):
+            return False  # another waiter has announced it since, and may have sent it
+        answer = yield from ask(self._place.remove, name)
         return answer.error is None
 
     def forget(self) -> Procedure[None]:
@@ -270,7 +274,7 @@ def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now)
     stands = yield from marks.hold(hold)
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:
-        marks = PlacedMarks(place, instance_id, [])
+        marks = PlacedMarks(place, instance_id, {})
         stands = yield from marks.hold(hold)
     return holding_of(marks, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
 
@@ -293,7 +297,7 @@ def stopped_from_outside(store: RunStore, instance_id: str) -> Procedure[None]:
     """Take the stop away again: the run has ended. The record keeps it."""
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:
-        yield from PlacedMarks(place, instance_id, []).forget()
+        yield from PlacedMarks(place, instance_id, {}).forget()
 
 
 def _hold_in(text: str) -> Hold:

@@ -90,7 +90,7 @@ class OwnedRun:
         self._at_checkpoint = at_checkpoint
         self._place: MarkPlace | None = mark_place if mark_place is not None else getattr(store, "mark_place", None)
         self._has_checkpoints: bool | None = None
-        self._announced: list[int] = []
+        self._announced: dict[int, str] = {}
         self.request = request
         self.keeper = Keeper(request, server, store, now)
         self._owner = owner

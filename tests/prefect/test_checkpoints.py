@@ -543,8 +543,8 @@ def test_names_of_marks() -> None:
 def test_a_waiter_takes_back_its_own_announcement_only() -> None:
     """One has announced a pass, another relies on that and sends; the first one sees a stop, and has sent nothing."""
     instance_id = str(uuid.uuid4())
-    one, other = (PlacedMarks(PrefectMarks(), instance_id, []) for _ in range(2))
-    stop = PlacedMarks(PrefectMarks(), instance_id, [])
+    one, other = (PlacedMarks(PrefectMarks(), instance_id, {}) for _ in range(2))
+    stop = PlacedMarks(PrefectMarks(), instance_id, {})
     assert performed(one.announce(1)) is True
     assert performed(other.announce(1)) is False
     assert performed(other.announce(11)) is True
