@@ -73,12 +73,8 @@ class Marks(Protocol):
         """Whether a pass of this checkpoint was ever announced. Raises where that cannot be read."""
         ...
 
-    def announce(self, number: int) -> Procedure[bool]:
-        """Say that a pass may be sent from now on. False: that was said before. Raises where it is not on record."""
-        ...
-
-    def take_back(self, number: int) -> Procedure[bool]:
-        """Say that nothing was sent, by who announced it. Whether that is on record."""
+    def announce(self, number: int) -> Procedure[None]:
+        """Say for good that a pass may be sent from now on. Raises where it is not on record."""
         ...
 
     def forget(self) -> Procedure[None]:
@@ -112,37 +108,22 @@ class RecordMarks:
         record = yield from self._keeper.refreshed()
         return record is None or number in record.passing
 
-    def announce(self, number: int) -> Procedure[bool]:
+    def announce(self, number: int) -> Procedure[None]:
         """As of ``Marks``."""
-        return (yield from self._marked(number, passing=True))
-
-    def take_back(self, number: int) -> Procedure[bool]:
-        """As of ``Marks``."""
-        try:
-            yield from self._marked(number, passing=False)
-        except Exception:
-            return False
-        return True
+        for left in reversed(range(TRIES)):
+            record = yield from self._keeper.refreshed()
+            if record is None or number in record.passing:
+                return
+            try:
+                yield from self._keeper.save_mine(record.changed(passing=(*record.passing, number)))
+                return
+            except RecordConflictError:
+                if not left:
+                    raise
 
     def forget(self) -> Procedure[None]:
         """The record stays."""
         yield from ()
-
-    def _marked(self, number: int, *, passing: bool) -> Procedure[bool]:
-        """Have the record say whether a pass was announced. Whether that was new."""
-        for left in reversed(range(TRIES)):
-            record = yield from self._keeper.refreshed()
-            if record is None or (number in record.passing) is passing:
-                return record is None
-            others = tuple(one for one in record.passing if one != number)
-            try:
-                yield from self._keeper.save_mine(record.changed(passing=(*others, number) if passing else others))
-            except RecordConflictError:
-                if not left:
-                    raise
-                continue
-            return True
-        return False
 
 
 class StoredMarks:
@@ -204,18 +185,12 @@ class PlacedMarks:
         text = yield from ask_or_raise(self._place.read, f"{self._passing}{number}")
         return text is not None
 
-    def announce(self, number: int) -> Procedure[bool]:
+    def announce(self, number: int) -> Procedure[None]:
         """As of ``Marks``."""
         if (yield from self.announced(number)):
-            return False
+            return
         self._mine.append(number)
         yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
-        return True
-
-    def take_back(self, number: int) -> Procedure[bool]:
-        """As of ``Marks``."""
-        answer = yield from ask(self._place.remove, f"{self._passing}{number}")
-        return answer.error is None
 
     def forget(self) -> Procedure[None]:
         """As of ``Marks``: what this attempt has put up. Best effort."""

@@ -229,7 +229,7 @@ class OwnedRun:
         return PlacedMarks(self._place, self.instance_id, self._announced)
 
     def guard(self, number: int) -> Procedure[Permit]:
-        """Ask before a checkpoint is passed: the owner, then announce the pass, then look for a stop.
+        """Ask before a checkpoint is passed: the owner, then look for a stop, announce the pass, look once more.
 
         Raises:
             OwnerGoneError: the run is not wanted, or another attempt has it; nothing is let pass.
@@ -244,20 +244,18 @@ class OwnedRun:
                 if answer.error is not None:
                     raise self._unreachable(answer.error, kept) from answer.error
                 yield from self._obey(answer.value, self.instance_id, step)
-        marks, new = self._marks(), False
+        marks = self._marks()
         try:
-            new = yield from marks.announce(number)
-            hold = yield from marks.held()
+            if (yield from marks.held()) is not None:
+                return "held amid pass" if (yield from marks.announced(number)) else "held"
+            yield from marks.announce(number)
+            # A stop that was put up meanwhile may have met the announcement: it is never taken back, since another
+            # waiter of this attempt may have relied on it and sent the pass.
+            return "pass" if (yield from marks.held()) is None else "held amid pass"
         except RecordConflictError:
             yield from self._obey("superseded", self.instance_id, step)
         except Exception as error:
-            if new:
-                yield from marks.take_back(number)
             raise self._unreachable(error, kept) from error
-        else:
-            if hold is None:
-                return "pass"
-            return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
         raise AssertionError("the owner's word superseded was obeyed")
 
     # Waiting and stopping

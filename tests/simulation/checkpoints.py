@@ -66,7 +66,17 @@ SLACK = 0.5
 STEPS = 4000
 """Effects of all processes after which the happenings of a history are over."""
 ADDRESS = "http://orchestration"
-STORES = ("memory", "memory", "memory", "marks beside", "marks beside", "marks beside", "memory", "marks beside", "file")
+STORES = (
+    "memory",
+    "memory",
+    "memory",
+    "marks beside",
+    "marks beside",
+    "marks beside",
+    "memory",
+    "marks beside",
+    "file",
+)
 
 
 def paying(amount: int, shop: str = "shop", source: str = "world") -> dict[str, Any]:
@@ -284,9 +294,7 @@ class CheckpointHistory:
         for claim in self.claims:
             later = [*record.released[claim.released :], *record.money[claim.money :]]
             moved = [one["at"] for one in later if one["instance_id"] == claim.instance_id]
-            back = [
-                when for at, one, when in self.holds_taken_back if one == claim.instance_id and at > claim.looked
-            ]
+            back = [when for at, one, when in self.holds_taken_back if one == claim.instance_id and at > claim.looked]
             if moved and not any(when <= min(moved) for when in back):
                 raise self.broken(f"{claim.by} was told that {claim.instance_id} is held, and it moved afterwards")
 
@@ -704,9 +712,7 @@ def _run(seed: int, generation: int | None, folder: Path) -> Counter[str]:
     core = Core(generation or rng.choice([1, 2, 2, 3]), clock=clock, seed=seed, faults=False)
     intensity = rng.choice([0.0, 0.0, 0.03, 0.1, 0.25])
     plan = Plan(rng, clock, core, 0.0, clock.time(), random.Random(f"misread checkpoints {seed}"))
-    history = CheckpointHistory(
-        seed, rng, clock, core, plan, rng.choice(STORES), rng.choice(list(SHAPES)), folder
-    )
+    history = CheckpointHistory(seed, rng, clock, core, plan, rng.choice(STORES), rng.choice(list(SHAPES)), folder)
     since = datetime.fromtimestamp(clock.time(), timezone.utc) - timedelta(days=30)
     if history.store_kind == "file":
         history.shared = FileStore(folder / "runs.db")
