@@ -132,7 +132,7 @@ def put_up_hold(
     waiter = yield from ask(place.read, waiter_mark(instance_id))
     if waiter.error is None and waiter.value is None:
         return None
-    marks = PlacedMarks(place, instance_id, {})
+    marks = PlacedMarks(place, instance_id, [])
     stands = yield from marks.hold(Hold(by, datetime.fromtimestamp(now.time(), timezone.utc)))
     if not stands or waiter.error is not None:
         return None

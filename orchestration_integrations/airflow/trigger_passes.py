@@ -59,7 +59,7 @@ class TriggerPasses:
         self._wish = wish
         self._parts = parts
         self._failed_before = failed_before
-        self._announced: dict[int, str] = {}
+        self._announced: list[int] = []
         self._unsure_since: float | None = None
 
     def __call__(self, number: int) -> Procedure[Permit]:

@@ -10,7 +10,6 @@ for each mark, that tasks, callbacks and triggers can all reach (``PlacedMarks``
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -43,10 +42,7 @@ class Hold(msgspec.Struct, frozen=True):
 class MarkPlace(Protocol):
     """Where a framework keeps marks, by name: ``hold/<instance>``, ``passing/<instance>/<n>``.
 
-    A place that several waiters of one run can use at once keeps a ``passing`` mark for each of them: ``read`` shows
-    whether any stands, ``write`` and ``remove`` touch the one of this place's user alone. Else the one who takes back a
-    pass that it did not send would take away the mark of another, who did. A place that can find all marks of a run has
-    ``remove_run(instance_id)`` too.
+    A place that can find all marks of a run has ``remove_run(instance_id)`` too.
     """
 
     def read(self, name: str) -> str | None:
@@ -81,12 +77,8 @@ class Marks(Protocol):
         """Whether a pass of this checkpoint was ever announced. Raises where that cannot be read."""
         ...
 
-    def announce(self, number: int) -> Procedure[bool]:
-        """Say that a pass may be sent from now on. False: that was said before. Raises where it is not on record."""
-        ...
-
-    def take_back(self, number: int) -> Procedure[bool]:
-        """Say that nothing was sent, by who announced it. Whether that is on record."""
+    def announce(self, number: int) -> Procedure[None]:
+        """Say for good that a pass may be sent from now on. Raises where it is not on record."""
         ...
 
     def forget(self) -> Procedure[None]:
@@ -120,37 +112,22 @@ class RecordMarks:
         record = yield from self._keeper.refreshed()
         return record is None or number in record.passing
 
-    def announce(self, number: int) -> Procedure[bool]:
+    def announce(self, number: int) -> Procedure[None]:
         """As of ``Marks``."""
-        return (yield from self._marked(number, passing=True))
-
-    def take_back(self, number: int) -> Procedure[bool]:
-        """As of ``Marks``."""
-        try:
-            yield from self._marked(number, passing=False)
-        except Exception:
-            return False
-        return True
+        for left in reversed(range(TRIES)):
+            record = yield from self._keeper.refreshed()
+            if record is None or number in record.passing:
+                return
+            try:
+                yield from self._keeper.save_mine(record.changed(passing=(*record.passing, number)))
+                return
+            except RecordConflictError:
+                if not left:
+                    raise
 
     def forget(self) -> Procedure[None]:
         """The record stays."""
         yield from ()
-
-    def _marked(self, number: int, *, passing: bool) -> Procedure[bool]:
-        """Have the record say whether a pass was announced. Whether that was new."""
-        for left in reversed(range(TRIES)):
-            record = yield from self._keeper.refreshed()
-            if record is None or (number in record.passing) is passing:
-                return record is None
-            others = tuple(one for one in record.passing if one != number)
-            try:
-                yield from self._keeper.save_mine(record.changed(passing=(*others, number) if passing else others))
-            except RecordConflictError:
-                if not left:
-                    raise
-                continue
-            return True
-        return False
 
 
 class StoredMarks:
@@ -183,10 +160,10 @@ class PlacedMarks:
     Args:
         place: where.
         instance_id: the run.
-        mine: by number, the text of each pass that this attempt has announced; gets more.
+        mine: the passes that this attempt has announced; gets more.
     """
 
-    def __init__(self, place: MarkPlace, instance_id: str, mine: dict[int, str]) -> None:
+    def __init__(self, place: MarkPlace, instance_id: str, mine: list[int]) -> None:
         self._place = place
         self._instance_id = instance_id
         self._hold = hold_name(instance_id)
@@ -213,21 +190,12 @@ class PlacedMarks:
         text = yield from ask_or_raise(self._place.read, f"{self._passing}{number}")
         return text is not None
 
-    def announce(self, number: int) -> Procedure[bool]:
-        """As of ``Marks``. It is written in any case: a mark of another waiter's may be taken back."""
-        before = yield from self.announced(number)
-        text = self._mine.setdefault(number, uuid.uuid4().hex)
-        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", text)
-        return not before
-
-    def take_back(self, number: int) -> Procedure[bool]:
+    def announce(self, number: int) -> Procedure[None]:
         """As of ``Marks``."""
-        name = f"{self._passing}{number}"
-        stands = yield from ask(self._place.read, name)
-        if stands.error is not None or stands.value != self._mine.get(number):
-            return False  # another waiter has announced it since, and may have sent it
-        answer = yield from ask(self._place.remove, name)
-        return answer.error is None
+        if (yield from self.announced(number)):
+            return
+        self._mine.append(number)
+        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
 
     def forget(self) -> Procedure[None]:
         """As of ``Marks``: what this attempt has put up, and all others where they can be found. Best effort."""
@@ -240,24 +208,18 @@ class PlacedMarks:
 
 
 def announced_pass(marks: Marks, number: int) -> Procedure[Permit]:
-    """Announce a pass, then look for a stop. A pass that a stop has met is taken back where it was announced here.
+    """Look for a stop, announce a pass, look once more.
+
+    An announcement is never taken back: another waiter of the run may have relied on it and sent the pass. So a stop
+    that is put up between the two looks meets it, and nobody says of this checkpoint that the run is held there.
 
     Raises:
         Exception: whatever the marks raise; the checkpoint may not be passed then.
     """
-    new = False
-    try:
-        new = yield from marks.announce(number)
-        hold = yield from marks.held()
-    except RecordConflictError:
-        raise
-    except Exception:
-        if new:
-            yield from marks.take_back(number)
-        raise
-    if hold is None:
-        return "pass"
-    return "held" if new and (yield from marks.take_back(number)) else "held amid pass"
+    if (yield from marks.held()) is not None:
+        return "held amid pass" if (yield from marks.announced(number)) else "held"
+    yield from marks.announce(number)
+    return "pass" if (yield from marks.held()) is None else "held amid pass"
 
 
 def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now) -> Procedure[Holding | None]:
@@ -274,7 +236,7 @@ def stop_from_outside(store: RunStore, run_key: str, instance_id: str, now: Now)
     stands = yield from marks.hold(hold)
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:
-        marks = PlacedMarks(place, instance_id, {})
+        marks = PlacedMarks(place, instance_id, [])
         stands = yield from marks.hold(hold)
     return holding_of(marks, now.monotonic() + OWNER_ANSWER_SECONDS) if stands else None
 
@@ -297,7 +259,7 @@ def stopped_from_outside(store: RunStore, instance_id: str) -> Procedure[None]:
     """Take the stop away again: the run has ended. The record keeps it."""
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:
-        yield from PlacedMarks(place, instance_id, {}).forget()
+        yield from PlacedMarks(place, instance_id, []).forget()
 
 
 def _hold_in(text: str) -> Hold:

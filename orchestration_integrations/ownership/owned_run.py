@@ -90,7 +90,7 @@ class OwnedRun:
         self._at_checkpoint = at_checkpoint
         self._place: MarkPlace | None = mark_place if mark_place is not None else getattr(store, "mark_place", None)
         self._has_checkpoints: bool | None = None
-        self._announced: dict[int, str] = {}
+        self._announced: list[int] = []
         self.request = request
         self.keeper = Keeper(request, server, store, now)
         self._owner = owner
@@ -240,7 +240,7 @@ class OwnedRun:
         return PlacedMarks(self._place, self.instance_id, self._announced)
 
     def guard(self, number: int) -> Procedure[Permit]:
-        """Ask before a checkpoint is passed: the owner, then announce the pass, then look for a stop.
+        """Ask before a checkpoint is passed: the owner, then look for a stop, announce the pass, look once more.
 
         Raises:
             OwnerGoneError: the run is not wanted, or another attempt has it; nothing is let pass.
