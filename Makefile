@@ -26,16 +26,16 @@ help:
 demo: $(TOOLS)/ready
 	@$(BIN)/python -m orchestration_integrations.demo
 
-PARALLEL := $(TOX) run-parallel -p 2 --parallel-no-spinner
+PARALLEL := $(TOX) run-parallel --parallel-no-spinner
 
-# Two at a time: what is light; then the frameworks, both Prefects apart from each other; then whole Airflows, which need the
-# machine for themselves most.
+# First what is light, three at a time since the longest of it mostly waits; then the frameworks, two at a time, both Prefects
+# apart from each other; then whole Airflows, which need the machine for themselves most.
 # The first failure stops no group.
 test: $(TOOLS)/ready
 	@failed=; \
-	$(PARALLEL) -e lint,types,build,core-py310,core-py311,core-py312,core-py313,peers || failed=1; \
-	$(PARALLEL) -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
-	$(PARALLEL) -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
+	$(PARALLEL) -p 3 -e core-py311,core-py310,core-py312,core-py313,peers,types,lint,build || failed=1; \
+	$(PARALLEL) -p 2 -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
+	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
 # One after the other: each needs the machine for itself. Both start the servers that they need and end them.
