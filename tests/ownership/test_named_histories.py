@@ -54,6 +54,10 @@ def store(tmp_path):
     return SqliteRunStore(tmp_path / "runs.db")
 
 
+def waiting_by(hook):
+    return lambda instance_id, guard: hook.waiting_for(instance_id, guard=guard)
+
+
 def attempt(hook, store, name, *, owner=None, on_chosen=None, workflow=PAYS, amount=100, **more):
     """An attempt as a process of its own would make it."""
     request = OwnedRequest(
@@ -81,7 +85,7 @@ def test_a_superseded_try_whose_slow_answer_arrives_after_the_next_has_released(
     time.sleep(0.4)  # its submit is under way
     second = attempt(hook, store, "try 2")
     instance = hook.perform(second.begin())
-    result = hook.perform(second.attend(instance.id, hook.waiting_for))
+    result = hook.perform(second.attend(instance.id, waiting_by(hook)))
     first.join(30)
     assert isinstance(outcome[0], RecordConflictError)
     record = server.record()
@@ -93,11 +97,11 @@ def test_a_superseded_try_whose_slow_answer_arrives_after_the_next_has_released(
 def test_killed_after_told_and_before_the_framework_stored_success(server, hook, store):
     first = attempt(hook, store, "try 1")
     instance = hook.perform(first.begin())
-    hook.perform(first.attend(instance.id, hook.waiting_for))
+    hook.perform(first.attend(instance.id, waiting_by(hook)))
     first.close()  # killed here: the end is told, and Airflow or Prefect never heard of it
     second = attempt(hook, store, "try 2")
     assert hook.perform(second.begin()).id == instance.id
-    assert hook.perform(second.attend(instance.id, hook.waiting_for)).instance.state == "succeeded"
+    assert hook.perform(second.attend(instance.id, waiting_by(hook))).instance.state == "succeeded"
     assert server.balance("shop", "USD/2") == 100
 
 
