@@ -112,6 +112,8 @@ def test_nothing_is_paid_after_the_end(
     run = runs[generation, how, which]
     run.process()
     until(lambda: paid(run) == ["a"], "the first payment is made")
+    if which != "unwaited":
+        until(lambda: [line for line in said(serving, run) if "stage 0 (send)" in line], "the wait has begun")
     ENDS[how](run)
     mark, instance_id = PrefectMarks(), run.instance_id
     until(lambda: mark.read(f"hold/{instance_id}") or instance_id in errors_of(run.server), "the run is stopped")
