@@ -23,9 +23,9 @@ EXAMPLES = Path(__file__).parents[2] / "example_flows"
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(generation=3) as server:
+@pytest.fixture(params=[3])
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(generation=request.param) as server:
         monkeypatch.setenv("ORCHESTRATION_URL", server.url)
         yield server
         started = [row["instance_id"] for row in server.record().started]
@@ -46,6 +46,7 @@ def test_all_examples_are_run_here() -> None:
         "deployment_with_hooks.py",
         "fan_out.py",
         "human_approval.py",
+        "payout_with_checkpoints.py",
         "run_and_wait.py",
     }
 
@@ -75,6 +76,20 @@ def test_cancel_by_transaction(world: EmbeddedServer) -> None:
         names["order"](2, in_stock=False, cooling_off="720h")
     assert sorted(map(str, errors_of(world).values())) == ["None", "canceled"]
     assert world.balance("shop", "EUR/2") == 4200
+
+
+@pytest.mark.parametrize("world", [2, 3], indirect=True)
+def test_payout_with_checkpoints(world: EmbeddedServer) -> None:
+    names = example("payout_with_checkpoints.py")
+    payees = ("reserve:1", "sellers:1", "fees")
+    assert names["payout"](1)["state"] == "succeeded"
+    assert [world.balance(one, "EUR/2") for one in payees] == [100, 2000, 50]
+    with pytest.raises(names["Suspicious"]):
+        names["payout"](2, suspicious=True)
+    assert len(world.record().money) == 4  # three of the first payout, one of the second
+    assert [world.balance(one, "EUR/2") for one in ("reserve:2", "sellers:2", "fees")] == [100, 0, 50]
+    ends = sorted(map(str, errors_of(world).values()))
+    assert ends == (["None"] if world.core.generation == 2 else ["None", "canceled"])
 
 
 def run_of(deployment: str, **parameters: Any) -> FlowRun:

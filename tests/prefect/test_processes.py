@@ -80,12 +80,14 @@ def working(servers: dict[int, EmbeddedServer]) -> Iterator[Process]:
 class Run:
     """A flow run in another process, of a workflow of its own."""
 
-    def __init__(self, deployment: str, server: EmbeddedServer, directory: Path) -> None:
+    def __init__(
+        self, deployment: str, server: EmbeddedServer, directory: Path, workflow_id: str = "", **more: str
+    ) -> None:
         self.server = server
         self.directory = directory
         directory.mkdir()
-        self.workflow_id = defined(server, {**endless(), "name": directory.name})
-        parameters = {"workflow_id": self.workflow_id, "directory": str(directory)}
+        self.workflow_id = workflow_id or defined(server, {**endless(), "name": directory.name})
+        parameters = {"workflow_id": self.workflow_id, "directory": str(directory), **more}
         with get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(deployment)
             self.id: UUID = client.create_flow_run_from_deployment(found.id, parameters=parameters).id
