@@ -16,7 +16,7 @@ from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import AIRFLOW_3
 from .hooks import OrchestrationHook
 from .links import ABOUT_KEY
-from .marks import NOBODY, VariableMarks
+from .marks import NOBODY, VariableMarks, parts_of
 from .run_operator import OrchestrationRunWorkflowOperator
 
 logger = logging.getLogger("orchestration_integrations.airflow")
@@ -98,16 +98,6 @@ def cancel_instances(context: Any, seconds: float | None = None) -> None:
     if wanted:
         why = "a task of the DAG run has failed"
         cancel_wanted(list(wanted), why, CANCEL_SECONDS if seconds is None else seconds, parts_of(context))
-
-
-def parts_of(context: Any) -> tuple[str, str, str, int]:
-    """What names the task instance of a callback; of a DAG's callback, as far as that is known."""
-    ti = context.get("ti") or context.get("task_instance")
-    dag_run = context.get("dag_run")
-    named = ti if ti is not None else dag_run
-    dag_id, run_id = getattr(named, "dag_id", None), context.get("run_id") or getattr(named, "run_id", None)
-    map_index = getattr(ti, "map_index", None)
-    return (dag_id or "", run_id or "", getattr(ti, "task_id", None) or "", -1 if map_index is None else map_index)
 
 
 def cancel_wanted(

@@ -64,7 +64,9 @@ def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
     if means in ("succeeded", "superseded"):
         task.owner.give_up("superseded")
         why = "the task was marked as a success" if means == "succeeded" else "another try has the task"
-        task.log.warning("killed: %s; %s is left alone and keeps running", why, _subject(task))
+        stands = task.run is not None and task.run.has_checkpoints
+        goes_on = "stands still at its next checkpoint" if stands else "keeps running"
+        task.log.warning("killed: %s; %s is left alone and %s", why, _subject(task), goes_on)
     else:
         task.owner.give_up("unwanted")
         marking = threading.Thread(target=_mark, args=(task,), daemon=True)

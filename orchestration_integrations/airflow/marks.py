@@ -97,6 +97,16 @@ class AwaitedMarks:
         await self._awaited(self._marks.remove, name)
 
 
+def parts_of(context: Any) -> tuple[str, str, str, int]:
+    """What names the task instance of a context; of that of a DAG's callback, as far as it is known."""
+    ti = context.get("ti") or context.get("task_instance")
+    dag_run = context.get("dag_run")
+    named = ti if ti is not None else dag_run
+    dag_id, run_id = getattr(named, "dag_id", None), context.get("run_id") or getattr(named, "run_id", None)
+    map_index = getattr(ti, "map_index", None)
+    return (dag_id or "", run_id or "", getattr(ti, "task_id", None) or "", -1 if map_index is None else map_index)
+
+
 def waiter_mark(instance_id: str) -> str:
     """The name of the mark that says who waits for a run."""
     return f"waiter/{instance_id}"

@@ -15,6 +15,7 @@ from . import callbacks
 from .arguments import instance_ids, named, needed_seconds_of, stage_of
 from .compat import BaseNotifier, Context
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
+from .marks import parts_of
 
 logger = logging.getLogger("orchestration_integrations.airflow")
 
@@ -79,7 +80,7 @@ class OrchestrationCancelInstanceNotifier(_Notifier):
             logger.info("there is no instance to cancel")
             return
         wanted = [(self.orchestration_conn_id, one) for one in found]
-        callbacks.cancel_wanted(wanted, "a callback asks for a cancel", seconds, callbacks.parts_of(context))
+        callbacks.cancel_wanted(wanted, "a callback asks for a cancel", seconds, parts_of(context))
 
 
 class OrchestrationSendEventNotifier(_Notifier):

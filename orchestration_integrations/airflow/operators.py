@@ -36,7 +36,7 @@ from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import deferral_limit
 from .links import instance_url
-from .marks import VariableMarks, put_up_hold
+from .marks import VariableMarks, parts_of, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
@@ -358,8 +358,8 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             raise AirflowSkipException("there is no instance to cancel")
         outcomes: list[dict[str, Any]] = []
         hook = OrchestrationHook(self.orchestration_conn_id)
-        attempt = attempt_of(context)
-        marks, by = VariableMarks(attempt.parts), f"task {attempt.task_id} of {attempt.dag_id} {attempt.run_id}"
+        dag_id, run_id, task_id, _ = parts = parts_of(context)
+        marks, by = VariableMarks(parts), f"task {task_id} of {dag_id} {run_id}"
         with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
             if several:
                 all_told = cancel_all({"": http}, [("", one) for one in ids], seconds, marks, by)

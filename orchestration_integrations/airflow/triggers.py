@@ -103,9 +103,9 @@ class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
         word = await self._asked()
         if word == "superseded":
             logger.warning(
-                "the task was marked as a success, or another try of it is to come: instance %s is left alone and "
-                "keeps running",
+                "the task was marked as a success, or another try of it is to come: instance %s is left alone and %s",
                 self.instance_id,
+                "stands still at its next checkpoint" if self._may_be_held else "keeps running",
             )
             return
         await self._cancel_instance()

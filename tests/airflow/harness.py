@@ -224,8 +224,9 @@ def rebuilt(trigger: Any, ti: Any = None) -> Any:
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     made = getattr(import_module(module), name)(**json.loads(json.dumps(kwargs)))
-    if ti is not None:
-        made.task_instance = ti
+    names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+    if all(hasattr(ti, name) for name in names):
+        made.task_instance = SimpleNamespace(**{name: getattr(ti, name) for name in names})
     return made
 
 

@@ -23,7 +23,13 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.airflow import callbacks, checkpointing, marks, one_pass, trigger_passes
-from orchestration_integrations.airflow.compat import AIRFLOW_3, AIRFLOW_3_3, TRIGGERS_REACH_VARIABLES, TaskDeferred
+from orchestration_integrations.airflow.compat import (
+    AIRFLOW_3,
+    AIRFLOW_3_3,
+    TRIGGERS_REACH_VARIABLES,
+    TaskDeferred,
+    first_of,
+)
 from orchestration_integrations.airflow.compat import AirflowFailException as FailException
 from orchestration_integrations.airflow.operators import (
     OrchestrationCancelInstanceOperator,
@@ -85,6 +91,9 @@ def in_background(task: Task, **changes: Any) -> tuple[threading.Thread, list[An
     found: list[Any] = []
 
     def attempt() -> None:
+        guard = first_of("ExecutorSafeguard", "airflow.models.baseoperator")
+        if not AIRFLOW_3:
+            guard._sentinel.callers = {}  # by which 2.11 sees who calls execute: it knows one thread only
         try:
             found.append(task.attempt(**changes))
         except BaseException as error:
@@ -262,11 +271,9 @@ def test_the_trigger_rule_decides_unless_the_task_says(
 
 
 def test_every_trigger_rule_has_its_default() -> None:
-    from orchestration_integrations.airflow.compat import first_of
-
     rules = {str(one.value) for one in first_of("TriggerRule", "airflow.sdk", "airflow.utils.trigger_rule")}
     on = {"all_success", "all_skipped", "none_failed", "none_failed_min_one_success"}
-    assert rules - checkpointing.RUNS_ON_FAILURE == on
+    assert rules - checkpointing.RUNS_ON_FAILURE - {"none_failed_or_skipped"} == on  # 2.11 has an old name for one
 
 
 def test_a_teardown_goes_on() -> None:

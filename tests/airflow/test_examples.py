@@ -93,6 +93,31 @@ def test_nothing_is_cancelled_where_nothing_failed(airflow_home: Path, server: A
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
+def test_payout_with_checkpoints(
+    airflow_home: Path, server: Any, generation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is paid after the check has failed, on any server."""
+    from orchestration_integrations.airflow import marks
+
+    monkeypatch.setattr(marks, "OWNER_ANSWER_SECONDS", 0.5)
+    dag = loaded("payout_with_checkpoints").dag
+    run = dag.test(run_conf={"suspicious": True})
+    assert state(run) == "failed"
+    assert states(run)["cancel"] == "success", states(run)
+    assert server.balance("merchants:m1", "EUR/2") == 100
+    ended = {row["instance_id"]: row["error"] for row in server.record().ended}
+    assert list(ended.values()) == (["canceled"] if generation != 2 else [])
+
+
+def test_payout_with_checkpoints_goes_on(airflow_home: Path, server: Any) -> None:
+    run = loaded("payout_with_checkpoints").dag.test()
+    assert state(run) == "success", states(run)
+    assert states(run)["cancel"] == "skipped"
+    assert server.balance("merchants:m1", "EUR/2") == 1250
+    assert len(server.record().started) == 1
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
 def test_setup_and_teardown(airflow_home: Path, server: Any, generation: int) -> None:
     run = loaded("setup_and_teardown").dag.test()
     assert state(run) == "success", states(run)

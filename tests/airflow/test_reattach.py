@@ -42,8 +42,8 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def attempt(task: Task, name: str, **changes: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(OrchestrationHttpHook, {"wait": "waiting_for"}.get(name, name), die)
-            patch.setattr(AsyncOrchestrationHttpHook, name, die)
+            for hook in (OrchestrationHttpHook, AsyncOrchestrationHttpHook):
+                patch.setattr(hook, {"wait": "waiting_for"}.get(name, name), die)
             with pytest.raises(Died):
                 task.attempt(**changes)
 

@@ -262,9 +262,9 @@ def test_a_wait_that_breaks_down_leaves_airflow_its_time(
     seconds: list[float] = []
     stop = OwnedRun.stop
 
-    def noted(self: OwnedRun, limit: float = limits.CANCEL_SECONDS) -> Any:
+    def noted(self: OwnedRun, limit: float = limits.CANCEL_SECONDS, **options: Any) -> Any:
         seconds.append(limit)
-        return stop(self, limit)
+        return stop(self, limit, **options)
 
     monkeypatch.setattr(OwnedRun, "stop", noted)
     task = Task(definition=WAITS, retries=0, execution_timeout=timedelta(seconds=9))

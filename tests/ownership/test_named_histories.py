@@ -124,14 +124,14 @@ def test_a_process_that_goes_on_for_an_attempt_of_the_past_touches_nothing(serve
     first = attempt(hook, store, "try 1", workflow=FAILS)
     old = hook.perform(first.begin())
     with pytest.raises(InstanceFailedError):
-        hook.perform(first.attend(old.id, hook.waiting_for))
+        hook.perform(first.attend(old.id, waiting_by(hook)))
     first.close()
     new = hook.perform(attempt(hook, store, "try 2", workflow=LONG, how="new").begin())
     resumed = attempt(hook, store, "try 1", workflow=FAILS)
     hook.perform(resumed.load())
     assert resumed.superseded
     with pytest.raises(InstanceFailedError):
-        hook.perform(resumed.attend(old.id, hook.waiting_for))
+        hook.perform(resumed.attend(old.id, waiting_by(hook)))
     assert hook.perform(resumed.stop(1)) is None
     stored = store.load("k")
     assert (stored.attempt, stored.instance_id, stored.state, stored.end) == ("try 2", new.id, "chosen", None)

@@ -6,6 +6,8 @@ Nothing is paid after any of them. On 3.1 a short round: there a worker lets the
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -59,7 +61,7 @@ def held_log(airflow: Standalone, instance_id: str) -> None:
         lines = airflow.logs().splitlines()
         return any(instance_id in line and (HELD in line or f"{instance_id}: held" in line) for line in lines)
 
-    eventually(told, "a log tells that it is held", 40)
+    eventually(told, "a log tells that it is held", 120)
 
 
 @WAYS
@@ -156,6 +158,22 @@ def test_the_callback_of_a_sibling_holds(airflow: Standalone, server: EmbeddedSe
     assert airflow.until_run(dag_id, run_id, "success", "failed") == "failed"
     until_it_stands(server, instance_id)
     assert "held by a stop" in airflow.log(dag_id, run_id, "pay", 1)
+
+
+@newest_only
+def test_the_callback_of_a_dag_holds(airflow: Standalone, server: EmbeddedServer) -> None:
+    """Nothing of the task is left: the DAG processor reaches the marks."""
+    dag_id = "checkpoints_last_resort"
+    run_id, instance_id = begun(airflow, server, dag_id, "15s")
+    os.kill(airflow.pid(dag_id, run_id, "pay", 1), signal.SIGKILL)
+    assert airflow.until_run(dag_id, run_id, "success", "failed") == "failed"
+    until_it_stands(server, instance_id)
+
+    def put_up() -> bool:
+        names = [row["key"] for row in airflow.call("GET", "/variables?limit=100")["variables"]]
+        return f"orchestration_hold/{instance_id}" in names
+
+    eventually(put_up, "the callback has put up its hold", 60)
 
 
 @newest_only

@@ -58,7 +58,7 @@ def held_log(airflow: Scheduler, instance_id: str) -> None:
         lines = airflow.logs().splitlines()
         return any(instance_id in line and (HELD in line or f"{instance_id}: held" in line) for line in lines)
 
-    eventually(told, "a log tells that it is held", 40)
+    eventually(told, "a log tells that it is held", 120)
 
 
 @WAYS

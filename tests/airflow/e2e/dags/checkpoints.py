@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,14 @@ from orchestration_integrations.airflow.operators import (
     OrchestrationCancelInstanceOperator,
     OrchestrationRunWorkflowOperator,
 )
+
+
+def note_pid(context: Any) -> None:
+    """Tells the test which process runs the task."""
+    ti = context["ti"]
+    name = f"{ti.dag_id}.{ti.run_id}.{ti.task_id}.{ti.try_number}".replace("/", "_")
+    with open(os.path.join(os.environ.get("ORCHESTRATION_E2E_PIDS", "/nonexistent"), name), "w") as file:
+        file.write(str(os.getpid()))
 
 
 def dag(dag_id: str, **arguments: Any) -> DAG:
@@ -73,6 +82,10 @@ with dag("checkpoints_siblings") as siblings:
     run(retries=0, deferrable=True, hold_on_failure=False)
     failing()
 cancel_instances_on_failure(siblings)
+
+with dag("checkpoints_last_resort") as last_resort:
+    run(retries=0, on_execute_callback=note_pid)
+cancel_instances_on_failure(last_resort)
 
 with dag("checkpoints_trigger_rule"):
     run(retries=0, deferrable=True, hold_on_failure=False)
