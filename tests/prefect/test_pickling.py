@@ -37,7 +37,7 @@ TASKS = [name for name, one in PUBLIC.items() if isinstance(one, Task)]
 BLOCKS = [name for name, one in PUBLIC.items() if isinstance(one, type) and issubclass(one, Block)]
 FLOWS = [name for name, one in PUBLIC.items() if isinstance(one, Flow)]
 ERRORS = {name: one for name, one in vars(errors).items() if isinstance(one, type)}
-FUNCTIONS = {"cancel_instances", "settle_run"}
+FUNCTIONS = {"cancel_instances", "resume_run", "settle_run"}
 NO_VALUES = {"workflow_instance"}
 """It is entered where it is made: what it holds is an OrchestrationRun."""
 
@@ -137,3 +137,4 @@ def test_a_hook_for_flows_can_be_pickled() -> None:
     for dump in DUMPS[-1:]:
         assert callable(pickle.loads(dump(face.cancel_instances("orchestration"))))
         assert callable(pickle.loads(dump(face.settle_run)))
+        assert callable(pickle.loads(dump(face.resume_run)))
