@@ -1,15 +1,13 @@
 """Where Prefect keeps the marks of runs with checkpoints: a variable for each, by a name of its own.
 
 Prefect has one variable for a name and shows it at once to whoever reads it, in whatever process. So the waiter of a
-run, and a hook, a rollback or a task that stops it, see each other's marks (see ``ownership.marks``). Each waiter puts
-up marks of its own for the passes that it announces, so none takes away another's.
+run, and a hook, a rollback or a task that stops it, see each other's marks (see ``ownership.marks``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from contextlib import suppress
 
 import httpx
@@ -42,25 +40,16 @@ def variable_name(mark: str) -> str:
 
 
 class PrefectMarks:
-    """A ``MarkPlace`` in Prefect's variables, for one waiter. Methods raise what Prefect's client does.
-
-    The name of an announced pass ends with ``_<waiter>``, by which waiters are told apart.
-    """
-
-    def __init__(self) -> None:
-        self._waiter = uuid.uuid4().hex[:12]
+    """A ``MarkPlace`` in Prefect's variables. Methods raise what Prefect's client does."""
 
     def read(self, name: str) -> str | None:
-        """The text of a mark, of a pass by any waiter; None where there is none. One call."""
-        if _is_pass(name):
-            found = next(iter(_named(f"{variable_name(name)}_")), None)
-        else:
-            found = api().read_variable_by_name(variable_name(name))
+        """The text of a mark; None where there is none. One call."""
+        found = api().read_variable_by_name(variable_name(name))
         return None if found is None else str(found.value)
 
     def write(self, name: str, text: str) -> None:
         """Put up a mark, over one of that name. One call; two where there is one."""
-        variable = self._own(name)
+        variable = variable_name(name)
         for left in reversed(range(TRIES)):
             try:
                 api().create_variable(VariableCreate(name=variable, value=text, tags=[TAG]))
@@ -74,9 +63,9 @@ class PrefectMarks:
             return
 
     def remove(self, name: str) -> None:
-        """Take a mark away, if it is there; of passes the own one. One call."""
+        """Take a mark away, if it is there. One call."""
         with suppress(ObjectNotFound):
-            api().delete_variable_by_name(self._own(name))
+            api().delete_variable_by_name(variable_name(name))
 
     def remove_run(self, instance_id: str) -> None:
         """Take all marks of a run away. Two calls, and one for each that is there."""
@@ -84,13 +73,6 @@ class PrefectMarks:
         for one in _named(f"{variable_name(f'passing/{instance_id}')}_"):
             with suppress(ObjectNotFound):
                 api().delete_variable_by_name(one.name)
-
-    def _own(self, name: str) -> str:
-        return f"{variable_name(name)}_{self._waiter}" if _is_pass(name) else variable_name(name)
-
-
-def _is_pass(name: str) -> bool:
-    return name.startswith("passing/")
 
 
 def _named(beginning: str) -> list[Variable]:

@@ -586,7 +586,6 @@ def test_a_cancel_from_outside_is_put_on_record(kind, store):
         ({"start_timeout": -1}, "start_timeout"),
         ({"fail_after_attempts": 0}, "fail_after_attempts"),
         ({"read_budget": -1}, "read_budget"),
-        ({"checkpoints": True}, "checkpoints"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(kind, store, changes, path):
