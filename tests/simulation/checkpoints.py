@@ -23,7 +23,6 @@ from typing import Any
 import httpx
 
 from orchestration_integrations import (
-    AmbiguousRunError,
     InstanceCancelledError,
     InstanceFailedError,
     InstanceStuckError,
@@ -37,14 +36,13 @@ from orchestration_integrations import (
 from orchestration_integrations.http_hook.steps import Ended, advance
 from orchestration_integrations.ownership.keeping import resume
 from orchestration_integrations.ownership.owned_run import OwnedRun
-from orchestration_integrations.ownership.record import RunRecord, RunStore, follows
+from orchestration_integrations.ownership.record import RunRecord, RunStore
 from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.procedures.checkpoints import Guard
 from orchestration_integrations.procedures.effects import Do, Pause
 from orchestration_integrations.procedures.gate import (
-    GATE_EVENT,
-    checkpointed,
     checkpoint_event,
+    checkpointed,
     checkpoints_of,
     parsed_checkpoint,
     parsed_event,
@@ -383,10 +381,10 @@ class FaultyStore(FaultyPart):
         def save() -> None:
             before = self._inner.load(KEY)
             self._inner.save(record)
-            same = before is not None and before.instance_id == record.instance_id
-            if before is not None and same and before.hold and not record.hold and before.instance_id is not None:
-                if not isinstance(self._inner, LastWriterStore):
-                    self._history.took_back(self._actor, before.instance_id)
+            beside = isinstance(self._inner, LastWriterStore)  # where a hold in the record is no hold yet
+            was_held = before is not None and before.hold and before.instance_id == record.instance_id
+            if was_held and not record.hold and not beside and record.instance_id is not None:
+                self._history.took_back(self._actor, record.instance_id)
             if record.state == "told" and record.instance_id is not None:
                 self._history.told.add(record.instance_id)
 
