@@ -425,20 +425,19 @@ def announces_no_pass() -> Iterator[None]:
 
 
 @contextmanager
-def announces_only_at_the_first_try() -> Iterator[None]:
-    """Where the announcement of a pass failed, the next try does not repeat it."""
+def announces_in_the_first_attempt_only() -> Iterator[None]:
+    """An attempt that goes on with the run of an earlier one takes the pass for announced."""
 
-    class Once(_Marks):
+    class First(_Marks):
         def __init__(self, run: Any, real: Any) -> None:
             super().__init__(real)
-            self.tried = run.__dict__.setdefault("tried", set())
+            self.attempt = run.request.attempt
 
         def announce(self, number: int) -> Any:
-            if number not in self.tried:
-                self.tried.add(number)
+            if self.attempt == "try 1":
                 yield from self.real.announce(number)
 
-    with _guards_with(Once):
+    with _guards_with(First):
         yield
 
 
@@ -534,7 +533,7 @@ CHECKPOINT_MUTANTS: tuple[Callable[[], Any], ...] = (
     passes_without_looking_for_a_stop,
     looks_for_a_stop_before_it_announces,
     announces_no_pass,
-    announces_only_at_the_first_try,
+    announces_in_the_first_attempt_only,
     says_held_amid_a_pass,
     takes_a_stop_amid_a_pass_for_a_hold,
     takes_back_what_another_announced,
