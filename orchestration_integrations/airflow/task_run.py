@@ -137,6 +137,7 @@ class TaskRun:
         if given:
             self.calls(check_index, attempt, key)
         tokens = (operator.settled,) if operator.settled else ()
+        record = None
         if self.records is None:
             how = asked(attempt, None)
         else:
@@ -160,6 +161,7 @@ class TaskRun:
             fingerprint_ignores=operator.fingerprint_ignores,
             fixed_content=attempt.map_index >= 0,
             attempt=attempt.name,
+            decided_on=None if record is None else record.attempt,
             facts=attempt.facts,
             allow_unbound=operator.allow_unbound,
             strict_variables=operator.strict_variables,

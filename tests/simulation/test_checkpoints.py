@@ -15,7 +15,7 @@ from .mutants import CHECKPOINT_MUTANTS
 FIXED = 500
 FRESH = 200
 TENTHS = 10
-RARE: dict[str, list[int]] = {}
+RARE = {"believes_in_a_stop_without_its_mark": [2132]}
 """Histories that met a rare mistake when they were last looked for: played first."""
 
 
