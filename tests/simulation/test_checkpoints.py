@@ -54,7 +54,6 @@ def test_fixed_histories(tenth):
         "cancel: cancelled",
         "cancel: held",
         "held, told to a waiter",
-        "held, told to a cancel from outside",
     ):
         assert counts[what] > 0, what
 
