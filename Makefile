@@ -20,7 +20,7 @@ help:
 	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
-	@echo "make soak           $(COUNT) random histories of the hook and $(COUNT) of owners, with faults (COUNT=…)"
+	@echo "make soak           $(COUNT) random histories each of the hook, of owners, of checkpoints, with faults (COUNT=…)"
 	@echo "make clean          remove what all of these have made"
 
 demo: $(TOOLS)/ready
@@ -54,6 +54,7 @@ bench: $(TOOLS)/ready
 soak: $(TOOLS)/ready
 	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)
 	@$(BIN)/python -m tests.simulation.soak --owners --count $(COUNT)
+	@$(BIN)/python -m tests.simulation.soak --checkpoints --count $(COUNT)
 
 clean:
 	rm -rf .cache .tox dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis

@@ -60,6 +60,7 @@ class Keeper:
 
         Raises:
             KeyReusedError: this very attempt has used the key already, by another call that got its answer.
+            RecordConflictError: another attempt has taken the key up since it was decided what is asked for.
             UnreadableRecordError: it cannot be read.
         """
         if self.store is None:
@@ -70,6 +71,10 @@ class Keeper:
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
         if resumed and record is not None and self.request.attempt and not mine:
             self.superseded = True  # another attempt has taken the key up since
+        decided_on = self.request.decided_on
+        if not resumed and not mine and record is not None and decided_on not in (None, record.attempt):
+            self.superseded = True  # its facts would hide from later attempts what that one was asked for
+            raise conflict(record.key, record)
         if record is not None and self.request.rival is not None:
             rival = self.request.rival(record)
         else:

@@ -43,6 +43,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         fingerprint_ignores: names of variables that may differ.
         fixed_content: other content is refused for a new run too.
         attempt: names this attempt; all calls of one attempt have the same name.
+        decided_on: the attempt that had the record when ``how`` was decided on it; None: it was decided without one.
+            Where yet another attempt has taken the key up since, this call does nothing.
         facts: put on record with whatever this attempt saves.
         rival: told the record, says whether another caller that runs beside this attempt has the key: for a framework
             that runs several callers in one attempt of what encloses them.
@@ -69,6 +71,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     fingerprint_ignores: Sequence[str] = ()
     fixed_content: bool = False
     attempt: str = ""
+    decided_on: str | None = None
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)
     rival: Callable[[RunRecord], bool] | None = None
     chosen: str | None = None

@@ -4,7 +4,7 @@ A run that stands at a checkpoint moves nothing, on every generation of the serv
 that it waits for. Whoever waits for the run sends it: **ask the owner, look for a stop, announce the pass, look once
 more, send.** Whoever wants to stop the run does the reverse: puts the stop on record, then looks whether a pass was
 announced. So one of the two always sees the other, and a stop that finds no pass announced knows that the run stands
-there for good.
+there for good. An announcement is never taken back: two waiters may have relied on one.
 
 A pass that was announced may have been sent, and one that was sent may lie in the queue of the stage, where any later
 event takes it out. So it is never said of such a checkpoint that the run is held there.

@@ -29,6 +29,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
     WrongServerError,
 )
+from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.gates import releases_of
@@ -623,3 +624,28 @@ def test_an_owner_who_is_gone_has_nothing_submitted_without_a_gate(server, kind,
     assert server.record().started == []
     hook.run_once(workflow, {"amount": 5}, wants=lambda: True, **given)
     assert paid(server) == 5
+
+
+def test_an_attempt_that_was_overtaken_before_it_looked_leaves_the_record_alone(server, tmp_path):
+    """A try decides on the record that it is a retry, and stands still; meanwhile a cleared task has another try. What
+    the first puts on record afterwards would have the next retry taken for a clear, which pays again."""
+    hook = open_hook("sync", base_url=server.url)
+    store = SqliteRunStore(tmp_path / "runs.db")
+
+    def attempt(name, how, decided_on):
+        request = OwnedRequest(
+            workflow=PAYS, variables={"amount": 5}, run_key="k", how=how, attempt=name, decided_on=decided_on
+        )
+        run = hook.owning(request, store=store)
+        try:
+            return hook.perform(run.run(lambda one, guard: hook.waiting_for(one, guard=guard)))
+        finally:
+            run.close()
+
+    attempt("try 1", "first", None)
+    attempt("try 3", "new", "try 1")
+    with pytest.raises(RecordConflictError, match="try 3 has it now"):
+        attempt("try 2", "again", "try 1")
+    assert store.load("k").attempt == "try 3"
+    attempt("try 4", "again", "try 3")
+    assert paid(server) == 10

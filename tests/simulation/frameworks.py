@@ -81,7 +81,8 @@ class Airflow:
             first_instant=born,
         )
         how = asked(attempt, record, marked_try=self.marked)
-        return {"how": how, "attempt": attempt.name, "facts": attempt.facts}
+        decided_on = None if record is None else record.attempt
+        return {"how": how, "attempt": attempt.name, "decided_on": decided_on, "facts": attempt.facts}
 
 
 @dataclass

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from orchestration_integrations.api import decoding
 from orchestration_integrations.api.errors import AmbiguousRunError, UnreadableAnswerError
-from orchestration_integrations.ownership import beginning, comparing, keeping, observing, owned_run
+from orchestration_integrations.ownership import beginning, comparing, keeping, marks, observing, owned_run
 from orchestration_integrations.ownership.resolve import Verdict
-from orchestration_integrations.procedures import cancel, events, start, waiting
-from orchestration_integrations.procedures.effects import Ask, do
+from orchestration_integrations.procedures import cancel, checkpoint_watch, checkpoints, events, start, waiting
+from orchestration_integrations.procedures.effects import Ask, ask, do
 from orchestration_integrations.run_store import MemoryRunStore
 
 
@@ -332,6 +332,215 @@ def takes_the_answer_about_another_run() -> Iterator[None]:
     with mock.patch.object(decoding, "decode_instance", decode_instance):
         yield
 
+
+# ---- checkpoints -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _guards_with(changed: Callable[[Any, int], Any]) -> Iterator[None]:
+    """The guard works with other marks: ``changed`` makes them of the real ones."""
+    real = owned_run.OwnedRun.guard
+
+    def guard(self: Any, number: int) -> Any:
+        true_marks = self._marks
+        self._marks = lambda: changed(self, true_marks())
+        try:
+            return (yield from real(self, number))
+        finally:
+            del self._marks
+
+    with mock.patch.object(owned_run.OwnedRun, "guard", guard):
+        yield
+
+
+class _Marks:
+    """The real marks, some of whose answers are wrong."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@contextmanager
+def asks_the_owner_after_the_pass() -> Iterator[None]:
+    """A checkpoint is passed, and then its owner is asked."""
+
+    def try_to_pass(instance: Any, number: Any, guard: Any, versions: Any, now: Any, until: Any) -> Any:
+        def late(number: int) -> Any:
+            return "pass"
+            yield
+
+        tried = yield from checkpoints.try_to_pass(instance, number, late, versions, now, until)
+        if tried.outcome == "sent" and guard is not None:
+            yield from guard(tried.standing.number)
+        return tried
+
+    with mock.patch.object(waiting, "try_to_pass", try_to_pass):
+        yield
+
+
+@contextmanager
+def passes_without_looking_for_a_stop() -> Iterator[None]:
+    """A pass is announced and sent, and nobody looks whether a stop was asked for."""
+
+    class Blind(_Marks):
+        def held(self) -> Any:
+            return
+            yield
+
+    with _guards_with(lambda run, real: Blind(real)):
+        yield
+
+
+@contextmanager
+def looks_for_a_stop_before_it_announces() -> Iterator[None]:
+    """A stop is looked for, then the pass is announced and sent: a stop may have come in between."""
+
+    class Once(_Marks):
+        looked = False
+
+        def held(self) -> Any:
+            if self.looked:
+                return None
+            self.looked = True
+            return (yield from self.real.held())
+
+    with _guards_with(lambda run, real: Once(real)):
+        yield
+
+
+@contextmanager
+def announces_no_pass() -> Iterator[None]:
+    """A pass is sent, and nothing says so to whoever stops the run."""
+
+    class Silent(_Marks):
+        def announce(self, number: int) -> Any:
+            return
+            yield
+
+    with _guards_with(lambda run, real: Silent(real)):
+        yield
+
+
+@contextmanager
+def announces_in_the_first_attempt_only() -> Iterator[None]:
+    """An attempt that goes on with the run of an earlier one takes the pass for announced."""
+
+    class First(_Marks):
+        def __init__(self, run: Any, real: Any) -> None:
+            super().__init__(real)
+            self.attempt = run.request.attempt
+
+        def announce(self, number: int) -> Any:
+            if self.attempt == "try 1":
+                yield from self.real.announce(number)
+
+    with _guards_with(First):
+        yield
+
+
+@contextmanager
+def says_held_amid_a_pass() -> Iterator[None]:
+    """A run at a checkpoint is said to be held although a pass was announced, and may lie in the queue of its stage."""
+
+    def excludes(self: cancel.Holding, standing: Any, now: Any) -> Any:
+        return now.monotonic() >= self.since and (yield from self.stands())
+
+    with mock.patch.object(cancel.Holding, "excludes", excludes):
+        yield
+
+
+@contextmanager
+def takes_a_stop_amid_a_pass_for_a_hold() -> Iterator[None]:
+    """A waiter that sees a stop says held, although another one may have sent the pass."""
+    real = checkpoint_watch.CheckpointWatch.tried
+
+    def tried(self: Any, one: Any, now: float) -> Any:
+        return real(self, replace(one, outcome="held") if one.outcome == "held amid pass" else one, now)
+
+    with mock.patch.object(checkpoint_watch.CheckpointWatch, "tried", tried):
+        yield
+
+
+@contextmanager
+def takes_back_what_another_announced() -> Iterator[None]:
+    """Whoever sees a stop takes the announcement of the pass back, also where another waiter relies on it."""
+    real = owned_run.OwnedRun.guard
+
+    def guard(self: Any, number: int) -> Any:
+        permit = yield from real(self, number)
+        if permit != "held amid pass":
+            return permit
+        if self._place is not None:
+            yield from ask(self._place.remove, f"passing/{self.instance_id}/{number}")
+        else:
+            record = yield from self.keeper.refreshed()
+            kept = tuple(one for one in record.passing if one != number)
+            yield from self.keeper.save_mine(record.changed(passing=kept))
+        return "held"
+
+    with mock.patch.object(owned_run.OwnedRun, "guard", guard):
+        yield
+
+
+@contextmanager
+def believes_in_a_stop_that_was_taken_back() -> Iterator[None]:
+    """A run is said to be held by a stop, although the stop was taken back meanwhile."""
+    real = marks.holding_of
+
+    def holding_of(some: Any, since: float) -> cancel.Holding:
+        def stands() -> Any:
+            return True
+            yield
+
+        return cancel.Holding(real(some, since).announced, stands, since)
+
+    with mock.patch.object(marks, "holding_of", holding_of), mock.patch.object(owned_run, "holding_of", holding_of):
+        yield
+
+
+@contextmanager
+def believes_in_a_stop_without_its_mark() -> Iterator[None]:
+    """A run is said to be held by what its record says, where its waiters look elsewhere."""
+
+    def look_for_stop(self: Any) -> Any:
+        record = self._keeper.record
+        self._stopped = False
+        if record is not None and record.state == "chosen" and record.instance_id is not None:
+            some = self._marks()
+            self._stopped = record.hold or (some is not None and (yield from some.held()) is not None)
+
+    with mock.patch.object(beginning.Beginning, "_look_for_stop", look_for_stop):
+        yield
+
+
+@contextmanager
+def passes_each_checkpoint_with_one_send() -> Iterator[None]:
+    """A pass that shows no effect is never sent again, so one that lies in the queue lies there for good."""
+    real = checkpoint_watch.CheckpointWatch.is_due
+
+    def is_due(self: Any, now: float) -> bool:
+        return not self._sent and real(self, now)
+
+    with mock.patch.object(checkpoint_watch.CheckpointWatch, "is_due", is_due):
+        yield
+
+
+CHECKPOINT_MUTANTS: tuple[Callable[[], Any], ...] = (
+    asks_the_owner_after_the_pass,
+    passes_without_looking_for_a_stop,
+    looks_for_a_stop_before_it_announces,
+    announces_no_pass,
+    announces_in_the_first_attempt_only,
+    says_held_amid_a_pass,
+    takes_a_stop_amid_a_pass_for_a_hold,
+    takes_back_what_another_announced,
+    believes_in_a_stop_that_was_taken_back,
+    believes_in_a_stop_without_its_mark,
+    passes_each_checkpoint_with_one_send,
+)
 
 OWNER_MUTANTS: tuple[Callable[[], Any], ...] = (
     compares_no_content,

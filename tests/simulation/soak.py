@@ -1,4 +1,5 @@
-"""Play many histories and count what happened: ``python -m tests.simulation.soak --count 10000 [--owners]``."""
+"""Play many histories and count what happened: ``python -m tests.simulation.soak --count 10000
+[--owners | --checkpoints]``."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
+from .checkpoints import run_checkpoint_history
 from .histories import run_history
 from .owners import run_owner_history
 
@@ -19,13 +22,20 @@ def _play_history(seed: int) -> Counter[str]:
     return run_history(seed).counts
 
 
-def _play(seeds: range, owners: bool) -> tuple[Counter[str], list[tuple[int, str]]]:
+PLAYS: dict[str, Callable[[int], Counter[str]]] = {
+    "hook": _play_history,
+    "owners": run_owner_history,
+    "checkpoints": run_checkpoint_history,
+}
+
+
+def _play(seeds: range, what: str) -> tuple[Counter[str], list[tuple[int, str]]]:
     logging.disable(logging.CRITICAL)
     counts: Counter[str] = Counter()
     failures = []
     for seed in seeds:
         try:
-            counts.update(run_owner_history(seed) if owners else _play_history(seed))
+            counts.update(PLAYS[what](seed))
         except Exception:
             failures.append((seed, traceback.format_exc(limit=-3)))
     return counts, failures
@@ -38,10 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one history only")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--owners", action="store_true", help="histories of owners of a run")
+    kinds = parser.add_mutually_exclusive_group()
+    for kind, told in (("owners", "histories of owners of a run"), ("checkpoints", "histories of checkpoints")):
+        kinds.add_argument(f"--{kind}", dest="what", action="store_const", const=kind, default="hook", help=told)
     options = parser.parse_args(argv)
     if options.seed is not None:
-        print(run_owner_history(options.seed) if options.owners else _play_history(options.seed))
+        print(PLAYS[options.what](options.seed))
         return 0
     begun = time.monotonic()
     size = 50
@@ -51,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     failures: list[tuple[int, str]] = []
     with multiprocessing.Pool(options.processes) as pool:
         for number, (some, failed) in enumerate(
-            pool.imap_unordered(partial(_play, owners=options.owners), chunks), start=1
+            pool.imap_unordered(partial(_play, what=options.what), chunks), start=1
         ):
             counts.update(some)
             failures += failed
