@@ -437,6 +437,9 @@ class Beginning:
             return None
         # The facts stay those of the old run: an attempt that dies in here must not lose that a new one is wanted.
         yield from keeper.save(keeper.record.changed(hold=True, attempt=self._request.attempt, returned=False))
+        marks = self._marks()
+        if marks is not None:
+            yield from marks.hold(Hold("a new run was asked for", keeper.instant()))
         outcome = yield from cancel(
             instance.id,
             timeout=CANCEL_FOR_NEW_SECONDS,
@@ -445,6 +448,7 @@ class Beginning:
             permit=keeper.still_mine,
         )
         starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
+        yield from self._let_go()
         if outcome.status == "cancelled":
             known = outcome.moved.complete and not outcome.in_flight and not outcome.moved.transactions
             logger.log(
@@ -456,7 +460,6 @@ class Beginning:
             )
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
-        yield from self._let_go()
         yield from keeper.save(keeper.claimed(keeper.record, hold=False))
         if outcome.status in ("already_ended", "never_started"):
             logger.warning(

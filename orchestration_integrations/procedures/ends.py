@@ -39,12 +39,13 @@ UNREAD = "what it stands at could not be read"
 
 Stages = Sequence[Mapping[str, Any]]
 EndKind = Literal[
-    "succeeded", "failed", "cancelled", "never_started", "attempts", "held", "timeout", "unknown", "error"
+    "succeeded", "failed", "cancelled", "never_started", "attempts", "held", "unsure", "timeout", "unknown", "error"
 ]
 
 
 class End(msgspec.Struct, frozen=True):
-    """The wait is over. ``unknown``: reads failed for too long; ``error``: ``error`` itself is the answer."""
+    """The wait is over. ``unknown``: reads failed for too long; ``unsure``: it stands at a checkpoint, and nobody knows
+    whether it will go on; ``error``: ``error`` itself is the answer."""
 
     kind: EndKind
     instance: Instance | None
@@ -190,6 +191,8 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
         state = "could not be read" if end.error is not None else "was still running"
         late = f"instance {instance_id} {state} at the deadline{why}{tail}"
         return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
+    if end.kind == "unsure":
+        return StateUnknownError(f"whether instance {instance_id} goes on is unknown: {end.detail}{tail}", **about)
     return StateUnknownError(
         f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
     )

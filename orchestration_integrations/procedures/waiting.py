@@ -257,7 +257,7 @@ class Waiting(msgspec.Struct):
         events = () if tried.standing is None else self._story.on_listening(tried.standing.stage, tried.standing.event)
         following = self._checkpoints.tried(tried, now)
         if isinstance(following, Over):
-            return Step(End("held" if following.held else "unknown", self.instance, following.why), events)
+            return Step(End("held" if following.held else "unsure", self.instance, following.why), events)
         return Step(self._look_in(following.seconds, now), events)
 
     # Decisions

@@ -12,9 +12,9 @@ from .checkpoints import run_checkpoint_history
 from .histories import Violation
 from .mutants import CHECKPOINT_MUTANTS
 
-FIXED = 500
-FRESH = 200
-TENTHS = 10
+FIXED = 250
+FRESH = 100
+PARTS = 5
 RARE = {"believes_in_a_stop_without_its_mark": [2132]}
 """Histories that met a rare mistake when they were last looked for: played first."""
 
@@ -35,10 +35,10 @@ def play(seeds) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("tenth", range(TENTHS))
-def test_fixed_histories(tenth):
-    size = FIXED // TENTHS
-    counts = play(range(tenth * size, (tenth + 1) * size))
+@pytest.mark.parametrize("part", range(PARTS))
+def test_fixed_histories(part):
+    size = FIXED // PARTS
+    counts = play(range(part * size, (part + 1) * size))
     # They are worth something only if waiters die, live on beside others, pass and are held among them.
     assert counts["successes"] > size * 0.5
     assert counts["passes sent"] > size
