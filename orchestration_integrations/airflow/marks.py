@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
+from ..ownership.keeping import hold_name, passing_name
 from ..ownership.marks import Hold, MarkPlace, PlacedMarks, holding_of
 from ..procedures.cancel import Holding
 from ..procedures.effects import Now, Procedure, ask
@@ -120,7 +121,8 @@ def remove_marks(place: MarkPlace, instance_id: str, numbers: Iterable[int]) -> 
         instance_id: the run.
         numbers: of its checkpoints, by the user's numbers of the stages behind them.
     """
-    for name in (f"hold/{instance_id}", *(f"passing/{instance_id}/{one}" for one in numbers), waiter_mark(instance_id)):
+    passes = (passing_name(instance_id, one) for one in numbers)
+    for name in (hold_name(instance_id), *passes, waiter_mark(instance_id)):
         place.remove(name)
 
 

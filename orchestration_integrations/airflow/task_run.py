@@ -176,7 +176,7 @@ class TaskRun:
             fingerprint_ignores=operator.fingerprint_ignores,
             fixed_content=attempt.map_index >= 0,
             attempt=attempt.name,
-            decided_on=None if record is None else record.attempt,
+            decided_on="" if record is None else record.attempt,
             facts=attempt.facts,
             allow_unbound=operator.allow_unbound,
             strict_variables=operator.strict_variables,

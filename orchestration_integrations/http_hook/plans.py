@@ -35,7 +35,7 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
-from ..ownership.marks import MarkPlace, stop_from_outside, stopped_from_outside
+from ..ownership.marks import MarkPlace, stop_from_outside, stop_is_over
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
@@ -318,7 +318,7 @@ class Plans:
             stop = stop_from_outside(store, run_key, instance_id, self.clock)
         outcome = yield from self.cancelling(instance_id, timeout, stop)
         if store is not None and outcome.status in ("cancelled", "already_ended"):
-            yield from stopped_from_outside(store, instance_id)
+            yield from stop_is_over(store, instance_id)
         return outcome
 
     def cancelling(

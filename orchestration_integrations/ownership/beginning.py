@@ -37,7 +37,7 @@ from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
-from .record import GOOD_END, RunRecord
+from .record import GOOD_END, NO_HOLD, RunRecord
 from .refusals import held, payment_unknown, several, ungated_submit, wrong_server
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
@@ -81,6 +81,7 @@ class Beginning:
         self._gated = False
         self.has_checkpoints: bool | None = None
         self._stopped = False
+        self._hold: Hold | None = None
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
         self._submitted = False
 
@@ -178,24 +179,34 @@ class Beginning:
         )
 
     def _look_for_stop(self) -> Procedure[None]:
-        """Whether somebody has asked for a stop of the run on record."""
+        """Whether somebody has asked for a stop of the run on record. The mark that was seen is kept in mind."""
         record = self._keeper.record
-        self._stopped = False
+        self._stopped, self._hold = False, None
         if record is None or record.state != "chosen" or record.instance_id is None:
             return
         marks = self._marks()
-        if marks is None:
-            self._stopped = record.hold
+        if marks is not None:
+            self._hold = yield from marks.held()
+        self._stopped = record.hold or self._hold is not None
+
+    def _look_where_it_stands(self, observer: Observer, seen: Seen, record: RunRecord) -> Procedure[None]:
+        """Whether a stop holds the run at a checkpoint. Whoever waits for it does not look into the record: a stop that
+        stands there alone is put up first where they look."""
+        marks = self._marks()
+        if seen.shows != "runs" or self.has_checkpoints is False:
             return
-        self._stopped = (yield from marks.held()) is not None
-        if record.hold and not self._stopped:  # whoever waits for the run does not look into the record
-            self._stopped = yield from marks.hold(Hold(record.held_by, record.held_since))
+        if marks is not None and self._hold is None:
+            self._hold = Hold(record.held_by, record.held_since)
+            if not (yield from marks.hold(self._hold)):
+                return
+        yield from observer.read_standing(seen, record, marks)
 
     def _let_go(self) -> Procedure[None]:
-        """Take a stop back that stands beside the record; the one in it goes with the next saving."""
+        """Take a stop back that stands beside the record, if it is the one that was seen; the one in it goes with the
+        next saving."""
         marks = self._marks()
-        if marks is not None:
-            yield from marks.let_go()
+        if marks is not None and self._hold is not None:
+            yield from marks.let_go(self._hold)
 
     def _submitted_elsewhere(self) -> bool:
         """Whether what is on record was submitted to another workflow than the one that is asked for now."""
@@ -222,7 +233,7 @@ class Beginning:
         gated = self._run_is_gated()
         seen = yield from observer.read_chosen(record, record.instance_id, token, gated)
         if self._stopped:
-            yield from observer.read_standing(seen, record, self._marks())
+            yield from self._look_where_it_stands(observer, seen, record)
         nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
         # Where only the id is known, what it stands for is read from the run's own gate.
         unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
@@ -400,8 +411,8 @@ class Beginning:
                 content=record.content if winner == instance_id and (known or text) else UNKNOWN,
                 seen=False,
                 created_at=None,
-                hold=False,
                 end=None,
+                **NO_HOLD,
             )
         )
         if winner != instance_id:
@@ -418,7 +429,7 @@ class Beginning:
         if resume:
             yield from self._let_go()
             logger.info("run key %s: instance %s goes on from its checkpoint", record.key, record.instance_id)
-        yield from keeper.save(keeper.claimed(record, hold=record.hold and not resume, gate=gate))
+        yield from keeper.save(keeper.claimed(record, gate=gate, **(NO_HOLD if resume else {})))
         if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))
         if seen.instance is not None:
@@ -436,10 +447,12 @@ class Beginning:
         if instance is None or keeper.record is None:
             return None
         # The facts stay those of the old run: an attempt that dies in here must not lose that a new one is wanted.
-        yield from keeper.save(keeper.record.changed(hold=True, attempt=self._request.attempt, returned=False))
+        self._hold = Hold("a new run was asked for", keeper.instant())
+        on_hold = keeper.record.held_by_stop(self._hold.by, self._hold.since)
+        yield from keeper.save(msgspec.structs.replace(on_hold, attempt=self._request.attempt, returned=False))
         marks = self._marks()
         if marks is not None:
-            yield from marks.hold(Hold("a new run was asked for", keeper.instant()))
+            yield from marks.hold(self._hold)
         outcome = yield from cancel(
             instance.id,
             timeout=CANCEL_FOR_NEW_SECONDS,
@@ -460,7 +473,7 @@ class Beginning:
             )
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
-        yield from keeper.save(keeper.claimed(keeper.record, hold=False))
+        yield from keeper.save(keeper.claimed(keeper.record, **NO_HOLD))
         if outcome.status in ("already_ended", "never_started"):
             logger.warning(
                 "run key %s: a new run was asked for, but instance %s had ended by itself, which nobody was told yet: "

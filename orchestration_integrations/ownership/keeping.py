@@ -18,7 +18,7 @@ from ..procedures.content import UNKNOWN, Content
 from ..procedures.effects import Backoff, Now, Procedure, ask, ask_or_raise, pause
 from ..procedures.gate import GateText
 from ..procedures.start import KEY_AGE
-from .record import RunRecord, RunStore, conflict
+from .record import NO_HOLD, RunRecord, RunStore, conflict
 from .request import OwnedRequest, settle_token
 from .resolve import How
 
@@ -205,9 +205,11 @@ class Keeper:
                 if stored is None:
                     self.superseded = True
                     break
-                changes = {
+                changes: dict[str, Any] = {
                     "revision": stored.revision,
-                    "hold": stored.hold or record.hold,
+                    "hold": stored.hold,
+                    "held_by": stored.held_by,
+                    "held_since": stored.held_since,
                     "passing": stored.passing,
                     "settled": stored.settled,
                 }
@@ -336,7 +338,7 @@ class Keeper:
         return True
 
     def _on_hold(self, record: RunRecord, by: str) -> RunRecord:
-        return record.changed(hold=True, held_by=by, held_since=self.instant())
+        return record.held_by_stop(by, self.instant())
 
 
 def put_hold(
@@ -361,7 +363,7 @@ def put_hold(
                 f"run_key: the record of key {run_key} names instance {record.instance_id}, not {instance_id}",
                 path="run_key",
             )
-        answer = yield from ask(store.save, record.changed(hold=True, held_by=by, held_since=since))
+        answer = yield from ask(store.save, record.held_by_stop(by, since))
         if answer.error is None:
             return True
         if not isinstance(answer.error, RecordConflictError):
@@ -376,6 +378,11 @@ def hold_name(instance_id: str) -> str:
     return f"hold/{instance_id}"
 
 
+def passing_name(instance_id: str, number: int) -> str:
+    """The name of the mark of a pass that was announced: of the checkpoint before the user's stage ``number``."""
+    return f"passing/{instance_id}/{number}"
+
+
 def resume(store: RunStore, run_key: str) -> RunRecord | None:
     """Take back the stop of a run that is held at a checkpoint: the next attempt with its key lets it go on.
 
@@ -387,7 +394,7 @@ def resume(store: RunStore, run_key: str) -> RunRecord | None:
     """
     record = store.load(run_key)
     if record is not None and record.hold:
-        store.save(record.changed(hold=False, held_by="", held_since=None))
+        store.save(record.changed(**NO_HOLD))
     place: Any = getattr(store, "mark_place", None)
     if place is not None and record is not None and record.instance_id is not None:
         place.remove(hold_name(record.instance_id))  # also where the record says nothing: only one of the two was saved

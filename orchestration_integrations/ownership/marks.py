@@ -20,7 +20,7 @@ from ..procedures.cancel import Holding
 from ..procedures.checkpoints import Permit
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.limits import OWNER_ANSWER_SECONDS
-from .keeping import Keeper, hold_name, put_hold
+from .keeping import Keeper, hold_name, passing_name, put_hold
 from .record import RunStore
 
 TRIES = 3
@@ -69,8 +69,8 @@ class Marks(Protocol):
         """The stop that was asked for, as it stands now. Raises where that cannot be read."""
         ...
 
-    def let_go(self) -> Procedure[None]:
-        """Take the stop back: the run may go on."""
+    def let_go(self, seen: Hold) -> Procedure[None]:
+        """Take back the stop that was seen, so that the run may go on. One that was put up since stays."""
         ...
 
     def announced(self, number: int) -> Procedure[bool]:
@@ -103,7 +103,7 @@ class RecordMarks:
         record = yield from self._keeper.refreshed()
         return Hold(record.held_by, record.held_since) if record is not None and record.hold else None
 
-    def let_go(self) -> Procedure[None]:
+    def let_go(self, seen: Hold) -> Procedure[None]:
         """Whoever takes the run up again saves that with its claim."""
         yield from ()
 
@@ -167,7 +167,6 @@ class PlacedMarks:
         self._place = place
         self._instance_id = instance_id
         self._hold = hold_name(instance_id)
-        self._passing = f"passing/{instance_id}/"
         self._mine = mine
 
     def hold(self, hold: Hold) -> Procedure[bool]:
@@ -181,13 +180,14 @@ class PlacedMarks:
         text: Any = yield from ask_or_raise(self._place.read, self._hold)
         return None if text is None else _hold_in(text)
 
-    def let_go(self) -> Procedure[None]:
+    def let_go(self, seen: Hold) -> Procedure[None]:
         """As of ``Marks``."""
-        yield from ask_or_raise(self._place.remove, self._hold)
+        if (yield from self.held()) == seen:
+            yield from ask_or_raise(self._place.remove, self._hold)
 
     def announced(self, number: int) -> Procedure[bool]:
         """As of ``Marks``."""
-        text = yield from ask_or_raise(self._place.read, f"{self._passing}{number}")
+        text = yield from ask_or_raise(self._place.read, passing_name(self._instance_id, number))
         return text is not None
 
     def announce(self, number: int) -> Procedure[None]:
@@ -195,7 +195,7 @@ class PlacedMarks:
         if (yield from self.announced(number)):
             return
         self._mine.append(number)
-        yield from ask_or_raise(self._place.write, f"{self._passing}{number}", "1")
+        yield from ask_or_raise(self._place.write, passing_name(self._instance_id, number), "1")
 
     def forget(self) -> Procedure[None]:
         """As of ``Marks``: what this attempt has put up, and all others where they can be found. Best effort."""
@@ -203,7 +203,7 @@ class PlacedMarks:
         if remove_run is not None:
             yield from ask(remove_run, self._instance_id)
             return
-        for name in (self._hold, *(f"{self._passing}{number}" for number in self._mine)):
+        for name in (self._hold, *(passing_name(self._instance_id, number) for number in self._mine)):
             yield from ask(self._place.remove, name)
 
 
@@ -255,7 +255,7 @@ def holding_of(marks: Marks | StoredMarks, since: float) -> Holding:
     return Holding(marks.announced, stands, since)
 
 
-def stopped_from_outside(store: RunStore, instance_id: str) -> Procedure[None]:
+def stop_is_over(store: RunStore, instance_id: str) -> Procedure[None]:
     """Take the stop away again: the run has ended. The record keeps it."""
     place: MarkPlace | None = getattr(store, "mark_place", None)
     if place is not None:

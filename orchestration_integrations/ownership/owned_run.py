@@ -212,7 +212,7 @@ class OwnedRun:
             )
         if instance_id is None:
             raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
-        outcome = yield from self.stop(UNWANTED_SECONDS, by="it is no longer wanted")
+        outcome = yield from self.stop(UNWANTED_SECONDS, by="its waiter, which no longer wants it")
         what = cancel_text(outcome) if outcome is not None else "another attempt has it, so it was not cancelled"
         raise OwnerGoneError(
             f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
@@ -378,7 +378,7 @@ class OwnedRun:
             return None
         marks = self._marks()
         holding = None
-        if self._has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
+        if self.has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
             since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
             holding = holding_of(marks, since)
         try:

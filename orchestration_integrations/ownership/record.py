@@ -30,6 +30,8 @@ import msgspec
 from ..api.errors import RecordConflictError, UnreadableRecordError
 from ..procedures.content import Content
 
+NO_HOLD: Mapping[str, Any] = {"hold": False, "held_by": "", "held_since": None}
+"""The fields of a record on which no stop stands."""
 State = Literal["intended", "chosen", "ended", "told"]
 STATES: tuple[State, ...] = ("intended", "chosen", "ended", "told")
 FORMAT = 1
@@ -97,6 +99,10 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def changed(self, **changes: Any) -> RunRecord:
         """The record that follows this one: to be saved next."""
         return msgspec.structs.replace(self, **changes, revision=self.revision + 1, nonce=uuid.uuid4().hex)
+
+    def held_by_stop(self, by: str, since: datetime | None) -> RunRecord:
+        """The record that follows this one, with a stop on it."""
+        return self.changed(hold=True, held_by=by, held_since=since)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -43,7 +43,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
         fingerprint_ignores: names of variables that may differ.
         fixed_content: other content is refused for a new run too.
         attempt: names this attempt; all calls of one attempt have the same name.
-        decided_on: the attempt that had the record when ``how`` was decided on it; None: it was decided without one.
+        decided_on: the attempt that had the record when ``how`` was decided on it; empty: there was no record; None: it
+            was not decided on a record.
             Where yet another attempt has taken the key up since, this call does nothing.
         facts: put on record with whatever this attempt saves.
         rival: told the record, says whether another caller that runs beside this attempt has the key: for a framework

@@ -20,6 +20,7 @@ from typing import Any
 from ..api.errors import OrchestrationError, summary
 from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
+from ..ownership.keeping import hold_name
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import OwnerWord, RunRecord
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
@@ -126,6 +127,7 @@ class _Cancelling:
         begun, known = self.target.run, self.target.record
         if begun is not None and begun.keeper.store is not None:
             run, attempt = hook.owning(begun.request, store=PrefectRunStore()), begun.request.attempt
+            run.has_checkpoints = begun.has_checkpoints
         elif begun is not None:
             run = hook.owning(begun.request, mark_place=self._marks)
             run.take_over(begun)
@@ -163,7 +165,7 @@ _lock = threading.Lock()
 def _hold_of(target: Target) -> str | None:
     """The stop of an instance that stands now; None where there is none, or that cannot be found out."""
     try:
-        return PrefectMarks().read(f"hold/{target.instance_id}")
+        return PrefectMarks().read(hold_name(target.instance_id))
     except Exception:
         return None
 

@@ -78,6 +78,8 @@ def targets_of(settings: Settings, records: Iterable[RunRecord], logger: logging
         if record.instance_id is None:
             _tell_unknown(record, logger)
             continue
+        if record.state == "told":
+            continue  # it has ended, and that was told
         if record.server == settings.base_url or _is_known_there(settings, record):
             targets.append(Target(settings, record.instance_id, record=record))
         else:

@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import Variable
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from ..ownership.keeping import hold_name
 from .api import api
 from .place import ids_here
 
@@ -69,7 +70,7 @@ class PrefectMarks:
 
     def remove_run(self, instance_id: str) -> None:
         """Take all marks of a run away. Two calls, and one for each that is there."""
-        self.remove(f"hold/{instance_id}")
+        self.remove(hold_name(instance_id))
         for one in _named(f"{variable_name(f'passing/{instance_id}')}_"):
             with suppress(ObjectNotFound):
                 api().delete_variable_by_name(one.name)

@@ -277,8 +277,6 @@ def resume_run(run_key: str) -> dict[str, Any]:
     before = resume(store, run_key)
     if before is None:
         raise ValidationError(f"run_key: there is no record of run key {run_key}", path="run_key")
-    if before.instance_id is not None:
-        store.mark_place.remove(f"hold/{before.instance_id}")
     return {
         "run_key": run_key,
         "state": before.state,

@@ -1,8 +1,9 @@
 """Cancelling an instance, and saying what is true afterwards.
 
 An abort is a request: 204 comes before any effect, and on one generation of the server without
-any. Only reading the instance until it has ended says that it was cancelled; everything else that is
-not seen to end is ``not_confirmed``. Repeating a cancel is harmless, so an abort whose answer was
+any. Only reading the instance until it has ended says that it was cancelled; a run that stands at a
+checkpoint which nobody lets it pass is ``held``; everything else that is not seen to end is
+``not_confirmed``. Repeating a cancel is harmless, so an abort whose answer was
 lost or refused by a passing fault is sent again.
 """
 

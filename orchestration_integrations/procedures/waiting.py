@@ -109,7 +109,7 @@ class Waiting(msgspec.Struct):
     _last_error: OrchestrationError | None = None
     _last_look: bool = False
     _asked_engine: int = 0
-    _held: Seen | None = None
+    _kept: Seen | None = None
     _asked_definition: bool = False
     _checkpoints: CheckpointWatch = msgspec.field(default_factory=CheckpointWatch)
 
@@ -178,7 +178,7 @@ class Waiting(msgspec.Struct):
         if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
             self._asked_definition = True
             self._checkpoints.asked(now)
-            self._held = seen
+            self._kept = seen
             return Step(ReadDefinition(instance.workflow_id))
         events = self._story.on_instance(instance)
         state = instance.state
@@ -227,7 +227,7 @@ class Waiting(msgspec.Struct):
 
     def _resume(self, now: float) -> Step:
         """Go on with what was seen before the definition was asked for."""
-        held, self._held = self._held, None
+        held, self._kept = self._kept, None
         return self._on_instance(held, now) if held is not None else Step(self._later(now))
 
     def _on_history(self, read: HistoryRead, now: float) -> Step:
@@ -243,7 +243,7 @@ class Waiting(msgspec.Struct):
         return Step(self._later(now), events)
 
     def _on_no_detail(self, error: OrchestrationError, now: float) -> Step:
-        if self._held is not None:
+        if self._kept is not None:
             self._checkpoints.unread(hidden=is_denial(error))
             return self._resume(now)
         instance = self.instance

@@ -203,7 +203,7 @@ def test_a_held_run_goes_on_once_it_is_resumed(server, hook, store):
     (line,) = said.stdout.splitlines()
     assert line.split("\t")[:2] == [held, "k"]
     assert "at the checkpoint before stage 1" in line
-    assert "it is no longer wanted" in line
+    assert "no longer wants it" in line
     (standing,) = hook.list_standing(workflow)
     assert (standing.instance.id, standing.run_key, standing.checkpoint) == (held, "k", 1)
     assert hook.list_unreleased(workflow) == ()

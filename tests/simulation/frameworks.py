@@ -81,7 +81,7 @@ class Airflow:
             first_instant=born,
         )
         how = asked(attempt, record, marked_try=self.marked)
-        decided_on = None if record is None else record.attempt
+        decided_on = "" if record is None else record.attempt
         return {"how": how, "attempt": attempt.name, "decided_on": decided_on, "facts": attempt.facts}
 
 
