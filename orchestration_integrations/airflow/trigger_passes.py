@@ -84,7 +84,9 @@ class TriggerPasses:
                 raise self._unsure(number, f"Airflow could not be asked for other tasks ({error!r})") from error
             if failed:
                 raise LeftToWorker(f"a task {failure_text(failed)}")
-        place: Any = AwaitedMarks(VariableMarks(self._parts), asked)
+        variables = VariableMarks(self._parts)
+        variables.has_waiter = True  # the task put up its mark before it deferred
+        place: Any = AwaitedMarks(variables, asked)
         marks = PlacedMarks(place, self._instance_id, self._announced)
         try:
             permit = yield from announced_pass(marks, number)

@@ -266,11 +266,16 @@ class Beginning:
             return (yield from self._take_found(seen, released=kind == "adopt"))
         if kind in ("continue", "resume"):
             return (yield from self._continue(seen, resume=kind == "resume"))
-        if kind in ("report", "report held"):
+        if kind == "report held" and record is not None:
+            # Strictly: whoever has taken the stop back meanwhile has changed the record, or the mark.
+            yield from self._keeper.save(self._keeper.claimed(record))
+            marks = self._marks()
+            if marks is None or (yield from marks.held()) is not None:
+                raise held(self._keeper, seen)
+            return None
+        if kind == "report":
             if record is not None:
                 yield from self._keeper.save_late(self._keeper.claimed(record))
-            if kind == "report held":
-                raise held(self._keeper, seen)
             return seen.instance
         if kind == "cancel first":
             return (yield from self._cancel_for_new(seen))

@@ -21,7 +21,7 @@ from ..api.calls import get_instance_history, send_event
 from ..api.errors import OrchestrationError, OwnerGoneError, OwnerUnreachableError, is_ambiguous, summary
 from ..api.models import Instance
 from .effects import Now, Procedure, ask, do
-from .gate import parsed_checkpoint
+from .gate import parsed_checkpoint, parsed_event
 from .gated_start import shows_release
 from .limits import OWNER_ANSWER_SECONDS
 from .listing import Versions
@@ -114,9 +114,9 @@ def standing_at(instance: Instance, versions: Versions, until: float | None) -> 
     if any(row.stage > stage for row in instance.status):
         return None
     event = history[stage].input.get("event")
-    found = parsed_checkpoint(event)
-    if found is None or not isinstance(event, str):
-        return None
+    found, gate = parsed_checkpoint(event), parsed_event(history[0].input.get("event"))
+    if found is None or found[0] != gate or not isinstance(event, str):
+        return None  # a text of the user's may look like one of ours, but not like those of this run
     return Standing(stage=stage, number=found[1], event=event, since=history[stage].started_at.timestamp())
 
 

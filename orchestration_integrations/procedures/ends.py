@@ -185,7 +185,9 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
             f"{stuck}; it goes on trying until it is cancelled", reason="attempts", told=stuck, **about
         )
     if end.kind == "held":
-        return InstanceStuckError(f"instance {instance_id} goes no further: {end.detail}{tail}", reason="held", **about)
+        return InstanceStuckError(
+            f"the wait for instance {instance_id} goes no further: {end.detail}{tail}", reason="held", **about
+        )
     if end.kind == "timeout":
         why = f" ({end.detail})" if end.detail else ""
         state = "could not be read" if end.error is not None else "was still running"

@@ -203,7 +203,8 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
                 The run goes on.
             at_checkpoint: asked before the instance passes a checkpoint, each time, with the number of the stage behind
-                it as its user counts. True lets it go on, False ends the wait. If it raises, it is asked again until
+                it as its user counts. True lets it go on, False ends the wait. Nothing else is asked: no record is
+                read, so a stop that stands on one is not seen. If it raises, it is asked again until
                 the deadline; the instance stands still meanwhile. None (default): an instance at a checkpoint ends the
                 wait at once.
 
