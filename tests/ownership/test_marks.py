@@ -324,3 +324,51 @@ def test_a_record_of_another_run_has_no_say():
     store.save(other.changed())
     with pytest.raises(Exception, match="names instance another"):
         world.hook().cancel(instance_id, store=store, run_key=KEY)
+
+def test_a_second_stop_is_not_taken_back_by_whoever_saw_the_first(world):
+    """A clear has seen a stop, and lets the run go on; meanwhile another stop was put up and told as held."""
+    world.at_the_checkpoint()
+    hook, run = world.waiter()
+    hook.perform(run.stop(5.0, by="the first"))
+    first = hook.perform(run._marks().held())
+    hook.perform(run.stop(5.0, by="the second"))
+    hook.perform(run._marks().let_go(first))
+    stands = hook.perform(run._marks().held())
+    assert stands is not None
+    assert stands.by == "the second"
+
+
+def test_a_saving_that_met_a_stop_keeps_by_whom(world):
+    instance_id = world.at_the_checkpoint()
+    hook, run = world.waiter()
+    outcome = world.hook().cancel(instance_id, store=world.store, run_key=KEY)
+    assert outcome.status == "held"
+    hook.perform(run.returned())
+    if not isinstance(world.store, PlacedStore):
+        assert (world.store.load(KEY).hold, world.store.load(KEY).held_by) == (True, "a cancel from outside")
+
+
+def test_a_stop_that_was_taken_back_is_not_put_up_again_by_a_late_saving(world):
+    world.at_the_checkpoint()
+    hook, run = world.waiter()
+    hook.perform(run.stop(5.0))
+    resume(world.store, KEY)
+    hook.perform(run.returned())
+    if not isinstance(world.store, PlacedStore):
+        assert world.store.load(KEY).hold is False
+
+
+def test_a_text_of_the_users_is_no_checkpoint(world):
+    """A run without checkpoints waits for an event whose name looks like one of another run's checkpoints."""
+    text = "go:other~1" + "0" * 16 + "~0:5"
+    hook = world.hook()
+    stages = [PAYOUT["stages"][0], {"wait_event": {"event": "${approval}"}}]
+    request = OwnedRequest(
+        workflow={"name": "approved", "stages": stages}, variables={"approval": text}, run_key=KEY, how="again"
+    )
+    run = hook.owning(request, store=world.store)
+    instance = hook.perform(run.begin())
+    run.close()
+    world.clock.sleep(5)
+    outcome = hook.cancel(instance.id, store=world.store, run_key=KEY)
+    assert (outcome.status, outcome.checkpoint) == ("not_confirmed", None)

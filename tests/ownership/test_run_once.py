@@ -642,7 +642,9 @@ def test_an_attempt_that_was_overtaken_before_it_looked_leaves_the_record_alone(
         finally:
             run.close()
 
-    attempt("try 1", "first", None)
+    attempt("try 1", "first", "")
+    with pytest.raises(RecordConflictError, match="try 1 has it now"):
+        attempt("try 0", "first", "")  # it decided while there was no record
     attempt("try 3", "new", "try 1")
     with pytest.raises(RecordConflictError, match="try 3 has it now"):
         attempt("try 2", "again", "try 1")
