@@ -34,7 +34,7 @@ from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .attempt import asked
-from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_text
+from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_advice
 from .compat import (
     Context,
     TaskDeferred,
@@ -449,7 +449,8 @@ class TaskRun:
                 error.args = (f"{error}; or: airflow variables set {name} {error.token}",)
             return error if self.operator.retry_ambiguous else told(error)
         if isinstance(error, OwnerGoneError) and self.checkpoints.failed:
-            return gone_for_good(error, f"a task {failure_text(self.checkpoints.failed)}; {REMEDY_HELD}")
+            rerun = self.operator.rerun_on_clear
+            return gone_for_good(error, failure_advice(self.checkpoints.failed, error.outcome, rerun))
         known = self.instance_id or (self.run.instance_id if self.run is not None else None)
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)

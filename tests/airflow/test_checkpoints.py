@@ -232,7 +232,14 @@ def test_a_sibling_that_fails_holds_the_run_and_a_clear_lets_it_go_on(
     if generation == 1:
         assert "it was cancelled" in str(gone.value)
         assert state_of(server, instance_id) == "cancelled"
+        assert "the same run goes on" not in str(gone.value)
+        assert "a cleared task starts a new run, which pays all of it again" in str(gone.value)
+        task.clear()
+        assert task.attempt()["state"] == "succeeded"
+        assert [row["instance_id"] == instance_id for row in server.record().started] == [True, False]
+        assert paid(server) == 1 + 3
         return
+    assert "the same run goes on" in str(gone.value)
     assert "it is held at the checkpoint before stage 2" in str(gone.value)
     with pytest.raises(InstanceStuckError, match="clear the task, and the same run goes on") as held:
         task.attempt()
