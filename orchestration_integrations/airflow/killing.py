@@ -93,7 +93,7 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
                 means,
                 run.request.run_key,
             )
-        elif run is None and task.attempt.try_number > 1:
+        elif task.attempt.try_number > 1:
             task.log.error(
                 "killed (%s) before this try had looked for its run: one that an earlier try has started was not "
                 "cancelled and may still run",
