@@ -174,7 +174,7 @@ def test_a_mark_amid_a_call_of_a_start_releases_nothing(
 
 
 @pytest.mark.parametrize("generation", [1])
-@pytest.mark.parametrize("amid", ["load"])
+@pytest.mark.parametrize("amid", ["load", "claim"])
 def test_a_kill_before_a_retry_has_taken_its_run_up_is_not_silent(
     server: Any,
     airflow_says: Any,
