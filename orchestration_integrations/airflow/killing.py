@@ -61,12 +61,19 @@ def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
         task.calls.go_on()
         return
+    stands = task.run is not None and task.run.instance_id is not None and bool(task.run.has_checkpoints)
     if means in ("succeeded", "superseded"):
         task.owner.give_up("superseded")
         why = "the task was marked as a success" if means == "succeeded" else "another try has the task"
-        stands = task.run is not None and task.run.has_checkpoints
         goes_on = "stands still at its next checkpoint" if stands else "keeps running"
         task.log.warning("killed: %s; %s is left alone and %s", why, _subject(task), goes_on)
+    elif means == "unknown" and stands:
+        task.owner.give_up("superseded")  # the word that lets nothing pass and cancels nothing
+        task.left_alone = (
+            f"killed, and Airflow could not be asked why: {_subject(task)} is left alone and stands still at its next "
+            "checkpoint, where nobody lets it pass until a further try does"
+        )
+        task.log.error("%s", task.left_alone)
     else:
         task.owner.give_up("unwanted")
         marking = threading.Thread(target=_mark, args=(task,), daemon=True)

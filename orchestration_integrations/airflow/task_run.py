@@ -65,6 +65,7 @@ class TaskRun:
 
     Attributes:
         moved, state: what the run had moved and how it stood when the task last read it; None where it has not.
+        left_alone: what the kill of this process says of a run that is left alone; empty for nothing.
 
     Args:
         operator: with its templates filled in.
@@ -87,6 +88,7 @@ class TaskRun:
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
+        self.left_alone = ""
         self.moved: Moved | None = None
         self.state: str | None = None
 
@@ -451,6 +453,8 @@ class TaskRun:
         if isinstance(error, OwnerGoneError) and self.checkpoints.failed:
             rerun = self.operator.rerun_on_clear
             return gone_for_good(error, failure_advice(self.checkpoints.failed, error.outcome, rerun))
+        if isinstance(error, OwnerGoneError) and error.superseded and self.left_alone:
+            error.args = (self.left_alone,)
         known = self.instance_id or (self.run.instance_id if self.run is not None else None)
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)

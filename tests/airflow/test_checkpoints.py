@@ -447,6 +447,38 @@ def test_a_killed_task_holds_its_run(server: Any, airflow_says: Any, generation:
     assert paid(server) == 1
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_kill_that_nobody_explains_leaves_a_run_at_its_checkpoint(
+    server: Any,
+    airflow_says: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+) -> None:
+    """It may be a drain. The killed try lets nothing pass, even if Airflow answers again, and a further one goes on."""
+    task = Task(definition=SLOW, checkpoints=True, retries=3)
+    with caplog.at_level("INFO"):
+        thread, found = in_background(task)
+        until(lambda: paid(server) == 1)
+        airflow_says.away = True
+        assert task.operator is not None
+        task.operator.on_kill()
+        airflow_says.away = False
+        thread.join(30)
+    instance_id = task.xcoms["instance_id"]
+    told = caplog.text + capsys.readouterr().out  # Airflow 3 prints what a task logs
+    assert f"instance {instance_id} is left alone and stands still at its next checkpoint" in told
+    assert isinstance(found[0], OwnerGoneError)
+    assert not isinstance(found[0], FailException)
+    assert "until a further try does" in str(found[0])
+    assert "another attempt" not in str(found[0])
+    assert not server.record().requests.get("abort_instance")
+    assert paid(server) == 1
+    assert task.attempt()["state"] == "succeeded"
+    assert paid(server) == 3
+    assert len(server.record().started) == 1
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_cancel_task_says_that_a_run_is_held_and_its_task_tells_it(
     server: Any, airflow_says: Any, several: bool
