@@ -19,6 +19,7 @@ from orchestration_integrations import (
     InstanceStuckError,
     OrchestrationHttpHook,
     OwnerGoneError,
+    StateUnknownError,
     ValidationError,
     WaitTimeoutError,
 )
@@ -38,6 +39,7 @@ from orchestration_integrations.airflow.operators import (
 )
 from orchestration_integrations.airflow.record_care import gone_of
 from orchestration_integrations.airflow.triggers import OrchestrationInstanceTrigger
+from orchestration_integrations.procedures import checkpoint_watch
 from tests.airflow.harness import SEND, Task, first_event, rebuilt, state_of
 
 PAYS = {"name": "pays", "stages": [SEND, SEND, SEND]}
@@ -189,6 +191,31 @@ def test_a_worker_gives_its_place_back_where_nothing_can_be_passed(
         task.operator.execute_complete(task.context(task.operator), event, **deferred.value.kwargs)
     assert time.monotonic() - began < 3
     assert again.value.kwargs["resumed"] == 0
+    assert paid(server) == 1
+
+
+def test_a_worker_stays_until_a_stop_amid_a_pass_has_ended_the_wait(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the task would go round between triggerer and worker for ever."""
+    longer = one_pass.LOOK_SECONDS - checkpoint_watch.UNSURE_SECONDS
+    assert longer >= 5  # the wait's own clock starts once it has met the stop
+    monkeypatch.setattr(checkpoint_watch, "UNSURE_SECONDS", 1.0)
+    monkeypatch.setattr(one_pass, "LOOK_SECONDS", 1.0 + longer)
+    task = standing(server)
+    instance_id = task.xcoms["instance_id"]
+    for mark in (f"passing/{instance_id}/1", f"hold/{instance_id}"):
+        marks.VariableMarks().write(mark, "1")
+    task.max_tries = 3
+    arguments = {**task.arguments, "wait_for_termination": True, "deferrable": True}
+    operator = OrchestrationRunWorkflowOperator(task_id="pay", retries=3, **arguments)
+    event = {"status": "checkpoint", "instance_id": instance_id, "message": "a checkpoint"}
+    began = time.monotonic()
+    with pytest.raises(StateUnknownError, match="it may still go on"):
+        operator.execute_complete(
+            task.context(operator), event, instance_id=instance_id, deadline=None, limited_by="timeout", resumed=0
+        )
+    assert time.monotonic() - began < 1.0 + longer
     assert paid(server) == 1
 
 
