@@ -58,6 +58,11 @@ class Attempt:
         """Names this try in the record."""
         return f"{_NAME}{self.try_number}"
 
+    def is_before(self, record: RunRecord) -> bool:
+        """Whether a later try has the record."""
+        number = _number(record)
+        return number is not None and number > self.try_number
+
     @property
     def parts(self) -> tuple[str, str, str, int]:
         """What names the task instance."""
@@ -113,10 +118,16 @@ def _was_cleared(attempt: Attempt, facts: Mapping[str, Any]) -> bool:
 
 def _names(marked_try: int | None, record: RunRecord) -> bool:
     """Whether a mark speaks of the try that has the record, or of a later one that never came to take it up."""
-    if marked_try is None or not record.attempt.startswith(_NAME):
+    if marked_try is None:
         return False
+    number = _number(record)
+    return number is not None and marked_try >= number
+
+
+def _number(record: RunRecord) -> int | None:
+    """The try that has the record; None where its name is no try's."""
     number = record.attempt.removeprefix(_NAME)
-    return number.isdecimal() and marked_try >= int(number)
+    return int(number) if record.attempt.startswith(_NAME) and number.isdecimal() else None
 
 
 def wish(

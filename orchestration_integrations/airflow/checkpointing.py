@@ -17,13 +17,14 @@ from .marks import VariableMarks, remove_marks, waiter_mark
 from .owner import Calls
 
 if TYPE_CHECKING:
-    from ..api.models import Instance
+    from ..api.models import CancelOutcome, Instance
     from ..http_hook import OrchestrationHttpHook
     from .run_operator import OrchestrationRunWorkflowOperator
 
 logger = logging.getLogger("orchestration_integrations.airflow")
 
 REMEDY_HELD = "clear the task, and the same run goes on"
+PAYS_AGAIN = "a cleared task starts a new run, which pays all of it again"
 
 RUNS_ON_FAILURE = frozenset(
     {
@@ -79,6 +80,20 @@ def new_failures(parts: tuple[str, str, str, int], before: Iterable[str]) -> tup
 def failure_text(failed: Iterable[str]) -> str:
     """Names the tasks that have failed."""
     return f"in the same DAG run has failed: {', '.join(failed)} (hold_on_failure)"
+
+
+def failure_advice(failed: Iterable[str], outcome: CancelOutcome | None, rerun_on_clear: bool) -> str:
+    """Why a run was not let go on, and what a clear of its task does.
+
+    Args:
+        failed: the tasks that have failed.
+        outcome: of the cancel of the run; None where none was tried.
+        rerun_on_clear: of the operator.
+    """
+    status = None if outcome is None else outcome.status
+    advice = {"held": REMEDY_HELD, "cancelled": PAYS_AGAIN if rerun_on_clear else None}.get(status or "")
+    why = f"a task {failure_text(failed)}"
+    return why if advice is None else f"{why}; {advice}"
 
 
 class TaskCheckpoints:

@@ -61,12 +61,19 @@ def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
         task.calls.go_on()
         return
+    stands = task.run is not None and task.run.instance_id is not None and bool(task.run.has_checkpoints)
     if means in ("succeeded", "superseded"):
         task.owner.give_up("superseded")
         why = "the task was marked as a success" if means == "succeeded" else "another try has the task"
-        stands = task.run is not None and task.run.has_checkpoints
         goes_on = "stands still at its next checkpoint" if stands else "keeps running"
         task.log.warning("killed: %s; %s is left alone and %s", why, _subject(task), goes_on)
+    elif means == "unknown" and stands:
+        task.owner.give_up("superseded")  # the word that lets nothing pass and cancels nothing
+        task.left_alone = (
+            f"killed, and Airflow could not be asked why: {_subject(task)} is left alone and stands still at its next "
+            "checkpoint, where nobody lets it pass until a further try does"
+        )
+        task.log.error("%s", task.left_alone)
     else:
         task.owner.give_up("unwanted")
         marking = threading.Thread(target=_mark, args=(task,), daemon=True)
@@ -93,7 +100,7 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
                 means,
                 run.request.run_key,
             )
-        elif run is None and task.attempt.try_number > 1:
+        elif task.attempt.try_number > 1:
             task.log.error(
                 "killed (%s) before this try had looked for its run: one that an earlier try has started was not "
                 "cancelled and may still run",
@@ -126,6 +133,13 @@ def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
         return
     except Exception:
         task.log.exception("killed (%s); instance %s was not cancelled and may still run", means, run.instance_id)
+        return
+    if outcome is None and not again.superseded:
+        task.log.error(
+            "killed (%s); instance %s of the earlier try was not taken up yet: it was not cancelled, and may still run",
+            means,
+            run.instance_id,
+        )
         return
     sure = outcome is not None and outcome.status in ("cancelled", "already_ended", "held")
     tell = task.log.info if sure else task.log.error

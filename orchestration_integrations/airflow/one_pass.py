@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import WaitTimeoutError
 from ..api.models import RunResult, StageEvent
+from ..procedures.checkpoint_watch import UNSURE_SECONDS
 from ..procedures.checkpoints import Guard, Permit
 from ..procedures.effects import Procedure
 from ..procedures.wait_arguments import WaitArguments
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from .limits import Limit
     from .task_run import TaskRun
 
-LOOK_SECONDS = 30.0
-"""Seconds after which the worker gives its place back, whether the run has gone on or not."""
+LOOK_SECONDS = UNSURE_SECONDS + 10.0
+"""Seconds after which the worker gives its place back, whether the run has gone on or not. Longer than the wait watches
+a stop that came amid a pass, since only the wait ends that: the triggerer would call a worker again and again."""
 
 
 class GoesOn(Exception):

@@ -15,6 +15,7 @@ from .arguments import check_run, poll_seconds_of, seconds_of
 from .checkpointing import check_checkpoints
 from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
 from .definition_fields import DefinitionFields
+from .earlier_run import tell_earlier_run
 from .errors import told
 from .hooks import DEFAULT_CONN_ID
 from .killing import on_kill
@@ -247,11 +248,11 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
                 raise told(error) from error.__cause__
             raised = run.told(error)
             if not run.knows_of(error):
-                run.tell_earlier_run(raised)
+                tell_earlier_run(run, raised)
             raise raised from error.__cause__
         except Exception as error:
             if run is not None and not run.knows_of(error):
-                run.tell_earlier_run(error)
+                tell_earlier_run(run, error)
             raise
         finally:
             if run is not None:

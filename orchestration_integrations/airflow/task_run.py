@@ -34,10 +34,8 @@ from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import outcome_text, run_summary, stage_line
 from .attempt import asked
-from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_text
+from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_advice
 from .compat import (
-    AirflowFailException,
-    AirflowSkipException,
     Context,
     TaskDeferred,
     attempt_of,
@@ -56,6 +54,7 @@ from .task_times import TaskTimes
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
     from ..ownership.owned_run import OwnedRun
+    from ..ownership.record import RunRecord
     from .run_operator import OrchestrationRunWorkflowOperator
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -66,6 +65,7 @@ class TaskRun:
 
     Attributes:
         moved, state: what the run had moved and how it stood when the task last read it; None where it has not.
+        left_alone: what the kill of this process says of a run that is left alone; empty for nothing.
 
     Args:
         operator: with its templates filled in.
@@ -88,6 +88,7 @@ class TaskRun:
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
         self.starting = False
+        self.left_alone = ""
         self.moved: Moved | None = None
         self.state: str | None = None
 
@@ -291,7 +292,7 @@ class TaskRun:
     ) -> dict[str, Any]:
         """Go on where the triggerer has told something. Its word is a hint: the server decides."""
         said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
-        instance_id = self._take_up(instance_id or said.get("instance_id"))
+        instance_id = self.take_up(instance_id or said.get("instance_id"))
         limit = self.times.limit_resumed(deadline, limited_by)
         if said.get("instance_id") not in (None, instance_id):
             said = {}
@@ -307,7 +308,7 @@ class TaskRun:
             except GoesOn:
                 raise self._deferral(instance_id, limit, resumed) from None
         try:
-            ended = self._ended(instance_id)
+            ended = self.ended(instance_id)
         except OrchestrationError as error:
             if resumed >= MOST_DEFERRALS:
                 raise
@@ -320,7 +321,7 @@ class TaskRun:
         self.log.warning("instance %s is running, and the triggerer reported: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
             raise self._deferral(instance_id, limit, resumed + 1, ROW_PATIENCE)
-        left = self._leave_or_cancel("the waiting failed again and again", limit)
+        left = self.leave_or_cancel("the waiting failed again and again", limit)
         raise StateUnknownError(
             f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}",
             **_about(instance_id, None),
@@ -328,10 +329,10 @@ class TaskRun:
 
     def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
-        instance_id = self._take_up(None)
+        instance_id = self.take_up(None)
         limit = self.times.limit()
         try:
-            ended = self._ended(instance_id)
+            ended = self.ended(instance_id)
         except OrchestrationError as error:
             self.log.error("instance %s could not be read: %s", instance_id, error)
             ended = None
@@ -347,12 +348,14 @@ class TaskRun:
             else:
                 self.log.error("the deferral took too long; instance %s was left running", instance_id)
         else:
-            self.log.error("%s", self._leave_or_cancel("the deferral failed", limit))
+            self.log.error("%s", self.leave_or_cancel("the deferral failed", limit))
         raise failure
 
-    def _take_up(self, instance_id: Any, *, of_earlier_try: bool = False) -> str:
-        """Go on, in a new process, with what this try has begun, or on behalf of an earlier one."""
-        record = None if self.records is None else self.calls(self.records.stored)
+    def take_up(self, instance_id: Any, *, earlier: RunRecord | None = None) -> str:
+        """Go on, in a new process, with what this try has begun, or with ``earlier``, the record of another try."""
+        record = earlier
+        if record is None and self.records is not None:
+            record = self.calls(self.records.stored)
         if not instance_id and record is not None:
             instance_id = record.instance_id
         if not instance_id:
@@ -368,8 +371,8 @@ class TaskRun:
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
                 run_key=record.key if record is not None else self.attempt.key,
-                attempt=record.attempt if record is not None and of_earlier_try else self.attempt.name,
-                facts=record.facts if record is not None and of_earlier_try else self.attempt.facts,
+                attempt=earlier.attempt if earlier is not None else self.attempt.name,
+                facts=earlier.facts if earlier is not None else self.attempt.facts,
                 chosen=instance_id,
                 remedy_held=REMEDY_HELD,
             ),
@@ -403,7 +406,7 @@ class TaskRun:
 
         return waiting
 
-    def _ended(self, instance_id: str) -> Instance | None:
+    def ended(self, instance_id: str) -> Instance | None:
         """The instance where it has ended; None where it runs."""
         try:
             instance = self.http.get_instance(instance_id)
@@ -420,7 +423,7 @@ class TaskRun:
             ) from error
         return instance if instance.terminated else None
 
-    def _leave_or_cancel(self, why: str, limit: Limit, follows: bool | None = None) -> str:
+    def leave_or_cancel(self, why: str, limit: Limit, follows: bool | None = None) -> str:
         """A try that breaks down: a further one takes the run up again; without one, nobody would."""
         if self.attempt.retry_follows if follows is None else follows:
             return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
@@ -428,43 +431,6 @@ class TaskRun:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
         outcome = self._stop(limit, why)
         return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
-
-    def tell_earlier_run(self, error: Exception) -> None:
-        """This try fails before it has looked for a run: say what becomes of the one that an earlier try had started.
-
-        Args:
-            error: what the task raises. One of this package gets it added to its message; the log says it always.
-        """
-        follows = self.attempt.retry_follows and not isinstance(error, AirflowFailException | AirflowSkipException)
-        self.close()
-        try:
-            left = self._of_earlier_try(follows)
-        except Exception as trouble:
-            left = f"whether an earlier try has left a run behind could not be found out ({trouble})"
-        if left is None:
-            return
-        self.log.error("%s", left)
-        if isinstance(error, OrchestrationError):
-            error.args = (f"{error}; {left}",)
-
-    def _of_earlier_try(self, follows: bool) -> str | None:
-        if self.records is None:
-            if self.attempt.try_number <= 1:
-                return None
-            return "no records are kept, so it is not known whether an earlier try has left a run behind"
-        record = self.calls(self.records.stored)
-        if record is None or record.state == "told":
-            return None
-        if record.instance_id is None:
-            return None if record.gate else f"an earlier try may have started a run of key {record.key}"
-        instance_id = self._take_up(None, of_earlier_try=True)
-        try:
-            ended = self._ended(instance_id)
-        except OrchestrationError as unread:
-            return f"instance {instance_id} of an earlier try could not be read and may still run ({summary(unread)})"
-        if ended is not None:
-            return f"instance {instance_id} of an earlier try has ended: {ended.state}"
-        return self._leave_or_cancel("this try did not look for it", self.times.limit_resumed(None, "timeout"), follows)
 
     def _stop(self, limit: Limit, by: str) -> CancelOutcome | None:
         """Cancel a run that a triggerer may still wait for."""
@@ -485,7 +451,10 @@ class TaskRun:
                 error.args = (f"{error}; or: airflow variables set {name} {error.token}",)
             return error if self.operator.retry_ambiguous else told(error)
         if isinstance(error, OwnerGoneError) and self.checkpoints.failed:
-            return gone_for_good(error, f"a task {failure_text(self.checkpoints.failed)}; {REMEDY_HELD}")
+            rerun = self.operator.rerun_on_clear
+            return gone_for_good(error, failure_advice(self.checkpoints.failed, error.outcome, rerun))
+        if isinstance(error, OwnerGoneError) and error.superseded and self.left_alone:
+            error.args = (self.left_alone,)
         known = self.instance_id or (self.run.instance_id if self.run is not None else None)
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)

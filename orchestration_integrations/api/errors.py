@@ -17,7 +17,7 @@ import msgspec
 from .json_text import decoded
 
 if TYPE_CHECKING:
-    from .models import Instance, Moved
+    from .models import CancelOutcome, Instance, Moved
 
 BODY_LIMIT = 500
 """Characters of a response body that an error message may quote."""
@@ -168,15 +168,23 @@ class OwnerGoneError(OrchestrationError):
         instance_id: the instance; None where none was started.
         run_key: its key.
         superseded: True where another attempt has taken the run over; this one then cancelled nothing.
+        outcome: of the cancel of the run; None where none was tried.
     """
 
     def __init__(
-        self, message: str, *, run_key: str | None, instance_id: str | None = None, superseded: bool = False
+        self,
+        message: str,
+        *,
+        run_key: str | None,
+        instance_id: str | None = None,
+        superseded: bool = False,
+        outcome: CancelOutcome | None = None,
     ) -> None:
         super().__init__(message)
         self.run_key = run_key
         self.instance_id = instance_id
         self.superseded = superseded
+        self.outcome = outcome
 
 
 class OwnerUnreachableError(OrchestrationError):

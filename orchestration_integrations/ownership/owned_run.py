@@ -218,6 +218,7 @@ class OwnedRun:
             f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
             run_key=key,
             instance_id=instance_id,
+            outcome=outcome,
         )
 
     def _unreachable(self, error: BaseException, kept: str) -> OwnerUnreachableError:

@@ -19,6 +19,7 @@ from orchestration_integrations import (
     InstanceStuckError,
     OrchestrationHttpHook,
     OwnerGoneError,
+    StateUnknownError,
     ValidationError,
     WaitTimeoutError,
 )
@@ -38,6 +39,7 @@ from orchestration_integrations.airflow.operators import (
 )
 from orchestration_integrations.airflow.record_care import gone_of
 from orchestration_integrations.airflow.triggers import OrchestrationInstanceTrigger
+from orchestration_integrations.procedures import checkpoint_watch
 from tests.airflow.harness import SEND, Task, first_event, rebuilt, state_of
 
 PAYS = {"name": "pays", "stages": [SEND, SEND, SEND]}
@@ -192,6 +194,31 @@ def test_a_worker_gives_its_place_back_where_nothing_can_be_passed(
     assert paid(server) == 1
 
 
+def test_a_worker_stays_until_a_stop_amid_a_pass_has_ended_the_wait(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the task would go round between triggerer and worker for ever."""
+    longer = one_pass.LOOK_SECONDS - checkpoint_watch.UNSURE_SECONDS
+    assert longer >= 5  # the wait's own clock starts once it has met the stop
+    monkeypatch.setattr(checkpoint_watch, "UNSURE_SECONDS", 1.0)
+    monkeypatch.setattr(one_pass, "LOOK_SECONDS", 1.0 + longer)
+    task = standing(server)
+    instance_id = task.xcoms["instance_id"]
+    for mark in (f"passing/{instance_id}/1", f"hold/{instance_id}"):
+        marks.VariableMarks().write(mark, "1")
+    task.max_tries = 3
+    arguments = {**task.arguments, "wait_for_termination": True, "deferrable": True}
+    operator = OrchestrationRunWorkflowOperator(task_id="pay", retries=3, **arguments)
+    event = {"status": "checkpoint", "instance_id": instance_id, "message": "a checkpoint"}
+    began = time.monotonic()
+    with pytest.raises(StateUnknownError, match="it may still go on"):
+        operator.execute_complete(
+            task.context(operator), event, instance_id=instance_id, deadline=None, limited_by="timeout", resumed=0
+        )
+    assert time.monotonic() - began < 1.0 + longer
+    assert paid(server) == 1
+
+
 def begin_deferred(task: Task) -> None:
     task.try_number += 1
     task.operator = OrchestrationRunWorkflowOperator(task_id=task.task_id, retries=task.retries, **task.arguments)
@@ -232,7 +259,14 @@ def test_a_sibling_that_fails_holds_the_run_and_a_clear_lets_it_go_on(
     if generation == 1:
         assert "it was cancelled" in str(gone.value)
         assert state_of(server, instance_id) == "cancelled"
+        assert "the same run goes on" not in str(gone.value)
+        assert "a cleared task starts a new run, which pays all of it again" in str(gone.value)
+        task.clear()
+        assert task.attempt()["state"] == "succeeded"
+        assert [row["instance_id"] == instance_id for row in server.record().started] == [True, False]
+        assert paid(server) == 1 + 3
         return
+    assert "the same run goes on" in str(gone.value)
     assert "it is held at the checkpoint before stage 2" in str(gone.value)
     with pytest.raises(InstanceStuckError, match="clear the task, and the same run goes on") as held:
         task.attempt()
@@ -438,6 +472,38 @@ def test_a_killed_task_holds_its_run(server: Any, airflow_says: Any, generation:
         with pytest.raises(InstanceStuckError, match="killed"):
             task.attempt(wait_for_termination=True, rerun_on_clear=False)
     assert paid(server) == 1
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_kill_that_nobody_explains_leaves_a_run_at_its_checkpoint(
+    server: Any,
+    airflow_says: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+) -> None:
+    """It may be a drain. The killed try lets nothing pass, even if Airflow answers again, and a further one goes on."""
+    task = Task(definition=SLOW, checkpoints=True, retries=3)
+    with caplog.at_level("INFO"):
+        thread, found = in_background(task)
+        until(lambda: paid(server) == 1)
+        airflow_says.away = True
+        assert task.operator is not None
+        task.operator.on_kill()
+        airflow_says.away = False
+        thread.join(30)
+    instance_id = task.xcoms["instance_id"]
+    told = caplog.text + capsys.readouterr().out  # Airflow 3 prints what a task logs
+    assert f"instance {instance_id} is left alone and stands still at its next checkpoint" in told
+    assert isinstance(found[0], OwnerGoneError)
+    assert not isinstance(found[0], FailException)
+    assert "until a further try does" in str(found[0])
+    assert "another attempt" not in str(found[0])
+    assert not server.record().requests.get("abort_instance")
+    assert paid(server) == 1
+    assert task.attempt()["state"] == "succeeded"
+    assert paid(server) == 3
+    assert len(server.record().started) == 1
 
 
 @pytest.mark.parametrize("several", [False, True])

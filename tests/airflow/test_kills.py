@@ -173,6 +173,45 @@ def test_a_mark_amid_a_call_of_a_start_releases_nothing(
     assert server.record().released == []
 
 
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("amid", ["load", "claim"])
+def test_a_kill_before_a_retry_has_taken_its_run_up_is_not_silent(
+    server: Any,
+    airflow_says: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    amid: str,
+) -> None:
+    """The run of the earlier try is not cancelled then, and no other try has it."""
+    task = waiting_task()
+    (started,) = server.record().started
+    name = {"load": "load", "claim": "save"}[amid]
+    real = getattr(run_records.TaskRecords, name)
+
+    def killed(self: Any, *arguments: Any) -> Any:
+        airflow_says.task_state = "failed"
+        monkeypatch.setattr(run_records.TaskRecords, name, real)
+        task.operator.on_kill()  # type: ignore[union-attr]
+        if amid == "claim":
+            raise RuntimeError("the claim did not get through")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(run_records.TaskRecords, name, killed)
+    with caplog.at_level(logging.INFO), pytest.raises((AirflowException, OwnerGoneError, RuntimeError)):
+        task.attempt()
+    told = caplog.text + capsys.readouterr().out  # Airflow 3 prints what a task logs
+    if amid == "load":
+        assert "one that an earlier try has started was not cancelled and may still run" in told
+    else:
+        assert f"instance {started['instance_id']} of the earlier try was not taken up yet" in told
+        assert "it was not cancelled, and may still run" in told
+    assert "another attempt has it now" not in told
+    assert state_of(server, started["instance_id"]) == "running"
+    assert aborts(server) == 0
+
+
 def test_the_owner_is_asked_before_the_release(server: Any, airflow_says: Any) -> None:
     airflow_says.run_state = "failed"
     with pytest.raises(OwnerGoneError, match="no longer wanted"):

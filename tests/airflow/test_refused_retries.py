@@ -65,6 +65,49 @@ def test_the_run_is_left_where_no_kill_may_cancel_it(server: Any, dies: Any, gen
     assert state_of(server, started["instance_id"]) == "running"
 
 
+@STORES
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("shown_by", ["record", "airflow"])
+def test_a_refused_try_that_was_overtaken_cancels_nothing(
+    server: Any,
+    dies: Any,  # noqa: F811
+    airflow_says: Any,
+    durable: bool,
+    generation: int,
+    shown_by: str,
+) -> None:
+    """Its run belongs to a later try, which waits for it."""
+    task = Task(definition=LONG, durable=durable)
+    dies(task, "wait")
+    if shown_by == "record":
+        task.put_on_record(attempt="try 10")
+        task.try_number = 8  # of which the text would come later
+    else:
+        airflow_says.task_state = "queued"
+    (started,) = server.record().started
+    with pytest.raises(ValidationError, match=rf"another try has instance {started['instance_id']} now") as caught:
+        task.attempt(timeout="None")
+    assert "cancelled nothing" in str(caught.value)
+    assert state_of(server, started["instance_id"]) == "running"
+    assert not server.record().requests.get("abort_instance")
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_refused_try_that_cannot_ask_cancels_nothing(
+    server: Any,
+    dies: Any,  # noqa: F811
+    airflow_says: Any,
+    generation: int,
+) -> None:
+    task = Task(definition=LONG)
+    dies(task, "wait")
+    airflow_says.away = True
+    (started,) = server.record().started
+    with pytest.raises(ValidationError, match="was not cancelled and may still run"):
+        task.attempt(timeout="None")
+    assert state_of(server, started["instance_id"]) == "running"
+
+
 class Raising(OrchestrationRunWorkflowOperator):
     """Its preparation fails as a user's function may."""
 

@@ -1,0 +1,69 @@
+"""A try that fails before it has looked for its run: what becomes of the run that an earlier try has started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..api.errors import OrchestrationError, summary
+from .compat import AirflowFailException, AirflowSkipException
+
+if TYPE_CHECKING:
+    from .task_run import TaskRun
+
+
+def tell_earlier_run(task: TaskRun, error: Exception) -> None:
+    """Say what becomes of the run that an earlier try has started; where no try follows, cancel it.
+
+    Args:
+        task: the try that fails.
+        error: what the task raises. One of this package gets it added to its message; the log says it always.
+    """
+    follows = task.attempt.retry_follows and not isinstance(error, AirflowFailException | AirflowSkipException)
+    task.close()
+    try:
+        left = _of_earlier_try(task, follows)
+    except Exception as trouble:
+        left = f"whether an earlier try has left a run behind could not be found out ({trouble})"
+    if left is None:
+        return
+    task.log.error("%s", left)
+    if isinstance(error, OrchestrationError):
+        error.args = (f"{error}; {left}",)
+
+
+def _of_earlier_try(task: TaskRun, follows: bool) -> str | None:
+    if task.records is None:
+        if task.attempt.try_number <= 1:
+            return None
+        return "no records are kept, so it is not known whether an earlier try has left a run behind"
+    record = task.calls(task.records.stored)
+    if record is None or record.state == "told":
+        return None
+    if task.attempt.is_before(record):
+        return f"another try has {_subject(record.instance_id)} now, so this one has cancelled nothing"
+    if record.instance_id is None:
+        return None if record.gate else f"an earlier try may have started a run of key {record.key}"
+    try:
+        word = task.owner()
+    except Exception as trouble:
+        return (
+            f"instance {record.instance_id} of an earlier try was not cancelled and may still run: Airflow could not "
+            f"say whether another try has it now ({trouble})"
+        )
+    if word == "superseded":
+        return (
+            f"another try has {_subject(record.instance_id)} now, or the task was marked as a success, so this try has "
+            "cancelled nothing"
+        )
+    instance_id = task.take_up(None, earlier=record)
+    try:
+        ended = task.ended(instance_id)
+    except OrchestrationError as unread:
+        return f"instance {instance_id} of an earlier try could not be read and may still run ({summary(unread)})"
+    if ended is not None:
+        return f"instance {instance_id} of an earlier try has ended: {ended.state}"
+    return task.leave_or_cancel("this try did not look for it", task.times.limit_resumed(None, "timeout"), follows)
+
+
+def _subject(instance_id: str | None) -> str:
+    return "the run" if instance_id is None else f"instance {instance_id}"
