@@ -325,6 +325,7 @@ def test_a_record_of_another_run_has_no_say():
     with pytest.raises(Exception, match="names instance another"):
         world.hook().cancel(instance_id, store=store, run_key=KEY)
 
+
 def test_a_second_stop_is_not_taken_back_by_whoever_saw_the_first(world):
     """A clear has seen a stop, and lets the run go on; meanwhile another stop was put up and told as held."""
     world.at_the_checkpoint()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -630,3 +631,28 @@ def test_held_is_no_error(
         pay()
     (said,) = [one for one in caplog.records if "it is held at the checkpoint" in one.getMessage()]
     assert said.levelno == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (httpx.Response(404, json={"detail": "Variable not found"}), None),
+        (httpx.Response(404, text="<html>not found</html>"), httpx.HTTPStatusError),
+        (httpx.Response(404, json=["x"]), httpx.HTTPStatusError),
+    ],
+    ids=["of Prefect", "a page of a gateway", "of something else"],
+)
+def test_a_gateways_404_is_no_missing_mark(
+    monkeypatch: pytest.MonkeyPatch, answer: httpx.Response, raised: type[Exception] | None
+) -> None:
+    class Api:
+        def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+            request = httpx.Request(method, f"http://prefect{path}")
+            raise httpx.HTTPStatusError("404", request=request, response=answer)
+
+    monkeypatch.setattr("orchestration_integrations.prefect.marks.api", Api)
+    if raised is None:
+        assert PrefectMarks().read("hold/i") is None
+    else:
+        with pytest.raises(raised):
+            PrefectMarks().read("hold/i")
