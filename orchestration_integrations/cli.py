@@ -236,7 +236,7 @@ def settle(
 @runs.command()
 def resume(key: KeyArgument, store: StoreOption) -> None:
     """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing."""
-    from .api.errors import RecordConflictError
+    from .api.errors import RecordConflictError, ValidationError
     from .ownership.keeping import resume as take_back
 
     found = _store(store)
@@ -245,7 +245,7 @@ def resume(key: KeyArgument, store: StoreOption) -> None:
         _fail(f"no stop of {key} is on record", 1)
     try:
         take_back(found, key)
-    except RecordConflictError as error:
+    except (RecordConflictError, ValidationError) as error:
         _fail(str(error), 1)
     typer.echo(f"the stop of {key} is taken back: the next call with this key lets instance {record.instance_id} go on")
 

@@ -53,6 +53,12 @@ def check_checkpoints(checkpoints: Any, wait_for_termination: Any, hold_on_failu
         if not isinstance(value, bool) and (value is not None or name == "checkpoints"):
             or_none = " or None" if name == "hold_on_failure" else ""
             raise ValidationError(f"{name} must be True or False{or_none}, not {value!r}", path=name)
+    if hold_on_failure and not wait_for_termination:
+        raise ValidationError(
+            "hold_on_failure: with wait_for_termination=False nobody looks for other tasks that fail; leave out one of "
+            "the two",
+            path="hold_on_failure",
+        )
     if checkpoints and not wait_for_termination:
         raise ValidationError(
             "checkpoints: with wait_for_termination=False nobody would let the run pass them; leave out one of the two",

@@ -15,3 +15,13 @@ def whole_number(value: object, name: str, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValidationError(f"{name} must be a whole number from {least}, not {value!r}", path=name)
     return value
+
+
+def checked_flag(value: object, name: str) -> None:
+    """Refuse anything but True and False: a text such as ``"false"`` would count as true.
+
+    Raises:
+        ValidationError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValidationError(f"{name} must be True or False, not {value!r}", path=name)

@@ -40,7 +40,7 @@ async def atell(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any
 
 
 def owner_of(wants: Callable[..., object] | None, name: str, *, asynchronous: bool) -> Callable[..., Any] | None:
-    """A caller's yes or no, as the owner protocol asks for it.
+    """A caller's yes or no, as the owner protocol asks for it: True is yes, and nothing else is.
 
     Args:
         wants: the caller's function; None: the run is always wanted.
@@ -59,9 +59,9 @@ def owner_of(wants: Callable[..., object] | None, name: str, *, asynchronous: bo
             f"{name} must be a plain function that returns whether the run is still wanted", path=name
         )
     if not asynchronous:
-        return lambda *arguments: "yes" if call_plain(wants, arguments) else "unwanted"
+        return lambda *arguments: "yes" if call_plain(wants, arguments) is True else "unwanted"
 
     async def awaited(*arguments: object) -> str:
-        return "yes" if await acall(wants, arguments) else "unwanted"
+        return "yes" if await acall(wants, arguments) is True else "unwanted"
 
     return awaited

@@ -145,7 +145,7 @@ def once_of(
         attempt=uuid.uuid4().hex,
         allow_unbound=allow_unbound,
         strict_variables=strict_variables,
-        checkpoints=bool(checkpoints),
+        checkpoints=checkpoints,
         timeout=at_least_zero(start_timeout, "start_timeout"),
     )
     if isinstance(workflow, str):

@@ -25,7 +25,7 @@ from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.gate import parsed_text
-from ..procedures.gated_start import GatedStart
+from ..procedures.gated_start import GatedStart, shows_release
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
@@ -38,7 +38,7 @@ from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, NO_HOLD, RunRecord
-from .refusals import held, payment_unknown, several, ungated_submit, wrong_server
+from .refusals import held, held_at_gate, payment_unknown, several, tell_old_run_goes_on, ungated_submit, wrong_server
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -189,6 +189,11 @@ class Beginning:
             self._hold = yield from marks.held()
         self._stopped = record.hold or self._hold is not None
 
+    def _stands_at_gate(self, seen: Seen) -> bool:
+        """Whether the run on record was not released yet."""
+        instance = seen.instance
+        return self._run_is_gated() and instance is not None and not shows_release(instance)
+
     def _look_where_it_stands(self, observer: Observer, seen: Seen, record: RunRecord) -> Procedure[None]:
         """Whether a stop holds the run at a checkpoint. Whoever waits for it does not look into the record: a stop that
         stands there alone is put up first where they look."""
@@ -264,6 +269,12 @@ class Beginning:
             return (yield from self._start(self._next_round()))
         if kind in ("adopt", "choose", "key reused"):
             return (yield from self._take_found(seen, released=kind == "adopt"))
+        if kind == "continue" and self._stopped and self._stands_at_gate(seen):
+            if record is not None and not record.hold:
+                raise held_at_gate(self._keeper, seen)  # somebody else's stop
+            kind = (
+                "resume"  # nothing of it had begun: as after a cancel that took effect there, the next attempt goes on
+            )
         if kind in ("continue", "resume"):
             return (yield from self._continue(seen, resume=kind == "resume"))
         if kind == "report held" and record is not None:
@@ -479,19 +490,5 @@ class Beginning:
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
         yield from keeper.save(keeper.claimed(keeper.record, **NO_HOLD))
-        if outcome.status in ("already_ended", "never_started"):
-            logger.warning(
-                "run key %s: a new run was asked for, but instance %s had ended by itself, which nobody was told yet: "
-                "telling that; ask again for a new run",
-                starting.key,
-                instance.id,
-            )
-        else:
-            logger.warning(
-                "run key %s: a new run was asked for, but instance %s goes on and could not be cancelled (the abort "
-                "was answered with %s): waiting for that one, since a second run would pay twice",
-                starting.key,
-                instance.id,
-                outcome.abort_answer,
-            )
+        tell_old_run_goes_on(starting.key, instance.id, outcome)
         return None

@@ -357,7 +357,7 @@ def put_hold(
             return False  # a store that is away does not keep a run from being stopped
         record: RunRecord | None = loaded.value
         if record is None:
-            return False
+            raise ValidationError(f"run_key: the store has no record of run key {run_key}", path="run_key")
         if record.instance_id != instance_id:
             raise ValidationError(
                 f"run_key: the record of key {run_key} names instance {record.instance_id}, not {instance_id}",
@@ -390,9 +390,15 @@ def resume(store: RunStore, run_key: str) -> RunRecord | None:
         What was on record; None where nothing was.
 
     Raises:
+        ValidationError: the key is settled.
         RecordConflictError: the record was changed at the same moment. What the store raises besides.
     """
     record = store.load(run_key)
+    if record is not None and record.settled:
+        raise ValidationError(
+            f"run_key: {run_key} is settled, so its next start is a new run: the one on record cannot be resumed",
+            path="run_key",
+        )
     if record is not None and record.hold:
         store.save(record.changed(**NO_HOLD))
     place: Any = getattr(store, "mark_place", None)

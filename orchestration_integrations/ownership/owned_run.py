@@ -177,21 +177,36 @@ class OwnedRun:
             OwnerGoneError: it does not want the run, or another attempt has it.
             OwnerUnreachableError: it could not be asked for 30 s.
         """
-        if self._owner is None:
-            return
+        word: OwnerWord = "yes"
+        if self._owner is not None:
+            word = yield from self._owners_word(self._owner, instance_id)
+        step = "start anything" if instance_id is None else f"release instance {instance_id}"
+        if word == "yes" and instance_id is not None and self.has_checkpoints:
+            word = yield from self._word_of_marks()
+        yield from self._obey(word, instance_id, step)
+
+    def _owners_word(self, owner: Owner, instance_id: str | None) -> Procedure[OwnerWord]:
         give_up = self._now.monotonic() + OWNER_SECONDS
         backoff = Backoff(self._now, first=0.3, longest=3.0)
         while True:
-            answer = yield from ask(self._owner)
+            answer = yield from ask(owner)
             if answer.error is None:
-                break
+                word: OwnerWord = answer.value
+                return word
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= give_up:
                 kept = "nothing was started" if instance_id is None else f"instance {instance_id} was not released"
                 raise self._unreachable(answer.error, kept) from answer.error
             yield from pause(wait)
-        step = "start anything" if instance_id is None else f"release instance {instance_id}"
-        yield from self._obey(answer.value, instance_id, step)
+
+    def _word_of_marks(self) -> Procedure[OwnerWord]:
+        """What the marks say before a release: a stop that is put up while the run is being started counts too."""
+        try:
+            return "yes" if (yield from self._marks().held()) is None else "unwanted"
+        except RecordConflictError:
+            return "superseded"
+        except Exception as error:
+            raise self._unreachable(error, f"instance {self.instance_id} was not released") from error
 
     def _obey(self, word: OwnerWord, instance_id: str | None, step: str) -> Procedure[None]:
         """What the owner's word comes to. ``step``: what it keeps this attempt from.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..api.errors import AmbiguousRunError, InstanceStuckError, WrongServerError, summary
+from ..api.models import CancelOutcome
 from ..procedures.moved import NOTHING_READ
 from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import Seen
+
+logger = logging.getLogger("orchestration_integrations.ownership")
 
 
 def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
@@ -17,6 +22,22 @@ def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
     told = (
         f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at {where}, held by a stop{by}: nothing "
         "of it moves any more"
+    )
+    return InstanceStuckError(
+        f"{told}; {keeper.request.remedy_held}",
+        reason="held",
+        instance_id=keeper.instance_id or "",
+        instance=seen.instance,
+        moved=NOTHING_READ,
+        told=told,
+    )
+
+
+def held_at_gate(keeper: Keeper, seen: Seen) -> InstanceStuckError:
+    """Somebody else has asked for a stop of the run before it was released."""
+    told = (
+        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at its gate, held by a stop: nothing of "
+        "it has begun"
     )
     return InstanceStuckError(
         f"{told}; {keeper.request.remedy_held}",
@@ -69,4 +90,23 @@ def wrong_server(keeper: Keeper, seen: Seen) -> WrongServerError:
         f"instance {keeper.instance_id} of key {keeper.request.run_key} is unknown to {keeper.server}, where it was "
         f"seen before: this is another server or another stack ({why}); nothing was started",
         instance_id=keeper.instance_id,
+    )
+
+
+def tell_old_run_goes_on(run_key: str, instance_id: str, outcome: CancelOutcome) -> None:
+    """Say in the log why no new run was started although one was asked for."""
+    if outcome.status in ("already_ended", "never_started"):
+        logger.warning(
+            "run key %s: a new run was asked for, but instance %s had ended by itself, which nobody was told yet: "
+            "telling that; ask again for a new run",
+            run_key,
+            instance_id,
+        )
+        return
+    logger.warning(
+        "run key %s: a new run was asked for, but instance %s goes on and could not be cancelled (the abort was "
+        "answered with %s): waiting for that one, since a second run would pay twice",
+        run_key,
+        instance_id,
+        outcome.abort_answer,
     )

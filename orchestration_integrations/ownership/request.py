@@ -12,7 +12,7 @@ import msgspec
 from ..api.calls import is_encodable
 from ..api.definitions import variable_texts
 from ..api.errors import ValidationError
-from ..api.numbers import at_least_zero
+from ..api.numbers import at_least_zero, checked_flag
 from ..procedures.limits import START_SECONDS
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.variables import GATE_VARIABLE, KEY_VARIABLE
@@ -107,6 +107,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
                 path=where,
             )
         self.timeout = at_least_zero(self.timeout, "timeout")
+        checked_flag(self.checkpoints, "checkpoints")
         if self.since is not None and (not isinstance(self.since, datetime) or self.since.tzinfo is None):
             raise ValidationError("since must be a datetime with a time zone", path="since")
         if self.chosen is not None and (not isinstance(self.chosen, str) or not self.chosen):

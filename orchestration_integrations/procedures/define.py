@@ -11,6 +11,7 @@ from ..api.calls import create_workflow, list_workflows
 from ..api.definitions import awaited_event, canonical, validated_definition
 from ..api.errors import AmbiguousSubmitError, OrchestrationError, ValidationError, is_ambiguous, summary
 from ..api.models import EnsuredWorkflow, Workflow
+from ..api.numbers import checked_flag
 from .effects import Backoff, Now, Procedure, do, pause
 from .gate import checkpointed, gated
 from .listing import Versions, list_all
@@ -35,6 +36,7 @@ def ensure_workflow(
         AmbiguousSubmitError: it may have been created, and no list says so.
     """
     wanted = validated_definition(definition)
+    checked_flag(checkpoints, "checkpoints")
     if checkpoints and not gate:
         raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
     _warn_repeated(wanted)

@@ -186,7 +186,7 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
         )
     if end.kind == "held":
         return InstanceStuckError(
-            f"the wait for instance {instance_id} goes no further: {end.detail}{tail}", reason="held", **about
+            f"the wait for instance {instance_id} goes no further{tail}: {end.detail}", reason="held", **about
         )
     if end.kind == "timeout":
         why = f" ({end.detail})" if end.detail else ""
@@ -194,7 +194,7 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
         late = f"instance {instance_id} {state} at the deadline{why}{tail}"
         return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
     if end.kind == "unsure":
-        return StateUnknownError(f"whether instance {instance_id} goes on is unknown: {end.detail}{tail}", **about)
+        return StateUnknownError(f"whether instance {instance_id} goes on is unknown{tail}: {end.detail}", **about)
     return StateUnknownError(
         f"the state of instance {instance_id} is unknown: it could not be read for too long ({end.detail})", **about
     )

@@ -326,3 +326,65 @@ def test_a_store_of_memory_holds_too(kind):
         with pytest.raises(OwnerGoneError, match="it is held"):
             run(hook, store, wants=lambda: next(wanted), first_attempt=True)
         assert paid(server) == ["a"]
+
+# ---- a stop at the gate ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_run_that_was_stopped_at_its_gate_is_paid_whole_by_the_next_call(server, hook, store):
+    """As where the stop took effect there: nothing of it had begun. It is not stopped again after its first payment."""
+    with pytest.raises(OwnerGoneError):
+        run(hook, store, wants=lambda: False)
+    assert paid(server) == []
+    run(hook, store)
+    assert paid(server) == ALL
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_stop_that_comes_while_a_run_is_being_started_is_seen_before_its_release(server, hook, store):
+    def stopped_meanwhile(instance_id):
+        store.save(store.load("k").held_by_stop("somebody", None))
+
+    with pytest.raises(OwnerGoneError, match="did not release"):
+        run(hook, store, on_chosen=stopped_meanwhile)
+    assert paid(server) == []
+
+
+# ---- what is given -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+@pytest.mark.parametrize("answer", ["no", 1, object(), [False], None, 0])
+def test_only_true_lets_a_run_go_on(server, hook, store, answer):
+    with pytest.raises(OwnerGoneError):
+        run(hook, store, at_checkpoint=lambda number: answer)
+    assert paid(server) == ["a"]
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+@pytest.mark.parametrize("wrong", ["yes", "false", 1, None, []])
+def test_checkpoints_are_true_or_false(server, hook, store, wrong):
+    with pytest.raises(ValidationError, match="True or False") as caught:
+        run(hook, store, checkpoints=wrong)
+    assert caught.value.path == "checkpoints"
+    with pytest.raises(ValidationError, match="True or False"):
+        hook.ensure_workflow(THREE, gate=True, checkpoints=wrong)
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_stop_under_a_key_that_nobody_used_is_refused(server, hook, store):
+    """It would stand nowhere, and the run would go on."""
+    run(hook, store)
+    with pytest.raises(ValidationError, match="no record of run key typo") as caught:
+        hook.cancel(store.load("k").instance_id, store=store, run_key="typo")
+    assert caught.value.path == "run_key"
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_settled_key_is_not_resumed(server, hook, store):
+    wanted = iter([True, False])
+    with pytest.raises(OwnerGoneError):
+        run(hook, store, wants=lambda: next(wanted))
+    store.settle("k")
+    said = CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path])
+    assert (said.exit_code, "is settled" in said.output) == (1, True)

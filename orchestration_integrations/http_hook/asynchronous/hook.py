@@ -136,8 +136,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
             on_changed: what to do where the key stands for other variables: ``refuse`` (default), or ``adopt`` the run
                 that has the key.
             fingerprint_ignores: names of variables that may differ between attempts.
-            wants: asked right before the release, and before each checkpoint is passed, whether the run is still
-                wanted.
+            wants: asked right before the release whether the run is still wanted; True is yes, and nothing else is.
             strict_variables: refuse a variable that no placeholder asks for, with a ValidationError. Default False: a
                 warning names it.
 
@@ -277,7 +276,7 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                 call may then start a new run, which moves money again.
             first_attempt: True says that the key was never used before. Default False.
             wants: asked right before the release, and before each checkpoint is passed, whether the run is still
-                wanted.
+                wanted; True is yes, and nothing else is.
             checkpoints: put a checkpoint before each stage that moves money and is not the first one. The run waits
                 there until this call has asked ``wants`` and let it go on, so that a stop holds on every version of the
                 server. A workflow that is given by its id must have them. Default False. A workflow that has
