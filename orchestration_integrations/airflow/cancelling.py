@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from ..api.errors import NotFoundError, OrchestrationError, is_gateways_404, is_passing, is_unexplained, summary
 from ..api.models import CancelOutcome, Instance
 from ..procedures.cancel import Holding
-from ..procedures.effects import Procedure
-from ..procedures.moved import NOTHING_READ
+from ..procedures.checkpoints import Standing, standing_at
+from ..procedures.moved import NOTHING_READ, read_moved
 from .marks import VariableMarks, put_up_hold
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def cancel_all(
     told: dict[tuple[str, str], Told] = {}
     answers: dict[tuple[str, str], str] = {}
     holdings: dict[tuple[str, str], Holding] = {}
+    standings: dict[tuple[str, str], tuple[Instance, Standing]] = {}
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
 
         def each(work: Callable[[tuple[str, str]], None], of: Sequence[tuple[str, str]]) -> None:
@@ -104,6 +105,17 @@ def cancel_all(
                 return
             if instance.terminated:
                 told[one] = _end(hooks[one[0]], instance, answers.get(one, ""))
+            elif one in holdings and time.monotonic() >= holdings[one].since:
+                try:
+                    standing = hooks[one[0]].perform(standing_at(instance, hooks[one[0]].plans.versions, until))
+                except OrchestrationError:
+                    return  # the next round looks again
+                if standing is not None:
+                    standings[one] = instance, standing
+
+        def tell_held(one: tuple[str, str]) -> None:
+            instance, standing = standings[one]
+            told[one] = _held(hooks[one[0]], instance, standing, answers.get(one, ""), until)
 
         # Airflow is asked by this thread alone, while the others talk to the server.
         aborting = pool.map(abort, wanted)
@@ -118,11 +130,15 @@ def cancel_all(
             left = [one for one in wanted if one not in told]
             if not left:
                 break
+            standings.clear()
             each(look, left)
-            for one in left:
-                due = one in holdings and one not in told and time.monotonic() >= holdings[one].since
-                if due and (outcome := _held(hooks[one[0]], one[1], holdings[one])) is not None:
-                    told[one] = outcome
+            held = []
+            for one, (_, standing) in standings.items():
+                http = hooks[one[0]]
+                in_time = time.monotonic() < until
+                if in_time and http.perform(holdings[one].excludes(standing, http.plans.clock)):
+                    held.append(one)
+            each(tell_held, held)
             if any(one not in told for one in wanted):
                 time.sleep(min(LOOK_EVERY, max(0.0, until - time.monotonic())))
     for one in wanted:
@@ -130,18 +146,19 @@ def cancel_all(
     return {one: told[one] for one in wanted}
 
 
-def _held(http: OrchestrationHttpHook, instance_id: str, holding: Holding) -> CancelOutcome | None:
-    """The outcome of an instance that its stop holds at a checkpoint; None where it does not, or not yet."""
-
-    def put_up() -> Procedure[Holding | None]:
-        yield from ()
-        return holding
-
-    try:
-        outcome = http.perform(http.cancelling(instance_id, 0.0, put_up()))
-    except OrchestrationError:
-        return None
-    return None if outcome.status == "not_confirmed" else outcome
+def _held(
+    http: OrchestrationHttpHook, instance: Instance, standing: Standing, answer: str, until: float
+) -> CancelOutcome:
+    """The outcome of an instance that its stop holds at a checkpoint, with what it has moved, read by ``until``."""
+    reading = http.perform(read_moved(instance, http.plans.versions, http.plans.clock, until))
+    return CancelOutcome(
+        status="held",
+        instance=instance,
+        abort_answer=answer,
+        moved=reading.moved,
+        in_flight=(),
+        checkpoint=standing.number,
+    )
 
 
 def _end(http: OrchestrationHttpHook, instance: Instance, answer: str) -> Told:

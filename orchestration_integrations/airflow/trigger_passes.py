@@ -1,8 +1,8 @@
 """How a trigger lets its run pass a checkpoint, and when it leaves that to a worker.
 
-The guard of a trigger is that of a task: is the try still deferred, has another task failed, then announce the pass,
-then look for a stop. Whatever does not end in a pass is decided by a worker: the trigger tells it, and the run stands
-still meanwhile. A trigger whose task is no longer deferred lets nothing pass.
+The guard of a trigger is that of a task: is the try still deferred, has another task failed; then it looks for a stop,
+announces the pass, and looks once more. Whatever does not end in a pass is decided by a worker: the trigger tells it,
+and the run stands still meanwhile. A trigger whose task is no longer deferred lets nothing pass.
 
 On Airflow 3.0 to 3.2 a trigger must not touch Variables, where marks stand: there a worker passes every checkpoint.
 """
@@ -59,7 +59,6 @@ class TriggerPasses:
         self._wish = wish
         self._parts = parts
         self._failed_before = failed_before
-        self._announced: list[int] = []
         self._unsure_since: float | None = None
 
     def __call__(self, number: int) -> Procedure[Permit]:
@@ -87,7 +86,7 @@ class TriggerPasses:
         variables = VariableMarks(self._parts)
         variables.has_waiter = True  # the task put up its mark before it deferred
         place: Any = AwaitedMarks(variables, asked)
-        marks = PlacedMarks(place, self._instance_id, self._announced)
+        marks = PlacedMarks(place, self._instance_id, [])
         try:
             permit = yield from announced_pass(marks, number)
         except Exception as error:
@@ -113,8 +112,8 @@ def left_to_others(instance_id: str) -> Guard:
     def guard(number: int) -> Procedure[Permit]:
         yield from ()
         raise OwnerUnreachableError(
-            f"instance {instance_id} stands at the checkpoint before stage {number}, which only the task that runs it "
-            "lets it pass",
+            f"instance {instance_id} stands at the checkpoint before stage {number}, which only the task that waits "
+            "for it may let it pass",
             run_key=None,
             instance_id=instance_id,
         )

@@ -23,7 +23,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.airflow import callbacks, checkpointing, marks, one_pass, trigger_passes
+from orchestration_integrations.airflow import callbacks, cancelling, checkpointing, marks, one_pass, trigger_passes
 from orchestration_integrations.airflow.compat import (
     AIRFLOW_3,
     AIRFLOW_3_3,
@@ -39,7 +39,8 @@ from orchestration_integrations.airflow.operators import (
 )
 from orchestration_integrations.airflow.record_care import gone_of
 from orchestration_integrations.airflow.triggers import OrchestrationInstanceTrigger
-from orchestration_integrations.procedures import checkpoint_watch
+from orchestration_integrations.api.calls import abort_instance
+from orchestration_integrations.procedures import cancel, checkpoint_watch
 from tests.airflow.harness import SEND, Task, first_event, rebuilt, state_of
 
 PAYS = {"name": "pays", "stages": [SEND, SEND, SEND]}
@@ -81,8 +82,9 @@ def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
 def standing(server: Any, **arguments: Any) -> Task:
     """A task whose run has paid once and stands at its second payment, without anybody who waits for it."""
     task = Task(workflow_id=with_checkpoints(server), wait_for_termination=False, retries=0, **arguments)
+    before = paid(server)
     task.attempt()
-    until(lambda: paid(server) == 1)
+    until(lambda: paid(server) == before + 1)
     with OrchestrationHttpHook(base_url=server.url) as http:
         until(lambda: len(http.get_instance(task.xcoms["instance_id"]).status) >= 3)
     return task
@@ -374,7 +376,7 @@ def test_a_trigger_that_cannot_ask_leaves_the_checkpoint_to_a_worker(
 
 
 @in_triggers
-def test_a_trigger_meets_a_hold_and_takes_its_announcement_back(server: Any, airflow_says: Any) -> None:
+def test_a_trigger_that_meets_a_hold_announces_nothing(server: Any, airflow_says: Any) -> None:
     task = standing(server)
     cancelled(task.xcoms["instance_id"])
     event = first_event(trigger_of(task), 10)
@@ -536,6 +538,39 @@ def test_a_cancel_before_ten_seconds_are_over_does_not_say_held(
     task = standing(server)
     assert cancelled(task.xcoms["instance_id"], 3.0)["status"] == "not_confirmed"
     assert cancelled([task.xcoms["instance_id"]], 1.0)["status"] == "not_confirmed"
+
+
+def test_a_cancel_of_many_that_stand_ends_at_its_limit_and_aborts_each_once(
+    server: Any,
+    airflow_says: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = [standing(server, run_id=f"run {number}").xcoms["instance_id"] for number in range(12)]
+    assert len(set(ids)) == 12
+    for instance_id in ids[:9]:
+        marks.VariableMarks().write(f"passing/{instance_id}/1", "1")  # which no stop can be said to hold
+    further: list[Any] = []
+    monkeypatch.setattr(cancel, "abort_instance", lambda *given: further.append(given) or abort_instance(*given))
+    began = time.monotonic()
+    with caplog.at_level("INFO"):
+        told = cancelling.cancel_all(
+            {"": OrchestrationHttpHook(base_url=server.url)},
+            [("", one) for one in ids],
+            4.0,
+            marks.VariableMarks(),
+            "me",
+        )
+    assert time.monotonic() - began < 6.0
+    assert [isinstance(told["", one], str) for one in ids] == [True] * 9 + [False] * 3
+    for one in ids[9:]:
+        outcome: Any = told["", one]
+        assert (outcome.status, outcome.checkpoint) == ("held", 1)
+        assert outcome.abort_answer
+        assert len(outcome.moved.transactions) == 1
+    assert further == []
+    assert "not_confirmed" not in caplog.text + capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["announced", "no waiter", "away"])

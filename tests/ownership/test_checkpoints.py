@@ -327,6 +327,7 @@ def test_a_store_of_memory_holds_too(kind):
             run(hook, store, wants=lambda: next(wanted), first_attempt=True)
         assert paid(server) == ["a"]
 
+
 # ---- a stop at the gate ------------------------------------------------------------------------------
 
 
