@@ -237,6 +237,8 @@ class Beginning:
             )
         gated = self._run_is_gated()
         seen = yield from observer.read_chosen(record, record.instance_id, token, gated)
+        if self._comparing.is_of_another(seen):
+            self.has_checkpoints = None
         if self._stopped:
             yield from self._look_where_it_stands(observer, seen, record)
         nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")

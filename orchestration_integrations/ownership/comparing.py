@@ -53,9 +53,22 @@ class Comparing:
         Raises:
             KeyReusedError: unless the caller adopts what the key stands for, or a new run takes new content.
         """
+        if self._request.checkpoints and kind in ("continue", "adopt") and self.is_of_another(seen):
+            logger.warning(
+                "run key %s: instance %s goes on as it was started, in another workflow than the one with checkpoints "
+                "that is asked for now: it waits at those that it has, which may be none",
+                self._request.run_key,
+                self._keeper.instance_id,
+            )
         fixed = kind == "cancel first" and self._request.fixed_content  # before anything is done to the old run
         if (self.workflow is not None or self.hidden) and (fixed or kind in (*_GOES_ON, "new round")):
             self._refuse("new round" if fixed else kind, seen, self._differs(seen))
+
+    def is_of_another(self, seen: Seen) -> bool:
+        """Whether the run that was seen belongs to another workflow than the one that is asked for now."""
+        if self.workflow is None or seen.instance is None:
+            return False
+        return seen.instance.workflow_id != self.workflow.id
 
     def _differs(self, seen: Seen) -> Sequence[str]:
         record = self._keeper.record

@@ -389,3 +389,13 @@ def test_a_settled_key_is_not_resumed(server, hook, store):
     store.settle("k")
     said = CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path])
     assert (said.exit_code, "is settled" in said.output) == (1, True)
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_run_that_was_started_without_checkpoints_is_told_to_have_none(server, hook, store, caplog):
+    later = {"name": "three", "stages": [{"delay": {"duration": "2s"}}, *THREE["stages"]]}
+    with pytest.raises(WaitTimeoutError):
+        hook.run_once(later, run_key="k", store=store, timeout=0.3, on_timeout="leave")
+    hook.run_once(later, run_key="k", store=store, checkpoints=True, timeout=60)
+    assert "goes on as it was started" in caplog.text
+    assert paid(server) == ALL
