@@ -47,7 +47,7 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
         again = fresh.owning(run.request, store=run.keeper.store)
         again.take_over(run)
         try:
-            outcome = fresh.perform(again.stop(CANCEL_SECONDS))
+            outcome = fresh.perform(again.stop(CANCEL_SECONDS, by=f"its waiter, which was interrupted ({why})"))
         except OrchestrationError as failed:
             logger.error(
                 "run key %s: interrupted (%s); instance %s was not cancelled and may still run: %s",

@@ -91,6 +91,7 @@ class OwnedRun:
         self._place: MarkPlace | None = mark_place if mark_place is not None else getattr(store, "mark_place", None)
         self._has_checkpoints: bool | None = None
         self._announced: list[int] = []
+        self._told_unasked = False
         self.request = request
         self.keeper = Keeper(request, server, store, now)
         self._owner = owner
@@ -269,15 +270,23 @@ class OwnedRun:
             if owner is not None:
                 answer = yield from ask(owner, *arguments)
                 if answer.error is not None:
-                    raise self._unreachable(answer.error, kept) from answer.error
+                    raise self._unasked(answer.error, kept) from answer.error
                 yield from self._obey(answer.value, self.instance_id, step)
         try:
             return (yield from announced_pass(self._marks(), number))
         except RecordConflictError:
             yield from self._obey("superseded", self.instance_id, step)
         except Exception as error:
-            raise self._unreachable(error, kept) from error
+            raise self._unasked(error, kept) from error
         raise AssertionError("the owner's word superseded was obeyed")
+
+    def _unasked(self, error: BaseException, kept: str) -> OwnerUnreachableError:
+        """Why the run stands at a checkpoint; told at once, since it may stand there until somebody looks."""
+        made = self._unreachable(error, kept)
+        if not self._told_unasked:
+            self._told_unasked = True
+            logger.warning("%s; it is asked again", made)
+        return made
 
     # Waiting and stopping
 

@@ -81,7 +81,7 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
     allow_unbound: bool = False
     strict_variables: bool = False
     checkpoints: bool = False
-    remedy_held: str = "orchestration-integrations runs resume lets the same run go on"
+    remedy_held: str = "orchestration-integrations runs resume KEY --store FILE lets the same run go on"
     timeout: float = START_SECONDS
     texts: dict[str, str] = msgspec.field(default_factory=dict)
 
