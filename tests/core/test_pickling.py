@@ -73,6 +73,7 @@ def error_of(kind: type[OrchestrationError]) -> OrchestrationError:
         "instance": by_name["Instance"],
         "instance_id": "i",
         "moved": by_name["Moved"],
+        "outcome": by_name["CancelOutcome"],
         "path": "stages[0]",
         "reason": "attempts",
         "retry_after": 3.5,
