@@ -38,7 +38,15 @@ from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, NO_HOLD, RunRecord
-from .refusals import held, held_at_gate, payment_unknown, several, tell_old_run_goes_on, ungated_submit, wrong_server
+from .refusals import (
+    held,
+    payment_unknown,
+    several,
+    stopped_at_gate,
+    tell_old_run_goes_on,
+    ungated_submit,
+    wrong_server,
+)
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -273,7 +281,7 @@ class Beginning:
             return (yield from self._take_found(seen, released=kind == "adopt"))
         if kind == "continue" and self._stopped and self._stands_at_gate(seen):
             if record is not None and not record.hold:
-                raise held_at_gate(self._keeper, seen)  # somebody else's stop
+                raise stopped_at_gate(self._keeper)
             kind = (
                 "resume"  # nothing of it had begun: as after a cancel that took effect there, the next attempt goes on
             )

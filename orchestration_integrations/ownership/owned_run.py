@@ -179,11 +179,11 @@ class OwnedRun:
             OwnerUnreachableError: it could not be asked for 30 s.
         """
         word: OwnerWord = "yes"
-        if self._owner is not None:
+        if instance_id is not None and self.has_checkpoints:
+            word = yield from self._word_of_marks()
+        if word == "yes" and self._owner is not None:  # last, since its word grows old
             word = yield from self._owners_word(self._owner, instance_id)
         step = "start anything" if instance_id is None else f"release instance {instance_id}"
-        if word == "yes" and instance_id is not None and self.has_checkpoints:
-            word = yield from self._word_of_marks()
         yield from self._obey(word, instance_id, step)
 
     def _owners_word(self, owner: Owner, instance_id: str | None) -> Procedure[OwnerWord]:

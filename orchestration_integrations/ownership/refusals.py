@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..api.errors import AmbiguousRunError, InstanceStuckError, WrongServerError, summary
+from ..api.errors import AmbiguousRunError, InstanceStuckError, OwnerGoneError, WrongServerError, summary
 from ..api.models import CancelOutcome
 from ..procedures.moved import NOTHING_READ
 from ..procedures.start import Starting
@@ -33,19 +33,13 @@ def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
     )
 
 
-def held_at_gate(keeper: Keeper, seen: Seen) -> InstanceStuckError:
+def stopped_at_gate(keeper: Keeper) -> OwnerGoneError:
     """Somebody else has asked for a stop of the run before it was released."""
-    told = (
-        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at its gate, held by a stop: nothing of "
-        "it has begun"
-    )
-    return InstanceStuckError(
-        f"{told}; {keeper.request.remedy_held}",
-        reason="held",
-        instance_id=keeper.instance_id or "",
-        instance=seen.instance,
-        moved=NOTHING_READ,
-        told=told,
+    return OwnerGoneError(
+        f"somebody has asked for a stop of instance {keeper.instance_id} of key {keeper.request.run_key}, which stands "
+        f"at its gate: nothing of it has begun, and it was not released. {keeper.request.remedy_held}",
+        run_key=keeper.request.run_key,
+        instance_id=keeper.instance_id,
     )
 
 

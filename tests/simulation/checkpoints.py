@@ -260,8 +260,9 @@ class CheckpointHistory:
     # ---- what happens to holds ---------------------------------------------------------------------
 
     def took_back(self, actor: Actor | None, instance_id: str) -> None:
-        """A hold of a run is gone."""
-        if self.truth(instance_id) is None and actor is not None and not actor.wants_new:
+        """A hold of a run is gone. The next attempt may take that of a run at its gate, where nothing has begun."""
+        begun = any(one["instance_id"] == instance_id for one in self.core.record().released)
+        if begun and self.truth(instance_id) is None and actor is not None and not actor.wants_new:
             raise self.broken(f"{actor.name} took back a hold of {instance_id}, and nobody had asked for that")
         self.say(f"   the hold of {instance_id[:8]} is taken back")
         self.holds_taken_back.append((self.tick(), instance_id, self.clock.time()))
