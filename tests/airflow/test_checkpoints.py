@@ -489,8 +489,9 @@ def test_a_kill_that_nobody_explains_leaves_a_run_at_its_checkpoint(
     with caplog.at_level("INFO"):
         thread, found = in_background(task)
         until(lambda: paid(server) == 1)
-        airflow_says.away = True
         assert task.operator is not None
+        until(lambda: task.operator._active is not None and not task.operator._active.starting)  # it waits by now
+        airflow_says.away = True
         task.operator.on_kill()
         airflow_says.away = False
         thread.join(30)
