@@ -202,12 +202,18 @@ class OwnedRun:
 
     def _word_of_marks(self) -> Procedure[OwnerWord]:
         """What the marks say before a release: a stop that is put up while the run is being started counts too."""
-        try:
-            return "yes" if (yield from self._marks().held()) is None else "unwanted"
-        except RecordConflictError:
-            return "superseded"
-        except Exception as error:
-            raise self._unreachable(error, f"instance {self.instance_id} was not released") from error
+        give_up = self._now.monotonic() + OWNER_SECONDS
+        backoff = Backoff(self._now, first=0.3, longest=3.0)
+        while True:
+            try:
+                return "yes" if (yield from self._marks().held()) is None else "unwanted"
+            except RecordConflictError:
+                return "superseded"
+            except Exception as error:
+                wait = backoff.seconds()
+                if self._now.monotonic() + wait >= give_up:
+                    raise self._unreachable(error, f"instance {self.instance_id} was not released") from error
+            yield from pause(wait)
 
     def _obey(self, word: OwnerWord, instance_id: str | None, step: str) -> Procedure[None]:
         """What the owner's word comes to. ``step``: what it keeps this attempt from.

@@ -595,7 +595,7 @@ def test_nothing_passes_while_the_marks_cannot_be_read(
     """And it passes once they can."""
     workflow_id = prepared(server)
     read = PrefectMarks.read
-    away = [True]
+    away = [False]
 
     def unreadable(self: PrefectMarks, name: str) -> str | None:
         if away[0] and name.startswith("hold/"):
@@ -606,7 +606,9 @@ def test_nothing_passes_while_the_marks_cannot_be_read(
 
     @flow
     def pay() -> Any:
-        wait = wait_for_instance.submit(credentials, run_workflow(credentials, workflow_id))
+        run = run_workflow(credentials, workflow_id)
+        away[0] = True  # before the release too: then nothing at all is paid
+        wait = wait_for_instance.submit(credentials, run)
         time.sleep(3)
         assert paid(server) == PAYEES[:1]
         away[0] = False
