@@ -32,21 +32,13 @@ from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
 from ..procedures.wording import cancel_text
+from . import refusals
 from .asked_workflow import AskedWorkflow
 from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, NO_HOLD, RunRecord
-from .refusals import (
-    held,
-    payment_unknown,
-    several,
-    stopped_at_gate,
-    tell_old_run_goes_on,
-    ungated_submit,
-    wrong_server,
-)
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -281,7 +273,7 @@ class Beginning:
             return (yield from self._take_found(seen, released=kind == "adopt"))
         if kind == "continue" and self._stopped and self._stands_at_gate(seen):
             if record is not None and not record.hold:
-                raise stopped_at_gate(self._keeper)
+                raise refusals.stopped_at_gate(self._keeper)
             kind = (
                 "resume"  # nothing of it had begun: as after a cancel that took effect there, the next attempt goes on
             )
@@ -292,7 +284,7 @@ class Beginning:
             yield from self._keeper.save(self._keeper.claimed(record))
             marks = self._marks()
             if marks is None or (yield from marks.held()) is not None:
-                raise held(self._keeper, seen)
+                raise refusals.held(self._keeper, seen)
             return None
         if kind == "report":
             if record is not None:
@@ -301,7 +293,7 @@ class Beginning:
         if kind == "cancel first":
             return (yield from self._cancel_for_new(seen))
         if kind == "wrong server":
-            raise wrong_server(self._keeper, seen)
+            raise refusals.wrong_server(self._keeper, seen)
         raise (yield from self._ambiguous(verdict, seen))
 
     def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[AmbiguousRunError]:
@@ -309,11 +301,11 @@ class Beginning:
         if verdict.row == 10 and keeper.instance_id is not None:
             return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
         if verdict.row == 19 and keeper.instance_id is not None:
-            return payment_unknown(starting, keeper.instance_id)
+            return refusals.payment_unknown(starting, keeper.instance_id)
         if seen.shows in ("several", "many wait"):
-            return several(starting, seen)
+            return refusals.several(starting, seen)
         elsewhere = record.workflow_id if record is not None and self._submitted_elsewhere() else None
-        why = ungated_submit(self._observer.provable, elsewhere)
+        why = refusals.ungated_submit(self._observer.provable, elsewhere)
         if record is None:
             if self._request.may_say_first:
                 why += "; for a key that was never used, say first_attempt=True"
@@ -500,5 +492,5 @@ class Beginning:
             self._comparing.check("new round", seen)
             return (yield from self._start(self._next_round()))
         yield from keeper.save(keeper.claimed(keeper.record, **NO_HOLD))
-        tell_old_run_goes_on(starting.key, instance.id, outcome)
+        refusals.tell_old_run_goes_on(starting.key, instance.id, outcome)
         return None
