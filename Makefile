@@ -17,7 +17,7 @@ TOX := $(BIN)/tox
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
 	@echo "make test           the checks that CI runs"
-	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed"
+	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed; stops on whole Airflows"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
 	@echo "make soak           $(COUNT) random histories each of the hook, of owners, of checkpoints, with faults (COUNT=…)"
@@ -25,6 +25,9 @@ help:
 
 demo: $(TOOLS)/ready
 	@$(BIN)/python -m orchestration_integrations.demo
+
+# Stops of runs with checkpoints on whole Airflows: they take too long for each change.
+LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e211/test_checkpoints.py
 
 PARALLEL := $(TOX) run-parallel --parallel-no-spinner
 
@@ -35,7 +38,7 @@ test: $(TOOLS)/ready
 	@failed=; \
 	$(PARALLEL) -p 3 -e proofs,core-py311,core-py310,core-py312,core-py313,peers,types,lint,build || failed=1; \
 	$(PARALLEL) -p 2 -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
-	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 || failed=1; \
+	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 $(LONG:%=--ignore=%) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
 # One after the other: each needs the machine for itself. Both start the servers that they need and end them.
@@ -43,6 +46,7 @@ test-cluster: $(TOOLS)/ready
 	@failed=; \
 	$(TOX) run -e cluster-airflow || failed=1; \
 	$(TOX) run -e cluster-prefect || failed=1; \
+	$(TOX) run -e airflow33,airflow211 -- $(LONG) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test-cluster: a check has failed, see above" >&2; exit 1; fi
 
 lint: $(TOOLS)/ready

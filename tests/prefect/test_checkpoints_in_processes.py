@@ -23,9 +23,10 @@ from orchestration_integrations.prefect.marks import PrefectMarks
 from orchestration_integrations.prefect.run_records import records_of_flow_run
 from orchestration_integrations.server import EmbeddedServer
 
-from .conftest import Process, errors_of, send, until
+from .conftest import Process, errors_of, newest_only, send, until
 from .test_processes import Run, known
 
+pytestmark = newest_only
 HERE = Path(__file__).parent
 BLOCKS = {2: "checkpoint-tests-2", 3: "checkpoint-tests-3"}
 EVENT = "goods are ready"
