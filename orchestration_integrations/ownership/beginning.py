@@ -274,9 +274,8 @@ class Beginning:
         if kind == "continue" and self._stopped and self._stands_at_gate(seen):
             if record is not None and not record.hold:
                 raise refusals.stopped_at_gate(self._keeper)
-            kind = (
-                "resume"  # nothing of it had begun: as after a cancel that took effect there, the next attempt goes on
-            )
+            # Nothing of it had begun: as after a cancel that took effect there, the next attempt goes on.
+            kind = "resume"
         if kind in ("continue", "resume"):
             return (yield from self._continue(seen, resume=kind == "resume"))
         if kind == "report held" and record is not None:
@@ -446,7 +445,7 @@ class Beginning:
         gate = record.gate or (seen.found[0].gate.text if seen.found else "")
         if resume:
             yield from self._let_go()
-            logger.info("run key %s: instance %s goes on from its checkpoint", record.key, record.instance_id)
+            logger.info("run key %s: the stop of instance %s is taken back, and it goes on", record.key, record.instance_id)
         yield from keeper.save(keeper.claimed(record, gate=gate, **(NO_HOLD if resume else {})))
         if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))
