@@ -445,7 +445,7 @@ class Beginning:
         gate = record.gate or (seen.found[0].gate.text if seen.found else "")
         if resume:
             yield from self._let_go()
-            logger.info("run key %s: the stop of instance %s is taken back, and it goes on", record.key, record.instance_id)
+            logger.info("run key %s: the stop of instance %s is taken back", record.key, record.instance_id)
         yield from keeper.save(keeper.claimed(record, gate=gate, **(NO_HOLD if resume else {})))
         if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))
