@@ -1,9 +1,9 @@
 """Marks of a run's checkpoints, as Airflow Variables: a hold, announced passes, and who waits for the run.
 
-``orchestration_hold/<instance>``, ``orchestration_passing/<instance>/<n>`` are what ``ownership.marks`` says. Tasks,
+``orchestration_hold_<instance>``, ``orchestration_passing_<instance>_<n>`` are what ``ownership.marks`` says. Tasks,
 callbacks and, where Airflow lets them, triggers all reach them by the instance's id alone.
 
-``orchestration_waiter/<instance>`` is put up before a run with checkpoints is released. It says that whoever waits for
+``orchestration_waiter_<instance>`` is put up before a run with checkpoints is released. It says that whoever waits for
 the run looks at these marks: only of such a run may a stop say that it is held. It also says which tasks of the DAG
 run had failed before, for ``hold_on_failure``.
 
@@ -19,13 +19,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..ownership.keeping import hold_name, passing_name
-from ..ownership.marks import Hold, MarkPlace, PlacedMarks, holding_of
+from ..ownership.marks import Hold, MarkPlace, PlacedMarks, holding_of, variable_name
 from ..procedures.cancel import Holding
 from ..procedures.effects import Now, Procedure, ask
 from ..procedures.limits import OWNER_ANSWER_SECONDS
 from . import variables
 
-PREFIX = "orchestration_"
 KINDS = ("hold", "passing", "waiter")
 NOBODY = ("", "", "", -1)
 """Stands for the task instance of whoever stops a run and does not know of one."""
@@ -65,7 +64,7 @@ class VariableMarks:
         if text is None:
             if kind != "waiter" and self._stored(waiter_mark(instance_id)) is None and self.has_waiter:
                 raise LookupError(
-                    f"the mark {PREFIX}{waiter_mark(instance_id)} is missing: is Airflow's database away?"
+                    f"the mark {variable_name(waiter_mark(instance_id))} is missing: is Airflow's database away?"
                 )
             text = self._stored(name)
         if text is None:
@@ -77,7 +76,7 @@ class VariableMarks:
             return str(text)  # whatever stands there is a mark
 
     def _stored(self, name: str) -> Any:
-        return self._call(variables.read_surely, f"{PREFIX}{name}")
+        return self._call(variables.read_surely, variable_name(name))
 
     def write(self, name: str, text: str) -> None:
         """Put up a mark, over one of that name. Raises where it may not stand there."""
@@ -85,12 +84,12 @@ class VariableMarks:
         dag_id, run_id, task_id, map_index = self._parts
         whose = f"Formance Orchestration: task {task_id}, map index {map_index}, of {dag_id} {run_id}"[:500]
         stored = json.dumps({"of": list(self._parts), "is": text})
-        self._call(variables.write, f"{PREFIX}{name}", stored, whose)
+        self._call(variables.write, variable_name(name), stored, whose)
 
     def remove(self, name: str) -> None:
         """Take a mark away, if it is there."""
         self.has_waiter = self.has_waiter and not name.startswith("waiter/")
-        self._call(variables.remove, f"{PREFIX}{name}")
+        self._call(variables.remove, variable_name(name))
 
 
 class AwaitedMarks:

@@ -16,7 +16,7 @@ from . import variables
 from .marks import KINDS as MARKS
 from .run_records import PREFIX, settled_variable
 
-_KINDS = ("run", "choice", "mark", "settled", "event", "index")
+_KINDS = ("run", "choice", "mark", "settled", "event", "index", *MARKS)
 
 
 def settle_run(dag_id: str, run_id: str, task_id: str, token: str, *, map_index: int = -1) -> None:
@@ -81,9 +81,6 @@ def gone_of(stored: Iterable[tuple[str, str | None]], alive: set[tuple[str, str]
 
 def _digest_in(name: str) -> str | None:
     """What names the owner in the name of a Variable: of a record its digest, of a mark the instance."""
-    kind, _, rest = name.partition("/")
-    if kind in MARKS:
-        return rest.partition("/")[0]
     kind, _, rest = name.partition("_")
     return rest.partition("_")[0] if kind in _KINDS else None
 

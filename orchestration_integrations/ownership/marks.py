@@ -10,6 +10,8 @@ for each mark, that tasks, callbacks and triggers can all reach (``PlacedMarks``
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -25,6 +27,21 @@ from .record import RunStore
 
 TRIES = 3
 """Tries to save a mark in a record that somebody else changes at the same time."""
+
+
+_PLAIN = re.compile(r"[a-z0-9-]{1,100}")
+
+
+def variable_name(mark: str) -> str:
+    """A framework's variable for a mark: ``orchestration_hold_<instance>``, ``orchestration_passing_<instance>_<n>``.
+
+    Prefect takes lower-case letters, digits, "_" and "-" only. Airflow 3.0 takes no "/". An instance whose id has other
+    characters is named by a digest.
+    """
+    kind, instance_id, *number = mark.split("/")
+    if not _PLAIN.fullmatch(instance_id):
+        instance_id = hashlib.sha256(instance_id.encode()).hexdigest()[:40]
+    return "_".join(["orchestration", kind, instance_id, *number])
 
 
 class Hold(msgspec.Struct, frozen=True):

@@ -6,8 +6,6 @@ run, and a hook, a rollback or a task that stops it, see each other's marks (see
 
 from __future__ import annotations
 
-import hashlib
-import re
 from contextlib import suppress
 
 import httpx
@@ -17,6 +15,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from ..ownership.keeping import hold_name
+from ..ownership.marks import variable_name
 from .api import api
 from .place import ids_here
 
@@ -26,18 +25,6 @@ PAGE = 200
 """Variables that Prefect gives at once."""
 TRIES = 3
 """Tries to put up a mark that somebody else puts up and takes away at the same time."""
-_PLAIN = re.compile(r"[a-z0-9-]{1,100}")
-
-
-def variable_name(mark: str) -> str:
-    """The name of the variable of a mark: ``orchestration_hold_<instance>``, ``orchestration_passing_<instance>_<n>``.
-
-    An instance whose id Prefect does not take in a name is named by a digest.
-    """
-    kind, instance_id, *number = mark.split("/")
-    if not _PLAIN.fullmatch(instance_id):
-        instance_id = hashlib.sha256(instance_id.encode()).hexdigest()[:40]
-    return "_".join(["orchestration", kind, instance_id, *number])
 
 
 class PrefectMarks:

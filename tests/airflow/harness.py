@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -81,7 +82,7 @@ class Airflow:
         return self.variables.get(name)
 
     def write(self, name: str, text: str, description: str) -> None:
-        assert len(name) < 250
+        assert re.fullmatch(r"\w[\w.-]{,248}", name), "Airflow 3.0 takes no slash"
         if self.away:
             raise RuntimeError("the API server is away")
         self.variables[name] = text
@@ -100,10 +101,8 @@ class Airflow:
         return {name: text for name, text in self.variables.items() if name.startswith(f"orchestration_{kind}_")}
 
     def marks(self, kind: str) -> list[str]:
-        """The names of the marks of checkpoints, without the package's prefix."""
-        return [
-            name.removeprefix("orchestration_") for name in self.variables if name.startswith(f"orchestration_{kind}/")
-        ]
+        """The names of the Variables of the marks of checkpoints."""
+        return list(self.of(kind))
 
     def put_in_place(self, patch: Any) -> None:
         for name in ("sight_of_task", "state_of_dag_run", "failed_tasks"):

@@ -424,7 +424,7 @@ def test_a_kill_of_a_deferred_task_holds_its_run(server: Any, airflow_says: Any,
         patch.setattr("orchestration_integrations.airflow.triggers.KILL_SECONDS", 4.0)
         asyncio.run(killed())
     assert outcomes == ["not_confirmed" if passing else "held"]
-    assert airflow_says.marks("hold") == [f"hold/{instance_id}"]
+    assert airflow_says.marks("hold") == [f"orchestration_hold_{instance_id}"]
     assert paid(server) == 1
 
 
@@ -586,7 +586,7 @@ def test_a_cancel_says_held_only_where_that_is_true(server: Any, airflow_says: A
         airflow_says.away = True
     assert cancelled(instance_id, 3.0)["status"] == "not_confirmed"
     assert cancelled([instance_id], 1.0)["status"] == "not_confirmed"
-    assert airflow_says.marks("hold") == ([f"hold/{instance_id}"] if how == "announced" else [])
+    assert airflow_says.marks("hold") == ([f"orchestration_hold_{instance_id}"] if how == "announced" else [])
 
 
 def test_the_callback_of_a_dag_holds_what_stands_at_a_checkpoint(
@@ -599,7 +599,7 @@ def test_the_callback_of_a_dag_holds_what_stands_at_a_checkpoint(
     if not AIRFLOW_3:  # 3.x logs past the root logger
         assert "it is held at the checkpoint before stage 1" in caplog.text
         assert "may still run" not in caplog.text
-    text = airflow_says.variables[f"orchestration_hold/{instance_id}"]
+    text = airflow_says.variables[f"orchestration_hold_{instance_id}"]
     assert "a task has failed" in text
     with pytest.raises(InstanceStuckError):
         task.attempt(wait_for_termination=True)
@@ -657,8 +657,8 @@ def test_marks_are_removed_with_their_dag_run(server: Any, airflow_says: Any) ->
     instance_id = first.xcoms["instance_id"]
     marks.VariableMarks(("another dag", "its run", "cancel", -1)).write(f"hold/{instance_id}", "a stop")
     stored = [(name, text) for name, text in airflow_says.variables.items()]
-    ours = {name for name, _ in stored if "/" in name}
-    assert ours == {f"orchestration_{name}/{instance_id}" for name in ("waiter", "hold")}
+    ours = {name for kind in marks.KINDS for name in airflow_says.marks(kind)}
+    assert ours == {f"orchestration_{name}_{instance_id}" for name in ("waiter", "hold")}
     assert not gone_of(stored, {("dag", "run")}) & ours
     assert gone_of(stored, {("a third", "run")}) >= ours
 
@@ -695,8 +695,8 @@ def test_a_variable_that_could_not_be_read_is_not_missing(monkeypatch: pytest.Mo
 
 
 def test_whatever_stands_in_a_mark_is_one(airflow_says: Any) -> None:
-    airflow_says.variables["orchestration_hold/i"] = "put up by hand"
+    airflow_says.variables["orchestration_hold_i"] = "put up by hand"
     assert marks.VariableMarks().read("hold/i") == "put up by hand"
     marks.VariableMarks(("d", "r", "t", 3)).write("hold/i", "x")
-    assert json.loads(airflow_says.variables["orchestration_hold/i"]) == {"of": ["d", "r", "t", 3], "is": "x"}
+    assert json.loads(airflow_says.variables["orchestration_hold_i"]) == {"of": ["d", "r", "t", 3], "is": "x"}
     assert marks.VariableMarks().read("hold/i") == "x"

@@ -10,7 +10,7 @@ import pytest
 from orchestration_integrations.airflow import variables
 from orchestration_integrations.airflow.marks import VariableMarks, waiter_mark
 
-STANDS = {"orchestration_waiter/i": json.dumps({"is": "{}"}), "orchestration_hold/i": json.dumps({"is": "stop"})}
+STANDS = {"orchestration_waiter_i": json.dumps({"is": "{}"}), "orchestration_hold_i": json.dumps({"is": "stop"})}
 
 
 @pytest.fixture
@@ -32,24 +32,24 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str | None]], list[
 
 
 def test_one_failing_query_hides_no_stop(reads: Callable[[list[str | None]], list[str]]) -> None:
-    asked = reads([None, STANDS["orchestration_waiter/i"], STANDS["orchestration_hold/i"]])
+    asked = reads([None, STANDS["orchestration_waiter_i"], STANDS["orchestration_hold_i"]])
     assert VariableMarks().read("hold/i") == "stop"
-    assert asked == ["orchestration_hold/i", "orchestration_waiter/i", "orchestration_hold/i"]
+    assert asked == ["orchestration_hold_i", "orchestration_waiter_i", "orchestration_hold_i"]
 
 
 def test_a_database_that_is_away_says_nothing_of_marks(reads: Callable[[list[str | None]], list[str]]) -> None:
     marks = VariableMarks()
-    reads([STANDS["orchestration_waiter/i"]])
+    reads([STANDS["orchestration_waiter_i"]])
     assert marks.read(waiter_mark("i")) == "{}"
     reads([None, None])
-    with pytest.raises(LookupError, match="orchestration_waiter/i is missing"):
+    with pytest.raises(LookupError, match="orchestration_waiter_i is missing"):
         marks.read("passing/i/2")
 
 
 def test_a_mark_is_missing_where_the_waiters_was_read_in_between(
     reads: Callable[[list[str | None]], list[str]],
 ) -> None:
-    reads([None, STANDS["orchestration_waiter/i"], None])
+    reads([None, STANDS["orchestration_waiter_i"], None])
     assert VariableMarks().read("passing/i/2") is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestration_integrations import (
 )
 from orchestration_integrations.http_hook.steps import Ended, advance
 from orchestration_integrations.ownership.keeping import resume
+from orchestration_integrations.ownership.marks import variable_name
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.ownership.request import OwnedRequest
 from orchestration_integrations.procedures.content import UNKNOWN
@@ -374,3 +376,10 @@ def test_a_text_of_the_users_is_no_checkpoint(world):
     world.clock.sleep(5)
     outcome = hook.cancel(instance.id, store=world.store, run_key=KEY)
     assert (outcome.status, outcome.checkpoint) == ("not_confirmed", None)
+
+
+def test_frameworks_take_the_names_of_marks():
+    assert variable_name("hold/0b-1") == "orchestration_hold_0b-1"
+    assert variable_name("passing/0b-1/12") == "orchestration_passing_0b-1_12"
+    strange = variable_name("hold/Ünlike an id")
+    assert re.fullmatch(r"orchestration_hold_[0-9a-f]{40}", strange)

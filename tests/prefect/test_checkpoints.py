@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 import time
 import uuid
@@ -42,7 +41,7 @@ from orchestration_integrations.prefect import (
     wait_for_instance_async,
     workflow_instance,
 )
-from orchestration_integrations.prefect.marks import PrefectMarks, variable_name
+from orchestration_integrations.prefect.marks import PrefectMarks
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import defined, errors_of, generations, releases, send, short, until
@@ -557,13 +556,6 @@ def performed(procedure: Any) -> Any:
     """What a procedure that only asks comes to."""
     with OrchestrationHttpHook(base_url="http://127.0.0.1:1") as hook:
         return hook.perform(procedure)
-
-
-def test_names_of_marks() -> None:
-    assert variable_name("hold/0b-1") == "orchestration_hold_0b-1"
-    assert variable_name("passing/0b-1/12") == "orchestration_passing_0b-1_12"
-    strange = variable_name("hold/Ünlike an id")
-    assert re.fullmatch(r"orchestration_hold_[0-9a-f]{40}", strange)
 
 
 def test_an_announced_pass_is_seen_by_whoever_stops_the_run() -> None:

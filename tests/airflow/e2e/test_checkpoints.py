@@ -171,7 +171,7 @@ def test_the_callback_of_a_dag_holds(airflow: Standalone, server: EmbeddedServer
 
     def put_up() -> bool:
         names = [row["key"] for row in airflow.call("GET", "/variables?limit=100")["variables"]]
-        return f"orchestration_hold/{instance_id}" in names
+        return f"orchestration_hold_{instance_id}" in names
 
     eventually(put_up, "the callback has put up its hold", 60)
 
