@@ -28,6 +28,7 @@ demo: $(TOOLS)/ready
 
 # Stops of runs with checkpoints on whole Airflows: they take too long for each change.
 LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e211/test_checkpoints.py
+LONG_ON_PREFECT_37 := tests/prefect/test_checkpoints.py tests/prefect/test_automations.py
 
 PARALLEL := $(TOX) run-parallel --parallel-no-spinner
 
@@ -47,6 +48,7 @@ test-cluster: $(TOOLS)/ready
 	$(TOX) run -e cluster-airflow || failed=1; \
 	$(TOX) run -e cluster-prefect || failed=1; \
 	$(TOX) run -e airflow33,airflow211 -- $(LONG) || failed=1; \
+	$(TOX) run -e prefect37 -- $(LONG_ON_PREFECT_37) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test-cluster: a check has failed, see above" >&2; exit 1; fi
 
 lint: $(TOOLS)/ready

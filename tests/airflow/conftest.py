@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.one_generation import keep_one_generation
+
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
 HAS_AIRFLOW = importlib.util.find_spec("airflow") is not None
@@ -35,6 +37,15 @@ if HAS_AIRFLOW:
             "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
         }
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not HAS_AIRFLOW:
+        return
+    from orchestration_integrations.airflow.compat import AIRFLOW_VERSION
+
+    if (2, 11) < AIRFLOW_VERSION < (3, 3):
+        keep_one_generation(config, items, "generation")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.one_generation import keep_one_generation
 from tests.outside import free_port
 
 if importlib.util.find_spec("prefect") is None:
@@ -148,10 +149,18 @@ def credentials(server: EmbeddedServer) -> OrchestrationCredentials:
     return OrchestrationCredentials(base_url=server.url)
 
 
+IS_NEWEST = tuple(int(part) for part in version("prefect").split(".")[:2]) >= (3, 9)
 newest_only = pytest.mark.skipif(
-    tuple(int(part) for part in version("prefect").split(".")[:2]) < (3, 9),
+    not IS_NEWEST,
     reason="it is long, and one version is enough: it does not depend on Prefect's version",
 )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not IS_NEWEST:
+        keep_one_generation(config, items, "server")
+
+
 generations = pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
 abortable = pytest.mark.parametrize("server", [1, 3], indirect=True)
 """Generations on which an abort can be seen to take effect."""
