@@ -54,16 +54,16 @@ _NO_LIST = frozenset({"errorCode", "errorMessage", "hasMore", "next"})
 def decode_nothing(body: bytes, what: str) -> None:
     """An answer that has no body: 204, or nothing in it. A page of a gateway's is no such answer."""
     if body.strip():
-        raise _unreadable(what, _looks_like_a_page(body) or "it has a body, where none is expected")
+        raise unreadable(what, _looks_like_a_page(body) or "it has a body, where none is expected")
 
 
 def decode_info(body: bytes, what: str) -> ServerInfo:
     """``/_info``, which has no ``data`` wrapper."""
-    answer = _json(body, what)
+    answer = json_of(body, what)
     if isinstance(answer, dict) and isinstance(answer.get("data"), dict):
         answer = answer["data"]
     if not isinstance(answer, dict) or not isinstance(answer.get("version"), str):
-        raise _unreadable(what, "it names no version")
+        raise unreadable(what, "it names no version")
     return ServerInfo(version=answer["version"], raw=answer)
 
 
@@ -71,7 +71,7 @@ def decode_object(body: bytes, what: str) -> Mapping[str, Any]:
     """A JSON object under ``data``, as received."""
     data = _data(body, what)
     if not isinstance(data, dict):
-        raise _unreadable(what, "data is no object")
+        raise unreadable(what, "data is no object")
     return data
 
 
@@ -87,9 +87,9 @@ def decode_instance(
     """
     instance = _single(_instance, body, what, id)
     if workflow_id is not None and not is_same_id(instance.workflow_id, workflow_id):
-        raise _unreadable(what, f"it is about an instance of workflow {instance.workflow_id!r}")
+        raise unreadable(what, f"it is about an instance of workflow {instance.workflow_id!r}")
     if new and (instance.terminated or instance.status):
-        raise _unreadable(what, f"it is about instance {instance.id!r}, which ran before")
+        raise unreadable(what, f"it is about instance {instance.id!r}, which ran before")
     return instance
 
 
@@ -102,7 +102,7 @@ def decode_created_workflow(body: bytes, what: str, *, name: str) -> Workflow:
     """The workflow that was created under ``name``; only its id and name must be readable."""
     workflow = _single(_workflow, body, what, None, strict=False)
     if workflow.name != name:
-        raise _unreadable(what, f"it is about a workflow of the name {workflow.name!r}")
+        raise unreadable(what, f"it is about a workflow of the name {workflow.name!r}")
     return workflow
 
 
@@ -112,9 +112,9 @@ def decode_trigger(
     """One trigger: the one that was asked for by ``id``, or the one that was created with the rest."""
     trigger = _single(_trigger, body, what, id)
     if event is not None and trigger.event != event:
-        raise _unreadable(what, f"it is about a trigger on {trigger.event!r}")
+        raise unreadable(what, f"it is about a trigger on {trigger.event!r}")
     if workflow_id is not None and not is_same_id(trigger.workflow_id, workflow_id):
-        raise _unreadable(what, f"it is about a trigger of workflow {trigger.workflow_id!r}")
+        raise unreadable(what, f"it is about a trigger of workflow {trigger.workflow_id!r}")
     return trigger
 
 
@@ -144,22 +144,22 @@ def decode_page(
         first: the first page was asked for.
         parent_id: the workflow of the instances, or the trigger of the occurrences, that were asked for.
     """
-    answer = _json(body, what)
+    answer = json_of(body, what)
     cursor = answer.get("cursor") if isinstance(answer, dict) else None
     following: str | None = None
     if isinstance(answer, dict) and (_NO_LIST & answer.keys() or ("data" in answer and "cursor" in answer)):
-        raise _unreadable(what, "it is no list, or a list and something else")
+        raise unreadable(what, "it is no list, or a list and something else")
     if isinstance(cursor, dict):
         rows = cursor.get("data")
-        following = _next_of(cursor, what, first)
+        following = next_of(cursor, what, first)
     elif isinstance(answer, dict) and "data" in answer:
         rows = answer["data"]
         if not first:
-            raise _unreadable(what, "it has no cursor")
+            raise unreadable(what, "it has no cursor")
     else:
-        raise _unreadable(what, "it is no list")
+        raise unreadable(what, "it is no list")
     if not isinstance(rows, list):
-        raise _unreadable(what, "its rows are no list")
+        raise unreadable(what, "its rows are no list")
     oddities = _Oddities()
     read = _READERS[kind]
     models = tuple([read(row, oddities) for row in _objects(rows, oddities, "data")])
@@ -183,34 +183,35 @@ def _check_parent(model: Any, parent_id: str | None, what: str, oddities: _Oddit
     if not parent:
         oddities.decisive.append("triggerID" if of_trigger else "workflowID")
     elif not is_same_id(parent, parent_id):
-        raise _unreadable(what, f"it holds a row of {parent!r}, which was not asked for")
+        raise unreadable(what, f"it holds a row of {parent!r}, which was not asked for")
 
 
-def _next_of(cursor: Raw, what: str, first: bool) -> str | None:
+def next_of(cursor: Raw, what: str, first: bool) -> str | None:
     """The cursor of the following page; None on the last page."""
     following, previous, more = cursor.get("next"), cursor.get("previous"), cursor.get("hasMore")
     if not all(text is None or isinstance(text, str) for text in (following, previous)):
-        raise _unreadable(what, "its cursor is no text")
+        raise unreadable(what, "its cursor is no text")
     if not isinstance(more, bool):
-        raise _unreadable(what, f"hasMore is {more!r}")  # the server says it on each page
+        raise unreadable(what, f"hasMore is {more!r}")  # the server says it on each page
     if more and not following:
-        raise _unreadable(what, "it says that there are more rows (hasMore), and not where (next)")
+        raise unreadable(what, "it says that there are more rows (hasMore), and not where (next)")
     if first and previous:
-        raise _unreadable(what, "it is not the first page, which was asked for")
+        raise unreadable(what, "it is not the first page, which was asked for")
     return following or None
 
 
-def _json(body: bytes, what: str) -> Any:
+def json_of(body: bytes, what: str) -> Any:
+    """A body as JSON. Raises UnreadableAnswerError where it is none."""
     try:
         return decoded(body)
     except ValueError:
-        raise _unreadable(what, _looks_like_a_page(body) or "it is no JSON") from None
+        raise unreadable(what, _looks_like_a_page(body) or "it is no JSON") from None
 
 
 def _data(body: bytes, what: str) -> Any:
-    answer = _json(body, what)
+    answer = json_of(body, what)
     if not isinstance(answer, dict) or "data" not in answer:
-        raise _unreadable(what, "it has no data")
+        raise unreadable(what, "it has no data")
     return answer["data"]
 
 
@@ -219,7 +220,8 @@ def _looks_like_a_page(body: bytes) -> str:
     return "it is a web page: does a proxy or a sign-in page answer for the server?" if is_page else ""
 
 
-def _unreadable(what: str, why: str) -> UnreadableAnswerError:
+def unreadable(what: str, why: str) -> UnreadableAnswerError:
+    """The error for an answer that is none."""
     return UnreadableAnswerError(
         f"{what}: the answer cannot be read: {why}", status_code=200, server_message=f"unreadable answer: {why}"
     )
@@ -231,9 +233,9 @@ def _single(
     data = _data(body, what)
     found = data.get("id") if isinstance(data, dict) else None
     if not isinstance(found, str) or not found:
-        raise _unreadable(what, "it has no id")
+        raise unreadable(what, "it has no id")
     if id is not None and not is_same_id(found, id):
-        raise _unreadable(what, f"it is about {found!r}, which was not asked for")
+        raise unreadable(what, f"it is about {found!r}, which was not asked for")
     oddities = _Oddities()
     model = read(data, oddities)
     oddities.settle(what, strict)
@@ -243,7 +245,7 @@ def _single(
 def _several(read: Callable[[Raw, _Oddities], Model], body: bytes, what: str, strict: bool) -> tuple[Model, ...]:
     data = _data(body, what)
     if not isinstance(data, list):
-        raise _unreadable(what, "its rows are no list")
+        raise unreadable(what, "its rows are no list")
     oddities = _Oddities()
     models = tuple([read(row, oddities) for row in _objects(data, oddities, "data")])
     oddities.settle(what, strict)
@@ -275,7 +277,7 @@ class _Oddities:
     def settle(self, what: str, strict: bool) -> None:
         """Raise where a decision rests on what could not be read; else tell of it once."""
         if strict and self.decisive:
-            raise _unreadable(what, f"{self.decisive[0]} has an unknown form")
+            raise unreadable(what, f"{self.decisive[0]} has an unknown form")
         fields = [*self.decisive, *self.informing]
         if fields:
             shown = ", ".join(fields[:_SHOWN_ODDITIES]) + (" …" if len(fields) > _SHOWN_ODDITIES else "")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .connections import Connections
     from .once import Once
     from .plans import Plans
+    from .waits import Place
 
 T = TypeVar("T")
 H = TypeVar("H", bound="HookBase")
@@ -106,7 +107,12 @@ class HookBase:
         self._shares = not own_connections and transport is None and clock is SYSTEM_CLOCK
         self._connections: Connections | None = None
         self._exchange = Exchange(self.settings, clock, face, self._secrets)
-        self.plans: Plans = Plans(self.settings, ProcedureClock(clock, self._exchange), asynchronous=asynchronous)
+        self.plans: Plans = Plans(
+            self.settings,
+            ProcedureClock(clock, self._exchange),
+            asynchronous=asynchronous,
+            place_of_wait=self.place_of_wait,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings!r})"
@@ -142,6 +148,42 @@ class HookBase:
             if self._on_token is not None:
                 connections.tokens.listen(self, self._on_token)
         return connections
+
+    @property
+    def reach(self) -> Connections:
+        """The connections. Hooks that share them reach the same server in the same way."""
+        return self._reach()
+
+    @property
+    def clock(self) -> Clock:
+        """The time as this hook sees it."""
+        return self._clock
+
+    def place_of_wait(self, instance_id: str, shared: bool) -> Place | None:
+        """The place where a wait sleeps that begins; None: by itself."""
+        return None
+
+    @property
+    def shares(self) -> bool:
+        """Whether this hook shares its connections with others of the process."""
+        return self._shares
+
+    def another(self, kind: type[H], adapt: Callable[[Any], Any] | None = None) -> H:
+        """An asynchronous driver with the same settings that shares what this one shares.
+
+        Args:
+            kind: of driver.
+            adapt: makes an asynchronous transport of the one that this hook was given.
+        """
+        return kind(
+            self.settings,
+            asynchronous=True,
+            face=self._face,
+            on_token=self._on_token,
+            clock=self._clock,
+            transport=adapt(self._transport) if adapt is not None and self._transport is not None else self._transport,
+            own_connections=self._own_connections,
+        )
 
     def like_this(self, kind: type[H], settings: Settings) -> H:
         """Another driver, with other settings, the same clock and transport, and connections of its own."""

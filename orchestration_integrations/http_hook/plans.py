@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import telemetry
 from ..api import calls
@@ -51,6 +51,9 @@ from ..settings import Settings
 from .callbacks import owner_of
 from .procedure_clock import ProcedureClock
 
+if TYPE_CHECKING:
+    from .waits import Place
+
 logger = logging.getLogger("orchestration_integrations.hook")
 
 KNOWN_IDS = 10_000
@@ -64,10 +67,20 @@ class Plans:
         settings: of the hook.
         clock: for its procedures.
         asynchronous: the hook can await what users give it.
+        place_of_wait: gives each wait, by the id of its instance, the place where it sleeps; told whether it may share
+            a poll.
     """
 
-    def __init__(self, settings: Settings, clock: ProcedureClock, *, asynchronous: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: ProcedureClock,
+        *,
+        asynchronous: bool,
+        place_of_wait: Callable[[str, bool], Place | None] = lambda instance_id, shared: None,
+    ) -> None:
         self.settings = settings
+        self._place_of_wait = place_of_wait
         self.clock = clock
         self.versions = Versions(settings.api_version)
         self.asynchronous = asynchronous
@@ -245,20 +258,32 @@ class Plans:
             on_stage: as for the hook's ``wait``.
             guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
         """
+        tells = on_stage is not None or arguments.fail_after_attempts is not None
+        state = self.wait_state(instance_id, arguments, detail=tells)
+        state.passes = guard is not None
+        return self._wait(state, on_stage, guard, not tells if arguments.shared is None else arguments.shared)
+
+    def wait_state(self, instance_id: str, arguments: WaitArguments, *, detail: bool = False) -> waiting.Waiting:
+        """The state of a wait that has not begun.
+
+        Args:
+            instance_id: whom to wait for.
+            arguments: how.
+            detail: it tells of stages.
+        """
         calls.get_instance(instance_id)  # refuses a bad id
         row_grace = arguments.row_grace
         if row_grace is None:
             row_grace = self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE)
-        state = waiting.Waiting(
+        return waiting.Waiting(
             instance_id,
             deadline=arguments.ends_at(self.clock.time()),
             poll_interval=arguments.poll_interval,
-            detail=on_stage is not None or arguments.fail_after_attempts is not None,
+            detail=detail,
             fail_after_attempts=arguments.fail_after_attempts,
             row_grace=row_grace,
             read_budget=arguments.read_budget,
         )
-        return self._wait(state, on_stage, guard)
 
     def guard_of(self, instance_id: str, at_checkpoint: Callable[[int], object] | None) -> Guard | None:
         """The guard of a wait that keeps no record: the caller's word alone."""
@@ -270,17 +295,22 @@ class Plans:
         state: waiting.Waiting,
         on_stage: Callable[[StageEvent], object] | None,
         guard: Guard | None,
+        shared: bool,
     ) -> Procedure[RunResult]:
         instance_id = state.instance_id
         outcome = "error"
+        place = self._place_of_wait(instance_id, shared)
+        nap = waiting.plain_nap if place is None else place.nap
         try:
-            result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard)
+            result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard, nap)
             outcome = "succeeded"
         except OrchestrationError as error:
             outcome = type(error).__name__
             _warn_of_repeats(instance_id, getattr(error, "moved", NOTHING_READ))
             raise
         finally:
+            if place is not None:
+                place.leave()
             telemetry.count("waits", outcome=outcome)
         _warn_of_repeats(instance_id, result.moved)
         return result

@@ -19,6 +19,8 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
         fail_after_attempts: attempts of one payment, None for no limit.
         row_grace: seconds, None for what the hook knows of the id.
         read_budget: seconds.
+        shared: whether the wait may sleep with others that share one poll: it is told stages half a minute late then.
+            None: if it tells nobody of stages.
 
     Raises:
         ValidationError: one is wrong; ``path`` names it.
@@ -30,6 +32,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
     fail_after_attempts: int | None = None
     row_grace: float | None = None
     read_budget: float = READ_BUDGET
+    shared: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("timeout", "deadline", "poll_interval", "row_grace", "read_budget"):

@@ -17,7 +17,7 @@ up; the deadline ends in exactly one last look, which decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -90,6 +90,7 @@ class Waiting(msgspec.Struct):
         row_grace: seconds for which an id never seen may be unknown to the server.
         read_budget: seconds for which reads may fail one after the other (and ten of them at least) before the wait
             gives up with StateUnknownError.
+        passes: somebody decides at checkpoints whether the instance goes on.
     """
 
     instance_id: str
@@ -99,6 +100,7 @@ class Waiting(msgspec.Struct):
     fail_after_attempts: int | None = None
     row_grace: float = ROW_GRACE
     read_budget: float = READ_BUDGET
+    passes: bool = False
     instance: Instance | None = None
     _begun: float = 0.0
     _interval: float = FIRST_INTERVAL
@@ -120,6 +122,27 @@ class Waiting(msgspec.Struct):
     def stage_count(self) -> int | None:
         """How many stages the workflow has; None while it is not known."""
         return len(self._story.definition) if self._story.definition is not None else None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its looks have slowed down to the caller's interval."""
+        return self._interval >= self.poll_interval
+
+    def may_be_listed(self, now: float) -> bool:
+        """Whether the list of running instances shows what this wait has to know for now."""
+        instance = self.instance
+        return (
+            instance is not None
+            and bool(instance.status)
+            and not self._failures
+            and not self._last_look
+            and not (self.passes and self._checkpoints.numbers != {})
+            and not self._checkpoints.near(now)
+        )
+
+    def was_listed(self, now: float) -> None:
+        """A list that holds the instance, or others of the same server, was read: reads work."""
+        self._on_success(now)
 
     @property
     def known(self) -> Known:
@@ -286,60 +309,155 @@ class Waiting(msgspec.Struct):
         return End("timeout", self.instance, summary(error) if error is not None else why, error)
 
 
+class Woken(msgspec.Struct, frozen=True):
+    """Why a wait looks at its instance now.
+
+    Attributes:
+        seen: the time has passed, or the instance is not listed.
+        listed_at: monotonic seconds at which a list was read meanwhile; None for never.
+    """
+
+    seen: Observation = Paused()
+    listed_at: float | None = None
+
+
+class Nap(Protocol):
+    """How a wait lets time pass between two looks."""
+
+    def __call__(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
+        """Sleep until there is a reason to look, or until ``at`` where nobody else would see one.
+
+        Args:
+            waiting: who sleeps. It never sleeps past its deadline.
+            now: epoch seconds.
+            at: epoch seconds.
+        """
+        ...
+
+
+def plain_nap(waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
+    """A nap that nothing ends but the time."""
+    yield from pause(at - now)
+    return Woken()
+
+
+class Times:
+    """Epoch seconds that no adjustment of the wall clock can move, and what they are on the monotonic clock."""
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self._start = now.monotonic()
+        self._epoch = now.time()
+
+    def at(self) -> float:
+        """Epoch seconds."""
+        return self._epoch + (self._now.monotonic() - self._start)
+
+    def until(self, moment: float | None) -> float | None:
+        """A moment in monotonic seconds."""
+        return None if moment is None else self._start + (moment - self._epoch)
+
+    def epoch(self, monotonic: float) -> float:
+        """Monotonic seconds as epoch seconds."""
+        return self._epoch + (monotonic - self._start)
+
+
+class Attended:
+    """A wait that is performed: its reducer, and whatever else that needs."""
+
+    def __init__(
+        self,
+        waiting: Waiting,
+        versions: Versions,
+        now: Now,
+        times: Times,
+        on_stage: object = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self._waiting = waiting
+        self._versions = versions
+        self._now = now
+        self._times = times
+        self._listener = on_stage if callable(on_stage) else None
+        self._guard = guard
+
+    def wake(self, woken: Woken) -> Step:
+        """What waking leads to."""
+        if woken.listed_at is not None:
+            self._waiting.was_listed(self._times.epoch(woken.listed_at))
+        return self._waiting.feed(woken.seen, self._times.at())
+
+    def go_on(self, step: Step) -> Procedure[LookAt | End]:
+        """Perform steps until time has to pass, or the wait is over."""
+        waiting = self._waiting
+        while True:
+            for event in step.tell:
+                yield from tell(self._listener, event)
+            following = step.next
+            if isinstance(following, LookAt | End):
+                return following
+            try:
+                seen = yield from self._observed(following)
+            except OrchestrationError as error:
+                if isinstance(following, TryToPass):
+                    raise  # of the guard
+                seen = ReadFailed(error) if isinstance(following, Read) else DetailFailed(error)
+            step = waiting.feed(seen, self._times.at())
+
+    def _observed(self, following: Next) -> Procedure[Observation]:
+        waiting, plain, times = self._waiting, self._versions.plain, self._times
+        if isinstance(following, TryToPass) and waiting.instance is not None:
+            by = times.until(waiting.deadline)
+            return (
+                yield from try_to_pass(waiting.instance, following.number, self._guard, self._versions, self._now, by)
+            )
+        if isinstance(following, Read):
+            instance = yield from do(get_instance(waiting.instance_id, plain), times.until(following.by))
+            return Seen(instance, self._now.server_time())
+        by = times.until(waiting.detail_by(times.at()))
+        if isinstance(following, ReadDefinition):
+            return DefinitionRead((yield from do(get_workflow(following.workflow_id, plain), by)).stages)
+        if isinstance(following, ReadStage):
+            call = get_stage_history(waiting.instance_id, following.stage, plain, strict=True)
+            return StageRead(following.stage, (yield from do(call, by)))
+        return HistoryRead((yield from do(get_instance_history(waiting.instance_id, plain, strict=True), by)))
+
+    def result(self, end: End) -> Procedure[RunResult]:
+        """What the end comes to.
+
+        Raises:
+            InstanceFailedError, InstanceCancelledError, InstanceStuckError, WaitTimeoutError, StateUnknownError,
+                NotFoundError, AuthenticationError.
+        """
+        waiting = self._waiting
+        latest = self._times.until(waiting.last_detail)
+        return (yield from conclude(end, waiting.known, self._versions, self._now, latest))
+
+
 def wait(
-    waiting: Waiting, versions: Versions, now: Now, on_stage: object = None, guard: Guard | None = None
+    waiting: Waiting,
+    versions: Versions,
+    now: Now,
+    on_stage: object = None,
+    guard: Guard | None = None,
+    nap: Nap = plain_nap,
 ) -> Procedure[RunResult]:
     """Perform a wait.
 
     Args:
         on_stage: called with each StageEvent, or None.
         guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
+        nap: how time passes between two looks.
 
     Raises:
         InstanceFailedError, InstanceCancelledError, InstanceStuckError, WaitTimeoutError,
         StateUnknownError, NotFoundError, AuthenticationError; OwnerGoneError of the guard.
     """
-    start = now.monotonic()
-    epoch = now.time()
-
-    def at() -> float:
-        # Epoch seconds that no adjustment of the wall clock can move.
-        return epoch + (now.monotonic() - start)
-
-    def until(moment: float | None) -> float | None:
-        return None if moment is None else start + (moment - epoch)
-
-    listener = on_stage if callable(on_stage) else None
-    step = waiting.begin(at())
+    times = Times(now)
+    attended = Attended(waiting, versions, now, times, on_stage, guard)
+    step = waiting.begin(times.at())
     while True:
-        for event in step.tell:
-            yield from tell(listener, event)
-        following = step.next
+        following = yield from attended.go_on(step)
         if isinstance(following, End):
-            return (yield from conclude(following, waiting.known, versions, now, until(waiting.last_detail)))
-        seen: Observation
-        if isinstance(following, LookAt):
-            yield from pause(following.at - at())
-            step = waiting.feed(Paused(), at())
-            continue
-        if isinstance(following, TryToPass) and waiting.instance is not None:
-            by = until(waiting.deadline)
-            tried = yield from try_to_pass(waiting.instance, following.number, guard, versions, now, by)
-            step = waiting.feed(tried, at())
-            continue
-        try:
-            if isinstance(following, Read):
-                instance = yield from do(get_instance(waiting.instance_id, versions.plain), until(following.by))
-                seen = Seen(instance, now.server_time())
-            elif isinstance(following, ReadDefinition):
-                workflow_call = get_workflow(following.workflow_id, versions.plain)
-                seen = DefinitionRead((yield from do(workflow_call, until(waiting.detail_by(at())))).stages)
-            elif isinstance(following, ReadHistory | TryToPass):
-                call = get_instance_history(waiting.instance_id, versions.plain, strict=True)
-                seen = HistoryRead((yield from do(call, until(waiting.detail_by(at())))))
-            else:
-                stage_call = get_stage_history(waiting.instance_id, following.stage, versions.plain, strict=True)
-                seen = StageRead(following.stage, (yield from do(stage_call, until(waiting.detail_by(at())))))
-        except OrchestrationError as error:
-            seen = ReadFailed(error) if isinstance(following, Read) else DetailFailed(error)
-        step = waiting.feed(seen, at())
+            return (yield from attended.result(following))
+        step = attended.wake((yield from nap(waiting, times.at(), following.at)))

@@ -8,21 +8,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import telemetry
-from ...api.models import CancelOutcome, EnsuredTrigger, EnsuredWorkflow, Instance, RunResult, StageEvent
+from ...api.models import CancelOutcome, EnsuredTrigger, EnsuredWorkflow, Instance, RunResult
 from ...clock import SYSTEM_CLOCK, Clock
-from ...procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET, START_SECONDS
+from ...procedures.limits import CANCEL_SECONDS, START_SECONDS
 from ...procedures.variables import KEY_VARIABLE
-from ...procedures.wait_arguments import WaitArguments
 from ...settings import Settings
 from ..base import NOT_GIVEN
-from .operations import AsyncOperations
+from .waits import AsyncWaits
 
 if TYPE_CHECKING:
     from ...ownership.record import RunStore
     from ..once import Once, OwnedRunHandle
 
 
-class AsyncOrchestrationHttpHook(AsyncOperations):
+class AsyncOrchestrationHttpHook(AsyncWaits):
     """Talks to an orchestration server without blocking the event loop. Use it as an async context manager.
 
     The tasks of an event loop may share it; it may be used on several loops in turn. Hooks of a process that reach the
@@ -169,70 +168,6 @@ class AsyncOrchestrationHttpHook(AsyncOperations):
                     on_changed=on_changed,
                     fingerprint_ignores=fingerprint_ignores,
                     strict_variables=strict_variables,
-                )
-            )
-
-    async def wait(
-        self,
-        instance_id: str,
-        *,
-        timeout: float | None = None,
-        poll_interval: float = POLL_SECONDS,
-        on_stage: Callable[[StageEvent], object] | None = None,
-        fail_after_attempts: int | None = None,
-        deadline: float | None = None,
-        row_grace: float | None = None,
-        read_budget: float = READ_BUDGET,
-        at_checkpoint: Callable[[int], bool] | None = None,
-    ) -> RunResult:
-        """Wait until an instance has ended, and let it pass its checkpoints where ``at_checkpoint`` says so. It calls
-        GetInstance, GetInstanceHistory and GetInstanceStageHistory; GetWorkflow once a second stage has begun; and
-        SendEvent at a checkpoint.
-
-        Args:
-            instance_id: the instance to wait for.
-            timeout: seconds, None (default) for no limit. One last look of at most 5 s follows and decides.
-            poll_interval: seconds between polls, once they have slowed down to it; default 5.
-            on_stage: told once and in order when each stage begins and ends, what it listens for and why it fails.
-            fail_after_attempts: give up once a payment has failed so often; the instance goes on until it is cancelled.
-                None (default) for never.
-            deadline: epoch seconds, instead of ``timeout``; None (default) for none.
-            row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
-                for an id that this hook was given by the server.
-            read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
-                The run goes on.
-            at_checkpoint: asked before the instance passes a checkpoint, each time, with the number of the stage behind
-                it as its user counts. True lets it go on, False ends the wait. Nothing else is asked: no record is
-                read, so a stop that stands on one is not seen. If it raises, it is asked again until
-                the deadline; the instance stands still meanwhile. None (default): an instance at a checkpoint ends the
-                wait at once.
-
-        Returns:
-            The instance, which succeeded, and what it moved.
-
-        Raises:
-            InstanceFailedError, InstanceCancelledError: how it ended.
-            InstanceStuckError: it never started, it failed ``fail_after_attempts`` times, or it stands at a checkpoint
-                and ``at_checkpoint`` is None (``reason`` is ``held``).
-            OwnerGoneError: ``at_checkpoint`` said no; the instance stands there and was not cancelled.
-            WaitTimeoutError: it was still running at the deadline, or could not be read then.
-            StateUnknownError: it could not be read for ``read_budget`` seconds.
-            NotFoundError: there is no such instance.
-        """
-        with telemetry.span("wait", instance_id=instance_id):
-            return await self.perform(
-                self.waiting_for(
-                    instance_id,
-                    WaitArguments(
-                        timeout=timeout,
-                        deadline=deadline,
-                        poll_interval=poll_interval,
-                        fail_after_attempts=fail_after_attempts,
-                        row_grace=row_grace,
-                        read_budget=read_budget,
-                    ),
-                    on_stage,
-                    self.plans.guard_of(instance_id, at_checkpoint),
                 )
             )
 

@@ -1,0 +1,182 @@
+"""Waiting for many instances at once, each told as it ends: by one poll, and a read by id for what has changed.
+
+Whoever is asleep costs its reducer and a place in the watch. A task is made for an instance only while it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+
+import httpx
+
+from ..api.errors import OrchestrationError, ValidationError
+from ..api.models import RunResult
+from ..procedures.ends import End
+from ..procedures.observations import LookAt
+from ..procedures.wait_arguments import WaitArguments
+from ..procedures.waiting import Attended, Times, Waiting, Woken
+from ..watching import Reason, Sleeper, Watch
+from .asynchronous_driver import AsyncDriver
+from .background import background_loop
+from .base import HookBase
+from .waits import meeting_of, watch_like
+
+Told = tuple[str, "RunResult | OrchestrationError"]
+
+
+def aeach_ended(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> AsyncIterator[Told]:
+    """What each instance comes to, as it ends, on the running loop. See ``wait_many`` of the hooks."""
+    return _aeach(hook.another(AsyncDriver), hook, _states(hook, instance_ids, arguments))
+
+
+def each_ended(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> Iterator[Told]:
+    """As ``aeach_ended``, for a thread: a loop in a thread of its own does the work."""
+    return _each(hook.another(AsyncDriver, InThread), hook, _states(hook, instance_ids, arguments))
+
+
+def _states(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> list[Waiting]:
+    if isinstance(instance_ids, str) or not isinstance(instance_ids, Sequence):
+        raise ValidationError("instance_ids must be a sequence of ids", path="instance_ids")
+    return [hook.plans.wait_state(one, arguments) for one in dict.fromkeys(instance_ids)]
+
+
+async def _aeach(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> AsyncIterator[Told]:
+    many = _Many(driver, _watch_of(hook, driver), states)
+    many.begin()
+    try:
+        for _ in states:
+            told = await many.ended.get()
+            if isinstance(told, BaseException):
+                raise told
+            yield told
+    finally:
+        many.leave()
+        await driver.close()
+
+
+def _each(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> Iterator[Told]:
+    ended: queue.SimpleQueue[Told | BaseException | None] = queue.SimpleQueue()
+
+    async def work() -> None:
+        try:
+            async for told in _aeach(driver, hook, states):
+                ended.put(told)
+            ended.put(None)
+        except BaseException as error:
+            ended.put(error)
+            raise
+
+    working = asyncio.run_coroutine_threadsafe(work(), background_loop())
+    try:
+        while (told := ended.get()) is not None:
+            if isinstance(told, BaseException):
+                raise told
+            yield told
+    finally:
+        working.cancel()
+
+
+def _watch_of(hook: HookBase, driver: HookBase) -> Watch:
+    """The watch of all that reach the same server, or one for this hook alone."""
+    return meeting_of(hook).watch(hook) if hook.shares else watch_like(driver, lambda: None)
+
+
+class _Many:
+    """The waits for several instances.
+
+    Args:
+        driver: performs what they ask for.
+        watch: where they sleep.
+        states: of each instance the state of its wait, which has not begun.
+    """
+
+    def __init__(self, driver: AsyncDriver, watch: Watch, states: list[Waiting]) -> None:
+        self.ended: asyncio.Queue[Told | BaseException] = asyncio.Queue()
+        self._driver = driver
+        self._watch = watch
+        self._times = Times(driver.plans.clock)
+        self._waits = {state.instance_id: state for state in states}
+        self._sleepers: dict[str, Sleeper] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Begin to wait. All sleep until the first poll, which comes at once."""
+        for instance_id, waiting in self._waits.items():
+            self._watch.enter(instance_id)
+            waiting.begin(self._times.at())
+        for waiting in self._waits.values():
+            self._sleep(waiting, hurry=True)
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        for sleeper in self._sleepers.values():
+            self._watch.forget(sleeper)
+        for task in self._tasks:
+            task.cancel()
+        for instance_id in self._waits:
+            self._watch.leave(instance_id)
+        self._waits.clear()
+
+    def _sleep(self, waiting: Waiting, *, hurry: bool = False) -> None:
+        instance, deadline = waiting.instance, self._times.until(waiting.deadline)
+        self._sleepers[waiting.instance_id] = self._watch.fall_asleep(
+            waiting.instance_id,
+            instance.workflow_id if instance is not None else None,
+            waiting.poll_interval,
+            partial(self._woken, waiting),
+            until=deadline,
+            hurry=hurry,
+        )
+
+    def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
+        del self._sleepers[waiting.instance_id]
+        self._do(waiting, Woken(seen, listed_at))
+
+    def _do(self, waiting: Waiting, woken: Woken) -> None:
+        task = asyncio.get_running_loop().create_task(self._awake(waiting, woken))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _awake(self, waiting: Waiting, woken: Woken) -> None:
+        plans = self._driver.plans
+        attended = Attended(waiting, plans.versions, plans.clock, self._times)
+        try:
+            while True:
+                following = await self._driver.perform(attended.go_on(attended.wake(woken)))
+                if isinstance(following, End):
+                    break
+                if waiting.may_be_listed(self._times.at()):
+                    return self._sleep(waiting)
+                woken = await self._pause(following)
+            self._tell(waiting, await self._driver.perform(attended.result(following)))
+        except OrchestrationError as error:
+            self._tell(waiting, error)
+        except Exception as error:
+            self.ended.put_nowait(error)
+
+    async def _pause(self, following: LookAt) -> Woken:
+        await self._driver.clock.asleep(max(following.at - self._times.at(), 0.0))
+        return Woken()
+
+    def _tell(self, waiting: Waiting, what: RunResult | OrchestrationError) -> None:
+        del self._waits[waiting.instance_id]
+        self._watch.leave(waiting.instance_id)
+        self.ended.put_nowait((waiting.instance_id, what))
+
+
+class InThread(httpx.AsyncBaseTransport):
+    """A blocking transport for an asynchronous driver."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request in a thread."""
+        await request.aread()
+        response = await asyncio.to_thread(self._transport.handle_request, request)
+        return httpx.Response(
+            response.status_code, headers=response.headers, content=await asyncio.to_thread(response.read)
+        )

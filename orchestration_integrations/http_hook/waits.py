@@ -1,0 +1,294 @@
+"""Where the waits of a process meet, so that they share a poll, and where somebody may tell them to look at once.
+
+Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks run in threads; as soon as two of them
+wait for instances of the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that
+is alone sleeps by itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as
+few wait: it looks more often at first.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from ..procedures.effects import Procedure, ask_or_raise
+from ..procedures.snapshots import RunningInstances
+from ..procedures.waiting import Waiting, Woken
+from .asynchronous_driver import AsyncDriver
+from .background import background_loop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..watching import Reason, Watch
+    from .base import HookBase
+
+FEW = 20
+"""As long as no more wait, each one that has just begun looks for itself, more often at first."""
+
+_lock = threading.RLock()  # a signal's handler may come while its own thread holds it
+_places: WeakSet[Place] = WeakSet()
+_meetings: WeakKeyDictionary[object, _Meeting] = WeakKeyDictionary()
+
+
+def hint(instance_id: str) -> bool:
+    """Tell the waits of this process that an instance may have ended: each one that waits for it reads it at once.
+
+    Nothing is believed: the read decides. Any thread may call it. It sends nothing itself.
+
+    Args:
+        instance_id: the instance.
+
+    Returns:
+        Whether anybody here waits for it.
+    """
+    with _lock:
+        wanted = [place for place in _places if place.instance_id == instance_id]
+    for place in wanted:
+        place.hint()
+    return bool(wanted)
+
+
+def hint_all(names: Callable[[str], bool]) -> int:
+    """As ``hint``, for each instance that somebody here waits for and that ``names`` says yes to.
+
+    Returns:
+        How many waits were told.
+    """
+    with _lock:
+        wanted = [place for place in _places if names(place.instance_id)]
+    for place in wanted:
+        place.hint()
+    return len(wanted)
+
+
+class _Meeting:
+    """The waits for instances of one server: the watch of each loop, and how many threads wait."""
+
+    def __init__(self) -> None:
+        self.watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+        self.threads = 0
+
+    def watch(self, hook: HookBase) -> Watch:
+        """The watch of the running loop."""
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        watch = self.watches.get(loop)
+        if watch is None:
+            watch = self.watches[loop] = watch_like(hook, lambda: self.watches.pop(loop, None))
+        return watch
+
+
+def watch_like(hook: HookBase, on_empty: Callable[[], object]) -> Watch:
+    """A watch that reads as a hook does, by connections that all hooks with its settings share."""
+    from asyncio import get_running_loop
+
+    from ..watching import Watch
+
+    reader = hook.another(AsyncDriver)
+    running = RunningInstances(reader.plans.versions)
+    closing: set[asyncio.Task[None]] = set()
+
+    async def read(workflow_id: str | None, until: float) -> Any:
+        return await reader.perform(running.read(workflow_id, until))
+
+    def empty() -> None:
+        on_empty()
+        task = get_running_loop().create_task(reader.close())
+        closing.add(task)
+        task.add_done_callback(closing.discard)
+
+    return Watch(read, hook.clock, random.random, empty)
+
+
+class Place:
+    """The place of one wait. Make it where the wait begins, and ``leave`` it.
+
+    Args:
+        hook: waits.
+        instance_id: whom it waits for.
+        shares: it may sleep in the watch of those that reach the same server.
+    """
+
+    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
+        self.instance_id = instance_id
+        self._hook = hook
+        self._shares = shares
+        with _lock:
+            _places.add(self)
+
+    def leave(self) -> None:
+        """The wait is over."""
+        with _lock:
+            _places.discard(self)
+
+    def hint(self) -> None:
+        """Look at once."""
+        raise NotImplementedError
+
+    def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
+        """How a wait sleeps here."""
+        listed = self._shares and waiting.may_be_listed(now)
+        left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
+        woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        return woken
+
+    _nap: Callable[..., Any]
+
+
+def meeting_of(hook: HookBase) -> _Meeting:
+    """Where the waits of all hooks meet that reach the same server in the same way."""
+    with _lock:
+        return _meetings.setdefault(hook.reach, _Meeting())
+
+
+class AsyncPlace(Place):
+    """The place of a wait on an event loop."""
+
+    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
+        from asyncio import get_running_loop
+
+        super().__init__(hook, instance_id, shares)
+        self._loop = get_running_loop()
+        self._alone: asyncio.Future[None] | None = None
+        self._hinted = False
+        self._watch = meeting_of(hook).watch(hook) if shares else None
+        if self._watch is not None:
+            self._watch.enter(instance_id)
+
+    def leave(self) -> None:
+        """The wait is over."""
+        super().leave()
+        if self._watch is not None:
+            self._watch.leave(self.instance_id)
+            self._watch = None
+
+    def hint(self) -> None:
+        """Look at once."""
+        self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self._alone is not None:
+            _settle(self._alone)
+            return
+        self._hinted = True
+        if self._watch is not None:
+            self._watch.hint(self.instance_id)
+
+    async def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
+        if self._hinted:
+            self._hinted = False
+            return Woken()
+        try:
+            if self._watch is not None and listed and in_company(waiting, self._watch.present):
+                return await sleep_in(self._watch, waiting, left)
+            self._alone = self._loop.create_future()
+            late = self._loop.call_later(seconds, _settle, self._alone)
+            try:
+                await self._alone
+            finally:
+                late.cancel()
+                self._alone = None
+            return Woken()
+        finally:
+            self._hinted = False
+
+
+class BlockingPlace(Place):
+    """The place of a wait in a thread."""
+
+    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
+        super().__init__(hook, instance_id, shares)
+        self._told = threading.Event()
+        self._meeting = meeting_of(hook) if shares else None
+        self._there: Watch | None = None
+        if self._meeting is not None:
+            with _lock:
+                self._meeting.threads += 1
+
+    def leave(self) -> None:
+        """The wait is over."""
+        super().leave()
+        meeting, self._meeting = self._meeting, None
+        if meeting is not None:
+            with _lock:
+                meeting.threads -= 1
+
+    def hint(self) -> None:
+        """Look at once."""
+        self._told.set()
+        there = self._there
+        if there is not None:
+            background_loop().call_soon_threadsafe(there.hint, self.instance_id)
+
+    def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
+        meeting = self._meeting
+        try:
+            if meeting is None or not listed or not in_company(waiting, meeting.threads):
+                self._told.wait(seconds)
+                return Woken()
+            if self._told.is_set():
+                return Woken()
+            return self._sleep_in_watch(meeting, waiting, left)
+        finally:
+            self._told.clear()
+
+    def _sleep_in_watch(self, meeting: _Meeting, waiting: Waiting, left: float | None) -> Woken:
+        from asyncio import run_coroutine_threadsafe
+
+        async def sleep() -> Woken:
+            watch = self._there = meeting.watch(self._hook)
+            watch.enter(self.instance_id)
+            try:
+                return Woken() if self._told.is_set() else await sleep_in(watch, waiting, left)
+            finally:
+                self._there = None
+                watch.leave(self.instance_id)
+
+        sleeping = run_coroutine_threadsafe(sleep(), background_loop())
+        try:
+            return sleeping.result()
+        finally:
+            sleeping.cancel()
+
+
+def in_company(waiting: Waiting, present: int) -> bool:
+    """Whether a wait sleeps better in the watch than by itself."""
+    return present > 1 and (waiting.is_settled or present > FEW)
+
+
+async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:
+    """Sleep in a watch until it wakes the wait, and never longer than ``left`` seconds."""
+    from asyncio import get_running_loop
+
+    woken: asyncio.Future[Woken] = get_running_loop().create_future()
+
+    def wake(seen: Reason, listed_at: float | None) -> None:
+        if not woken.done():
+            woken.set_result(Woken(seen, listed_at))
+
+    workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
+    until = None if left is None else watch.now() + left
+    sleeper = watch.fall_asleep(waiting.instance_id, workflow_id, waiting.poll_interval, wake, until=until)
+    try:
+        return await woken
+    finally:
+        watch.forget(sleeper)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _leave_to_the_parent() -> None:
+    global _lock, _places, _meetings
+    _lock, _places, _meetings = threading.RLock(), WeakSet(), WeakKeyDictionary()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
