@@ -137,6 +137,13 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
 
+    @property
+    def remembers(self) -> int:
+        """How much is kept: of those that sleep or have just been woken."""
+        kept = (self._sleepers, self._missed, self._hinted, self._intervals, self._workflows)
+        asleep = sum(one[2].asleep for one in self._deadlines)
+        return sum(map(len, kept)) + asleep + sum(one.asleep for one, _ in (*self._soon, *self._later))
+
     def now(self) -> float:
         """Monotonic seconds."""
         return self._time.monotonic()
@@ -209,6 +216,8 @@ class Watch:
         elif now + interval < self._due and not self._failures:
             self._due = now + interval
             self._kick.set()
+        elif len(self._sleepers) == 1:
+            self._kick.set()  # while nobody slept, no poll was due
         return sleeper
 
     def _note_deadline(self, until: float, sleeper: Sleeper) -> None:

@@ -22,7 +22,7 @@ from ..watching import Reason, Sleeper, Watch
 from .asynchronous_driver import AsyncDriver
 from .background import background_loop
 from .base import HookBase
-from .waits import meeting_of, watch_like
+from .waits import meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
@@ -44,7 +44,7 @@ def _states(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArgument
 
 
 async def _aeach(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> AsyncIterator[Told]:
-    many = _Many(driver, _watch_of(hook, driver), states)
+    many = ManyWaits(driver, _watch_of(hook, driver), states)
     many.begin()
     try:
         for _ in states:
@@ -81,10 +81,10 @@ def _each(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> Iterato
 
 def _watch_of(hook: HookBase, driver: HookBase) -> Watch:
     """The watch of all that reach the same server, or one for this hook alone."""
-    return meeting_of(hook).watch(hook) if hook.shares else watch_like(driver, lambda: None)
+    return meeting_of(hook).watch(hook) if hook.shares else watch_by(driver.another(AsyncDriver), lambda: None)
 
 
-class _Many:
+class ManyWaits:
     """The waits for several instances.
 
     Args:

@@ -80,17 +80,16 @@ class _Meeting:
         loop = get_running_loop()
         watch = self.watches.get(loop)
         if watch is None:
-            watch = self.watches[loop] = watch_like(hook, lambda: self.watches.pop(loop, None))
+            watch = self.watches[loop] = watch_by(hook.another(AsyncDriver), lambda: self.watches.pop(loop, None))
         return watch
 
 
-def watch_like(hook: HookBase, on_empty: Callable[[], object]) -> Watch:
-    """A watch that reads as a hook does, by connections that all hooks with its settings share."""
+def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
+    """A watch that reads by a driver, and closes it when the last one has left."""
     from asyncio import get_running_loop
 
     from ..watching import Watch
 
-    reader = hook.another(AsyncDriver)
     running = RunningInstances(reader.plans.versions)
     closing: set[asyncio.Task[None]] = set()
 
@@ -103,7 +102,7 @@ def watch_like(hook: HookBase, on_empty: Callable[[], object]) -> Watch:
         closing.add(task)
         task.add_done_callback(closing.discard)
 
-    return Watch(read, hook.clock, random.random, empty)
+    return Watch(read, reader.clock, random.random, empty)
 
 
 class Place:

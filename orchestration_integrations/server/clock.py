@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
+_MOST_ROUNDS = 500
+"""Rounds of the event loop after which a virtual clock moves although others can run: they may run for ever."""
 
 
 class Clock(Protocol):
@@ -109,8 +111,12 @@ class VirtualClock:
         try:
             while True:
                 # Let every runnable task reach its own sleep first: only then is the earliest sleeper known.
-                for _ in range(3):
+                idle = 0
+                for _ in range(_MOST_ROUNDS):
                     await asyncio.sleep(0)
+                    idle = 0 if self._others_can_run() else idle + 1
+                    if idle == 3:
+                        break
                 if self._now >= instant_ns or (early is not None and early()):
                     return
                 if self._sleepers[0] == mine:
@@ -119,3 +125,8 @@ class VirtualClock:
         finally:
             self._sleepers.remove(mine)
             heapq.heapify(self._sleepers)
+
+    def _others_can_run(self) -> bool:
+        """Whether anything is ready to run but those that sleep here: each of these is, whenever another one looks."""
+        ready = getattr(asyncio.get_running_loop(), "_ready", ())  # asyncio's own loops have it
+        return len(ready) >= len(self._sleepers)

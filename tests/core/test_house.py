@@ -92,7 +92,7 @@ def test_both_hooks_have_the_same_methods_with_the_same_signatures_and_docstring
             inspect.signature(other)  # type: ignore[arg-type]
         ).replace("AsyncIterator", ""), name
         documented = inspect.getdoc(other) or ""
-        assert inspect.getdoc(method) == documented.replace("async with", "with"), name
+        assert inspect.getdoc(method) == documented.replace("async with", "with").replace("async for", "for"), name
 
 
 @pytest.mark.parametrize("hook", [OrchestrationHttpHook, AsyncOrchestrationHttpHook])

@@ -1,5 +1,5 @@
 """Play many histories and count what happened: ``python -m tests.simulation.soak --count 10000
-[--owners | --checkpoints]``."""
+[--owners | --checkpoints | --shared]``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from functools import partial
 from .checkpoints import run_checkpoint_history
 from .histories import run_history
 from .owners import run_owner_history
+from .shared import run_shared_history
 
 
 def _play_history(seed: int) -> Counter[str]:
@@ -26,6 +27,7 @@ PLAYS: dict[str, Callable[[int], Counter[str]]] = {
     "hook": _play_history,
     "owners": run_owner_history,
     "checkpoints": run_checkpoint_history,
+    "shared": run_shared_history,
 }
 
 
@@ -49,7 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="play this one history only")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     kinds = parser.add_mutually_exclusive_group()
-    for kind, told in (("owners", "histories of owners of a run"), ("checkpoints", "histories of checkpoints")):
+    for kind, told in (
+        ("owners", "histories of owners of a run"),
+        ("checkpoints", "histories of checkpoints"),
+        ("shared", "histories of waits that share a poll"),
+    ):
         kinds.add_argument(f"--{kind}", dest="what", action="store_const", const=kind, default="hook", help=told)
     options = parser.parse_args(argv)
     if options.seed is not None:

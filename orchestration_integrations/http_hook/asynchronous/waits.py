@@ -14,13 +14,13 @@ from ...procedures.wait_arguments import WaitArguments
 from .operations import AsyncOperations
 
 if TYPE_CHECKING:
-    from ..waits import AsyncPlace
+    from ..waits import Place
 
 
 class AsyncWaits(AsyncOperations):
     """The waits, and the operations of the API."""
 
-    def place_of_wait(self, instance_id: str, shared: bool) -> AsyncPlace | None:
+    def place_of_wait(self, instance_id: str, shared: bool) -> Place | None:
         """The place where a wait sleeps that begins; None where time is not the machine's."""
         if self.clock is not SYSTEM_CLOCK:
             return None
