@@ -16,11 +16,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-MOST_TOLD = 2000
+MOST_TOLD = 1500
 """Digests that go into a store."""
 MOST_TO_LOOK_AT = 500
 """Ids that go into a store: those whose end may have come, and those that run."""
-LONGEST_ID = 64
+LONGEST_ID = 40
 """Characters of an id that goes into a store; the server's ids have 36."""
 
 _VERSION = 1
