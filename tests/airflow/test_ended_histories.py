@@ -74,9 +74,16 @@ class World:
         self.failing_lists = self.failing_whole_lists = self.failing_reads = self.denials = 0
         self.lossy_lists = 0
         self.lost_last: set[str] = set()
+        self.hidden: set[str] = set()
+        """Lost by every whole list."""
         self.at_once = self.most_at_once = 0
         self.reads = self.pages = 0
         self.plans = SimpleNamespace(clock=SimpleNamespace(server_time=lambda: self.here + AHEAD))
+
+    def short(self) -> str:
+        one = self.start()
+        self.rows[one] = self._now()
+        return one
 
     def start(self) -> str:
         one = f"run-{len(self.rows):08d}-0000-4000-8000-000000000000"
@@ -121,6 +128,7 @@ class World:
             return [row for row in rows if row.id not in lost]
         if running is None:
             self.lost_last = set()
+            return [row for row in rows if row.id not in self.hidden]
         return rows
 
     async def get_instance(self, instance_id: str) -> Any:
@@ -144,8 +152,9 @@ class World:
 class History:
     """Performs actions whenever the loop pauses. ``poll`` lets it go on, ``restart`` and ``crash`` end the process."""
 
-    def __init__(self, actions: Sequence[tuple[str, int]], store: Store | None) -> None:
+    def __init__(self, actions: Sequence[tuple[str, int]], store: Store | None, failing: int = 0) -> None:
         self.world = World()
+        self.world.failing_lists = failing
         self.store = store
         self.told: Counter[str] = Counter()
         self.crashed_amid = self.store_failed = False
@@ -188,8 +197,7 @@ class History:
         if name == "start":
             world.start()
         elif name == "short":
-            one = world.start()
-            world.rows[one] = world._now()
+            world.short()
         elif name == "end":
             world.end(number)
         elif name == "later":
@@ -245,11 +253,12 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 
 
 @MANY
-@given(st.lists(WORLD | FAULTS | POLLS | RESTARTS, max_size=60))
-@example([("start", 0), ("poll", 0), ("end", 0), ("restart", 0)])
-@example([("short", 0), ("failing_lists", 3), ("poll", 0), ("restart", 0), ("short", 0)])
-def test_with_a_store_each_end_is_told_exactly_once(actions: list[tuple[str, int]]) -> None:
-    history = History(actions, Store())
+@given(st.lists(WORLD | FAULTS | POLLS | RESTARTS, max_size=60), st.integers(0, 5))
+@example([("start", 0), ("poll", 0), ("end", 0), ("restart", 0)], 0)
+@example([("short", 0), ("poll", 0), ("restart", 0), ("short", 0)], 3)
+def test_with_a_store_each_end_is_told_exactly_once(actions: list[tuple[str, int]], failing: int) -> None:
+    """``failing``: lists that fail from the beginning on."""
+    history = History(actions, Store(), failing)
     history.run()
     assert history.told == dict.fromkeys(history.ended, 1)
 
@@ -290,6 +299,48 @@ def test_a_crash_between_telling_and_keeping_repeats_the_end_with_its_id() -> No
     assert history.told == dict.fromkeys(history.ended, 2)
 
 
+def test_what_is_told_before_the_store_can_be_read_is_held_until_then() -> None:
+    store = Store()
+    away = [("poll", 0), ("store", 0), ("restart", 0), ("short", 0), *[("poll", 0)] * 40, ("store", 1)]
+    history = History(away, store)
+    history.run()
+    assert history.told == dict.fromkeys(history.ended, 1)
+    assert len(history.told) == 1
+
+
+@pytest.mark.parametrize("sign", ["none before", "a row comes up late", "the list gets shorter"])
+def test_what_whole_lists_lose_is_told_later(sign: str) -> None:
+    """Whatever a list loses twice in a row, as long as the second reading shows that rows were lost."""
+    world = World()
+    told: list[str] = []
+
+    async def polls() -> None:
+        runs = EndedRuns("w", lambda: world.here)
+
+        async def poll(*hidden: str) -> None:
+            world.hidden = set(hidden)
+            ended = (await runs.poll(world)).ended  # type: ignore[arg-type]
+            told.extend(one.id for one in ended)
+            runs.told(ended)
+            world.here += POLL
+
+        await poll()
+        old = world.short()
+        await poll()
+        await poll()
+        lost, late = world.short(), world.short()
+        world.here += 600
+        if sign == "none before":
+            await poll(lost, late)
+        else:
+            await poll(lost, late)
+            await poll(lost, *([old, late] if sign == "the list gets shorter" else []))
+        await poll()
+        assert sorted(told) == sorted([old, lost, late])
+
+    asyncio.run(polls())
+
+
 def test_what_is_held_stays_small_and_so_does_what_a_poll_reads() -> None:
     """A thousand short runs, two a poll: held are those of the last minutes alone."""
     world, store = World(), Store()
@@ -300,7 +351,7 @@ def test_what_is_held_stays_small_and_so_does_what_a_poll_reads() -> None:
         held = []
         for _ in range(500):
             for _ in range(2):
-                world.rows[world.start()] = world._now()
+                world.short()
             world.here += POLL
             ended = (await runs.poll(world)).ended  # type: ignore[arg-type]
             told.update(one.id for one in ended)
