@@ -308,6 +308,28 @@ def test_what_is_told_before_the_store_can_be_read_is_held_until_then() -> None:
     assert len(history.told) == 1
 
 
+def test_a_run_that_was_seen_running_is_told_after_a_restart_however_old_its_end_looks() -> None:
+    """Its row was written late, or by a clock that is behind: lists alone would take it for told."""
+    world = World()
+
+    async def polls() -> None:
+        runs = EndedRuns("w", lambda: world.here)
+        one = world.start()
+        for _ in range(40):
+            await runs.poll(world)  # type: ignore[arg-type]
+            world.here += POLL
+        world.rows[one] = datetime.fromtimestamp(START + AHEAD + 1, timezone.utc)
+        again = EndedRuns("w", lambda: world.here)
+        again.go_on_from(json.loads(json.dumps(runs.state())))
+        for _ in range(2):
+            ended = (await again.poll(world)).ended  # type: ignore[arg-type]
+            assert [row.id for row in ended] == [one]
+        again.told(ended)
+        assert not (await again.poll(world)).ended  # type: ignore[arg-type]
+
+    asyncio.run(polls())
+
+
 @pytest.mark.parametrize("sign", ["none before", "a row comes up late", "the list gets shorter"])
 def test_what_whole_lists_lose_is_told_later(sign: str) -> None:
     """Whatever a list loses twice in a row, as long as the second reading shows that rows were lost."""
