@@ -17,7 +17,7 @@ TOX := $(BIN)/tox
 help:
 	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
 	@echo "make test           the checks that CI runs"
-	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed; stops on whole Airflows"
+	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed; stops and watches on whole Airflows"
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what a call costs, as ratios"
 	@echo "make soak           $(COUNT) random histories each of the hook, of owners, of checkpoints, with faults (COUNT=…)"
@@ -26,8 +26,8 @@ help:
 demo: $(TOOLS)/ready
 	@$(BIN)/python -m orchestration_integrations.demo
 
-# Stops of runs with checkpoints on whole Airflows: they take too long for each change.
-LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e211/test_checkpoints.py
+# Stops of runs with checkpoints, and restarts of a watching triggerer, on whole Airflows: too long for each change.
+LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e/test_ended.py tests/airflow/e2e211/test_checkpoints.py
 LONG_ON_PREFECT_37 := tests/prefect/test_checkpoints.py tests/prefect/test_automations.py
 
 PARALLEL := $(TOX) run-parallel --parallel-no-spinner

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .attempt import Attempt
 
@@ -108,6 +108,27 @@ async def get_async_connection(conn_id: str) -> Any:
     if found is not None:
         return await found(conn_id=conn_id)
     return await in_thread(BaseHook.get_connection, conn_id)
+
+
+class AssetStore(Protocol):
+    """Where Airflow 3.3 keeps state for one asset, as a trigger reaches it."""
+
+    async def aget(self, key: str, default: Any = None) -> Any: ...
+
+    async def aset(self, key: str, value: Any) -> None: ...
+
+
+def asset_stores(trigger: Any) -> tuple[AssetStore, ...]:
+    """A store for each asset that watches by a trigger; none before Airflow 3.3, or where no asset does.
+
+    Watchers with equal arguments share one trigger, of all their assets. Airflow's accessor then refuses to read or
+    write by itself, and does not say which assets it is for: so they are taken from where it holds them.
+    """
+    accessors: Any = getattr(trigger, "asset_state_store", None)
+    if not hasattr(accessors, "aget") or not hasattr(accessors, "aset"):
+        return ()
+    single = [one for held in ("_by_name", "_by_uri") for one in getattr(accessors, held, {}).values()]
+    return tuple(single) or (accessors,)
 
 
 def default_deferrable() -> bool:
@@ -303,6 +324,7 @@ __all__ = [
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "AssetStore",
     "BaseEventTrigger",
     "BaseHook",
     "BaseNotifier",
@@ -322,6 +344,7 @@ __all__ = [
     "TriggerEvent",
     "XCom",
     "asked_variable",
+    "asset_stores",
     "attempt_of",
     "conf",
     "default_deferrable",

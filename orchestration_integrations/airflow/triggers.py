@@ -22,9 +22,8 @@ from ..api.errors import (
     OrchestrationError,
     StateUnknownError,
     WaitTimeoutError,
-    is_passing,
 )
-from ..api.models import Instance, StageEvent
+from ..api.models import StageEvent
 from ..procedures.checkpoints import Guard
 from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
@@ -36,9 +35,10 @@ from .compat import (
     USER_ACTION,
     BaseEventTrigger,
     TriggerEvent,
+    asset_stores,
     sight_of_task,
 )
-from .ended_runs import EndedRuns
+from .ended_watch import EndedWatch
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .marks import NOBODY, AwaitedMarks, VariableMarks, put_up_hold
 from .trigger_passes import LeftToWorker, TriggerPasses, asked, left_to_others
@@ -366,7 +366,10 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
 
     One event a poll, however many have ended, since Airflow joins events that come together into one DAG run. The
     event: ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
-    Only ends that come while the trigger runs are told; a run that ends while the triggerer is down is not.
+
+    On Airflow 3.3 each end is told once, also across restarts of the triggerer: what was told is kept in the state of
+    the asset. A triggerer that dies within five seconds after an event may tell its ends again: they have the same
+    ``instance_id``. On older versions, ends that come while the triggerer is down are not told.
 
     Nothing ends this trigger. What keeps it from reading (a missing connection, refused credentials, an unknown
     workflow) is logged once, the connection is read anew, and the next poll makes up for what was missed.
@@ -376,7 +379,7 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
         states: only these ends: ``succeeded``, ``failed``, ``cancelled``; None for all.
         orchestration_conn_id: the connection.
         poll_interval: seconds between polls; default 30. A run that begins and ends between two polls is told later
-            where the workflow has many runs: one poll later for each hundred, at most ten.
+            where the workflow has many runs: one poll later for each hundred, at most 120.
     """
 
     def __init__(
@@ -407,40 +410,11 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Tell ends for ever."""
-        runs = EndedRuns(self.workflow_id)
-        trouble: str | None = None
-        while True:
-            try:
-                async with await OrchestrationHook(self.orchestration_conn_id).get_async_conn() as http:
-                    while True:
-                        ended = await runs.poll(http)
-                        if trouble is not None:
-                            logger.info("the runs of workflow %s can be read again", self.workflow_id)
-                            trouble = None
-                        wanted = [one for one in ended if self.states is None or one.state in self.states]
-                        if wanted:
-                            instances = [_end_of(instance) for instance in wanted]
-                            yield TriggerEvent({"workflow_id": self.workflow_id, "instances": instances})
-                        await asyncio.sleep(self.poll_interval)
-            except Exception as error:
-                # Whatever it is, Airflow would start this trigger again two seconds later, with a traceback each time.
-                why = str(error) if isinstance(error, OrchestrationError) else f"{type(error).__name__}: {error}"
-                if why != trouble:
-                    passing = isinstance(error, OrchestrationError) and is_passing(error)
-                    tell = logger.warning if passing else logger.error
-                    tell("workflow %s: its runs cannot be read, so no end is told: %s", self.workflow_id, why)
-                    trouble = why
-            await asyncio.sleep(self.poll_interval)
-
-
-def _end_of(instance: Instance) -> dict[str, Any]:
-    ended = instance.terminated_at
-    return {
-        "instance_id": instance.id,
-        "workflow_id": instance.workflow_id,
-        "state": instance.state,
-        "terminated_at": None if ended is None else ended.isoformat(),
-    }
+        watch = EndedWatch(
+            self.workflow_id, self.states, self.orchestration_conn_id, self.poll_interval, asset_stores(self)
+        )
+        async for payload in watch.payloads():
+            yield TriggerEvent(payload)
 
 
 def _line_of(event: StageEvent) -> str:

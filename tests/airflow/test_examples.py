@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestration_integrations.airflow.compat import AIRFLOW_VERSION
+from tests.airflow.framework import serialized
 
 EXAMPLES = Path(__file__).parent.parent.parent / "example_dags"
 
@@ -121,6 +122,21 @@ def test_setup_and_teardown(airflow_home: Path, server: Any, generation: int) ->
     assert state(run) == "success", states(run)
     assert server.balance("sellers:o1", "EUR/2") == 1250
     assert len(server.record().started) == 1
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 0), reason="assets have watchers from Airflow 3.0 on")
+def test_start_on_end(airflow_home: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With events it is driven by a whole Airflow: ``e2e/test_ended.py``."""
+    assert not loaded("start_on_end").ended_payouts.watchers
+    monkeypatch.setenv("PAYOUT_WORKFLOW_ID", "w")
+    module = loaded("start_on_end")
+    (watcher,) = module.ended_payouts.watchers
+    serialized(module.dag)
+    trigger = watcher.trigger  # Airflow 3.0 and 3.1 hold it as they store it
+    arguments = trigger["kwargs"] if isinstance(trigger, dict) else trigger.serialize()[1]
+    assert arguments["workflow_id"] == "w"
+    run = module.dag.test()
+    assert state(run) == "success", states(run)
 
 
 @pytest.mark.skipif(AIRFLOW_VERSION >= (3, 0), reason="later versions tell a task's state over their API")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
@@ -15,16 +14,13 @@ from asgiref.sync import async_to_sync
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, clock
 from orchestration_integrations.airflow import hooks, triggers
-from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, AirflowNotFoundException, Sight
-from orchestration_integrations.airflow.ended_runs import EndedRuns
+from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, Sight
 from orchestration_integrations.airflow.triggers import (
     OrchestrationInstanceEndedTrigger,
     OrchestrationInstanceTrigger,
     OrchestrationStageTrigger,
 )
-from orchestration_integrations.server import EmbeddedServer
-from tests.airflow.framework import Connection
-from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, define, first_event, rebuilt, state_of
+from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, first_event, rebuilt, state_of
 
 WRITES = ("abort_instance", "send_event", "run_workflow", "create_workflow", "delete_workflow")
 
@@ -308,211 +304,3 @@ def test_stages(server: Any, stage: int | None, until: str, event: str | None, s
 def test_a_stage_that_fails(server: Any) -> None:
     one = OrchestrationStageTrigger(begin(server, BROKEN), 1, "ended", poll_interval=0.2)
     assert first_event(one)["status"] == "failed"
-
-
-# ---- ends of a workflow: W3 ---------------------------------------------------------------------------
-
-
-class Watching:
-    """A trigger at work on an event loop, as in a triggerer."""
-
-    def __init__(self, workflow_id: str, **arguments: Any) -> None:
-        self.trigger = OrchestrationInstanceEndedTrigger(workflow_id, **{"poll_interval": 0.1, **arguments})
-        self.events: list[Any] = []
-
-    async def __aenter__(self) -> Watching:
-        self._task = asyncio.create_task(self._collect())
-        await asyncio.sleep(0.5)
-        return self
-
-    async def _collect(self) -> None:
-        async for event in self.trigger.run():
-            self.events.append(json.loads(json.dumps(event.payload)))
-
-    @property
-    def told(self) -> list[dict[str, Any]]:
-        return [instance for event in self.events for instance in event["instances"]]
-
-    async def until_told(self, count: int) -> None:
-        for _ in range(600):
-            if len(self.told) >= count:
-                break
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.4)  # nothing is told twice
-        assert len(self.told) == count
-
-    async def __aexit__(self, *_: object) -> None:
-        assert not self._task.done()
-        self._task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await self._task
-
-
-async def pay(server: Any, workflow_id: str, count: int = 1) -> list[str]:
-    """Runs of a workflow that have ended."""
-    async with AsyncOrchestrationHttpHook(base_url=server.url) as http:
-        ids = [(await http.run_workflow(workflow_id, {"to": "merchants:1"})).id for _ in range(count)]
-        for one in ids:
-            await http.wait(one, timeout=30)
-    return ids
-
-
-def connect(patch: pytest.MonkeyPatch, **fields: Any) -> None:
-    patch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps({"conn_type": "orchestration", **fields}))
-
-
-def test_ends_of_a_workflow_are_told_once_each(server: Any) -> None:
-    workflow_id = define(server, SHORT, gate=False)
-
-    async def watch() -> None:
-        await pay(server, workflow_id)
-        async with Watching(workflow_id) as watching:
-            ids = await pay(server, workflow_id, 2)
-            await watching.until_told(2)
-            assert sorted(one["instance_id"] for one in watching.told) == sorted(ids)
-            assert {one["state"] for one in watching.told} == {"succeeded"}
-            assert {event["workflow_id"] for event in watching.events} == {workflow_id}
-
-    time.sleep(1.1)
-    asyncio.run(watch())
-
-
-def test_a_rotated_secret_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """W3 (a)."""
-    with EmbeddedServer(2, token="new") as server:
-        with OrchestrationHttpHook(base_url=server.url, token="new") as http:
-            workflow_id = http.ensure_workflow(SHORT).workflow.id
-        connect(monkeypatch, host=server.url, extra=json.dumps({"token": "old"}))
-
-        async def watch() -> None:
-            async with Watching(workflow_id) as watching:
-                connect(monkeypatch, host=server.url, extra=json.dumps({"token": "new"}))
-                async with AsyncOrchestrationHttpHook(base_url=server.url, token="new") as http:
-                    one = (await http.run_workflow(workflow_id, {"to": "merchants:1"})).id
-                    await http.wait(one, timeout=30)
-                await watching.until_told(1)
-                assert watching.told[0]["instance_id"] == one
-
-        asyncio.run(watch())
-
-
-def test_ends_of_one_poll_are_one_event(server: Any) -> None:
-    """W3 (b): Airflow would join several into one DAG run, which sees one of them."""
-    workflow_id = define(server, SHORT, gate=False)
-
-    async def watch() -> None:
-        async with Watching(workflow_id, poll_interval=3.0) as watching:
-            ids = await pay(server, workflow_id, 3)
-            await watching.until_told(3)
-            assert len(watching.events) <= 2
-            assert sorted(one["instance_id"] for one in watching.told) == sorted(ids)
-
-    asyncio.run(watch())
-
-
-def test_a_missing_connection_is_told_once_and_does_not_end_the_trigger(
-    server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """W3 (c)."""
-    workflow_id = define(server, SHORT, gate=False)
-    conn_id = "orchestration_gone"
-    connected: list[bool] = []
-
-    async def connection(name: str, **_: Any) -> Any:
-        if not connected:
-            raise AirflowNotFoundException(f"The conn_id `{name}` isn't defined")
-        return Connection(conn_id=name, conn_type="orchestration", host=server.url)
-
-    monkeypatch.setattr(hooks, "get_async_connection", connection)
-
-    async def watch() -> None:
-        async with Watching(workflow_id, orchestration_conn_id=conn_id) as watching:
-            await asyncio.sleep(0.5)
-            connected.append(True)
-            ids = await pay(server, workflow_id)
-            await watching.until_told(1)
-            assert watching.told[0]["instance_id"] == ids[0]
-
-    with caplog.at_level("WARNING"):
-        asyncio.run(watch())
-    said = [one for one in caplog.records if "no end is told" in one.getMessage()]
-    assert len(said) == 1
-    assert conn_id in said[0].getMessage()
-    assert said[0].exc_info is None
-
-
-def test_an_end_before_the_first_list_that_could_be_read_is_told(server: Any) -> None:
-    """W3 (d)."""
-    workflow_id = define(server, SHORT, gate=False)
-
-    async def watch() -> None:
-        before = await pay(server, workflow_id)
-        await asyncio.sleep(1.1)
-        server.fault("list_instances", "status", 1000, code=403)
-        async with Watching(workflow_id) as watching:
-            ids = await pay(server, workflow_id)
-            assert watching.told == []
-            server.clear_faults()
-            await watching.until_told(1)
-            assert [one["instance_id"] for one in watching.told] == ids != before
-
-    asyncio.run(watch())
-
-
-@pytest.mark.parametrize("generation", [1, 2, 3])
-def test_an_unknown_workflow_is_told_once(server: Any, caplog: pytest.LogCaptureFixture, generation: int) -> None:
-    """W3 (e)."""
-    unknown = "0e7f1d7e-0000-4000-8000-000000000000"
-
-    async def watch() -> None:
-        async with Watching(unknown):
-            await asyncio.sleep(1.0)
-
-    with caplog.at_level("ERROR"):
-        asyncio.run(watch())
-    assert sum(f"workflow {unknown}" in one.getMessage() for one in caplog.records) == 1
-
-
-class Listed:
-    """A server with a long history, as the trigger's hook shows it; counts the pages that were read."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
-        self.pages = 0
-        self.plans = SimpleNamespace(clock=SimpleNamespace(server_time=time.time))
-
-    async def get_workflow(self, workflow_id: str) -> Any:
-        return SimpleNamespace(id=workflow_id)
-
-    async def list_instances(self, workflow_id: str, running: bool | None = None) -> list[Any]:
-        rows = [row for row in self.rows if running is None or row.terminated is not running]
-        self.pages += 1 + len(rows) // 100
-        return rows
-
-    async def get_instance(self, instance_id: str) -> Any:
-        return next(row for row in self.rows if row.id == instance_id)
-
-
-def test_the_cost_of_a_poll_does_not_grow_with_the_history() -> None:
-    """W3 (e): 3,000 ended rows, 100 polls: 4 pages a poll on average, and no end is lost or told twice."""
-    long_ago = datetime.fromtimestamp(1e9, timezone.utc)
-
-    def row(number: int, ended_at: datetime | None) -> Any:
-        return SimpleNamespace(
-            id=f"i{number}", terminated=ended_at is not None, terminated_at=ended_at, updated_at=long_ago
-        )
-
-    listed = Listed([row(number, long_ago) for number in range(3000)])
-    runs = EndedRuns("w")
-
-    async def polls() -> list[str]:
-        told = []
-        for number in range(100):
-            told += [one.id for one in await runs.poll(listed)]
-            if number < 80:
-                listed.rows.append(row(10_000 + number, datetime.now(timezone.utc)))
-        return told
-
-    told = asyncio.run(polls())
-    assert sorted(told) == sorted(f"i{10_000 + number}" for number in range(80))
-    assert listed.pages <= 100 * 5
