@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Workflow,
     )
     from .http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+    from .http_hook.waits import hint
     from .ownership.record import RunRecord, RunStore
     from .run_store import MemoryRunStore, SqliteRunStore
     from .settings import Settings
@@ -102,6 +103,7 @@ _HOMES = {
         "Workflow",
     ),
     "http_hook": ("AsyncOrchestrationHttpHook", "OrchestrationHttpHook"),
+    "http_hook.waits": ("hint",),
     "ownership.record": ("RunRecord", "RunStore"),
     "run_store": ("MemoryRunStore", "SqliteRunStore"),
     "settings": ("Settings",),
@@ -153,6 +155,7 @@ __all__ = [
     "Workflow",
     "WrongServerError",
     "__version__",
+    "hint",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

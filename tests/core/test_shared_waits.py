@@ -1,0 +1,331 @@
+"""Waits of hooks that share a poll, over a socket: in threads, on a loop, in one call; and hints."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from orchestration_integrations import (
+    AsyncOrchestrationHttpHook,
+    InstanceFailedError,
+    OrchestrationHttpHook,
+    RunResult,
+    ValidationError,
+    WaitTimeoutError,
+    hint,
+)
+from orchestration_integrations.api.errors import UnreadableAnswerError
+from orchestration_integrations.api.running import decode_running
+from orchestration_integrations.http_hook import waits
+from orchestration_integrations.procedures.listing import Versions
+from orchestration_integrations.procedures.snapshots import RunningInstances
+from orchestration_integrations.server import Core, EmbeddedServer, InProcessTransport, VirtualClock
+
+WAITS = {"name": "waits", "stages": [{"wait_event": {"event": "go"}}]}
+FAILS = {
+    "send": {
+        "source": {"account": {"id": "world"}},
+        "destination": {"account": {"id": "bad account!"}},
+        "amount": {"amount": 1, "asset": "EUR/2"},
+    }
+}
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as started:
+        yield started
+
+
+@pytest.fixture
+def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
+    with OrchestrationHttpHook(base_url=server.url) as one:
+        yield one
+
+
+def begun(hook: OrchestrationHttpHook, count: int, stages: list[dict[str, object]] | None = None) -> list[str]:
+    workflow = hook.create_workflow(WAITS if stages is None else {"name": "other", "stages": stages})
+    ids = [hook.run_workflow(workflow.id).id for _ in range(count)]
+    for instance_id in ids:
+        while not hook.get_instance(instance_id).status:
+            time.sleep(0.01)
+    return ids
+
+
+def requests_of(server: EmbeddedServer) -> Counter[str]:
+    return Counter(server.record().requests)
+
+
+# ---- in one call ---------------------------------------------------------------------------------------
+
+
+def test_wait_many_tells_each_as_it_ends(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    ids = begun(hook, 5)
+    failing = begun(hook, 1, [{"wait_event": {"event": "go"}}, FAILS])
+    hook.send_event(ids[1], "go")
+    hook.send_event(failing[0], "go")
+    told = dict(hook.wait_many([*ids, *failing, ids[0]], timeout=1.5, poll_interval=0.3))
+    assert set(told) == {*ids, *failing}
+    kinds = {instance_id: type(what) for instance_id, what in told.items()}
+    assert kinds.pop(ids[1]) is RunResult
+    assert kinds.pop(failing[0]) is InstanceFailedError
+    assert set(kinds.values()) == {WaitTimeoutError}
+
+
+def test_wait_many_of_the_asynchronous_hook(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    ids = begun(hook, 30)
+
+    async def main() -> list[str]:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as other:
+            before = requests_of(server)
+            told: list[str] = []
+            async for instance_id, result in other.wait_many(ids, poll_interval=0.5):
+                assert isinstance(result, RunResult)
+                told.append(instance_id)
+            sent = requests_of(server) - before
+            assert sent["get_instance"] == 30
+            assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            return told
+
+    def end_them() -> None:
+        time.sleep(1.0)
+        for instance_id in ids:
+            hook.send_event(instance_id, "go")
+
+    ender = threading.Thread(target=end_them)
+    ender.start()
+    assert set(asyncio.run(main())) == set(ids)
+    ender.join()
+
+
+def test_an_iterator_that_is_closed_early_waits_no_longer(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    ids = begun(hook, 3)
+    hook.send_event(ids[0], "go")
+    results = hook.wait_many(ids, poll_interval=0.2)
+    assert next(results)[0] == ids[0]
+    results.close()
+    time.sleep(0.3)
+    before = requests_of(server)
+    time.sleep(1.0)
+    assert requests_of(server) == before
+
+
+def test_nothing_is_asked_for_nobody(hook: OrchestrationHttpHook, server: EmbeddedServer) -> None:
+    before = requests_of(server)
+    assert list(hook.wait_many([])) == []
+    assert requests_of(server) == before
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "path"),
+    [("one id", {}, "instance_ids"), ([""], {}, "instance_id"), (["i"], {"poll_interval": 0}, "poll_interval")],
+)
+def test_bad_input_is_refused_before_anything_is_sent(
+    hook: OrchestrationHttpHook, server: EmbeddedServer, ids: object, options: dict[str, float], path: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        hook.wait_many(ids, **options)  # type: ignore[arg-type]
+    assert caught.value.path == path
+    assert not requests_of(server)
+
+
+def test_a_blocking_transport_of_the_users_serves_too() -> None:
+    clock = VirtualClock()
+    core = Core(2, clock=clock)
+    with OrchestrationHttpHook(
+        base_url="http://orchestration", clock=clock, transport=InProcessTransport(core, clock)
+    ) as hook:
+        instance_id = hook.run_workflow(hook.create_workflow(WAITS).id).id
+        clock.sleep(1)
+        hook.send_event(instance_id, "go")
+        assert [name for name, _ in hook.wait_many([instance_id])] == [instance_id]
+
+
+# ---- each by itself -------------------------------------------------------------------------------------
+
+
+def test_waits_in_threads_share_a_poll(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    ids = begun(hook, 24)
+    results: dict[str, RunResult] = {}
+
+    def wait(instance_id: str) -> None:
+        with OrchestrationHttpHook(base_url=server.url) as own:
+            results[instance_id] = own.wait(instance_id, poll_interval=0.5)
+
+    threads = [threading.Thread(target=wait, args=(one,)) for one in ids]
+    for thread in threads:
+        thread.start()
+    time.sleep(2.0)
+    before = requests_of(server)
+    time.sleep(4.0)
+    sent = requests_of(server) - before
+    assert sent["list_instances"] >= 4
+    assert sent["get_instance"] <= 10, "alone, they would have asked some 190 times"
+    for instance_id in ids:
+        hook.send_event(instance_id, "go")
+    for thread in threads:
+        thread.join(30)
+    assert set(results) == set(ids)
+
+
+def test_waits_on_a_loop_share_a_poll_and_time_out_by_themselves(
+    server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    ids = begun(hook, 24)
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as one:
+            before = requests_of(server)
+            begun_at = time.monotonic()
+            outcomes = await asyncio.gather(
+                *(one.wait(instance_id, poll_interval=0.5, timeout=4) for instance_id in ids), return_exceptions=True
+            )
+            assert time.monotonic() - begun_at < 9
+            assert {type(outcome) for outcome in outcomes} == {WaitTimeoutError}
+            sent = requests_of(server) - before
+            assert sent["get_instance"] <= 24 * 4, "a first look, a last look, and little between"
+            assert sent["list_instances"] >= 4
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_tells_of_stages_reads_them_itself(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """Whoever is told of stages is told as they come, however many wait."""
+    ids = begun(hook, 2, [{"wait_event": {"event": "go"}}, {"wait_event": {"event": "on"}}])
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as one:
+            heard: list[tuple[int, str]] = []
+            tasks = [
+                asyncio.create_task(
+                    one.wait(name, poll_interval=0.3, on_stage=lambda event: heard.append((event.stage, event.kind)))
+                )
+                for name in ids
+            ]
+            await asyncio.sleep(2)
+            await one.send_event(ids[0], "go")
+            for _ in range(100):
+                if (1, "begun") in heard:
+                    break
+                await asyncio.sleep(0.05)
+            assert (1, "begun") in heard
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+# ---- hints ----------------------------------------------------------------------------------------------
+
+
+def test_a_hint_ends_waits_at_once(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """In threads, on a loop, alone and in company; with polls that would take a minute."""
+    ids = begun(hook, 26)
+    ended: dict[str, float] = {}
+
+    def wait(instance_id: str) -> None:
+        hook.wait(instance_id, poll_interval=60, timeout=50)
+        ended[instance_id] = time.monotonic()
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as one:
+
+            async def await_one(instance_id: str) -> None:
+                await one.wait(instance_id, poll_interval=60, timeout=50)
+                ended[instance_id] = time.monotonic()
+
+            await asyncio.gather(*(await_one(name) for name in ids[2:]))
+
+    threads = [threading.Thread(target=wait, args=(name,)) for name in ids[:2]]
+    threads.append(threading.Thread(target=lambda: asyncio.run(main())))
+    for thread in threads:
+        thread.start()
+    time.sleep(12)  # the looks have slowed down
+    delays = []
+    for name in ids:
+        hook.send_event(name, "go")
+        while not hook.get_instance(name).terminated:
+            time.sleep(0.005)
+        hinted_at = time.monotonic()
+        assert hint(name)
+        for _ in range(400):
+            if name in ended:
+                break
+            time.sleep(0.005)
+        delays.append(ended.get(name, hinted_at + 99) - hinted_at)
+    for thread in threads:
+        thread.join(60)
+    assert max(delays) < 2.0, "each would have slept for tens of seconds"
+    assert not hint(ids[0])
+    assert not waits.hint_all(lambda name: True)
+
+
+# ---- the list -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("generation", "count", "requests"), [(1, 130, 1), (2, 130, 1), (3, 130, 3), (3, 40, 1), (1, 100, 2)]
+)
+def test_the_list_is_read_whole_by_the_fewest_requests(generation: int, count: int, requests: int) -> None:
+    clock = VirtualClock()
+    core = Core(generation, clock=clock)
+    with OrchestrationHttpHook(
+        base_url="http://orchestration", clock=clock, transport=InProcessTransport(core, clock)
+    ) as hook:
+        workflow = hook.create_workflow(WAITS)
+        ids = {hook.run_workflow(workflow.id).id for _ in range(count)}
+        running = RunningInstances(Versions())
+        for expected in (requests, requests - 1 if requests == 3 else requests):
+            found = hook.perform(running.read(None, clock.monotonic() + 10))
+            assert (found.ids, found.requests) == (ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "ids"),
+    [
+        (b'{"data":[{"id":"a","terminated":false},{"id":"b","terminated":true}]}', {"a"}),
+        (b'{"data":[{"id":"a"},{"id":null},7,{"terminated":false},{"id":"c","workflowID":5}]}', {"a"}),
+        (b'{"cursor":{"hasMore":false,"data":[{"id":"a"}]}}', {"a"}),
+        (b'{"data":[]}', set()),
+    ],
+)
+def test_an_odd_row_costs_only_itself(body: bytes, ids: set[str]) -> None:
+    assert decode_running(body, "list").ids == ids
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        (b"<html>sign in</html>", {}),
+        (b"null", {}),
+        (b'{"errorCode":"INTERNAL","errorMessage":"x"}', {}),
+        (b'{"data":[],"errorCode":"INTERNAL"}', {}),
+        (b'{"data":{}}', {}),
+        (b'{"data":[{"id":"a"}]}', {"version": "v2"}),
+        (b'{"cursor":{"hasMore":true,"data":[]}}', {"version": "v2"}),
+        (b'{"cursor":{"data":[]}}', {"version": "v2"}),
+        (b'{"data":[{"id":"a","workflowID":"x"}]}', {"workflow_id": "w"}),
+    ],
+)
+def test_what_is_no_list_is_no_empty_list(body: bytes, options: dict[str, str]) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        decode_running(body, "list", **options)  # type: ignore[arg-type]
+
+
+def test_the_list_is_asked_for_as_generation_1_spells_it() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"data": []})
+
+    with OrchestrationHttpHook(base_url="http://orchestration", transport=httpx.MockTransport(answer)) as hook:
+        hook.perform(RunningInstances(Versions()).read("w w", time.monotonic() + 5))
+    assert str(asked[0].url) == "http://orchestration/instances?pageSize=100&running=true&workflowID=w+w"
