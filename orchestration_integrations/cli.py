@@ -84,6 +84,68 @@ def serve(
 
 
 @app.command()
+def wait(
+    instance_ids: Annotated[list[str], typer.Argument(help="The instances.")],
+    url: Annotated[str | None, typer.Option(help="Base URL of the server; default: ORCHESTRATION_URL.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; default: no limit.")] = None,
+    poll_interval: Annotated[float, typer.Option(help="Seconds between polls.")] = 5.0,
+    hints: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Take hints on this port, of this machine only; 0: a free one.")
+    ] = None,
+) -> None:
+    """Wait until instances have ended, all by one poll, and print each as it ends.
+
+    One line for each: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs. With
+    --hints a POST whose JSON names an instance has it read at once; the address is printed to the standard error.
+    Credentials come from the environment.
+
+    Exit status: 0 all have succeeded, 1 one has failed or was cancelled, 3 nobody knows of one, 4 the time is over.
+    """
+    from .api.errors import OrchestrationError
+    from .http_hook import OrchestrationHttpHook
+
+    endpoint = None
+    worst = 0
+    try:
+        with OrchestrationHttpHook(_settings(url)) as hook:
+            results = hook.wait_many(instance_ids, timeout=timeout, poll_interval=poll_interval)
+            if hints is not None:
+                from .hint_endpoint import HintEndpoint
+
+                endpoint = HintEndpoint(hints)
+                endpoint.start()
+                typer.echo(f"hints: {endpoint.url}", err=True)
+            for instance_id, result in results:
+                code, word, why = _end_of(result)
+                _line(instance_id, word, why)
+                sys.stdout.flush()
+                worst = max(worst, code)
+    except OrchestrationError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"cannot listen on port {hints}: {error}", 2)
+    finally:
+        if endpoint is not None:
+            endpoint.stop()
+    raise typer.Exit(worst)
+
+
+def _end_of(result: object) -> tuple[int, str, str]:
+    """Exit status, a word, and the reason."""
+    from .api.errors import InstanceCancelledError, InstanceFailedError, WaitTimeoutError
+
+    if not isinstance(result, Exception):
+        return 0, "succeeded", ""
+    words = {
+        InstanceFailedError: (1, "failed"),
+        InstanceCancelledError: (1, "cancelled"),
+        WaitTimeoutError: (4, "timeout"),
+    }
+    code, word = words.get(type(result), (3, "unknown"))  # type: ignore[arg-type]
+    return code, word, str(result)
+
+
+@app.command()
 def unreleased(
     workflow_id: Annotated[str, typer.Argument(help="A gated workflow.")],
     url: Annotated[str | None, typer.Option(help="Base URL of the server; default: ORCHESTRATION_URL.")] = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence, Set
 from functools import partial
 
 import httpx
@@ -22,7 +22,7 @@ from ..watching import Reason, Sleeper, Watch
 from .asynchronous_driver import AsyncDriver
 from .background import background_loop
 from .base import HookBase
-from .waits import meeting_of, watch_by
+from .waits import ignore, listen, meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
@@ -95,6 +95,7 @@ class ManyWaits:
 
     def __init__(self, driver: AsyncDriver, watch: Watch, states: list[Waiting]) -> None:
         self.ended: asyncio.Queue[Told | BaseException] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
         self._driver = driver
         self._watch = watch
         self._times = Times(driver.plans.clock)
@@ -109,9 +110,11 @@ class ManyWaits:
             waiting.begin(self._times.at())
         for waiting in self._waits.values():
             self._sleep(waiting, hurry=True)
+        listen(self)
 
     def leave(self) -> None:
         """Wait no longer."""
+        ignore(self)
         for sleeper in self._sleepers.values():
             self._watch.forget(sleeper)
         for task in self._tasks:
@@ -119,6 +122,14 @@ class ManyWaits:
         for instance_id in self._waits:
             self._watch.leave(instance_id)
         self._waits.clear()
+
+    def waits_for(self, names: Set[str]) -> Collection[str]:
+        """The instances among these that have not ended."""
+        return names & self._waits.keys()
+
+    def hint(self, instance_id: str) -> None:
+        """Look at an instance at once. Any thread may call it."""
+        self._loop.call_soon_threadsafe(self._watch.hint, instance_id)
 
     def _sleep(self, waiting: Waiting, *, hurry: bool = False) -> None:
         instance, deadline = waiting.instance, self._times.until(waiting.deadline)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Set
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..procedures.effects import Procedure, ask_or_raise
@@ -31,7 +31,7 @@ FEW = 20
 """As long as no more wait, each one that has just begun looks for itself, more often at first."""
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
-_places: WeakSet[Place] = WeakSet()
+_listeners: WeakSet[Listener] = WeakSet()
 _meetings: WeakKeyDictionary[object, _Meeting] = WeakKeyDictionary()
 
 
@@ -46,24 +46,47 @@ def hint(instance_id: str) -> bool:
     Returns:
         Whether anybody here waits for it.
     """
-    with _lock:
-        wanted = [place for place in _places if place.instance_id == instance_id]
-    for place in wanted:
-        place.hint()
-    return bool(wanted)
+    return hint_all({instance_id}) > 0
 
 
-def hint_all(names: Callable[[str], bool]) -> int:
-    """As ``hint``, for each instance that somebody here waits for and that ``names`` says yes to.
+def hint_all(names: Set[str]) -> int:
+    """As ``hint``, for each instance among the names that somebody here waits for.
 
     Returns:
         How many waits were told.
     """
     with _lock:
-        wanted = [place for place in _places if names(place.instance_id)]
-    for place in wanted:
-        place.hint()
-    return len(wanted)
+        listeners = list(_listeners)
+    told = 0
+    for listener in listeners:
+        for instance_id in listener.waits_for(names):
+            listener.hint(instance_id)
+            told += 1
+    return told
+
+
+class Listener(Protocol):
+    """Whoever takes hints. Any thread may call it."""
+
+    def waits_for(self, names: Set[str]) -> Collection[str]:
+        """The instances among these that it waits for."""
+        ...
+
+    def hint(self, instance_id: str) -> None:
+        """Look at an instance at once."""
+        ...
+
+
+def listen(listener: Listener) -> None:
+    """Take hints from now on."""
+    with _lock:
+        _listeners.add(listener)
+
+
+def ignore(listener: Listener) -> None:
+    """Take no more hints."""
+    with _lock:
+        _listeners.discard(listener)
 
 
 class _Meeting:
@@ -118,15 +141,17 @@ class Place:
         self.instance_id = instance_id
         self._hook = hook
         self._shares = shares
-        with _lock:
-            _places.add(self)
+        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
-        with _lock:
-            _places.discard(self)
+        ignore(self)
 
-    def hint(self) -> None:
+    def waits_for(self, names: Set[str]) -> Collection[str]:
+        """The instance, if it is among these."""
+        return (self.instance_id,) if self.instance_id in names else ()
+
+    def hint(self, instance_id: str) -> None:
         """Look at once."""
         raise NotImplementedError
 
@@ -167,7 +192,7 @@ class AsyncPlace(Place):
             self._watch.leave(self.instance_id)
             self._watch = None
 
-    def hint(self) -> None:
+    def hint(self, instance_id: str) -> None:
         """Look at once."""
         self._loop.call_soon_threadsafe(self._tell)
 
@@ -218,7 +243,7 @@ class BlockingPlace(Place):
             with _lock:
                 meeting.threads -= 1
 
-    def hint(self) -> None:
+    def hint(self, instance_id: str) -> None:
         """Look at once."""
         self._told.set()
         there = self._there
@@ -286,8 +311,8 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _leave_to_the_parent() -> None:
-    global _lock, _places, _meetings
-    _lock, _places, _meetings = threading.RLock(), WeakSet(), WeakKeyDictionary()
+    global _lock, _listeners, _meetings
+    _lock, _listeners, _meetings = threading.RLock(), WeakSet(), WeakKeyDictionary()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -1,0 +1,108 @@
+"""An HTTP endpoint that takes hints: whoever is told of an end by a webhook or a broker passes it on to waits.
+
+The body of a POST is any JSON. Each text in it that is the id of an instance that this process waits for makes its
+waits read it at once. Nothing in a body is believed, so a forged one costs a read and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from .http_hook.waits import hint_all
+
+LONGEST_BODY = 1_000_000
+"""Bytes."""
+SECONDS = 10.0
+"""For so long a sender may take."""
+
+
+class HintEndpoint:
+    """Listens in a thread of its own, from ``start`` until ``stop``; or use it as a context manager.
+
+    Args:
+        port: 0 takes a free one. Default 0.
+        host: the address to listen on; default 127.0.0.1, so that only this machine reaches it.
+
+    Attributes:
+        url: where to send hints.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._server = ThreadingHTTPServer((host, port), _Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="orchestration-hints", daemon=True)
+        self.url = f"http://{host}:{self._server.server_address[1]}/"
+
+    def start(self) -> None:
+        """Take hints from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more hints."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> HintEndpoint:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = SECONDS
+
+    def do_POST(self) -> None:
+        """Pass a hint on: 204 where somebody waits for what it names, 200 where nobody does."""
+        self._answer(*self._told())
+
+    def _told(self) -> tuple[int, str]:
+        try:
+            length = int(self.headers.get("content-length") or "")
+        except ValueError:
+            return 411, "a body with a Content-Length is needed"
+        if not 0 <= length <= LONGEST_BODY:
+            return 413, f"a body has at most {LONGEST_BODY} bytes"
+        try:
+            names = set(texts_in(json.loads(self.rfile.read(length))))
+        except (ValueError, RecursionError):
+            return 400, "the body must be JSON"
+        return (204, "") if hint_all(names) else (200, "nobody here waits for what it names")
+
+    def _answer(self, status: int, text: str) -> None:
+        body = f"{text}\n".encode() if text else b""
+        self.send_response(status)
+        if status != 204:
+            self.send_header("content-type", "text/plain; charset=utf-8")
+            self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: a body may hold what belongs in no log."""
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, names of fields left out."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            stack += one.values()
+        elif isinstance(one, list):
+            stack += one

@@ -1,0 +1,86 @@
+"""The endpoint that takes hints, and the command that waits with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from orchestration_integrations import OrchestrationHttpHook
+from orchestration_integrations.hint_endpoint import HintEndpoint
+from orchestration_integrations.server import EmbeddedServer
+
+WAITS = {"name": "waits", "stages": [{"wait_event": {"event": "go"}}]}
+COMMAND = [sys.executable, "-c", "from orchestration_integrations.cli import main; main()", "wait"]
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"payload": [{"instance": "nobody waits for this"}]}', 200),
+        (b"not JSON", 400),
+        (b"[" * 100_000, 400),
+        (b"x" * 1_000_001, 413),
+    ],
+)
+def test_a_strange_hint_is_answered_and_harms_nothing(body: bytes, status: int) -> None:
+    with HintEndpoint() as endpoint:
+        assert httpx.post(endpoint.url, content=body).status_code == status
+        assert httpx.get(endpoint.url).status_code == 501
+
+
+def test_the_command_waits_and_is_told_by_a_webhook(server: EmbeddedServer) -> None:
+    """A poll would come a minute later."""
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        workflow = hook.create_workflow(WAITS)
+        ids = [hook.run_workflow(workflow.id).id for _ in range(3)]
+        command = [*COMMAND, *ids, "--url", server.url, "--poll-interval", "60", "--hints", "0", "--timeout", "90"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            url = process.stderr.readline().split()[-1]
+            time.sleep(12)  # the polls have slowed down
+            answers: list[int] = []
+            for instance_id in ids:
+                hook.send_event(instance_id, "go")
+                while not hook.get_instance(instance_id).terminated:
+                    time.sleep(0.01)
+                hinted_at = time.monotonic()
+                answer = httpx.post(url, json={"type": "SUCCEEDED_WORKFLOW", "payload": {"instanceID": instance_id}})
+                answers.append(answer.status_code)
+                assert process.stdout.readline().split("\t")[:2] == [instance_id, "succeeded"]
+                assert time.monotonic() - hinted_at < 5
+            assert process.wait(20) == 0
+            assert answers.count(204) >= 2, "one may have been told by a poll in the same moment"
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def test_the_command_tells_what_it_came_to_by_its_exit_status(server: EmbeddedServer) -> None:
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        instance_id = hook.run_workflow(hook.create_workflow(WAITS).id).id
+        done = subprocess.run(
+            [*COMMAND, instance_id, "--url", server.url, "--timeout", "0.5"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 4
+        assert done.stdout.startswith(f"{instance_id}\ttimeout\t")
+        done = subprocess.run([*COMMAND, "", "--url", server.url], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "instance_id" in done.stderr
