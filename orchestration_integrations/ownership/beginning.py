@@ -341,6 +341,7 @@ class Beginning:
         while True:
             try:
                 instance = yield from starting.submit(gate, GATE_VARIABLE)
+                submitted_at = self._now.monotonic()
             except OrchestrationError as error:
                 if not is_ambiguous(error):
                     raise
@@ -359,7 +360,7 @@ class Beginning:
             return shown
         if not (yield from self._choose(instance.id, gate.text, number)):
             return None
-        return (yield from self._release(instance.id, gate.text, ()))
+        return (yield from self._release(instance.id, gate.text, (), submitted_at=submitted_at))
 
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
@@ -453,8 +454,10 @@ class Beginning:
             yield from keeper.note_seen(seen.instance)
         return seen.instance
 
-    def _release(self, instance_id: str, gate: str | None, others: Sequence[str]) -> Procedure[Instance | None]:
-        released = yield from self._gated_start.release(instance_id, gate, others)
+    def _release(
+        self, instance_id: str, gate: str | None, others: Sequence[str], *, submitted_at: float | None = None
+    ) -> Procedure[Instance | None]:
+        released = yield from self._gated_start.release(instance_id, gate, others, submitted_at=submitted_at)
         yield from self._keeper.note_seen(released.instance)
         return released.instance if released.how == "released" else None  # else the table decides what follows
 

@@ -79,7 +79,8 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
         over = now.monotonic() + MOVED_SECONDS
         if latest is not None:
             over = min(over, latest)
-        reading = yield from read_moved(instance, versions, now, over, known.retried)
+        stages = known.definition or versions.remembered.definition(instance.workflow_id)
+        reading = yield from read_moved(instance, versions, now, over, known.retried, stages)
     elif end.kind == "never_started":
         reading = Reading(Moved(stages_completed=0, transactions=(), complete=True))
     if end.kind == "succeeded" and instance is not None:
@@ -131,10 +132,26 @@ def _definition(
         return known
     over = now.monotonic() + MOVED_SECONDS
     try:
-        call = get_workflow(instance.workflow_id, versions.plain)
-        return (yield from do(call, over if latest is None else min(over, latest))).stages
+        return (yield from definition_of(instance.workflow_id, versions, over if latest is None else min(over, latest)))
     except OrchestrationError:
         return None
+
+
+def definition_of(workflow_id: str, versions: Versions, until: float | None) -> Procedure[Stages]:
+    """The stages of a workflow; read once for each hook, since they never change.
+
+    Args:
+        until: monotonic seconds by which the reading is over, None for no limit.
+
+    Raises:
+        OrchestrationError: they could not be read.
+    """
+    known = versions.remembered.definition(workflow_id)
+    if known is not None:
+        return known
+    workflow = yield from do(get_workflow(workflow_id, versions.plain), until)
+    versions.remembered.note_workflow(workflow)
+    return workflow.stages
 
 
 def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None = None) -> OrchestrationError:

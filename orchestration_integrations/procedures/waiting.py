@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from ..api.calls import get_instance, get_instance_history, get_stage_history, get_workflow
+from ..api.calls import get_instance, get_instance_history, get_stage_history
 from ..api.errors import (
     AuthenticationError,
     NotFoundError,
@@ -35,7 +35,7 @@ from ..api.models import Instance, RunResult
 from .checkpoint_watch import NEAR_INTERVAL, CheckpointWatch, Over
 from .checkpoints import Guard, PassTried, try_to_pass
 from .effects import Now, Procedure, do, pause, tell
-from .ends import End, Known, conclude
+from .ends import End, Known, conclude, definition_of
 from .ghosts import is_old
 from .limits import LAST_LOOK as LAST_LOOK
 from .limits import POLL_SECONDS, READ_BUDGET
@@ -66,6 +66,7 @@ from .stage_story import StageStory
 
 FIRST_INTERVAL = 0.2
 """Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
+GROWTH = 1.5
 FAILURES = 10
 """Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
@@ -130,6 +131,12 @@ class Waiting(msgspec.Struct):
         """The first step."""
         self._begun = self._good_at = self._read_at = now
         return Step(self._read(now))
+
+    def go_on(self, seen: Seen, stages: Sequence[Mapping[str, Any]] | None, now: float) -> Step:
+        """Instead of the first read: what the start of the run has just read. ``stages``: of its workflow, if known."""
+        if any("delay" in stage for stage in stages or ()):
+            self._interval *= GROWTH  # it takes a second at least, so the look that was had counts as the first
+        return self.feed(seen, now)
 
     def feed(self, seen: Observation, now: float) -> Step:
         """What an observation leads to. ``now``: epoch seconds."""
@@ -271,7 +278,7 @@ class Waiting(msgspec.Struct):
     def _later(self, now: float, at_least: float = 0.0) -> Next:
         longest = min(self.poll_interval, NEAR_INTERVAL) if self._checkpoints.near(now) else self.poll_interval
         interval = max(min(self._interval, longest), at_least)
-        self._interval = min(self._interval * 1.5, longest)
+        self._interval = min(self._interval * GROWTH, longest)
         return self._look_in(interval, now)
 
     def _look_in(self, seconds: float, now: float) -> Next:
@@ -311,13 +318,20 @@ def wait(
 
     listener = on_stage if callable(on_stage) else None
     step = waiting.begin(at())
+    seen: Observation
+    if isinstance(step.next, Read) and not step.next.last:
+        # What the start saw a moment ago need not be looked at again: the first pause of the wait begins there.
+        looked = versions.remembered.last_look(waiting.instance_id, start)
+        if looked is not None:
+            step = waiting.go_on(
+                Seen(looked, now.server_time()), versions.remembered.definition(looked.workflow_id), at()
+            )
     while True:
         for event in step.tell:
             yield from tell(listener, event)
         following = step.next
         if isinstance(following, End):
             return (yield from conclude(following, waiting.known, versions, now, until(waiting.last_detail)))
-        seen: Observation
         if isinstance(following, LookAt):
             yield from pause(following.at - at())
             step = waiting.feed(Paused(), at())
@@ -332,8 +346,8 @@ def wait(
                 instance = yield from do(get_instance(waiting.instance_id, versions.plain), until(following.by))
                 seen = Seen(instance, now.server_time())
             elif isinstance(following, ReadDefinition):
-                workflow_call = get_workflow(following.workflow_id, versions.plain)
-                seen = DefinitionRead((yield from do(workflow_call, until(waiting.detail_by(at())))).stages)
+                by = until(waiting.detail_by(at()))
+                seen = DefinitionRead((yield from definition_of(following.workflow_id, versions, by)))
             elif isinstance(following, ReadHistory | TryToPass):
                 call = get_instance_history(waiting.instance_id, versions.plain, strict=True)
                 seen = HistoryRead((yield from do(call, until(waiting.detail_by(at())))))
