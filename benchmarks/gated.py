@@ -87,34 +87,28 @@ def _pauses() -> Iterator[float]:
         pause = min(pause * GROWTH, LONGEST_PAUSE)
 
 
-def _bare_sync(url: str, workflow: str, keys: Sequence[str]) -> None:
-    with httpx.Client(base_url=url, limits=httpx.Limits(max_connections=len(keys)), timeout=60) as client:
+def _bare_sync(client: httpx.Client, workflow: str, keys: Sequence[str]) -> None:
+    def one(key: str) -> None:
+        instance = client.post(f"/workflows/{workflow}/instances", json={"runKey": key}).json()["data"]["id"]
+        for pause in _pauses():
+            time.sleep(pause)
+            if client.get(f"/instances/{instance}").json()["data"]["terminated"]:
+                return
 
-        def one(key: str) -> None:
-            body = {"runKey": key}
-            instance = client.post(f"/workflows/{workflow}/instances", json=body).json()["data"]["id"]
-            for pause in _pauses():
-                time.sleep(pause)
-                if client.get(f"/instances/{instance}").json()["data"]["terminated"]:
-                    return
-
-        with ThreadPoolExecutor(len(keys)) as pool:
-            list(pool.map(one, keys))
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(one, keys))
 
 
-async def _bare_async(url: str, workflow: str, keys: Sequence[str]) -> None:
-    limits = httpx.Limits(max_connections=len(keys))
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+async def _bare_async(client: httpx.AsyncClient, workflow: str, keys: Sequence[str]) -> None:
+    async def one(key: str) -> None:
+        answer = await client.post(f"/workflows/{workflow}/instances", json={"runKey": key})
+        instance = answer.json()["data"]["id"]
+        for pause in _pauses():
+            await asyncio.sleep(pause)
+            if (await client.get(f"/instances/{instance}")).json()["data"]["terminated"]:
+                return
 
-        async def one(key: str) -> None:
-            body = {"runKey": key}
-            instance = (await client.post(f"/workflows/{workflow}/instances", json=body)).json()["data"]["id"]
-            for pause in _pauses():
-                await asyncio.sleep(pause)
-                if (await client.get(f"/instances/{instance}")).json()["data"]["terminated"]:
-                    return
-
-        await asyncio.gather(*map(one, keys))
+    await asyncio.gather(*map(one, keys))
 
 
 def _ours_sync(hook: Any, workflow: str, keys: Sequence[str], mode: str, file: str, part: str) -> None:
@@ -172,13 +166,22 @@ def _client(work: dict[str, Any]) -> dict[str, Any]:
     url, keys, mode = work["url"], work["keys"], work["mode"]
     ours, blocking = work["ours"], work["client"] == "sync"
     if not ours:
-        httpx.get(f"{url}/_info")  # what is imported with the first request belongs to neither
-        before, begun = _counted(url), time.perf_counter()
+        options: dict[str, Any] = {"base_url": url, "limits": httpx.Limits(max_connections=len(keys)), "timeout": 60}
         if blocking:
-            _bare_sync(url, work["workflow"], keys)
-        else:
-            asyncio.run(_bare_async(url, work["workflow"], keys))
-        return _result(url, begun, before)
+            with httpx.Client(**options) as client:
+                client.get("/_info")  # what is made with the first request is not measured, here and below
+                before, begun = _counted(url), time.perf_counter()
+                _bare_sync(client, work["workflow"], keys)
+                return _result(url, begun, before)
+
+        async def bare() -> dict[str, Any]:
+            async with httpx.AsyncClient(**options) as aclient:
+                await aclient.get("/_info")
+                before, begun = _counted(url), time.perf_counter()
+                await _bare_async(aclient, work["workflow"], keys)
+                return _result(url, begun, before)
+
+        return asyncio.run(bare())
     from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 
     arguments = (work["workflow"], keys, mode, work["file"])
@@ -192,7 +195,10 @@ def _client(work: dict[str, Any]) -> dict[str, Any]:
             return _result(url, begun, before)
 
     async def run() -> dict[str, Any]:
-        async with AsyncOrchestrationHttpHook(base_url=url) as earlier, AsyncOrchestrationHttpHook(base_url=url) as hook:
+        async with (
+            AsyncOrchestrationHttpHook(base_url=url) as earlier,
+            AsyncOrchestrationHttpHook(base_url=url) as hook,
+        ):
             await hook.get_server_info()
             await _ours_async(earlier, *arguments, "before")
             before, begun = _counted(url), time.perf_counter()
