@@ -83,7 +83,7 @@ class Beginning:
         self._stopped = False
         self._hold: Hold | None = None
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
-        self._submitted = False
+        self._submitted = self._outchosen = False
 
     def run(self) -> Procedure[Instance]:
         """Find or start the run. See ``OwnedRun.begin``."""
@@ -129,6 +129,7 @@ class Beginning:
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
+            token = token and (not self._outchosen or keeper.has_token())  # it may have settled another run
 
     def _run_is_gated(self) -> bool:
         """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""
@@ -434,6 +435,7 @@ class Beginning:
             )
         )
         if winner != instance_id:
+            self._outchosen = True
             return False
         if self._on_chosen is not None and not released:
             yield from ask_or_raise(self._on_chosen, winner)
