@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -313,6 +314,7 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         self._stream = stream
         self._connecting = connecting
         self._most = _AT_ONCE if self._tls is None else 0
+        self._socket: Any = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; without TLS all that the loop has taken from the socket."""
@@ -344,7 +346,17 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         """As of the connection."""
-        return self._stream.get_extra_info(info)
+        if info != "is_readable" or not hasattr(select, "poll"):
+            return self._stream.get_extra_info(info)
+        # A pool asks this of each idle connection for each request, and looking for the socket takes most of it.
+        if self._socket is None:
+            self._socket = self._stream.get_extra_info("socket")
+        number = self._socket.fileno() if self._socket is not None else -1
+        if number < 0:
+            return True  # it is closed, as the next read will tell
+        looking = select.poll()
+        looking.register(number, select.POLLIN)
+        return bool(looking.poll(0))
 
 
 class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):

@@ -91,6 +91,7 @@ class AskedWorkflow:
             self._read_none(record)
             return
         comparing.workflow, starting.workflow_id = workflow, workflow.id
+        self._versions.remembered.note_workflow(workflow)
         comparing.content = content_of(
             request.run_key,
             workflow.stages,

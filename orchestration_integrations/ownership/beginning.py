@@ -83,7 +83,7 @@ class Beginning:
         self._stopped = False
         self._hold: Hold | None = None
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
-        self._submitted = False
+        self._submitted = self._outchosen = False
 
     def run(self) -> Procedure[Instance]:
         """Find or start the run. See ``OwnedRun.begin``."""
@@ -129,6 +129,7 @@ class Beginning:
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
+            token = token and (not self._outchosen or keeper.has_token())  # it may have settled another run
 
     def _run_is_gated(self) -> bool:
         """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""
@@ -341,6 +342,7 @@ class Beginning:
         while True:
             try:
                 instance = yield from starting.submit(gate, GATE_VARIABLE)
+                submitted_at = self._now.monotonic()
             except OrchestrationError as error:
                 if not is_ambiguous(error):
                     raise
@@ -359,7 +361,7 @@ class Beginning:
             return shown
         if not (yield from self._choose(instance.id, gate.text, number)):
             return None
-        return (yield from self._release(instance.id, gate.text, ()))
+        return (yield from self._release(instance.id, gate.text, (), submitted_at=submitted_at))
 
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
@@ -433,6 +435,7 @@ class Beginning:
             )
         )
         if winner != instance_id:
+            self._outchosen = True
             return False
         if self._on_chosen is not None and not released:
             yield from ask_or_raise(self._on_chosen, winner)
@@ -453,8 +456,10 @@ class Beginning:
             yield from keeper.note_seen(seen.instance)
         return seen.instance
 
-    def _release(self, instance_id: str, gate: str | None, others: Sequence[str]) -> Procedure[Instance | None]:
-        released = yield from self._gated_start.release(instance_id, gate, others)
+    def _release(
+        self, instance_id: str, gate: str | None, others: Sequence[str], *, submitted_at: float | None = None
+    ) -> Procedure[Instance | None]:
+        released = yield from self._gated_start.release(instance_id, gate, others, submitted_at=submitted_at)
         yield from self._keeper.note_seen(released.instance)
         return released.instance if released.how == "released" else None  # else the table decides what follows
 

@@ -135,6 +135,7 @@ class Observer:
             trouble = ""
             try:
                 instance = yield from do(call, self._starting.until)
+                self._versions.remembered.note_look(instance, self._now.monotonic())
             except OrchestrationError as error:
                 if is_denial(error) and (record.seen or token):
                     return Seen("unknown id", error=error)

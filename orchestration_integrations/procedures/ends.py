@@ -28,7 +28,7 @@ from ..api.models import ActivityRun, Instance, Moved, RunResult
 from .effects import Now, Procedure, do
 from .gate import checkpoints_of, own_number
 from .listing import Versions
-from .moved import NOTHING_READ, Reading, read_moved
+from .moved import NOTHING_READ, Reading, all_ended_well, read_moved
 from .wording import in_flight_text
 
 MOVED_SECONDS = 5.0
@@ -79,7 +79,10 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
         over = now.monotonic() + MOVED_SECONDS
         if latest is not None:
             over = min(over, latest)
-        reading = yield from read_moved(instance, versions, now, over, known.retried)
+        stages = known.definition
+        if all_ended_well(instance):  # then the definition, read once for all runs, spares the history of each
+            stages = yield from _definition(instance, known.definition, versions, now, over)
+        reading = yield from read_moved(instance, versions, now, over, known.retried, stages)
     elif end.kind == "never_started":
         reading = Reading(Moved(stages_completed=0, transactions=(), complete=True))
     if end.kind == "succeeded" and instance is not None:
@@ -131,10 +134,26 @@ def _definition(
         return known
     over = now.monotonic() + MOVED_SECONDS
     try:
-        call = get_workflow(instance.workflow_id, versions.plain)
-        return (yield from do(call, over if latest is None else min(over, latest))).stages
+        return (yield from definition_of(instance.workflow_id, versions, over if latest is None else min(over, latest)))
     except OrchestrationError:
         return None
+
+
+def definition_of(workflow_id: str, versions: Versions, until: float | None) -> Procedure[Stages]:
+    """The stages of a workflow; read once for each hook, since they never change.
+
+    Args:
+        until: monotonic seconds by which the reading is over, None for no limit.
+
+    Raises:
+        OrchestrationError: they could not be read.
+    """
+    known = versions.remembered.definition(workflow_id)
+    if known is not None:
+        return known
+    workflow = yield from do(get_workflow(workflow_id, versions.plain), until)
+    versions.remembered.note_workflow(workflow)
+    return workflow.stages
 
 
 def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None = None) -> OrchestrationError:

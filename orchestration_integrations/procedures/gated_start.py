@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
+from zlib import crc32
 
 import msgspec
 
@@ -29,6 +30,10 @@ logger = logging.getLogger("orchestration_integrations.procedures")
 
 LOOK_SECONDS = 2.0
 """Seconds for which a lost run is looked for before a gated submit is repeated."""
+FIRST_STAGE_SECONDS = 0.03
+"""Seconds after the answer to a submit before the first look: a real server begins the first stage after some 20 ms."""
+CHANGE_SECONDS = 0.06
+"""The first pause between a release and the look that confirms it: a change of stages takes some 40 ms."""
 RELEASE_SHOWS_SECONDS = 5.0
 """Seconds that an earlier attempt's release gets to show, where several candidates stand."""
 
@@ -92,12 +97,19 @@ class GatedStart:
             AmbiguousRunError: the list, or a row that may be of this key, could not be read.
         """
         look = Look()
-        for row in (yield from self._starting.candidates()):
+        remembered = self._starting.versions.remembered
+        for row in self._from_anywhere((yield from self._starting.candidates())):
+            key = remembered.key_of(row.id)
+            if key is not None and not self._starting.is_mine(key):
+                self._starting.foreign.add(row.id)
+                continue
             history = yield from self._history_of(row)
             if not history:
                 continue  # a ghost or a run that has not begun: it cannot have been released
             first = history[0]
             gate = parsed_event(first.input.get("event")) if first.name == "RunWaitEvent" else None
+            if gate is not None:
+                remembered.note_gate(row.id, gate)
             if gate is None or not self._starting.is_mine(gate.key):
                 self._starting.foreign.add(row.id)
                 continue
@@ -111,6 +123,12 @@ class GatedStart:
         look.released.sort(key=_age)
         look.waiting.sort(key=_age)
         return look
+
+    def _from_anywhere(self, rows: list[Instance]) -> list[Instance]:
+        """The rows, begun at a place that follows from the key: of starts that look at once, each reads other
+        histories first, and passes those over that another one has read meanwhile."""
+        place = crc32(self._starting.key.encode()) % len(rows) if rows else 0
+        return rows[place:] + rows[:place]
 
     def patient_look(self, number: int | None) -> Procedure[Look]:
         """A look; where several unreleased runs stand there, an earlier attempt's release gets time to show."""
@@ -181,7 +199,9 @@ class GatedStart:
 
     # Releasing
 
-    def release(self, chosen: str, gate: str | None, others: Sequence[str] = ()) -> Procedure[Released]:
+    def release(
+        self, chosen: str, gate: str | None, others: Sequence[str] = (), *, submitted_at: float | None = None
+    ) -> Procedure[Released]:
         """Send the gate's event until the gate of the chosen run is seen to be behind it.
 
         Nothing else waits for that event, so repeating it releases nothing else, and takes an earlier one out of the
@@ -191,12 +211,16 @@ class GatedStart:
             chosen: the instance.
             gate: the text of its gate, as it was recorded or seen; None: it is read from the run itself.
             others: lost submits of this attempt, aborted afterwards where they still wait.
+            submitted_at: when the answer to its submit came, in monotonic seconds; None: some time ago.
 
         Raises:
             AmbiguousRunError: it is not confirmed; the run may be released all the same.
         """
         read = get_instance(chosen, self._version)
+        remembered = self._starting.versions.remembered
         backoff = Backoff(self._now, first=0.03, longest=2.0)
+        if submitted_at is not None:  # a look before its first stage has begun would be for nothing
+            yield from pause(submitted_at + FIRST_STAGE_SECONDS - self._now.monotonic())
         trouble = "its row did not appear"
         send_at = 0.0
         resend = Backoff(self._now, first=0.3, longest=5.0)
@@ -206,7 +230,9 @@ class GatedStart:
         while True:
             wait = backoff.seconds()
             try:
-                instance = yield from do(read, self._starting.until)
+                looked = remembered.last_look(chosen, self._now.monotonic())  # that this start has had already
+                instance = looked if looked is not None else (yield from do(read, self._starting.until))
+                read_at = self._now.monotonic()
             except NotFoundError as error:
                 trouble = f"the server does not know it ({summary(error)})"
             except OrchestrationError as error:
@@ -221,6 +247,7 @@ class GatedStart:
                     if not sent_once and gate is not None:
                         yield from self._check_whose(chosen, gate)
                     yield from self._abort_others(others, gate)
+                    remembered.note_look(instance, read_at)
                     return Released("released", instance)
                 if instance.terminated:
                     return Released("ended", instance)
@@ -242,7 +269,8 @@ class GatedStart:
                         sent, said, after = yield from self._open(chosen, gate)
                         trouble = said or trouble
                         if sent:
-                            backoff = Backoff(self._now, first=0.03, longest=2.0)
+                            backoff = Backoff(self._now, first=CHANGE_SECONDS, longest=2.0)
+                            wait = backoff.seconds()
                         if after is not None:
                             send_at = self._now.monotonic() + max(resend.seconds(), after)
             if self._now.monotonic() + wait >= self._starting.until:

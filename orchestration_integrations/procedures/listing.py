@@ -14,6 +14,7 @@ from ..api.calls import PAGE_SIZE, Call, Version, list_instances
 from ..api.errors import NotFoundError, UnreadableAnswerError, is_gateways_404
 from ..api.models import Instance, Page, distinct
 from .effects import Backoff, Now, Procedure, do, insist, pause
+from .remembered import Remembered
 
 ROUNDS = 4
 """Readings of a paged list after which there are pauses between them."""
@@ -29,11 +30,18 @@ PageCall = Callable[[Version, str | None], Call[Page]]
 
 
 class Versions:
-    """Which versions of the API to use, and whether v2 was found to be there."""
+    """What the procedures of one hook know of its server.
+
+    Attributes:
+        asked: which versions of the API are to be used.
+        has_v2: whether v2 was found to be there; None while that is not known.
+        remembered: what was read and cannot have changed.
+    """
 
     def __init__(self, asked: Literal["auto", "v1", "v2"] = "auto") -> None:
         self.asked = asked
         self.has_v2: bool | None = True if asked == "v2" else None
+        self.remembered = Remembered()
 
     @property
     def plain(self) -> Version:

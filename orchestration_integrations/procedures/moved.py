@@ -19,6 +19,8 @@ from ..api.models import CANCELED, ActivityRun, Instance, Moved, StageRun, Stage
 from .effects import Now, Procedure, do
 from .listing import Versions
 
+RUNS = {"send": "RunSend", "delay": "RunDelay", "wait_event": "RunWaitEvent", "update": "RunUpdate"}
+"""How the history names the kinds of stage."""
 STILL = frozenset({"RunDelay", "RunWaitEvent"})
 """Stages that call nobody."""
 UPDATES = frozenset({"RunUpdate"})
@@ -54,7 +56,12 @@ def completed(instance: Instance) -> int:
 
 
 def read_moved(
-    instance: Instance, versions: Versions, now: Now, until: float, retried: frozenset[int] = frozenset()
+    instance: Instance,
+    versions: Versions,
+    now: Now,
+    until: float,
+    retried: frozenset[int] = frozenset(),
+    definition: Sequence[Mapping[str, Any]] | None = None,
 ) -> Procedure[Reading]:
     """Read the histories of an instance.
 
@@ -62,12 +69,13 @@ def read_moved(
         instance: as last read.
         until: monotonic seconds by which this is over.
         retried: stages whose activity was seen under retry while it ran.
+        definition: the stages of its workflow, which spare a call where all of them ended well; None: not known.
     """
     transactions: list[Transaction] = []
     in_flight: list[ActivityRun] = []
     complete = True
-    stages: Sequence[StageRun] = ()
-    if instance.status or instance.terminated:
+    stages: Sequence[StageRun] = _all_done(instance, definition or ())
+    if not stages and (instance.status or instance.terminated):
         try:
             stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
         except OrchestrationError:
@@ -102,6 +110,41 @@ def read_moved(
     done = max(completed(instance), ended)
     moved = Moved(stages_completed=done, transactions=tuple(transactions), complete=complete)
     return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages)
+
+
+def all_ended_well(instance: Instance) -> bool:
+    """Whether a run has succeeded, and the server shows each of its stages once and ended."""
+    rows = instance.status
+    in_order = [row.stage for row in rows] == list(range(len(rows)))
+    return (
+        instance.state == "succeeded"
+        and bool(rows)
+        and in_order
+        and all(row.terminated_at is not None and row.error is None for row in rows)
+    )
+
+
+def _all_done(instance: Instance, definition: Sequence[Mapping[str, Any]]) -> Sequence[StageRun]:
+    """The stages of a run that has ended well, where the server shows a row of each that has ended well: what the
+    engine's history would say of them stands in the rows and in the definition. Else none."""
+    rows = instance.status
+    names = [RUNS.get(next(iter(stage), "")) for stage in definition]
+    if not all_ended_well(instance) or len(rows) != len(names):
+        return ()
+    stages = [
+        StageRun(
+            name=name,
+            input={},
+            error=None,
+            terminated=True,
+            started_at=row.started_at,
+            terminated_at=row.terminated_at,
+            raw={},
+        )
+        for name, row in zip(names, rows, strict=True)
+        if name is not None
+    ]
+    return stages if len(stages) == len(names) else ()
 
 
 def _moved_nothing(stage: StageRun) -> bool:

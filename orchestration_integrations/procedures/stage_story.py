@@ -10,12 +10,10 @@ import msgspec
 from ..api.models import Instance, StageEvent, StageRun
 from .ends import describe_failing
 from .gate import checkpoints_of, own_number
-from .moved import STILL
+from .moved import RUNS, STILL
 from .observations import ReadHistory, ReadStage, StageRead
 
 LONGEST_DETAIL_PAUSE = 30.0
-_RUNS = {"send": "RunSend", "delay": "RunDelay", "wait_event": "RunWaitEvent", "update": "RunUpdate"}
-"""How the history names the kinds of stage."""
 
 
 class _Stage(msgspec.Struct):
@@ -50,7 +48,7 @@ class StageStory(msgspec.Struct):
         """Name the stages by their kinds."""
         self.definition = stages
         for number, stage in enumerate(stages):
-            self._stage(number).name = _RUNS.get(next(iter(stage), ""))
+            self._stage(number).name = RUNS.get(next(iter(stage), ""))
 
     def on_instance(self, instance: Instance) -> tuple[StageEvent, ...]:
         """Begin and end of each stage, once and in order, also of those that came and went unseen."""

@@ -199,7 +199,9 @@ class Starting:
             AmbiguousRunError: it could not be read.
         """
         try:
-            return (yield from insist(get_instance(instance_id, self.versions.plain), self.now, self.until))
+            instance = yield from insist(get_instance(instance_id, self.versions.plain), self.now, self.until)
         except OrchestrationError as error:
             why = f"instance {instance_id} could not be read ({summary(error)})"
             raise self.ambiguous(why, (instance_id,), error) from error
+        self.versions.remembered.note_look(instance, self.now.monotonic())
+        return instance

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..api.calls import get_instance, get_instance_history, get_stage_history, get_workflow
+from ..api.calls import get_instance, get_instance_history, get_stage_history
 from ..api.errors import (
     AuthenticationError,
     NotFoundError,
@@ -35,7 +35,7 @@ from ..api.models import Instance, RunResult
 from .checkpoint_watch import NEAR_INTERVAL, CheckpointWatch, Over
 from .checkpoints import Guard, PassTried, try_to_pass
 from .effects import Now, Procedure, do, pause, tell
-from .ends import End, Known, conclude
+from .ends import End, Known, conclude, definition_of
 from .ghosts import is_old
 from .limits import LAST_LOOK as LAST_LOOK
 from .limits import POLL_SECONDS, READ_BUDGET
@@ -66,6 +66,7 @@ from .stage_story import StageStory
 
 FIRST_INTERVAL = 0.2
 """Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
+GROWTH = 1.5
 FAILURES = 10
 """Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
@@ -153,6 +154,12 @@ class Waiting(msgspec.Struct):
         """The first step."""
         self._begun = self._good_at = self._read_at = now
         return Step(self._read(now))
+
+    def go_on(self, seen: Seen, stages: Sequence[Mapping[str, Any]] | None, now: float) -> Step:
+        """Instead of the first read: what the start of the run has just read. ``stages``: of its workflow, if known."""
+        if any("delay" in stage for stage in stages or ()):
+            self._interval *= GROWTH  # it takes a second at least, so the look that was had counts as the first
+        return self.feed(seen, now)
 
     def feed(self, seen: Observation, now: float) -> Step:
         """What an observation leads to. ``now``: epoch seconds."""
@@ -294,7 +301,7 @@ class Waiting(msgspec.Struct):
     def _later(self, now: float, at_least: float = 0.0) -> Next:
         longest = min(self.poll_interval, NEAR_INTERVAL) if self._checkpoints.near(now) else self.poll_interval
         interval = max(min(self._interval, longest), at_least)
-        self._interval = min(self._interval * 1.5, longest)
+        self._interval = min(self._interval * GROWTH, longest)
         return self._look_in(interval, now)
 
     def _look_in(self, seconds: float, now: float) -> Next:
@@ -416,7 +423,7 @@ class Attended:
             return Seen(instance, self._now.server_time())
         by = times.until(waiting.detail_by(times.at()))
         if isinstance(following, ReadDefinition):
-            return DefinitionRead((yield from do(get_workflow(following.workflow_id, plain), by)).stages)
+            return DefinitionRead((yield from definition_of(following.workflow_id, self._versions, by)))
         if isinstance(following, ReadStage):
             call = get_stage_history(waiting.instance_id, following.stage, plain, strict=True)
             return StageRead(following.stage, (yield from do(call, by)))
@@ -456,6 +463,12 @@ def wait(
     times = Times(now)
     attended = Attended(waiting, versions, now, times, on_stage, guard)
     step = waiting.begin(times.at())
+    if isinstance(step.next, Read) and not step.next.last:
+        # What the start saw a moment ago need not be looked at again: the first pause of the wait begins there.
+        looked = versions.remembered.last_look(waiting.instance_id, now.monotonic())
+        if looked is not None:
+            known = versions.remembered.definition(looked.workflow_id)
+            step = waiting.go_on(Seen(looked, now.server_time()), known, times.at())
     while True:
         following = yield from attended.go_on(step)
         if isinstance(following, End):

@@ -11,6 +11,7 @@ import pytest
 from orchestration_integrations import (
     InstanceFailedError,
     KeyReusedError,
+    MemoryRunStore,
     OrchestrationHttpHook,
     OwnerGoneError,
     RecordConflictError,
@@ -188,3 +189,45 @@ def test_a_lost_answer_of_a_save_does_not_make_a_stranger_of_its_own_attempt(ser
     assert outcome is not None
     assert outcome.abort_answer
     assert not run.superseded
+
+
+class OverwritingStore(MemoryRunStore):
+    """A store that cannot compare: the last save stands. Something can happen right before the first choice."""
+
+    def __init__(self):
+        super().__init__()
+        self.saved = {}
+        self.before_choice = None
+
+    def load(self, key):
+        return self.saved.get(key)
+
+    def save(self, record):
+        self.saved[record.key] = record
+
+    def choose(self, key, round, instance_id):
+        happens, self.before_choice = self.before_choice, None
+        if happens is not None:
+            happens()
+        return super().choose(key, round, instance_id)
+
+    def settle(self, key):
+        super().settle(key)
+        self.saved[key] = super().load(key)
+
+
+def test_a_settled_key_lets_one_new_run_start_and_not_one_more_for_whoever_comes_second(server, hook):
+    store, others = OverwritingStore(), []
+    store.settle("k")
+
+    def another_pays_and_dies_before_it_tells():
+        with OrchestrationHttpHook(base_url=server.url, timeout=5.0) as other:
+            renamed = {**PAYS, "name": "renamed"}  # so that it does not find the run that waits
+            instance = other.perform(attempt(other, store, "try 3", workflow=renamed).begin())
+            others.append(other.wait(instance.id).instance.id)
+
+    store.before_choice = another_pays_and_dies_before_it_tells
+    second = attempt(hook, store, "try 2")
+    instance = hook.perform(second.begin())
+    assert [instance.id] == others
+    assert server.balance("shop", "USD/2") == 100

@@ -204,9 +204,9 @@ def computes_the_event_anew() -> Iterator[None]:
     """What opens a gate is computed from what is asked for now."""
     real = beginning.Beginning._release
 
-    def release(self: Any, instance_id: str, gate: str | None, others: Any) -> Any:
+    def release(self: Any, instance_id: str, gate: str | None, others: Any, **how: Any) -> Any:
         text = self._comparing.content.gate_text(self._request.run_key, 0).text
-        return (yield from real(self, instance_id, text, others))
+        return (yield from real(self, instance_id, text, others, **how))
 
     with mock.patch.object(beginning.Beginning, "_release", release):
         yield
