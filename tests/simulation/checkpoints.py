@@ -245,7 +245,7 @@ class CheckpointHistory:
         """(the stage behind the checkpoint at which a run really stands, whether a pass of it lies in the queue)."""
         self.core.pump()
         instance = self.core.engine.instances[instance_id]
-        run = instance.runs.get(max((row.stage for row in instance.rows), default=-1))
+        run = instance.runs.get(max(instance.runs, default=-1))  # its row may be lost
         if instance.ended or run is None or run.kind != "wait_event" or run.terminated_ns is not None:
             return None, False
         event = run.resolved["event"]
