@@ -55,7 +55,8 @@ lint: $(TOOLS)/ready
 	@$(TOX) run -e lint,types
 
 bench: $(TOOLS)/ready
-	@$(TOX) run -e bench
+	@$(TOX) run --notest -e bench-airflow33,bench-airflow211,bench-prefect
+	@$(TOX) run -e bench -- $(ARGS)
 
 soak: $(TOOLS)/ready
 	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)
