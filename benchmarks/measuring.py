@@ -97,7 +97,7 @@ def cost(call: Call, count: int) -> tuple[float, float]:
 def in_turns(ours: Call, theirs: Call, *, rounds: int, count: int) -> tuple[Pair, Pair]:
     """CPU and wall of one call of each; whoever begins a round changes with each round."""
     for call in (ours, theirs):
-        cost(call, max(1, count // 3))
+        cost(call, max(2, count // 3))
     taken: dict[Call, list[tuple[float, float]]] = {ours: [], theirs: []}
     for number in range(rounds):
         for call in (ours, theirs) if number % 2 else (theirs, ours):

@@ -80,15 +80,31 @@ class Scene:
             self._woken.notify()
 
     def _ending(self) -> None:
+        pushes = 0
         while True:
             with self._woken:
-                while not self._due or self._due[0][0] > time.time():
-                    self._woken.wait(self._due[0][0] - time.time() if self._due else None)
-                one = heapq.heappop(self._due)[1]
-            self._post(f"/instances/{one}/events", {"name": "end"})
-            for _ in range(3):  # the server moves on by requests and by such pushes
-                time.sleep(0.02)
-                self.core.pump()
+                now = time.time()
+                due = []
+                while self._due and self._due[0][0] <= now:
+                    due.append(heapq.heappop(self._due)[1])
+                if not due and not pushes:
+                    self._woken.wait(self._due[0][0] - now if self._due else None)
+                    continue
+            for one in due:
+                self._post(f"/instances/{one}/events", {"name": "end"})
+            pushes = 10 if due else pushes - 1  # the server moves on by requests and by such pushes
+            time.sleep(0.01)
+            self.core.pump()
+
+    def end_all(self) -> None:
+        """Let all runs end, and return when they have."""
+        while True:
+            with self.core.lock:
+                left = [one.id for one in self.core.engine.instances.values() if one.terminated_ns is None]
+            if not left:
+                return
+            self.end(left, 0.0)
+            time.sleep(0.5)
 
 
 def main() -> None:
@@ -107,6 +123,8 @@ def main() -> None:
                 return scene.running(given["count"])
             if do == "end":
                 return scene.end(given["ids"], given["within"])
+            if do == "end_all":
+                return scene.end_all()
             if do == "ended":
                 return {one["instance_id"]: one["at"] for one in server.record().ended}
             if do == "usage":

@@ -75,10 +75,13 @@ def main() -> None:
     begun: asyncio.Future[tuple[list[str], float]]
     loop = asyncio.new_event_loop()
     begun = loop.create_future()
+    ready = threading.Event()
     before = 0
 
     def orders(do: str, given: dict[str, Any]) -> Any:
         nonlocal before
+        if do == "ready":
+            return ready.wait(60)
         if do == "wait":
             gc.collect()
             before = memory()
@@ -100,6 +103,7 @@ def main() -> None:
         # Once with one run that has ended: what is imported and opened for the first wait is no cost of the others.
         if len(sys.argv) > 3:
             await way(url, sys.argv[3:], 0.1, first)
+        ready.set()
         ids, interval = await begun
         await way(url, ids, interval, told)
         await asyncio.sleep(3600)

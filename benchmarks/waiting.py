@@ -6,6 +6,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import svg
 from .measuring import Child, Options, Pair, Spread, figure, percentile
@@ -50,7 +51,7 @@ def wait(server: Child, way: str, count: int, interval: float, windows: int) -> 
     server.ask("end", ids=first, within=0.0)
     found = Waited()
     with Child("waiters", way, url, *first) as client:
-        time.sleep(1.0)
+        client.ask("ready")
         client.ask("wait", ids=ids, interval=interval)
         time.sleep(2.5 * interval)  # the first reads are over, and the pauses have grown
         left = random.sample(ids, len(ids))
@@ -64,7 +65,7 @@ def wait(server: Child, way: str, count: int, interval: float, windows: int) -> 
             time.sleep(max(0.0, here["at"] + interval - time.time()))
             then, now = client.ask("usage"), server.ask("usage")
             found.seconds.append(now["at"] - there["at"])
-            found.requests.append(sum(now["requests"].values()) - sum(there["requests"].values()) - len(some))
+            found.requests.append(_reads(now) - _reads(there))
             found.bytes.append(now["bytes"] - there["bytes"])
             found.cpu.append(then["cpu"] - here["cpu"])
             here, there = then, now
@@ -76,8 +77,12 @@ def wait(server: Child, way: str, count: int, interval: float, windows: int) -> 
         told, ended = client.ask("told"), server.ask("ended")
     found.delays = [told[one] - ended[one] for one in ending if one in told]
     found.missed = len(ending) - len(found.delays)
-    server.ask("end", ids=left, within=0.0)  # the next client finds a server without them
+    server.ask("end_all")  # the next client finds a server without them
     return found
+
+
+def _reads(usage: dict[str, Any]) -> int:
+    return sum(count for name, count in usage["requests"].items() if name.startswith(("get_", "list_")))
 
 
 def rounds(found: Waited, count: int, interval: float, way: str) -> list[float]:
