@@ -116,9 +116,11 @@ def measure(options: Options) -> list[Section]:
             targets.append(Target(f"CPU, {kind}, over {peer}", cpu.ratio.middle, limits.get(peer, OVER_SOCKETS)))
             shown[f"{kind}, over {peer}" if peer in limits else f"{kind}, over its own bare sockets"] = cpu.ratio
     text = [
-        "`get_instance` of a run that has ended, against the embedded server in another process. CPU is that of the client's "
-        f"process. {rounds} turns of each pair ({min(rounds, 10)} of 50 at once); a ratio is the middle of all turns, with the lowest and the highest.",
-        "httpx means `client.get(url).json()`. All clients keep their connections; 50 at once have 50 connections each.",
+        "`get_instance` of a run that has ended, against the embedded server in another process. CPU is that of the "
+        f"client's process. {rounds} turns of each pair ({min(rounds, 10)} of 50 at once); a ratio is the middle of "
+        "all turns, with the lowest and the highest.",
+        "httpx means `client.get(url).json()`. All clients keep their connections; 50 at once have 50 connections "
+        "each.",
     ]
     return [
         Section(

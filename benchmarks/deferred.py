@@ -1,7 +1,7 @@
 """Fills the database of a new Airflow 3.3 with deferred tasks: ``python -m benchmarks.deferred``, in its environment.
 
-It reads JSON from stdin: a list of triggers, each a class path and its keyword arguments. Each becomes the trigger of one
-mapped task instance, which is deferred. No scheduler, no DAG file and no API server are there or needed.
+It reads JSON from stdin: a list of triggers, each a class path and its keyword arguments. Each becomes the trigger of
+one mapped task instance, which is deferred. No scheduler, no DAG file and no API server are there or needed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def main() -> None:
             trigger = Trigger(classpath=path, kwargs=arguments)
             session.add(trigger)
             session.flush()
-            instance = TaskInstance(task, version.id, run_id="manual", state=TaskInstanceState.DEFERRED, map_index=number)
+            instance = TaskInstance(
+                task, version.id, run_id="manual", state=TaskInstanceState.DEFERRED, map_index=number
+            )
             instance.trigger_id = trigger.id
             instance.try_number = 1
             instance.next_method = "execute_complete"

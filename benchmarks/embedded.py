@@ -50,7 +50,7 @@ async def run_through(url: str, workflow: str, count: int) -> None:
 
         await asyncio.gather(*(some(count // 10) for _ in range(10)))
         query = {"workflowID": workflow, "running": "true"}
-        while (await client.get("/instances", params=query)).json()["data"]:
+        while (await client.get("/instances", params=query)).json()["data"]:  # noqa: ASYNC110 (it is another process)
             await asyncio.sleep(0.2)
 
 
@@ -92,8 +92,8 @@ def measure(options: Options) -> list[Section]:
     rows = [[f"{count:,}", *(str(one[name]) for name in COLUMNS)] for count, one in found.items()]
     first, last = found[sizes[0]], found[sizes[-1]]
     text = [
-        "By the number of runs that wait on the server. All figures are of the CPU of the server's process, so `runs/s` are "
-        "those that one core could do. "
+        "By the number of runs that wait on the server. All figures are of the CPU of the server's process, so "
+        "`runs/s` are those that one core could do. "
         + "; ".join(f"*{name}*: {what}" for name, what in COLUMNS.items())
         + ". What a list without paging costs grows with what it lists, and a v2 page with what the server has to look "
         "through; a GET should stay flat.",

@@ -1,4 +1,4 @@
-"""An interpreter that has loaded a framework, and imports more in children that it forks, as Airflow's DAG processor does.
+"""An interpreter that has loaded a framework and imports more in children, as Airflow's DAG processor does.
 
 ``python -m benchmarks.importing "<what is loaded first>"``. It needs the standard library alone.
 """

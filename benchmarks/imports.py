@@ -123,7 +123,7 @@ def compare(place: Place, python: str, rounds: int) -> dict[str, list[tuple[floa
 
 def measure(options: Options) -> list[Section]:
     """All places whose environments are there."""
-    rounds = 2 if options.quick else 15
+    rounds = 2 if options.quick else 9
     rows, targets, left_out = [], [], []
     shown: dict[str, Spread] = {}
     for place in PLACES:
@@ -143,8 +143,8 @@ def measure(options: Options) -> list[Section]:
             middle = Spread.of(cpu("ours")).middle
             targets.append(Target(f"seconds of CPU, {place.title}", middle, place.limit))
     text = [
-        "The increment over what is loaded anyway, in a child that is forked from an interpreter which has loaded that, as "
-        f"Airflow's DAG processor forks. {rounds} turns. *ours over theirs* is the ratio of the CPU times.",
+        "The increment over what is loaded anyway, in a child that is forked from an interpreter which has loaded "
+        f"that, as Airflow's DAG processor forks. {rounds} turns. *ours over theirs* is the ratio of the CPU times.",
     ]
     if left_out:
         text.append("Left out, since the environment was not made: " + ", ".join(left_out) + ".")

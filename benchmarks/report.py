@@ -39,7 +39,9 @@ class Target:
         return self.value <= self.limit if self.side == "at most" else self.value >= self.limit
 
     def __str__(self) -> str:
-        return f"{self.what}: {figure(self.value)}, {self.side} {figure(self.limit)}: {'kept' if self.kept else 'MISSED'}"
+        return (
+            f"{self.what}: {figure(self.value)}, {self.side} {figure(self.limit)}: {'kept' if self.kept else 'MISSED'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,12 @@ def markdown(section: Section, day: date | None = None) -> str:
     parts = [f"## {section.title}", *section.text, table(section.columns, section.rows)]
     if section.targets:
         rows = [
-            [target.what, f"{target.side} {figure(target.limit)}", figure(target.value), "yes" if target.kept else "**no**"]
+            [
+                target.what,
+                f"{target.side} {figure(target.limit)}",
+                figure(target.value),
+                "yes" if target.kept else "**no**",
+            ]
             for target in section.targets
         ]
         parts.append(table(["target", "limit", "measured", "kept"], rows))

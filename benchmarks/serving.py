@@ -51,7 +51,9 @@ class Scene:
         threading.Thread(target=self._ending, daemon=True).start()
 
     def _post(self, path: str, body: Any) -> Any:
-        return self.core.handle(Request("POST", path, "", {"content-type": "application/json"}, json.dumps(body).encode()))
+        return self.core.handle(
+            Request("POST", path, "", {"content-type": "application/json"}, json.dumps(body).encode())
+        )
 
     def workflow(self, stages: list[Any]) -> str:
         """The id of a new workflow."""

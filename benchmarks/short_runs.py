@@ -101,9 +101,9 @@ def measure(options: Options) -> list[Section]:
         )
         notes.append(f"Our requests a run on generation {generation}: {each}.")
     text = [
-        f"{AT_ONCE} runs of one payment at once: `start` with a new key on a gated workflow, and `wait`, next to a POST on the "
-        f"same workflow without a gate and polls after {FIRST} s, each pause {GROWTH} times the last, at most {LONGEST:g} s. "
-        f"Requests are counted by the server; {rounds} turns.",
+        f"{AT_ONCE} runs of one payment at once: `start` with a new key on a gated workflow, and `wait`, next to a "
+        f"POST on the same workflow without a gate and polls after {FIRST} s, each pause {GROWTH} times the last, at "
+        f"most {LONGEST:g} s. Requests are counted by the server; {rounds} turns.",
     ]
     return [
         Section(

@@ -87,7 +87,10 @@ def bars(title: str, values: Mapping[str, Spread], *, across: str, limit: float 
 
     drawn = []
     for mark in marks:
-        drawn += [_line("grid", x(mark), top, x(mark), bottom), _text(x(mark), bottom + 17, figure(mark), "note", "middle")]
+        drawn += [
+            _line("grid", x(mark), top, x(mark), bottom),
+            _text(x(mark), bottom + 17, figure(mark), "note", "middle"),
+        ]
     for number, (label, one) in enumerate(values.items()):
         y = top + step * number
         kind = "a" if label.startswith("ours") else "b"
@@ -130,7 +133,10 @@ def lines(title: str, xs: Sequence[float], series: Mapping[str, Sequence[float]]
     drawn = [_text(16, 48, up, "note")]
     for power in range(low, high + 1):
         at = 10.0**power
-        drawn += [_line("grid", left, y(at), WIDTH - right, y(at)), _text(left - 8, y(at) + 4, f"{at:,g}", "note", "end")]
+        drawn += [
+            _line("grid", left, y(at), WIDTH - right, y(at)),
+            _text(left - 8, y(at) + 4, f"{at:,g}", "note", "end"),
+        ]
     for value in xs:
         drawn += [
             _line("grid", x(value), top, x(value), top + height),
@@ -140,7 +146,10 @@ def lines(title: str, xs: Sequence[float], series: Mapping[str, Sequence[float]]
     for colour, (label, ys) in zip(_COLOURS, series.items(), strict=False):
         points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in zip(xs, ys, strict=True))
         drawn.append(f'  <polyline class="{colour}" points="{points}"/>')
-        drawn += [f'  <circle class="{colour}" cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3.5"/>' for p in points.split()]
+        drawn += [
+            f'  <circle class="{colour}" cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3.5"/>'
+            for p in points.split()
+        ]
         stands = y(ys[-1]) + 4
         while any(abs(stands - other) < 15 for other in taken):
             stands += 15
@@ -150,7 +159,9 @@ def lines(title: str, xs: Sequence[float], series: Mapping[str, Sequence[float]]
     drawn.append(_line("axis", left, top, left, top + height))
     drawn.append(_text((left + WIDTH - right) / 2, top + height + 38, across, "note", "middle"))
     told = "; ".join(f"{label}: " + ", ".join(map(figure, ys)) for label, ys in series.items())
-    return _document(title, f"{up} for {', '.join(f'{value:,g}' for value in xs)} {across}. {told}", top + height + 54, drawn)
+    return _document(
+        title, f"{up} for {', '.join(f'{value:,g}' for value in xs)} {across}. {told}", top + height + 54, drawn
+    )
 
 
 def _power(value: float, rounded: object) -> int:

@@ -1,4 +1,4 @@
-"""A real triggerer of Airflow 3.3 with 500 deferred tasks: our trigger with sharing on, with sharing off, and the peers'."""
+"""A real triggerer of Airflow 3.3 with 500 deferred tasks: our trigger, sharing or not, and the peers'."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from .report import Section, Target
 
 COUNT = 500
 OURS = "orchestration_integrations.airflow.triggers.OrchestrationInstanceTrigger"
-WAYS = {"ours, sharing on": OURS, "ours, sharing off": "benchmarks.triggers.Alone", "as peers": "benchmarks.triggers.AsPeers"}
+WAYS = {
+    "ours, sharing on": OURS,
+    "ours, sharing off": "benchmarks.triggers.Alone",
+    "as peers": "benchmarks.triggers.AsPeers",
+}
 """The switch: which class the rows of the database name. All of them take the same arguments."""
 
 
@@ -121,7 +125,7 @@ def watch(python: str, filled: Path, way: str, server: Child, interval: float, w
             if process.poll() is not None or time.monotonic() - begun > 120:
                 raise RuntimeError(f"the triggerer did not start:\n{(home / 'triggerer.log').read_text()[-4000:]}")
             time.sleep(0.2)
-        time.sleep(3 * interval + 5)
+        time.sleep(2 * interval + 3)
         for _ in range(windows):
             before, lines = server.ask("usage"), len(lines_of(probe))
             time.sleep(interval)
@@ -136,7 +140,9 @@ def watch(python: str, filled: Path, way: str, server: Child, interval: float, w
 
 def shares(python: str) -> bool:
     """Whether our trigger shares its reads in this Airflow."""
-    code = f"from {OURS.rsplit('.', 1)[0]} import *; print('shared_stream_key' in dir(OrchestrationInstanceTrigger) and "
+    code = (
+        f"from {OURS.rsplit('.', 1)[0]} import *; print('shared_stream_key' in dir(OrchestrationInstanceTrigger) and "
+    )
     code += "OrchestrationInstanceTrigger.shared_stream_key.__module__.startswith('orchestration_integrations'))"
     with tempfile.TemporaryDirectory() as home:
         env = environment(AIRFLOW_HOME=home)
@@ -147,10 +153,13 @@ def shares(python: str) -> bool:
 def measure(options: Options) -> list[Section]:
     """All three, one after the other on one server."""
     python = interpreter("BENCH_AIRFLOW33")
-    title, columns = "A triggerer with 500 deferred tasks", ["trigger", "requests/s", "CPU s/s", "longest stall, ms", "MB"]
+    title, columns = (
+        "A triggerer with 500 deferred tasks",
+        ["trigger", "requests/s", "CPU s/s", "longest stall, ms", "MB"],
+    )
     if python is None:
         return [Section("triggerer", title, ["Not measured: the environment was not made."], columns, [])]
-    interval, windows, count = (1.0, 2, 50) if options.quick else (5.0, 5, COUNT)
+    interval, windows, count = (1.0, 2, 50) if options.quick else (5.0, 4, COUNT)
     found: dict[str, Seen] = {}
     with tempfile.TemporaryDirectory() as folder, Child("serving") as server:
         filled = Path(folder) / "filled"
@@ -173,10 +182,11 @@ def measure(options: Options) -> list[Section]:
         requests, cpu = Pair(on.requests, other.requests).ratio, Pair(on.cpu, other.cpu).ratio
         notes.append(f"Sharing on over {name}: requests {requests}, CPU {cpu}.")
     text = [
-        f"`airflow triggerer` of Airflow 3.3 on an SQLite database with {count} deferred tasks, whose runs stay as they are; "
-        f"a poll each {interval:g} s; {windows} intervals. CPU and memory are those of the process that runs the triggers. A "
-        "trigger more wakes up a hundred times a second and says how late that was at worst in each interval. `as peers`: one "
-        "GET for each poll through an aiohttp session of its own, as in the Databricks provider.",
+        f"`airflow triggerer` of Airflow 3.3 on an SQLite database with {count} deferred tasks, whose runs stay as "
+        f"they are; a poll each {interval:g} s; {windows} intervals. CPU and memory are those of the process that "
+        "runs the triggers. A trigger more wakes up a hundred times a second and says how late that was at worst in "
+        "each interval. `as peers`: one GET for each poll through an aiohttp session of its own, as in the Databricks "
+        "provider.",
     ]
     if not shares(python):
         text.append("**Our trigger does not share its reads yet: both of ours are the same.**")

@@ -1,9 +1,9 @@
 """Clients that wait for many runs, each in a process of its own: ``python -m benchmarks.waiters``.
 
-``ours`` is ``AsyncOrchestrationHttpHook.wait_many``. ``peers`` is what the triggers of other providers do: for each run a
-loop of its own, which reads the run, and sleeps for the interval. It is kinder to the peers than they are: all loops use
-one aiohttp session with kept connections (dbt Cloud's trigger opens a session for each read, Databricks' one for each
-run), they begin spread over the interval, decode nothing but JSON, and log nothing.
+``ours`` is ``AsyncOrchestrationHttpHook.wait_many``. ``peers`` is what the triggers of other providers do: for each run
+a loop of its own, which reads the run and sleeps for the interval. It is kinder to the peers than they are: all loops
+use one aiohttp session with kept connections (dbt Cloud's trigger opens a session for each read, Databricks' one for
+each run), they begin spread over the interval, decode nothing but JSON, and log nothing.
 """
 
 from __future__ import annotations
