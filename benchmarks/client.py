@@ -114,7 +114,7 @@ def measure(options: Options) -> list[Section]:
             ours, theirs = Spread.of(cpu.ours).scaled(1e6), Spread.of(cpu.theirs).scaled(1e6)
             rows.append([kind, peer, figure(ours.middle), figure(theirs.middle), str(cpu.ratio), str(wall.ratio)])
             targets.append(Target(f"CPU, {kind}, over {peer}", cpu.ratio.middle, limits.get(peer, OVER_SOCKETS)))
-            shown[f"{kind}, over {peer}" if peer in limits else f"{kind}, over its own bare sockets"] = cpu.ratio
+            shown[f"ours, {kind}, over {peer if peer in limits else 'its bare sockets'}"] = cpu.ratio
     text = [
         "`get_instance` of a run that has ended, against the embedded server in another process. CPU is that of the "
         f"client's process. {rounds} turns of each pair ({min(rounds, 10)} of 50 at once); a ratio is the middle of "

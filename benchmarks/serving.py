@@ -100,13 +100,16 @@ class Scene:
 
     def end_all(self) -> None:
         """Let all runs end, and return when they have."""
-        while True:
+        with self._woken:
+            self._due.clear()
+        for _ in range(3):
             with self.core.lock:
                 left = [one.id for one in self.core.engine.instances.values() if one.terminated_ns is None]
-            if not left:
-                return
-            self.end(left, 0.0)
-            time.sleep(0.5)
+            for one in left:
+                self._post(f"/instances/{one}/events", {"name": "end"})
+            for _ in range(20 if left else 0):
+                time.sleep(0.02)
+                self.core.pump()
 
 
 def main() -> None:

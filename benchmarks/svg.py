@@ -78,7 +78,7 @@ def bars(title: str, values: Mapping[str, Spread], *, across: str, limit: float 
         across: what the values are, and their unit.
         limit: a dashed line, where there is one.
     """
-    left, right, top, step = 260, 40, 46, 30
+    left, right, top, step = 300, 40, 46, 30
     marks = _steps(max([*(one.highest for one in values.values()), limit or 0.0]) or 1.0)
     bottom = top + step * len(values)
 
@@ -89,7 +89,7 @@ def bars(title: str, values: Mapping[str, Spread], *, across: str, limit: float 
     for mark in marks:
         drawn += [
             _line("grid", x(mark), top, x(mark), bottom),
-            _text(x(mark), bottom + 17, figure(mark), "note", "middle"),
+            _text(x(mark), bottom + 17, f"{mark:,g}", "note", "middle"),
         ]
     for number, (label, one) in enumerate(values.items()):
         y = top + step * number
