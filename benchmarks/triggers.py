@@ -12,13 +12,26 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from orchestration_integrations.airflow import triggers
 from orchestration_integrations.airflow.triggers import OrchestrationInstanceTrigger
+from orchestration_integrations.procedures.wait_arguments import WaitArguments
 
 from .measuring import memory
 
 
+def _unshared(**given: Any) -> WaitArguments:
+    return WaitArguments(**{**given, "shared": False})
+
+
 class Alone(OrchestrationInstanceTrigger):
-    """Ours, with the sharing switched off."""
+    """Ours, with the sharing switched off: neither a stream of Airflow nor a poll of the process serves others.
+
+    A process that runs one of these runs no trigger of ours that shares.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        triggers.WaitArguments = _unshared  # type: ignore[misc, assignment]
 
     def shared_stream_key(self) -> None:
         """None: this trigger reads by itself."""

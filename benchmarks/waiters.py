@@ -47,7 +47,7 @@ async def ours(url: str, ids: Sequence[str], interval: float, told: Told) -> Non
 
     async with AsyncOrchestrationHttpHook(base_url=f"{url}/api/orchestration") as hook:
         if shares():
-            async for instance_id, _ in hook.wait_many(ids, timeout=None, poll_interval=interval):  # type: ignore[attr-defined,unused-ignore]
+            async for instance_id, _ in hook.wait_many(ids, timeout=None, poll_interval=interval):
                 told[instance_id] = time.time()
             return
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -313,6 +314,7 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         self._stream = stream
         self._connecting = connecting
         self._most = _AT_ONCE if self._tls is None else 0
+        self._plain = stream.get_extra_info("socket")
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; without TLS all that the loop has taken from the socket."""
@@ -343,8 +345,23 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        """As of the connection."""
+        """As of the connection. Whether there is something to read, the pool asks of each idle connection for each
+        request: so it is asked of the socket itself, which anyio would look up anew each time."""
+        if info == "is_readable" and self._plain is not None:
+            return _is_readable(self._plain)
         return self._stream.get_extra_info(info)
+
+
+def _is_readable(plain: Any) -> bool:
+    """Whether a read would return at once, be it with the end of the connection."""
+    number = plain.fileno()
+    if number < 0:  # closed
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([number], [], [], 0)[0])
+    asking = select.poll()
+    asking.register(number, select.POLLIN)
+    return bool(asking.poll(0))
 
 
 class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
