@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import svg
-from .measuring import Child, Options, Pair, Spread
+from .measuring import Child, Options, Pair, Spread, environment, figure
 from .report import Section, Target
 
 OPERATORS = (
@@ -121,10 +123,24 @@ def compare(place: Place, python: str, rounds: int) -> dict[str, list[tuple[floa
     return taken
 
 
+def profile(place: Place, python: str) -> str:
+    """Where the time of an import goes: of each package, as ``-X importtime`` has it."""
+    code = f"{place.first}\nimport sys; sys.stderr.write('----\\n')\n{place.ours}"
+    done = subprocess.run([python, "-X", "importtime", "-c", code], capture_output=True, text=True, env=environment())
+    spent: Counter[str] = Counter()
+    for line in done.stderr.rpartition("----\n")[2].splitlines():
+        parts = line.removeprefix("import time:").split("|")
+        if len(parts) == 3 and parts[0].strip().isdecimal():
+            spent[parts[2].strip().split(".")[0]] += int(parts[0])
+    shown = ", ".join(f"`{name}` {figure(micro / 1000)}" for name, micro in spent.most_common(8))
+    total = figure(sum(spent.values()) / 1000)
+    return f"Profile of {place.title} (`-X importtime`, milliseconds by package, {total} in all): {shown}."
+
+
 def measure(options: Options) -> list[Section]:
     """All places whose environments are there."""
     rounds = 2 if options.quick else 9
-    rows, targets, left_out = [], [], []
+    rows, targets, left_out, notes = [], [], [], []
     shown: dict[str, Spread] = {}
     for place in PLACES:
         python = interpreter(place.python)
@@ -142,6 +158,8 @@ def measure(options: Options) -> list[Section]:
         if place.limit is not None:
             middle = Spread.of(cpu("ours")).middle
             targets.append(Target(f"seconds of CPU, {place.title}", middle, place.limit))
+            if not targets[-1].kept:
+                notes.append(profile(place, python))
     text = [
         "The increment over what is loaded anyway, in a child that is forked from an interpreter which has loaded "
         f"that, as Airflow's DAG processor forks. {rounds} turns. *ours over theirs* is the ratio of the CPU times.",
@@ -157,5 +175,6 @@ def measure(options: Options) -> list[Section]:
             rows,
             targets,
             {"imports": svg.bars("CPU of an import, over what is loaded anyway", shown, across="milliseconds of CPU")},
+            notes,
         )
     ]

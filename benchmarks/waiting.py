@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import svg
-from .measuring import Child, Options, Pair, Spread, figure, percentile
+from .measuring import Child, Options, Spread, figure, percentile
 from .report import Section, Target
 from .waiters import shares
 
-SIZES = ((10, 100), (1_000,), (10_000,))
+SIZES = ((10, 100, 1_000), (10_000,))
 """Numbers of waiters; those that stand together are light, and are measured at the same time to save some."""
 
-WINDOWS = 3
+WINDOWS = 6
 """Intervals that are measured, each by itself: their differences are the spread."""
 
 
@@ -27,6 +28,7 @@ class Waited:
     """What one client did while n runs waited.
 
     Attributes:
+        operations: how many requests of each operation, in all.
         seconds, requests, bytes, cpu: of each interval: its length, and what was sent, transferred and computed in it.
         server: seconds of the server's CPU in all.
         delays: seconds from each end on the server to the moment at which the client was told.
@@ -36,6 +38,7 @@ class Waited:
 
     seconds: list[float] = field(default_factory=list)
     requests: list[float] = field(default_factory=list)
+    operations: Counter[str] = field(default_factory=Counter)
     bytes: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     server: float = 0.0
@@ -73,6 +76,8 @@ def wait(server: Child, way: str, count: int, interval: float, windows: int) -> 
             found.bytes.append(now["bytes"] - there["bytes"])
             found.cpu.append(then["cpu"] - here["cpu"])
             here, there = then, now
+        found.operations = Counter(there["requests"])
+        found.operations.subtract(begun["requests"])
         found.server = now["cpu"] - begun["cpu"]
         found.grown = here["grown"] / count
         limit = time.time() + max(3 * interval, 2.0)
@@ -117,20 +122,27 @@ def measure(options: Options) -> list[Section]:
     return [told(interval, mine, other)]
 
 
+def times(what: str, one: Waited, two: Waited, count: int, interval: float) -> Spread:
+    """How many times more the peers' way takes for one look at all waiters: over all intervals; and the lowest and the
+    highest over two neighbouring ones, since a poll may come at the end of one and at the beginning of the next."""
+
+    def ratio(part: slice) -> float:
+        theirs = sum(getattr(two, what)[part]) / sum(rounds(two, count, interval, "peers")[part])
+        own = sum(getattr(one, what)[part]) / sum(rounds(one, count, interval, "ours")[part])
+        return float(theirs / max(own, 1e-6))
+
+    pairs = [ratio(slice(at, at + 2)) for at in range(len(one.seconds) - 1)]
+    return Spread(ratio(slice(None)), min(pairs), max(pairs))
+
+
 def told(interval: float, mine: dict[int, Waited], other: dict[int, Waited]) -> Section:
     """The tables and charts."""
     rows, targets, slow = [], [], []
     ratios: dict[str, list[Spread]] = {"requests": [], "cpu": []}
     for count in mine:
         one, two = mine[count], other[count]
-        for what, of in (("requests", "requests"), ("cpu", "cpu")):
-            looks = rounds(two, count, interval, "peers")
-            theirs = [value / look for value, look in zip(getattr(two, of), looks, strict=True)]
-            looks = rounds(one, count, interval, "ours")
-            own = [value / look for value, look in zip(getattr(one, of), looks, strict=True)]
-            if not all(own):  # an interval without a poll: its neighbour has two
-                own = [max(sum(own) / len(own), 1e-6)] * len(own)
-            ratios[what].append(Pair(theirs, own).ratio)
+        for what in ratios:
+            ratios[what].append(times(what, one, two, count, interval))
         took = interval / (sum(rounds(two, count, interval, "peers")) / (sum(two.seconds) / interval))
         if took > 1.15 * interval:
             slow.append(f"{count:,} (each was read every {took:.1f} s)")
@@ -163,7 +175,7 @@ def told(interval: float, mine: dict[int, Waited], other: dict[int, Waited]) -> 
         "opens one for each read and Databricks' one for each run. CPU is that of the client's process alone; bytes "
         "are those on the connections, both ways, heads included.",
         "The last two columns say how many times fewer requests and how many times less CPU ours takes for one look at "
-        "all waiters, lowest and highest of the intervals.",
+        "all waiters, lowest and highest over two neighbouring intervals.",
     ]
     if not shares():
         text.append("**`wait_many` is not there yet: `ours` is one `wait` for each run.**")
@@ -182,6 +194,12 @@ def told(interval: float, mine: dict[int, Waited], other: dict[int, Waited]) -> 
     ]
     if unheard:
         text.append("Ends that were not told within three intervals after the last one: " + ", ".join(unheard) + ".")
+    each = ", ".join(
+        f"`{name}` {figure(number / len(last.seconds))}"
+        for name, number in last.operations.most_common()
+        if number and name.startswith(("get_", "list_"))
+    )
+    notes = [f"Requests of ours for {most:,} waiters, in each interval: {each}."]
     sizes = list(mine)
     series = {
         "requests a second": lambda found: found.rate(found.requests),
@@ -216,6 +234,7 @@ def told(interval: float, mine: dict[int, Waited], other: dict[int, Waited]) -> 
         rows,
         targets,
         charts,
+        notes,
     )
 
 
