@@ -103,7 +103,7 @@ def measure(options: Options) -> list[Section]:
         url, instance = server.ask("url"), ended_run(server)
         kinds = {
             "blocking": blocking(url, instance, rounds=rounds, count=count),
-            "50 at once": asynchronous(url, instance, rounds=min(rounds, 10), count=1 if options.quick else 3),
+            "50 at once": asynchronous(url, instance, rounds=min(rounds, 8), count=1 if options.quick else 3),
         }
     limits = {"httpx": OVER_HTTPX, "formance-sdk-python": OVER_SDK}
     rows: list[list[str]] = []
@@ -117,7 +117,7 @@ def measure(options: Options) -> list[Section]:
             shown[f"ours, {kind}, over {peer if peer in limits else 'its bare sockets'}"] = cpu.ratio
     text = [
         "`get_instance` of a run that has ended, against the embedded server in another process. CPU is that of the "
-        f"client's process. {rounds} turns of each pair ({min(rounds, 10)} of 50 at once); a ratio is the middle of "
+        f"client's process. {rounds} turns of each pair ({min(rounds, 8)} of 50 at once); a ratio is the middle of "
         "all turns, with the lowest and the highest.",
         "httpx means `client.get(url).json()`. All clients keep their connections; 50 at once have 50 connections "
         "each.",

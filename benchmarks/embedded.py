@@ -88,7 +88,7 @@ def measure_one(count: int, rounds: int, calls: int, runs: int) -> dict[str, Spr
 def measure(options: Options) -> list[Section]:
     """All sizes."""
     sizes = (10, 100) if options.quick else SIZES
-    found = {count: measure_one(count, *((1, 20, 20) if options.quick else (5, 100, 200))) for count in sizes}
+    found = {count: measure_one(count, *((1, 20, 20) if options.quick else (3, 100, 100))) for count in sizes}
     rows = [[f"{count:,}", *(str(one[name]) for name in COLUMNS)] for count, one in found.items()]
     first, last = found[sizes[0]], found[sizes[-1]]
     text = [

@@ -79,7 +79,7 @@ async def compare(server: Child, generation: int, rounds: int) -> tuple[Pair, Pa
 
 def measure(options: Options) -> list[Section]:
     """On each generation of the server."""
-    rounds = 2 if options.quick else 4
+    rounds = 2 if options.quick else 3
     rows, targets, notes = [], [], []
     for generation in (1, 2, 3):
         with Child("serving", str(generation)) as server:

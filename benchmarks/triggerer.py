@@ -168,9 +168,9 @@ def measure(options: Options) -> list[Section]:
     notes = []
     if Spread.of(on.requests).middle > 0.9 * Spread.of(off.requests).middle:
         notes.append("**Sharing saved nothing: is it there, and is it on?**")
-    for name, other in (("sharing off", off), ("as peers", peers)):
-        requests, cpu = Pair(on.requests, other.requests).ratio, Pair(on.cpu, other.cpu).ratio
-        notes.append(f"Sharing on over {name}: {requests} of the requests, {cpu} of the CPU.")
+    for name, other in (("Sharing off", off), ("As peers", peers)):
+        requests, cpu = Pair(other.requests, on.requests).ratio, Pair(other.cpu, on.cpu).ratio
+        notes.append(f"{name}: {requests} times the requests and {cpu} times the CPU of sharing on.")
     text = [
         f"`airflow triggerer` of Airflow 3.3 on an SQLite database with {count} deferred tasks, whose runs stay as "
         f"they are; a poll each {interval:g} s; {windows} intervals. CPU and memory are those of the process that "
