@@ -154,7 +154,7 @@ def measure(options: Options) -> list[Section]:
             both = [Spread.of([one[at] for one in values]).scaled(1000) for at in (0, 1)]
             rows.append([place.title if name == "ours" else "", name, str(both[0]), str(both[1]), ratio])
             if "flow, task" not in place.title:
-                shown[f"{name}, {place.title.split(' over ')[1]}" if name == "ours" else name] = both[0]
+                shown[f"{name}, {place.title.partition(' over ')[2]}".replace("`", "")] = both[0]
         if place.limit is not None:
             middle = Spread.of(cpu("ours")).middle
             targets.append(Target(f"seconds of CPU, {place.title}", middle, place.limit))

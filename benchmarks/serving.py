@@ -14,7 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.server.core import Core, Request
+from orchestration_integrations.server.core import Core, Exchange, Request
 
 from .measuring import obey
 
@@ -50,7 +50,7 @@ class Scene:
         self._woken = threading.Condition()
         threading.Thread(target=self._ending, daemon=True).start()
 
-    def _post(self, path: str, body: Any) -> Any:
+    def _post(self, path: str, body: Any) -> Exchange:
         return self.core.handle(
             Request("POST", path, "", {"content-type": "application/json"}, json.dumps(body).encode())
         )
@@ -58,18 +58,20 @@ class Scene:
     def workflow(self, stages: list[Any]) -> str:
         """The id of a new workflow."""
         reply = self._post("/workflows", {"name": "waits", "stages": stages}).reply
+        assert reply is not None
         return str(json.loads(reply.body)["data"]["id"])
 
     def running(self, count: int) -> list[str]:
         """The ids of new runs, each waiting in its only stage."""
         workflow, known = self.workflow(GATE), set(self.core.engine.instances)
-        for _ in range(count):
-            self._post(f"/workflows/{workflow}/instances", {})
+        asked = [self._post(f"/workflows/{workflow}/instances", {}) for _ in range(count)]
         while True:
             self.core.pump()
             with self.core.lock:
                 mine = [one for one in self.core.engine.instances.values() if one.id not in known]
                 if len(mine) == count and all(one.runs for one in mine):
+                    for exchange in asked:  # as the server does once a client has its answer
+                        self.core.forget(exchange)
                     return [one.id for one in mine]
             time.sleep(0.05)
 

@@ -78,7 +78,7 @@ def bars(title: str, values: Mapping[str, Spread], *, across: str, limit: float 
         across: what the values are, and their unit.
         limit: a dashed line, where there is one.
     """
-    left, right, top, step = 300, 40, 46, 30
+    left, right, top, step = 310, 40, 46, 30
     marks = _steps(max([*(one.highest for one in values.values()), limit or 0.0]) or 1.0)
     bottom = top + step * len(values)
 
