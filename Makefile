@@ -1,7 +1,7 @@
 # Everything runs in environments made here under .cache/ and .tox/; needed beforehand: python3 (3.10 or newer).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint bench soak clean
+.PHONY: help demo test test-cluster lint bench bench-smoke soak clean
 
 TOOLS := .cache/tools
 BIN := $(TOOLS)/bin
@@ -19,7 +19,8 @@ help:
 	@echo "make test           the checks that CI runs"
 	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed; stops and watches on whole Airflows"
 	@echo "make lint           ruff, import rules, types"
-	@echo "make bench          what a call costs, as ratios"
+	@echo "make bench          what calls, imports and waits cost, side by side with others (ARGS=\"--write waiting\", ARGS=--quick)"
+	@echo "make bench-smoke    whether the benchmarks can be run"
 	@echo "make soak           $(COUNT) random histories each of the hook, of owners, of checkpoints, with faults (COUNT=…)"
 	@echo "make clean          remove what all of these have made"
 
@@ -54,8 +55,10 @@ test-cluster: $(TOOLS)/ready
 lint: $(TOOLS)/ready
 	@$(TOX) run -e lint,types
 
-bench: $(TOOLS)/ready
-	@$(TOX) run -e bench
+# What is compared needs the machine for itself, so nothing of this runs in parallel.
+bench bench-smoke: $(TOOLS)/ready
+	@$(TOX) run --notest -e bench-airflow33,bench-airflow211,bench-prefect
+	@$(TOX) run -e $@ -- $(ARGS)
 
 soak: $(TOOLS)/ready
 	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)

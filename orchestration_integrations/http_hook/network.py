@@ -314,7 +314,7 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         self._stream = stream
         self._connecting = connecting
         self._most = _AT_ONCE if self._tls is None else 0
-        self._socket: Any = None
+        self._plain = stream.get_extra_info("socket")
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; without TLS all that the loop has taken from the socket."""
@@ -345,18 +345,23 @@ class AsyncBoundedStream(NotingStream, httpcore.AsyncNetworkStream):
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        """As of the connection."""
-        if info != "is_readable" or not hasattr(select, "poll"):
-            return self._stream.get_extra_info(info)
-        # A pool asks this of each idle connection for each request, and looking for the socket takes most of it.
-        if self._socket is None:
-            self._socket = self._stream.get_extra_info("socket")
-        number = self._socket.fileno() if self._socket is not None else -1
-        if number < 0:
-            return True  # it is closed, as the next read will tell
-        looking = select.poll()
-        looking.register(number, select.POLLIN)
-        return bool(looking.poll(0))
+        """As of the connection. Whether there is something to read, the pool asks of each idle connection for each
+        request: so it is asked of the socket itself, which anyio would look up anew each time."""
+        if info == "is_readable" and self._plain is not None:
+            return _is_readable(self._plain)
+        return self._stream.get_extra_info(info)
+
+
+def _is_readable(plain: Any) -> bool:
+    """Whether a read would return at once, be it with the end of the connection."""
+    number = plain.fileno()
+    if number < 0:  # closed
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([number], [], [], 0)[0])
+    asking = select.poll()
+    asking.register(number, select.POLLIN)
+    return bool(asking.poll(0))
 
 
 class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):

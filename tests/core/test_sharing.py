@@ -30,7 +30,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.http_hook import connections, tls
+from orchestration_integrations.http_hook import connections, network, tls
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.scripted import Got, ScriptedServer, instance, respond
@@ -610,3 +610,21 @@ def test_a_task_that_comes_between_an_end_and_those_who_waited_for_it_fails_nobo
     with ScriptedServer(Server()) as server:
         settings = Settings(base_url=server.url, timeout=4.5)
         assert asyncio.run(run()) == ["i", "i", "i"]
+
+
+async def test_a_pool_is_told_whether_an_idle_connection_has_something_to_read_as_anyio_says_it() -> None:
+    """It asks of each idle connection for each request, so the socket is asked, and anyio is not."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stream = await network.AsyncBoundedBackend().connect_tcp("127.0.0.1", listener.getsockname()[1], 5)
+        other, _ = listener.accept()
+        asked: list[str] = []
+        anyio_stream = stream._stream
+        of_anyio = anyio_stream.get_extra_info
+        anyio_stream.get_extra_info = lambda info: asked.append(info) or of_anyio(info)
+        assert stream.get_extra_info("is_readable") is of_anyio("is_readable") is False
+        other.close()
+        await asyncio.sleep(0.01)
+        assert stream.get_extra_info("is_readable") is True
+        await stream.aclose()
+        assert stream.get_extra_info("is_readable") is True
+        assert asked == []
