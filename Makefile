@@ -21,7 +21,7 @@ help:
 	@echo "make lint           ruff, import rules, types"
 	@echo "make bench          what calls, imports and waits cost, side by side with others (ARGS=\"--write waiting\", ARGS=--quick)"
 	@echo "make bench-smoke    whether the benchmarks can be run"
-	@echo "make soak           $(COUNT) random histories each of the hook, of owners, of checkpoints, with faults (COUNT=…)"
+	@echo "make soak           $(COUNT) random histories each of the hook, owners, checkpoints and shared waits, with faults (COUNT=…)"
 	@echo "make clean          remove what all of these have made"
 
 demo: $(TOOLS)/ready
@@ -64,6 +64,7 @@ soak: $(TOOLS)/ready
 	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)
 	@$(BIN)/python -m tests.simulation.soak --owners --count $(COUNT)
 	@$(BIN)/python -m tests.simulation.soak --checkpoints --count $(COUNT)
+	@$(BIN)/python -m tests.simulation.soak --shared --count $(COUNT)
 
 clean:
 	rm -rf .cache .tox dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
