@@ -40,7 +40,7 @@ class StageStory(msgspec.Struct):
 
     instance_id: str
     definition: Sequence[Mapping[str, Any]] | None = None
-    retried: set[int] = msgspec.field(default_factory=set)
+    retried: frozenset[int] = frozenset()
     last_failure: str = ""
     _stages: dict[int, _Stage] = msgspec.field(default_factory=dict)
 
@@ -93,7 +93,7 @@ class StageStory(msgspec.Struct):
         for activity in read.activities:
             if activity.terminated or (activity.attempt <= 1 and activity.last_failure is None):
                 continue
-            self.retried.add(read.stage)
+            self.retried |= {read.stage}
             failed = max(failed, activity.attempt - 1)
             self.last_failure = describe_failing(activity)
             if activity.attempt > stage.attempt:

@@ -148,7 +148,7 @@ class Waiting(msgspec.Struct):
     @property
     def known(self) -> Known:
         """What the wait knows of its instance so far."""
-        return Known(self.instance_id, frozenset(self._story.retried), self._story.definition)
+        return Known(self.instance_id, self._story.retried, self._story.definition)
 
     def begin(self, now: float) -> Step:
         """The first step."""
