@@ -215,7 +215,7 @@ def test_a_choice_that_would_not_be_stored_is_not_released():
 @pytest.mark.parametrize("token", ["with space", "tab\tbed", "line\nbroken", "é", ""])
 def test_a_token_that_no_header_can_carry_is_refused_unseen(kind, clock, token):
     with ScriptedServer(lambda got: respond(200, {"access_token": token, "expires_in": 60})) as server:
-        settings = Settings(base_url=server.url, client_id="c", client_secret="s", retry_budget=1)
+        settings = Settings(base_url=server.url, client_id="c", client_secret="s", retry_budget=20)
         with pytest.raises(ServerError, match="without a usable token") as caught:
             open_hook(kind, settings, clock=clock).get_instance("i")
         assert not token or token not in str(caught.value)

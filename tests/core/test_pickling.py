@@ -44,7 +44,7 @@ NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 CARRIERS = {"AsyncOrchestrationHttpHook", "OrchestrationHttpHook", "Settings"}
 """These are made to reach a server, also from another process: their pickles hold the credentials."""
-NO_VALUES = {"RunStore", "__version__"}
+NO_VALUES = {"hint", "RunStore", "__version__"}
 """A protocol, and a text."""
 
 
