@@ -139,7 +139,10 @@ def profile(place: Place, python: str) -> str:
             shortest = spent
     shown = ", ".join(f"`{name}` {figure(micro / 1000)}" for name, micro in shortest.most_common(8))
     total = figure(shortest.total() / 1000)
-    return f"Profile of {place.title} (`-X importtime`, milliseconds by package, {total} in all): {shown}."
+    return (
+        f"Profile of {place.title} (`-X importtime`, milliseconds by package, {total} in all): {shown}. What a package runs "
+        "when a name of it is first asked for, as Prefect builds its models, counts as of the module that asks."
+    )
 
 
 def measure(options: Options) -> list[Section]:
