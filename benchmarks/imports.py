@@ -140,8 +140,9 @@ def profile(place: Place, python: str) -> str:
     shown = ", ".join(f"`{name}` {figure(micro / 1000)}" for name, micro in shortest.most_common(8))
     total = figure(shortest.total() / 1000)
     return (
-        f"Profile of {place.title} (`-X importtime`, milliseconds by package, {total} in all): {shown}. What a package runs "
-        "when a name of it is first asked for, as Prefect builds its models, counts as of the module that asks."
+        f"Profile of {place.title} (`-X importtime`, milliseconds by package, {total} in all): {shown}. What a "
+        "package runs when a name of it is first asked for, as Prefect builds its models, counts as of the module "
+        "that asks."
     )
 
 
