@@ -14,9 +14,10 @@ run near a checkpoint, the wait for a stage) does not sleep here.
 and many run, reading by id is cheaper: then a poll wakes whoever has slept an interval, and reads no list. The list of
 one workflow is read where all sleepers wait for that workflow.
 
-**What goes wrong.** A list that cannot be read wakes nobody for what it lacks. Each sleeper then looks for itself, at a
-bounded rate, and the polls become rarer until a list can be read again. All reads that the watch causes have one rate:
-if a thousand runs end at once, their waiters are told one after the other.
+**What goes wrong.** A list that cannot be read wakes nobody for what it lacks. From the second one in a row on, each
+sleeper looks for itself. Where these reads fail too, the server is ill: polls become rarer for all, until a read is
+good. Where they do not, the list is left alone for five minutes. Whoever is woken has one rate with all others: if a
+thousand runs end at once, their waiters are told one after the other. Only a sleeper's deadline does not wait.
 
 A sleeper holds no connection, and nothing is kept of one that left.
 """
@@ -24,12 +25,13 @@ A sleeper holds no connection, and nothing is kept of one that left.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from .api.errors import OrchestrationError, summary
 from .procedures.observations import Absent, InSnapshot, Paused
@@ -55,6 +57,8 @@ BUSY_SHARE = 0.05
 """The share of the time that reading lists may take while polls are quicker than any sleeper's interval."""
 LONGEST_PAUSE = 60.0
 """Seconds between two polls of a list that cannot be read."""
+GIVEN_UP_AFTER = 3
+"""Lists in a row that could not be read, after which the list is left alone for a while, if reads by id are good."""
 GRANT_SECONDS = 0.05
 """Seconds between two rounds of waking sleepers that have to wait for their turn."""
 
@@ -80,9 +84,12 @@ class Time(Protocol):
 class Sleeper:
     """Somebody who waits for an instance, from when it fell asleep until it is woken."""
 
-    __slots__ = ("asleep", "instance_id", "interval", "other", "queued", "since", "wake", "workflow_id")
+    __slots__ = ("asleep", "hurries", "instance_id", "interval", "other", "queued", "since", "wake", "workflow_id")
 
-    def __init__(self, instance_id: str, workflow_id: str | None, interval: float, wake: Wake, since: float) -> None:
+    def __init__(
+        self, instance_id: str, workflow_id: str | None, interval: float, wake: Wake, since: float, hurries: bool
+    ) -> None:
+        self.hurries = hurries
         self.instance_id = instance_id
         self.workflow_id = workflow_id
         self.interval = interval
@@ -124,6 +131,7 @@ class Watch:
         self._hinted: set[str] = set()
         self._soon: deque[tuple[Sleeper, Reason]] = deque()
         self._later: deque[tuple[Sleeper, Reason]] = deque()
+        self._blind: deque[tuple[Sleeper, Reason]] = deque()
         self._tokens = BURST
         self._filled_at = time.monotonic()
         self._closer = 1.0
@@ -131,7 +139,9 @@ class Watch:
         self._due = self._filled_at
         self._polled_at: float | None = None
         self._listed_at: float | None = None
-        self._failures = 0
+        self._lists_failed = 0
+        self._ill = 0
+        self._good_reads = self._bad_reads = 0
         self._costs: dict[str | None, tuple[float, float]] = {}
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -142,7 +152,7 @@ class Watch:
         """How much is kept: of those that sleep or have just been woken."""
         kept = (self._sleepers, self._missed, self._hinted, self._intervals, self._workflows)
         asleep = sum(one[2].asleep for one in self._deadlines)
-        return sum(map(len, kept)) + asleep + sum(one.asleep for one, _ in (*self._soon, *self._later))
+        return sum(map(len, kept)) + asleep + sum(one.asleep for one, _ in (*self._soon, *self._later, *self._blind))
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -171,7 +181,8 @@ class Watch:
                 if task is not None:
                     task.cancel()
             self._task = self._polling = None
-            self._failures = 0
+            self._lists_failed = self._ill = 0
+            self._costs.clear()
             if self._on_empty is not None:
                 self._on_empty()
 
@@ -184,6 +195,7 @@ class Watch:
         *,
         until: float | None = None,
         hurry: bool = False,
+        failed: bool = False,
     ) -> Sleeper:
         """Sleep until there is a reason to read the instance. Whoever sleeps has entered.
 
@@ -194,9 +206,11 @@ class Watch:
             wake: called when it is woken.
             until: monotonic seconds at which it is woken in any case.
             hurry: it has just begun to wait: the next poll comes at once, and the following ones soon.
+            failed: its last read has failed.
         """
         now = self._time.monotonic()
-        sleeper = Sleeper(instance_id, workflow_id, interval, wake, now)
+        self._note_read(failed, hurry)
+        sleeper = Sleeper(instance_id, workflow_id, interval, wake, now, hurry)
         sleeper.other = self._sleepers.pop(instance_id, None)
         self._sleepers[instance_id] = sleeper
         self._intervals[interval] += 1
@@ -210,15 +224,25 @@ class Watch:
             self._hinted.discard(instance_id)
             self._enqueue(self._soon, sleeper, Paused())
             self._kick.set()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._due, self._pace = (now, FIRST_PAUSE) if hurry else (now + interval, interval)
-            self._task = asyncio.get_running_loop().create_task(self._watch())
-        elif now + interval < self._due and not self._failures:
+            self._task = _task_of_nobody(self._watch())
+        elif now + interval < self._due and not self._ill:
             self._due = now + interval
             self._kick.set()
         elif len(self._sleepers) == 1:
             self._kick.set()  # while nobody slept, no poll was due
         return sleeper
+
+    def _note_read(self, failed: bool, hurry: bool) -> None:
+        """Somebody falls asleep after a read, unless it has just begun."""
+        if failed:
+            self._bad_reads += 1
+        elif not hurry:
+            self._good_reads += 1
+            if self._ill:  # the server is well again: nobody waits out the long pause
+                self._ill, self._due = 0, min(self._due, self._time.monotonic() + min(self._intervals, default=0.0))
+                self._kick.set()
 
     def _note_deadline(self, until: float, sleeper: Sleeper) -> None:
         heapq.heappush(self._deadlines, (until, next(self._numbers), sleeper))
@@ -263,9 +287,9 @@ class Watch:
         sleeper = self._sleepers.get(instance_id)
         awake = self._present[instance_id]
         while sleeper is not None:
-            following = sleeper.other
-            self._wake(sleeper, Paused())
-            sleeper, awake = following, awake - 1
+            self._enqueue(self._soon, sleeper, Paused())
+            sleeper, awake = sleeper.other, awake - 1
+        self._kick.set()
         if awake > 0:
             self._hinted.add(instance_id)  # it is being read: that may have come too early
         return True
@@ -274,17 +298,26 @@ class Watch:
 
     async def _watch(self) -> None:
         while True:
-            now = self._time.monotonic()
-            self._wake_those_whose_time_is_over(now)
-            if self._sleepers and self._polling is None and now >= self._due:
-                self._polling = asyncio.get_running_loop().create_task(self._poll(now))
-            self._grant(now)
-            at = self._due if self._sleepers and self._polling is None else now + LONGEST_PAUSE
-            if self._deadlines:
-                at = min(at, self._deadlines[0][0])
-            if self._soon or self._later:
-                at = min(at, now + GRANT_SECONDS)
-            await self._sleep(at - now)
+            try:
+                await self._once()
+            except Exception:  # those who sleep here must go on
+                logger.exception("the watch has made a mistake")
+                await self._time.asleep(1.0)
+
+    async def _once(self) -> None:
+        """One round: whatever is due now, then sleep."""
+        now = self._time.monotonic()
+        self._wake_those_whose_time_is_over(now)
+        polling = self._polling is not None and not self._polling.done()
+        if self._sleepers and not polling and now >= self._due:
+            self._polling, polling = _task_of_nobody(self._poll(now)), True
+        self._grant(now)
+        at = self._due if self._sleepers and not polling else now + LONGEST_PAUSE
+        if self._deadlines:
+            at = min(at, self._deadlines[0][0])
+        if self._soon or self._later or self._blind:
+            at = min(at, now + GRANT_SECONDS)
+        await self._sleep(at - now)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, unless something comes up."""
@@ -302,37 +335,50 @@ class Watch:
 
     async def _poll(self, now: float) -> None:
         workflow_id = next(iter(self._workflows)) if len(self._workflows) == 1 else None
-        took = 0.0
-        if self._list_is_cheaper(workflow_id, now):
-            try:
-                found = await self._read(workflow_id, now + LIST_SECONDS)
-            except Exception as error:  # whatever it is: those who sleep here must go on
-                self._failures += 1
-                if self._failures == 1:
-                    why = summary(error) if isinstance(error, OrchestrationError) else repr(error)
-                    logger.warning("the list of running instances cannot be read: %s", why)
-                self._look_without_a_list(now)
+        some_are_good = self._good_reads > 0
+        all_fail = self._bad_reads > 0 and not some_are_good
+        self._bad_reads = self._good_reads = 0
+        found = None
+        try:
+            if self._list_is_cheaper(workflow_id, now):
+                found = await self._listed(workflow_id, now, some_are_good)
+                if found is not None:
+                    all_fail = False
+                    self._compare(found, now)
+                elif self._lists_failed > 1:
+                    self._look_without_a_list(now)
             else:
-                if self._failures:
-                    logger.info("the list of running instances can be read again")
-                self._failures = 0
-                self._costs[workflow_id] = (found.requests + found.rows * ROW_COST, now)
-                self._compare(found, now)
-            took = self._time.monotonic() - now
-        else:
-            self._failures = 0
-            self._look_without_a_list(now)
-        self._polled_at = now
-        self._polling = None
-        self._schedule(took)
-        self._kick.set()
+                self._look_without_a_list(now)
+        finally:
+            self._ill = self._ill + 1 if all_fail else 0
+            self._polled_at = now
+            self._schedule(self._time.monotonic() - now if found is not None else 0.0)
+            self._kick.set()
+
+    async def _listed(self, workflow_id: str | None, now: float, some_are_good: bool) -> Snapshot | None:
+        """A snapshot; None where it cannot be read."""
+        try:
+            found = await self._read(workflow_id, now + LIST_SECONDS)
+        except Exception as error:  # whatever it is: those who sleep here must go on
+            self._lists_failed += 1
+            if self._lists_failed == 1:
+                why = summary(error) if isinstance(error, OrchestrationError) else repr(error)
+                logger.warning("the list of running instances cannot be read: %s", why)
+            if self._lists_failed >= GIVEN_UP_AFTER and some_are_good:
+                self._costs[workflow_id] = (float("inf"), now)  # it is the list that is ill
+            return None
+        if self._lists_failed:
+            logger.info("the list of running instances can be read again")
+        self._lists_failed = 0
+        self._costs[workflow_id] = (found.requests + found.rows * ROW_COST, now)
+        return found
 
     def _schedule(self, took: float) -> None:
         interval = min(self._intervals, default=LONGEST_PAUSE)
         self._pace = min(self._pace * 1.5, interval)
         pause = max(self._pace, min(took / BUSY_SHARE, interval))
-        if self._failures > 1:
-            pause = min(max(pause, interval) * 2.0 ** min(self._failures - 1, 10), max(LONGEST_PAUSE, interval))
+        if self._ill:
+            pause = min(max(pause, interval) * 2.0 ** min(self._ill, 10), max(LONGEST_PAUSE, interval))
         self._due = self._time.monotonic() + pause * (0.9 + 0.2 * self._jitter())
 
     def _list_is_cheaper(self, workflow_id: str | None, now: float) -> bool:
@@ -345,6 +391,8 @@ class Watch:
     def _compare(self, found: Snapshot, began: float) -> None:
         """Wake those who are not listed, and let some who are look closer."""
         listed = found.ids
+        while self._blind:  # they need not look for themselves any more
+            self._blind.popleft()[0].queued = False
         for instance_id in self._sleepers.keys() - listed:
             queue = self._later if instance_id in self._missed else self._soon
             self._missed.add(instance_id)
@@ -358,20 +406,24 @@ class Watch:
         longest = max(CLOSER_LOOK_SECONDS, waiting / CLOSER_LOOKS_PER_SECOND)
         since = began if self._polled_at is None else self._polled_at
         self._closer = min(self._closer + (began - since) * CLOSER_LOOKS_PER_SECOND, BURST)
-        for sleeper in self._sleepers.values():  # the one that has slept longest comes first
-            if began - sleeper.since < longest or self._closer < 1.0:
+        for first in self._sleepers.values():  # the one that has slept longest comes first
+            if began - first.since < longest or self._closer < 1.0:
                 break
-            if not sleeper.queued:
-                self._closer -= 1.0
-                self._enqueue(self._later, sleeper, Paused())
+            one: Sleeper | None = first
+            while one is not None:
+                if not one.queued and began - one.since >= longest:
+                    self._closer -= 1.0
+                    self._enqueue(self._later, one, Paused())
+                one = one.other
 
     def _look_without_a_list(self, now: float) -> None:
         """Wake whoever has slept its interval."""
         for sleeper in self._sleepers.values():
             one: Sleeper | None = sleeper
             while one is not None:
-                if now - one.since >= 0.8 * min(one.interval, self._pace):
-                    self._enqueue(self._later, one, Paused())
+                interval = min(one.interval, self._pace) if one.hurries else one.interval
+                if now - one.since >= 0.8 * interval:
+                    self._enqueue(self._blind, one, Paused())
                 one = one.other
 
     # ---- waking ------------------------------------------------------------------------------------
@@ -385,7 +437,7 @@ class Watch:
         """Wake as many as the rate allows."""
         self._tokens = min(self._tokens + max(now - self._filled_at, 0.0) * READS_PER_SECOND, BURST)
         self._filled_at = now
-        for queue in (self._soon, self._later):
+        for queue in (self._soon, self._later, self._blind):
             while queue and self._tokens >= 1.0:
                 sleeper, reason = queue.popleft()
                 if sleeper.asleep:
@@ -404,3 +456,8 @@ class Watch:
         self.forget(sleeper)
         at = self._listed_at
         sleeper.wake(reason, at if at is not None and at > sleeper.since else None)
+
+
+def _task_of_nobody(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that has nothing of the context of whoever happened to be first."""
+    return contextvars.Context().run(asyncio.get_running_loop().create_task, work)

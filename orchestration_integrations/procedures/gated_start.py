@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
-from zlib import crc32
 
 import msgspec
 
@@ -97,19 +96,12 @@ class GatedStart:
             AmbiguousRunError: the list, or a row that may be of this key, could not be read.
         """
         look = Look()
-        remembered = self._starting.versions.remembered
-        for row in self._from_anywhere((yield from self._starting.candidates())):
-            key = remembered.key_of(row.id)
-            if key is not None and not self._starting.is_mine(key):
-                self._starting.foreign.add(row.id)
-                continue
+        for row in (yield from self._starting.candidates()):
             history = yield from self._history_of(row)
             if not history:
                 continue  # a ghost or a run that has not begun: it cannot have been released
             first = history[0]
             gate = parsed_event(first.input.get("event")) if first.name == "RunWaitEvent" else None
-            if gate is not None:
-                remembered.note_gate(row.id, gate)
             if gate is None or not self._starting.is_mine(gate.key):
                 self._starting.foreign.add(row.id)
                 continue
@@ -123,12 +115,6 @@ class GatedStart:
         look.released.sort(key=_age)
         look.waiting.sort(key=_age)
         return look
-
-    def _from_anywhere(self, rows: list[Instance]) -> list[Instance]:
-        """The rows, begun at a place that follows from the key: of starts that look at once, each reads other
-        histories first, and passes those over that another one has read meanwhile."""
-        place = crc32(self._starting.key.encode()) % len(rows) if rows else 0
-        return rows[place:] + rows[:place]
 
     def patient_look(self, number: int | None) -> Procedure[Look]:
         """A look; where several unreleased runs stand there, an earlier attempt's release gets time to show."""

@@ -1,14 +1,14 @@
 """What one hook has read of its server that cannot have changed since, so that it need not be read again.
 
-Three things, each bounded, each forgotten with the hook:
+Two things, each bounded, each forgotten with the hook:
 
 * **definitions**: the stages of a workflow never change. That a workflow was *deleted* is not kept: whoever starts a
   run reads the workflow each time.
-* **gates**: the event of a run's first stage is filled in once, so a run that waits at the gate of one key, or waited
-  there, is never a run of another key. Only what the engine showed of that very run counts, and only for passing it
-  over: a run that may be one's own is read each time. Two runs that show the same gate are read each time as well.
 * **the last look of a start**: the wait that follows at once need not look at the same moment again. It is kept for
   one wait and for as long as the first pause of a wait lasts.
+
+That another key's run stands at a gate is *not* remembered: an answer about the wrong run would hide a run for as long
+as the hook lives, and its key would be paid again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..api.models import Instance, Workflow
-from .gate import GateText
 
 KNOWN_DEFINITIONS = 128
-KNOWN_GATES = 10_000
 KNOWN_LOOKS = 1_000
 MANY_LOOKS = 50
 """So many may be kept although they are of no more use."""
 FRESH_SECONDS = 0.2
 """For so long a look need not be repeated."""
-
-_SEVERAL = ""
 
 T = TypeVar("T")
 
@@ -51,8 +47,6 @@ class Remembered:
 
     def __init__(self) -> None:
         self._definitions: _Bounded[Sequence[Mapping[str, Any]]] = _Bounded(KNOWN_DEFINITIONS)
-        self._keys: _Bounded[str] = _Bounded(KNOWN_GATES)
-        self._holders: _Bounded[str] = _Bounded(KNOWN_GATES)
         self._looks: _Bounded[tuple[Instance, float]] = _Bounded(KNOWN_LOOKS)
 
     # Definitions
@@ -64,23 +58,6 @@ class Remembered:
     def definition(self, workflow_id: str) -> Sequence[Mapping[str, Any]] | None:
         """The stages of a workflow; None where they were not read."""
         return self._definitions.get(workflow_id)
-
-    # Gates
-
-    def note_gate(self, instance_id: str, gate: GateText) -> None:
-        """The engine showed this gate as the first stage of a run."""
-        holder = self._holders.get(gate.text)
-        if holder is None:
-            self._holders.put(gate.text, instance_id)
-        elif holder != instance_id:  # a submit that was lost, or an answer about another run
-            self._keys.pop(holder, None)
-            self._holders.put(gate.text, _SEVERAL)
-            return
-        self._keys.put(instance_id, gate.key)
-
-    def key_of(self, instance_id: str) -> str | None:
-        """The key at whose gate a run waits or waited; None where that is not known."""
-        return self._keys.get(instance_id)
 
     # The last look of a start
 

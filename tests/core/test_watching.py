@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class World:
         self.running: set[str] = set()
         self.woken: list[tuple[float, str, str]] = []
         self.lists: list[tuple[float, str | None]] = []
-        self.ill = False
+        self.ill = self.reads_fail = False
         self.rows_of_others = rows_of_others
         self.page = page
         self.begun = self.clock.monotonic()
@@ -51,10 +52,13 @@ class World:
             self.woken.append((self.at(), instance_id, type(reason).__name__))
             if again:
                 asyncio.get_running_loop().call_soon(
-                    lambda: self.sleep(instance_id, again=True, workflow=workflow, **options)
+                    lambda: self.sleep(
+                        instance_id, again=True, workflow=workflow, **{**options, "failed": self.reads_fail}
+                    )
                 )
 
-        return self.watch.fall_asleep(instance_id, workflow, options.pop("interval", 5.0), woken, **options)
+        given = {"interval": 5.0, **options}
+        return self.watch.fall_asleep(instance_id, workflow, given.pop("interval"), woken, **given)
 
     def enter(self, *ids: str, **options: Any) -> None:
         for instance_id in ids:
@@ -169,21 +173,80 @@ def test_few_look_closer_each_half_minute() -> None:
     played(world, main)
 
 
-def test_while_the_list_is_ill_each_looks_for_itself_and_ever_more_rarely() -> None:
+def test_an_ill_server_is_asked_ever_more_rarely_however_many_wait() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.ill = world.reads_fail = True
+        world.enter(*(f"i{number}" for number in range(300)), again=True)
+        await world.clock.asleep(300)
+        pauses = [two - one for (one, _), (two, _) in pairwise(world.lists)]
+        assert pauses[0] < 8
+        assert 55 < pauses[-1] < 67
+        assert {why for _, _, why in world.woken} == {"Paused"}
+        assert len([at for at, _, _ in world.woken if at > 200]) <= 300 * 3
+        world.ill = world.reads_fail = False
+        world.woken.clear()
+        world.running.discard("i7")
+        await world.clock.asleep(70)
+        assert ("i7", "Absent") in [(name, why) for _, name, why in world.woken]
+        assert world.lists[-1][0] - world.lists[-2][0] < 6
+
+    played(world, main)
+
+
+def test_one_list_that_fails_wakes_nobody() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.enter(*(f"i{number}" for number in range(300)), again=True)
+        await world.clock.asleep(4)
+        world.ill = True
+        await world.clock.asleep(3)
+        world.ill = False
+        await world.clock.asleep(15)
+        assert world.woken == []
+
+    played(world, main)
+
+
+def test_a_list_that_fails_while_reads_are_good_is_left_alone_for_a_while() -> None:
     world = World()
 
     async def main() -> None:
         world.ill = True
         world.enter("a", "b", "c", again=True)
-        await world.clock.asleep(300)
-        pauses = [two - one for (one, _), (two, _) in zip(world.lists, world.lists[1:], strict=False)]
-        assert pauses[0] < 8
-        assert 55 < pauses[-1] < 67
-        assert {why for _, _, why in world.woken} == {"Paused"}
-        world.ill, world.woken = False, []
-        world.running.discard("c")
-        await world.clock.asleep(70)
-        assert ("c", "Absent") in [(name, why) for _, name, why in world.woken]
+        await world.clock.asleep(200)
+        assert len(world.lists) == 3
+        looked = [at for at, name, _ in world.woken if name == "a"]
+        assert max(two - one for one, two in pairwise(looked)) < 12, "each its interval"
+        await world.clock.asleep(150)
+        assert len(world.lists) > 3
+
+    played(world, main)
+
+
+def test_an_interval_is_kept_beside_a_shorter_one() -> None:
+    world = World(rows_of_others=10_000)
+
+    async def main() -> None:
+        world.enter("often", again=True, interval=1.0, workflow=None)
+        world.enter("seldom", again=True, interval=60.0, workflow=None)
+        await world.clock.asleep(600)
+        assert 8 <= [name for _, name, _ in world.woken].count("seldom") <= 13
+
+    played(world, main)
+
+
+def test_of_two_who_wait_for_the_same_each_looks_closer() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.enter("a", "b", again=True)
+        await world.clock.asleep(13)
+        world.enter("a", again=True)
+        await world.clock.asleep(600)
+        assert [name for _, name, _ in world.woken].count("a") > 25
 
     played(world, main)
 
@@ -194,6 +257,7 @@ def test_a_hint_wakes_whoever_sleeps_and_whoever_is_about_to() -> None:
     async def main() -> None:
         world.enter("a", "b")
         assert world.watch.hint("a")
+        await world.clock.asleep(0.01)
         assert world.woken == [(0.0, "a", "Paused")]
         assert world.watch.hint("a")  # it is awake: its read may have come too early
         world.sleep("a")

@@ -265,7 +265,8 @@ def test_later_generations_pay_once_and_nothing_is_told(kind, generation):
 def test_histories_that_are_gone_never_fail_a_wait(server, hook):
     one = running(hook, payment())
     until(lambda: hook.get_instance(one).terminated)
-    server.fault("get_instance_history", "status", 50, code=500)
+    for history in ("get_instance_history", "get_stage_history"):
+        server.fault(history, "status", 50, code=500)
     result = hook.wait(one, timeout=10)
     assert result.instance.state == "succeeded"
     assert (result.moved.complete, result.moved.stages_completed) == (False, 1)

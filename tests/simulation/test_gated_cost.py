@@ -95,19 +95,6 @@ def test_a_retry_of_run_once_reads_its_run_once(generation, tmp_path):
 
 
 @GENERATIONS
-def test_retries_at_once_read_the_history_of_a_run_once_for_all(generation):
-    world = World(generation)
-    workflow = world.hook().create_workflow(gated({"name": "d", "stages": [approval(), payment()]}))
-    runs = {f"k{n}": world.hook().start(workflow.id, run_key=f"k{n}", first_attempt=True).id for n in range(20)}
-    world.clock.sleep(1)
-    world.count()
-    hook = world.hook()
-    assert {key: hook.start(workflow.id, run_key=key).id for key in runs} == runs
-    # Each of its own once more: whether it was released can change.
-    assert world.count()["get_instance_history"] <= 2 * len(runs)
-
-
-@GENERATIONS
 def test_a_key_that_stands_for_something_else_is_found_by_the_hook_that_has_read_it(generation):
     world = World(generation)
     hook = world.hook()
@@ -189,26 +176,13 @@ def gate_of(key: str) -> GateText:
     return gate
 
 
-def test_two_runs_with_one_gate_are_read_each_time():
-    remembered = Remembered()
-    for _ in range(2):
-        remembered.note_gate("one", gate_of("k"))
-    assert remembered.key_of("one") == "k"
-    for run in ("two", "one", "two"):
-        remembered.note_gate(run, gate_of("k"))
-        assert remembered.key_of("one") is None
-        assert remembered.key_of("two") is None
-
-
 def test_the_memory_is_bounded():
     world = World(2)
     hook = world.hook()
     instance = hook.run_workflow(hook.create_workflow({"name": "d", "stages": [payment()]}).id)
     remembered = Remembered()
     for number in range(30_000):
-        remembered.note_gate(f"run {number}", gate_of(f"k{number}"))
         remembered.note_look(msgspec.structs.replace(instance, id=f"run {number}"), 0.0)
-    assert sum(remembered.key_of(f"run {number}") is not None for number in range(30_000)) <= 10_000
     assert sum(remembered.last_look(f"run {number}", 0.0) is not None for number in range(30_000)) <= 1_000
     for number in range(1_000):
         remembered.note_look(msgspec.structs.replace(instance, id=f"run {number}"), number / 100)
