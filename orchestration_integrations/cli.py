@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 
 try:
@@ -99,35 +101,40 @@ def wait(
     --hints a POST whose JSON names an instance has it read at once; the address is printed to the standard error.
     Credentials come from the environment.
 
-    Exit status: 0 all have succeeded, 1 one has failed or was cancelled, 3 nobody knows of one, 4 the time is over.
+    Exit status: 0 all have succeeded; 1 one has failed or was cancelled; 3 one stands still, or nobody knows what
+    became of it; 4 the time is over. The highest of them counts.
     """
     from .api.errors import OrchestrationError
     from .http_hook import OrchestrationHttpHook
 
-    endpoint = None
     worst = 0
     try:
-        with OrchestrationHttpHook(_settings(url)) as hook:
-            results = hook.wait_many(instance_ids, timeout=timeout, poll_interval=poll_interval)
-            if hints is not None:
-                from .hint_endpoint import HintEndpoint
-
-                endpoint = HintEndpoint(hints)
-                endpoint.start()
-                typer.echo(f"hints: {endpoint.url}", err=True)
-            for instance_id, result in results:
+        with OrchestrationHttpHook(_settings(url)) as hook, _hint_endpoint(hints):
+            for instance_id, result in hook.wait_many(instance_ids, timeout=timeout, poll_interval=poll_interval):
                 code, word, why = _end_of(result)
                 _line(instance_id, word, why)
                 sys.stdout.flush()
                 worst = max(worst, code)
     except OrchestrationError as error:
         _fail(str(error), 2)
-    except OSError as error:
-        _fail(f"cannot listen on port {hints}: {error}", 2)
-    finally:
-        if endpoint is not None:
-            endpoint.stop()
     raise typer.Exit(worst)
+
+
+@contextmanager
+def _hint_endpoint(port: int | None) -> Iterator[None]:
+    """Take hints on a port, and say where; nothing without one."""
+    if port is None:
+        yield
+        return
+    from .hint_endpoint import HintEndpoint
+
+    try:
+        endpoint = HintEndpoint(port)
+    except OSError as error:
+        _fail(f"cannot listen on port {port}: {error}")
+    with endpoint:
+        typer.echo(f"hints: {endpoint.url}", err=True)
+        yield
 
 
 def _end_of(result: object) -> tuple[int, str, str]:

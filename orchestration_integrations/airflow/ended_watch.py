@@ -77,13 +77,13 @@ class EndedWatch:
                         if wanted:
                             instances = [_end_of(instance) for instance in wanted]
                             yield {"workflow_id": self._workflow_id, "instances": instances}
-                            passed = min(KEEP_AFTER, self._poll_interval)
+                            passed = KEEP_AFTER
                             await self._sleep(passed)
                         self._runs.told(poll.ended)
                         await self._memory.save()
                         if poll.trouble is not None:
                             break  # the connection is read anew
-                        await self._sleep(self._poll_interval - passed)
+                        await self._sleep(max(self._poll_interval - passed, 0.0))
             except Exception as error:
                 # Whatever it is, Airflow would start this trigger again two seconds later, with a traceback each time.
                 self._note(error, whole=True)

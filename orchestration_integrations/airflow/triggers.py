@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..api.errors import (
     InstanceStuckError,
     OrchestrationError,
     StateUnknownError,
+    ValidationError,
     WaitTimeoutError,
 )
 from ..api.models import StageEvent
@@ -43,6 +44,8 @@ from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .marks import NOBODY, AwaitedMarks, VariableMarks, put_up_hold
 from .trigger_passes import LeftToWorker, TriggerPasses, asked, left_to_others
 
+ENDS = ("succeeded", "failed", "cancelled")
+"""How a run can end."""
 KILL_SECONDS = CANCEL_SECONDS
 """Seconds that a cancel from a triggerer may take; Airflow gives it 30."""
 
@@ -380,6 +383,9 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
         orchestration_conn_id: the connection.
         poll_interval: seconds between polls; default 30. A run that begins and ends between two polls is told later
             where the workflow has many runs: one poll later for each hundred, at most 120.
+
+    Raises:
+        ValidationError: a state is none of these, or the interval is no number of seconds above 0.
     """
 
     def __init__(
@@ -392,9 +398,9 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.workflow_id = workflow_id
-        self.states = None if states is None else list(states)
+        self.states = _checked_states(states)
         self.orchestration_conn_id = orchestration_conn_id
-        self.poll_interval = poll_interval
+        self.poll_interval = WaitArguments(poll_interval=poll_interval).poll_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and keyword arguments, plain JSON."""
@@ -415,6 +421,14 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
         )
         async for payload in watch.payloads():
             yield TriggerEvent(payload)
+
+
+def _checked_states(states: Sequence[str] | None) -> list[str] | None:
+    if states is None:
+        return None
+    if isinstance(states, str) or not states or not set(states) <= set(ENDS):
+        raise ValidationError(f"states must be a list of {', '.join(ENDS)}, not {states!r}", path="states")
+    return list(states)
 
 
 def _line_of(event: StageEvent) -> str:

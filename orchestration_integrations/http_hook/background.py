@@ -8,21 +8,28 @@ import threading
 
 _lock = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop of this process. It runs until the process ends, from its first use on. A forked child makes its own."""
-    global _loop
+    global _loop, _thread
     with _lock:
-        if _loop is None or _loop.is_closed():
+        if _loop is None or not background_runs():
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="orchestration-watch", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="orchestration-watch", daemon=True)
+            _thread.start()
         return _loop
 
 
+def background_runs() -> bool:
+    """Whether the loop of this process runs."""
+    return _thread is not None and _thread.is_alive()
+
+
 def _leave_to_the_parent() -> None:
-    global _lock, _loop
-    _lock, _loop = threading.RLock(), None
+    global _lock, _loop, _thread
+    _lock, _loop, _thread = threading.RLock(), None, None
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -201,6 +201,18 @@ class Connections:
             if lent.give_up():
                 await lent.client.aclose()
 
+    def leave_to_others(self, holder: object) -> bool:
+        """A hook no longer uses them on the running loop, if others do: they close them then. Whether that is so."""
+        from asyncio import get_running_loop
+
+        of_loop = self._loops.get(get_running_loop()) if self.usable else None
+        if of_loop is None or holder not in of_loop.holders:
+            return True
+        if len(of_loop.holders) == 1:
+            return False
+        of_loop.holders.discard(holder)
+        return True
+
     async def _of_running_loop(self, deadline: Deadline) -> _OfLoop:
         from asyncio import get_running_loop, wait  # not needed by the blocking hook, and slow to import
 

@@ -6,6 +6,7 @@ Whoever is asleep costs its reducer and a place in the watch. A task is made for
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence, Set
 from functools import partial
@@ -20,9 +21,9 @@ from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import Attended, Times, Waiting, Woken
 from ..watching import Reason, Sleeper, Watch
 from .asynchronous_driver import AsyncDriver
-from .background import background_loop
+from .background import background_loop, background_runs
 from .base import HookBase
-from .waits import ignore, listen, meeting_of, watch_by
+from .waits import CHECK_SECONDS, ignore, listen, meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
@@ -44,6 +45,8 @@ def _states(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArgument
 
 
 async def _aeach(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> AsyncIterator[Told]:
+    if not states:
+        return
     many = ManyWaits(driver, _watch_of(hook, driver), states)
     many.begin()
     try:
@@ -65,13 +68,22 @@ def _each(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> Iterato
             async for told in _aeach(driver, hook, states):
                 ended.put(told)
             ended.put(None)
-        except BaseException as error:
-            ended.put(error)
+        except asyncio.CancelledError:
             raise
+        except BaseException as error:  # of the caller's thread: the loop goes on
+            ended.put(error)
 
     working = asyncio.run_coroutine_threadsafe(work(), background_loop())
     try:
-        while (told := ended.get()) is not None:
+        while True:
+            try:
+                told = ended.get(timeout=CHECK_SECONDS)
+            except queue.Empty:
+                if background_runs():
+                    continue
+                raise RuntimeError("the loop that waits has ended; the instances may still run") from None
+            if told is None:
+                return
             if isinstance(told, BaseException):
                 raise told
             yield told
@@ -96,6 +108,7 @@ class ManyWaits:
     def __init__(self, driver: AsyncDriver, watch: Watch, states: list[Waiting]) -> None:
         self.ended: asyncio.Queue[Told | BaseException] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._driver = driver
         self._watch = watch
         self._times = Times(driver.plans.clock)
@@ -140,6 +153,7 @@ class ManyWaits:
             partial(self._woken, waiting),
             until=deadline,
             hurry=hurry,
+            failed=waiting.is_failing,
         )
 
     def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
@@ -147,7 +161,8 @@ class ManyWaits:
         self._do(waiting, Woken(seen, listed_at))
 
     def _do(self, waiting: Waiting, woken: Woken) -> None:
-        task = asyncio.get_running_loop().create_task(self._awake(waiting, woken))
+        # In the context of whoever waits, not of the watch.
+        task = self._context.copy().run(self._loop.create_task, self._awake(waiting, woken))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -159,7 +174,8 @@ class ManyWaits:
                 following = await self._driver.perform(attended.go_on(attended.wake(woken)))
                 if isinstance(following, End):
                     break
-                if waiting.may_be_listed(self._times.at()):
+                now = self._times.at()
+                if waiting.may_be_listed(now) and following.at - now <= waiting.poll_interval:
                     return self._sleep(waiting)
                 woken = await self._pause(following)
             self._tell(waiting, await self._driver.perform(attended.result(following)))

@@ -8,10 +8,13 @@ few wait: it looks more often at first.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import random
 import threading
 from collections.abc import Callable, Collection, Set
+from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -19,7 +22,7 @@ from ..procedures.effects import Procedure, ask_or_raise
 from ..procedures.snapshots import RunningInstances
 from ..procedures.waiting import Waiting, Woken
 from .asynchronous_driver import AsyncDriver
-from .background import background_loop
+from .background import background_loop, background_runs
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 
 FEW = 20
 """As long as no more wait, each one that has just begun looks for itself, more often at first."""
+
+CHECK_SECONDS = 5.0
+"""Seconds after which a thread that sleeps in the watch sees whether the watch's loop still runs."""
+LATE_SECONDS = 1.0
+"""Seconds after its deadline at which such a thread goes on by itself."""
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
 _listeners: WeakSet[Listener] = WeakSet()
@@ -59,9 +67,12 @@ def hint_all(names: Set[str]) -> int:
         listeners = list(_listeners)
     told = 0
     for listener in listeners:
-        for instance_id in listener.waits_for(names):
-            listener.hint(instance_id)
-            told += 1
+        try:
+            for instance_id in listener.waits_for(names):
+                listener.hint(instance_id)
+                told += 1
+        except RuntimeError:  # its loop is closed: nobody waits there any more
+            ignore(listener)
     return told
 
 
@@ -101,6 +112,8 @@ class _Meeting:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
+        for closed in [one for one in self.watches if one.is_closed()]:
+            del self.watches[closed]
         watch = self.watches.get(loop)
         if watch is None:
             watch = self.watches[loop] = watch_by(hook.another(AsyncDriver), lambda: self.watches.pop(loop, None))
@@ -121,6 +134,8 @@ def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
 
     def empty() -> None:
         on_empty()
+        if reader.reach.leave_to_others(reader):
+            return
         task = get_running_loop().create_task(reader.close())
         closing.add(task)
         task.add_done_callback(closing.discard)
@@ -141,7 +156,6 @@ class Place:
         self.instance_id = instance_id
         self._hook = hook
         self._shares = shares
-        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
@@ -157,7 +171,8 @@ class Place:
 
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
-        listed = self._shares and waiting.may_be_listed(now)
+        # Where the server has asked for a longer pause, the wait keeps that by itself.
+        listed = self._shares and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
         woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
         return woken
@@ -184,6 +199,7 @@ class AsyncPlace(Place):
         self._watch = meeting_of(hook).watch(hook) if shares else None
         if self._watch is not None:
             self._watch.enter(instance_id)
+        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
@@ -234,10 +250,15 @@ class BlockingPlace(Place):
         if self._meeting is not None:
             with _lock:
                 self._meeting.threads += 1
+        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
         super().leave()
+        there, self._there = self._there, None
+        if there is not None:
+            with suppress(RuntimeError):
+                background_loop().call_soon_threadsafe(there.leave, self.instance_id)
         meeting, self._meeting = self._meeting, None
         if meeting is not None:
             with _lock:
@@ -266,17 +287,20 @@ class BlockingPlace(Place):
         from asyncio import run_coroutine_threadsafe
 
         async def sleep() -> Woken:
-            watch = self._there = meeting.watch(self._hook)
-            watch.enter(self.instance_id)
-            try:
-                return Woken() if self._told.is_set() else await sleep_in(watch, waiting, left)
-            finally:
-                self._there = None
-                watch.leave(self.instance_id)
+            if self._there is None:
+                self._there = meeting.watch(self._hook)
+                self._there.enter(self.instance_id)
+            return Woken() if self._told.is_set() else await sleep_in(self._there, waiting, left)
 
+        until = None if left is None else monotonic() + left + LATE_SECONDS
         sleeping = run_coroutine_threadsafe(sleep(), background_loop())
         try:
-            return sleeping.result()
+            while True:
+                try:
+                    return sleeping.result(CHECK_SECONDS if until is None else min(until - monotonic(), CHECK_SECONDS))
+                except concurrent.futures.TimeoutError:
+                    if not background_runs() or (until is not None and monotonic() >= until):
+                        return Woken()  # the loop is gone, or stands still
         finally:
             sleeping.cancel()
 
@@ -298,7 +322,9 @@ async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:
 
     workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
     until = None if left is None else watch.now() + left
-    sleeper = watch.fall_asleep(waiting.instance_id, workflow_id, waiting.poll_interval, wake, until=until)
+    sleeper = watch.fall_asleep(
+        waiting.instance_id, workflow_id, waiting.poll_interval, wake, until=until, failed=waiting.is_failing
+    )
     try:
         return await woken
     finally:

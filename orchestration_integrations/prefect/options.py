@@ -162,7 +162,6 @@ def wait_arguments(options: WaitOptions) -> WaitArguments:
         poll_interval=options["poll_interval"],
         fail_after_attempts=options["fail_after_attempts"],
         read_budget=options["read_budget"],
-        shared=True,
     )
     return replace(given, timeout=None, deadline=given.ends_at(time.time()))
 

@@ -129,13 +129,17 @@ class Waiting(msgspec.Struct):
         """Whether its looks have slowed down to the caller's interval."""
         return self._interval >= self.poll_interval
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether its last read has failed."""
+        return self._failures > 0
+
     def may_be_listed(self, now: float) -> bool:
         """Whether the list of running instances shows what this wait has to know for now."""
         instance = self.instance
         return (
             instance is not None
             and bool(instance.status)
-            and not self._failures
             and not self._last_look
             and not (self.passes and self._checkpoints.numbers != {})
             and not self._checkpoints.near(now)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook
-from orchestration_integrations.airflow import hooks
+from orchestration_integrations.airflow import ended_watch, hooks
 from orchestration_integrations.airflow.compat import AirflowNotFoundException, asset_stores
 from orchestration_integrations.airflow.ended_runs import EndedRuns
 from orchestration_integrations.airflow.ended_watch import key_of
@@ -22,6 +22,11 @@ from tests.airflow.framework import Connection
 from tests.airflow.harness import SHORT, define
 
 SLOW = {"name": "slow", "stages": [{"wait_event": {"event": "go"}}]}
+
+
+@pytest.fixture(autouse=True)
+def airflow_takes_an_event_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended_watch, "KEEP_AFTER", 0.1)
 
 
 class Watching:

@@ -12,7 +12,7 @@ from unittest.mock import AsyncMock
 import pytest
 from asgiref.sync import async_to_sync
 
-from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, clock
+from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, ValidationError, clock
 from orchestration_integrations.airflow import hooks, triggers
 from orchestration_integrations.airflow.compat import AIRFLOW_3_3, USER_ACTION, Sight
 from orchestration_integrations.airflow.triggers import (
@@ -49,6 +49,22 @@ def test_what_is_stored_is_plain_json_and_rebuilds_the_same(trigger: Any) -> Non
     assert json.loads(json.dumps(kwargs)) == kwargs
     assert rebuilt(trigger).serialize() == (path, kwargs)
     assert not {"token", "password", "client_secret"} & set(kwargs)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"states": "failed"}, "states"),
+        ({"states": ["suceeded"]}, "states"),
+        ({"states": []}, "states"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"poll_interval": -1}, "poll_interval"),
+    ],
+)
+def test_a_watcher_that_would_never_tell_is_refused(given: dict[str, Any], path: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        OrchestrationInstanceEndedTrigger("w", **given)
+    assert caught.value.path == path
 
 
 def test_kwargs_of_other_releases_are_taken() -> None:

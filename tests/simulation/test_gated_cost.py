@@ -16,7 +16,7 @@ from orchestration_integrations import (
     SqliteRunStore,
     WaitTimeoutError,
 )
-from orchestration_integrations.procedures.gate import GateText, gated, parsed_text
+from orchestration_integrations.procedures.gate import gated
 from orchestration_integrations.procedures.moved import read_moved
 from orchestration_integrations.procedures.remembered import Remembered
 from orchestration_integrations.server import Core, InProcessTransport, VirtualClock
@@ -168,12 +168,6 @@ def test_what_a_run_has_moved_is_the_same_without_its_history(generation):
     assert world.count()["get_instance_history"] == 1
     assert moved(instance, [*workflow.stages[:2], {"teleport": {}}]) == long
     assert world.count()["get_instance_history"] == 1
-
-
-def gate_of(key: str) -> GateText:
-    gate = parsed_text(f"{key}~1aaaaaaaabbbbbbbb~0")
-    assert gate is not None
-    return gate
 
 
 def test_the_memory_is_bounded():
