@@ -39,7 +39,7 @@ def test_a_worker_that_dies_leaves_a_run_that_is_found(
 ) -> None:
     task = Task(definition=SHORT, do_xcom_push=False, durable=durable)
 
-    def dies(*_: Any) -> Any:
+    def dies(*_: Any, **__: Any) -> Any:
         raise RuntimeError("the worker dies")
 
     with monkeypatch.context() as patch:

@@ -135,7 +135,7 @@ def test_a_crash_before_the_choice_starts_one_run(server: Any, monkeypatch: pyte
     task = Task(workflow_name="short")
     with monkeypatch.context() as patch:
 
-        def dies(*_: Any) -> Any:
+        def dies(*_: Any, **__: Any) -> Any:
             raise RuntimeError("the worker dies")
 
         patch.setattr(GatedStart, "release", dies)
