@@ -108,6 +108,9 @@ class Watch:
         time: the clock.
         jitter: gives a random number from 0 to 1.
         on_empty: called when the last one has left.
+
+    Attributes:
+        present: how many wait, asleep or awake.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Watch:
         self._read = read
         self._time = time
         self._jitter = jitter
+        self.present = 0
         self._present: Counter[str] = Counter()
         self._sleepers: dict[str, Sleeper] = {}
         self._deadlines: list[tuple[float, int, Sleeper]] = []
@@ -160,18 +164,15 @@ class Watch:
 
     # ---- those who wait ----------------------------------------------------------------------------
 
-    @property
-    def present(self) -> int:
-        """How many wait, asleep or awake."""
-        return self._present.total()
-
     def enter(self, instance_id: str) -> None:
         """Somebody begins to wait for an instance."""
         self._present[instance_id] += 1
+        self.present += 1
 
     def leave(self, instance_id: str) -> None:
         """Somebody waits no longer. Nothing is kept of it."""
         self._present[instance_id] -= 1
+        self.present -= 1
         if self._present[instance_id] <= 0:
             del self._present[instance_id]
             self._missed.discard(instance_id)
