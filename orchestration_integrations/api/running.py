@@ -98,7 +98,7 @@ def decode_running(
         rows = answer.data
     else:
         raise unreadable(what, "it is no list of this version")
-    if workflow_id is not None and not all(is_same_id(row.workflowID, workflow_id) for row in rows):
+    if workflow_id is not None and not all(is_same_id(row.workflowID, workflow_id) for row in rows if row.workflowID):
         raise unreadable(what, "it holds instances of another workflow")
     return RunningPage(frozenset([row.id for row in rows if not row.terminated]), len(rows), following)
 

@@ -299,6 +299,7 @@ def test_the_list_is_read_whole_by_the_fewest_requests(generation: int, count: i
 )
 def test_an_odd_row_costs_only_itself(body: bytes, ids: set[str]) -> None:
     assert decode_running(body, "list").ids == ids
+    assert decode_running(body.replace(b'"id":"', b'"workflowID":"w","id":"'), "list", workflow_id="w").ids == ids
 
 
 @pytest.mark.parametrize(
