@@ -272,6 +272,8 @@ class OwnedRun:
         self._has_checkpoints = True
         kept = f"instance {self.instance_id} was not let go on to stage {number}"
         step = f"let instance {self.instance_id} go on to stage {number}"
+        if self.keeper.superseded:  # the record has told so, whatever the owner's word is
+            yield from self._obey("superseded", self.instance_id, step)
         for owner, arguments in ((self._owner, ()), (self._at_checkpoint, (number,))):
             if owner is not None:
                 answer = yield from ask(owner, *arguments)
