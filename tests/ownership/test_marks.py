@@ -26,6 +26,7 @@ from orchestration_integrations.procedures.content import UNKNOWN
 from orchestration_integrations.procedures.limits import HELD_AFTER
 from orchestration_integrations.procedures.wait_arguments import WaitArguments
 from orchestration_integrations.server import Core, InProcessTransport, VirtualClock
+from tests.simulation import mutants
 
 KEY = "k"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -162,6 +163,12 @@ def test_an_announced_pass_on_which_another_waiter_relies_is_never_taken_back(wo
     assert stop_hook.perform(stop.stop(1.0, by="a user")).status == "not_confirmed"
     assert rest() == "held amid pass"
     assert stop_hook.perform(stop.stop(1.0, by="a user")).status == "not_confirmed"
+
+
+def test_a_guard_that_looks_for_a_stop_only_before_it_announces_is_noticed():
+    """Histories meet that moment too rarely."""
+    with mutants.looks_for_a_stop_before_it_announces(), pytest.raises(AssertionError):
+        test_an_announced_pass_on_which_another_waiter_relies_is_never_taken_back(World(2, MemoryRunStore()))
 
 
 def test_a_stop_that_stands_before_the_pass_is_announced_holds_the_run(world):
