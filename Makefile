@@ -29,6 +29,12 @@ demo: $(TOOLS)/ready
 
 # Stops of runs with checkpoints, and restarts of a watching triggerer, on whole Airflows: too long for each change.
 LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e/test_ended.py tests/airflow/e2e211/test_checkpoints.py
+# Rounds of tests whose other rounds each change plays.
+STANDALONE := tests/airflow/e2e/test_standalone.py
+LONG_ROUNDS := "$(STANDALONE)::test_clearing_a_running_task_runs_anew_each_time[2]" \
+  "$(STANDALONE)::test_a_time_limit_amid_the_deferral_cancels[dagrun_timeout-1]" \
+  "$(STANDALONE)::test_a_time_limit_amid_the_deferral_cancels[deadline-1]" \
+  "$(STANDALONE)::test_a_triggerer_that_ends_cancels_nothing_and_the_wait_goes_on[9]"
 LONG_ON_PREFECT_37 := tests/prefect/test_checkpoints.py tests/prefect/test_automations.py
 
 PARALLEL := $(TOX) run-parallel --parallel-no-spinner
@@ -40,7 +46,7 @@ test: $(TOOLS)/ready
 	@failed=; \
 	$(PARALLEL) -p 3 -e proofs,core-py311,core-py310,core-py312,core-py313,peers,types,lint,build || failed=1; \
 	$(PARALLEL) -p 2 -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
-	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 $(LONG:%=--ignore=%) || failed=1; \
+	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 $(LONG:%=--ignore=%) $(LONG_ROUNDS:%=--deselect %) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi
 
 # One after the other: each needs the machine for itself. Both start the servers that they need and end them.
@@ -49,6 +55,7 @@ test-cluster: $(TOOLS)/ready
 	$(TOX) run -e cluster-airflow || failed=1; \
 	$(TOX) run -e cluster-prefect || failed=1; \
 	$(TOX) run -e airflow33,airflow211 -- $(LONG) || failed=1; \
+	$(TOX) run -e airflow33 -- $(LONG_ROUNDS) || failed=1; \
 	$(TOX) run -e prefect37 -- $(LONG_ON_PREFECT_37) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test-cluster: a check has failed, see above" >&2; exit 1; fi
 
