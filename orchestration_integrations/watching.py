@@ -344,14 +344,16 @@ class Watch:
             if self._list_is_cheaper(workflow_id, now):
                 found = await self._listed(workflow_id, now, some_are_good)
                 if found is not None:
-                    all_fail = False
                     self._compare(found, now)
                 elif self._lists_failed > 1:
                     self._look_without_a_list(now)
             else:
                 self._look_without_a_list(now)
         finally:
-            self._ill = self._ill + 1 if all_fail else 0
+            if found is not None or some_are_good:
+                self._ill = 0
+            elif all_fail:
+                self._ill += 1  # where nothing came back since, it stays as it was
             self._polled_at = now
             self._schedule(self._time.monotonic() - now if found is not None else 0.0)
             self._kick.set()
@@ -363,7 +365,7 @@ class Watch:
         except Exception as error:  # whatever it is: those who sleep here must go on
             self._lists_failed += 1
             if self._lists_failed == 1:
-                why = summary(error) if isinstance(error, OrchestrationError) else repr(error)
+                why = summary(error) if isinstance(error, OrchestrationError) else type(error).__name__
                 logger.warning("the list of running instances cannot be read: %s", why)
             if self._lists_failed >= GIVEN_UP_AFTER and some_are_good:
                 self._costs[workflow_id] = (float("inf"), now)  # it is the list that is ill

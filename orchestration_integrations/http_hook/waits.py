@@ -247,6 +247,7 @@ class BlockingPlace(Place):
         self._told = threading.Event()
         self._meeting = meeting_of(hook) if shares else None
         self._there: Watch | None = None
+        self._slept_there = False
         if self._meeting is not None:
             with _lock:
                 self._meeting.threads += 1
@@ -255,14 +256,19 @@ class BlockingPlace(Place):
     def leave(self) -> None:
         """The wait is over."""
         super().leave()
-        there, self._there = self._there, None
-        if there is not None:
+        if self._slept_there:
             with suppress(RuntimeError):
-                background_loop().call_soon_threadsafe(there.leave, self.instance_id)
+                background_loop().call_soon_threadsafe(self._leave_watch)
         meeting, self._meeting = self._meeting, None
         if meeting is not None:
             with _lock:
                 meeting.threads -= 1
+
+    def _leave_watch(self) -> None:
+        """On the loop, behind whatever an interrupted sleep still does there."""
+        there, self._there = self._there, None
+        if there is not None:
+            there.leave(self.instance_id)
 
     def hint(self, instance_id: str) -> None:
         """Look at once."""
@@ -293,6 +299,7 @@ class BlockingPlace(Place):
             return Woken() if self._told.is_set() else await sleep_in(self._there, waiting, left)
 
         until = None if left is None else monotonic() + left + LATE_SECONDS
+        self._slept_there = True
         sleeping = run_coroutine_threadsafe(sleep(), background_loop())
         try:
             while True:

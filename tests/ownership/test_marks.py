@@ -13,6 +13,7 @@ from orchestration_integrations import (
     MemoryRunStore,
     OrchestrationError,
     OrchestrationHttpHook,
+    OwnerGoneError,
     Settings,
     SqliteRunStore,
     WaitTimeoutError,
@@ -163,6 +164,16 @@ def test_an_announced_pass_on_which_another_waiter_relies_is_never_taken_back(wo
     assert stop_hook.perform(stop.stop(1.0, by="a user")).status == "not_confirmed"
     assert rest() == "held amid pass"
     assert stop_hook.perform(stop.stop(1.0, by="a user")).status == "not_confirmed"
+
+
+def test_an_attempt_that_its_record_calls_superseded_lets_nothing_pass(world):
+    """Whatever its owner says: another attempt has the run."""
+    world.at_the_checkpoint()
+    hook, run = world.waiter()
+    run.keeper.superseded = True
+    with pytest.raises(OwnerGoneError, match="another attempt has the run"):
+        hook.perform(run.guard(1))
+    assert world.paid() == 1
 
 
 def test_a_guard_that_looks_for_a_stop_only_before_it_announces_is_noticed():

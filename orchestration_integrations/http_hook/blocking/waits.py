@@ -44,7 +44,7 @@ class Waits(Operations):
     ) -> RunResult:
         """Wait until an instance has ended, and let it pass its checkpoints where ``at_checkpoint`` says so. It calls
         GetInstance, GetInstanceHistory and GetInstanceStageHistory; GetWorkflow once a second stage has begun; and
-        SendEvent at a checkpoint.
+        SendEvent at a checkpoint. Where others of this process wait too, it calls ListInstances for all of them.
 
         Args:
             instance_id: the instance to wait for.
