@@ -34,7 +34,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from .api.errors import OrchestrationError, summary
-from .procedures.observations import Absent, InSnapshot, Paused
+from .procedures.observations import Absent, Paused
 from .procedures.snapshots import Snapshot
 
 FIRST_PAUSE = 0.2
@@ -62,7 +62,7 @@ GIVEN_UP_AFTER = 3
 GRANT_SECONDS = 0.05
 """Seconds between two rounds of waking sleepers that have to wait for their turn."""
 
-Reason = Paused | Absent | InSnapshot
+Reason = Paused | Absent
 Wake = Callable[[Reason, "float | None"], None]
 """Called once, on the loop: why, and the monotonic seconds at which a list was last read meanwhile."""
 

@@ -258,7 +258,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                     fail_after_attempts=self.fail_after_attempts,
                     row_grace=self.row_grace,
                     read_budget=self.read_budget,
-                    shared=True,
+                    shares="always",
                 )
                 with telemetry.span("wait", instance_id=self.instance_id):
                     waiting = http.waiting_for(self.instance_id, arguments, _log_stage, self._guard())

@@ -18,9 +18,9 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, RunResult, StageEvent
-from ..clock import SYSTEM_CLOCK, Clock
+from ..clock import SYSTEM_CLOCK, Clock, SystemClock
 from ..procedures.effects import Procedure
-from ..procedures.wait_arguments import WaitArguments
+from ..procedures.wait_arguments import Shares, WaitArguments
 from ..settings import Settings
 from .deadline import Deadline
 from .exchange import Exchange
@@ -52,6 +52,8 @@ class _NotGiven:
 NOT_GIVEN: Final[Any] = _NotGiven()
 SHORTEST_SECRET = 4
 """Characters: what is shorter stands in texts by chance."""
+READER_SECONDS = 10.0
+"""Seconds for which an exchange may last that is made on behalf of many hooks."""
 WAITS_FOR_EVER: Final = WaitArguments()
 
 
@@ -104,7 +106,7 @@ class HookBase:
         self._on_token = on_token
         self._transport = transport
         self._own_connections = own_connections
-        self._shares = not own_connections and transport is None and clock is SYSTEM_CLOCK
+        self._shares = not own_connections and transport is None and isinstance(clock, SystemClock)
         self._connections: Connections | None = None
         self._exchange = Exchange(self.settings, clock, face, self._secrets)
         self.plans: Plans = Plans(
@@ -159,7 +161,7 @@ class HookBase:
         """The time as this hook sees it."""
         return self._clock
 
-    def place_of_wait(self, instance_id: str, shared: bool) -> Place | None:
+    def place_of_wait(self, instance_id: str, shares: Shares) -> Place | None:
         """The place where a wait sleeps that begins; None: by itself."""
         return None
 
@@ -184,6 +186,14 @@ class HookBase:
             transport=adapt(self._transport) if adapt is not None and self._transport is not None else self._transport,
             own_connections=self._own_connections,
         )
+
+    def reader(self, kind: type[H]) -> H:
+        """An asynchronous driver that reads on behalf of all hooks that reach the same server by the same version of
+        the API. It has nothing else of this one."""
+        if not self._shares:
+            return self.another(kind)
+        settings = self.settings.with_changes(timeout=READER_SECONDS)
+        return kind(settings, asynchronous=True, face=self._face, on_token=self._on_token)
 
     def like_this(self, kind: type[H], settings: Settings) -> H:
         """Another driver, with other settings, the same clock and transport, and connections of its own."""

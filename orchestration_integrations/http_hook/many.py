@@ -93,7 +93,7 @@ def _each(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> Iterato
 
 def _watch_of(hook: HookBase, driver: HookBase) -> Watch:
     """The watch of all that reach the same server, or one for this hook alone."""
-    return meeting_of(hook).watch(hook) if hook.shares else watch_by(driver.another(AsyncDriver), lambda: None)
+    return meeting_of(hook).watch(hook) if hook.shares else watch_by(driver.reader(AsyncDriver), lambda: None)
 
 
 class ManyWaits:

@@ -46,7 +46,7 @@ from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
 from ..procedures.standing_runs import standing_runs
-from ..procedures.wait_arguments import WaitArguments
+from ..procedures.wait_arguments import Shares, WaitArguments
 from ..settings import Settings
 from .callbacks import owner_of
 from .procedure_clock import ProcedureClock
@@ -77,7 +77,7 @@ class Plans:
         clock: ProcedureClock,
         *,
         asynchronous: bool,
-        place_of_wait: Callable[[str, bool], Place | None] = lambda instance_id, shared: None,
+        place_of_wait: Callable[[str, Shares], Place | None] = lambda instance_id, shares: None,
     ) -> None:
         self.settings = settings
         self._place_of_wait = place_of_wait
@@ -261,7 +261,7 @@ class Plans:
         tells = on_stage is not None or arguments.fail_after_attempts is not None
         state = self.wait_state(instance_id, arguments, detail=tells)
         state.passes = guard is not None
-        return self._wait(state, on_stage, guard, not tells if arguments.shared is None else arguments.shared)
+        return self._wait(state, on_stage, guard, arguments.shares or ("never" if tells else "always"))
 
     def wait_state(self, instance_id: str, arguments: WaitArguments, *, detail: bool = False) -> waiting.Waiting:
         """The state of a wait that has not begun.
@@ -295,11 +295,11 @@ class Plans:
         state: waiting.Waiting,
         on_stage: Callable[[StageEvent], object] | None,
         guard: Guard | None,
-        shared: bool,
+        shares: Shares,
     ) -> Procedure[RunResult]:
         instance_id = state.instance_id
         outcome = "error"
-        place = self._place_of_wait(instance_id, shared)
+        place = self._place_of_wait(instance_id, shares)
         nap = waiting.plain_nap if place is None else place.nap
         try:
             result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard, nap)

@@ -1,9 +1,10 @@
 """Where the waits of a process meet, so that they share a poll, and where somebody may tell them to look at once.
 
-Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks run in threads; as soon as two of them
-wait for instances of the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that
-is alone sleeps by itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as
-few wait: it looks more often at first.
+Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks run in threads, and there are asynchronous
+ones that are alone on a loop, as the tasks that Prefect submits are. As soon as two of all these wait for instances of
+the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that is alone sleeps by
+itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as few wait: it looks
+more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import concurrent.futures
 import os
 import random
 import threading
-from collections.abc import Callable, Collection, Set
+from collections.abc import Awaitable, Callable, Collection, Set
 from contextlib import suppress
+from math import inf, isinf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..procedures.effects import Procedure, ask_or_raise
@@ -27,20 +29,28 @@ from .background import background_loop, background_runs
 if TYPE_CHECKING:
     import asyncio
 
+    from ..clock import SystemClock
+    from ..procedures.wait_arguments import Shares
     from ..watching import Reason, Watch
     from .base import HookBase
 
 FEW = 20
 """As long as no more wait, each one that has just begun looks for itself, more often at first."""
 
+LEAST: Final[dict[Shares, float]] = {"always": 2, "many": FEW + 1, "never": inf}
+"""How many have to wait before one of them sleeps in the watch."""
 CHECK_SECONDS = 5.0
 """Seconds after which a thread that sleeps in the watch sees whether the watch's loop still runs."""
 LATE_SECONDS = 1.0
 """Seconds after its deadline at which such a thread goes on by itself."""
+WITHOUT_A_DEADLINE = 3600.0
+"""Seconds for which such a thread sleeps at most where its wait has no deadline."""
+
+T = TypeVar("T")
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
 _listeners: WeakSet[Listener] = WeakSet()
-_meetings: WeakKeyDictionary[object, _Meeting] = WeakKeyDictionary()
+_meetings: WeakKeyDictionary[object, dict[str, _Meeting]] = WeakKeyDictionary()
 
 
 def hint(instance_id: str) -> bool:
@@ -101,11 +111,11 @@ def ignore(listener: Listener) -> None:
 
 
 class _Meeting:
-    """The waits for instances of one server: the watch of each loop, and how many threads wait."""
+    """The waits for instances of one server: the watch of each loop, and how many wait on loops and in threads."""
 
     def __init__(self) -> None:
         self.watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
-        self.threads = 0
+        self.waits = 0
 
     def watch(self, hook: HookBase) -> Watch:
         """The watch of the running loop."""
@@ -116,7 +126,7 @@ class _Meeting:
             del self.watches[closed]
         watch = self.watches.get(loop)
         if watch is None:
-            watch = self.watches[loop] = watch_by(hook.another(AsyncDriver), lambda: self.watches.pop(loop, None))
+            watch = self.watches[loop] = watch_by(hook.reader(AsyncDriver), lambda: self.watches.pop(loop, None))
         return watch
 
 
@@ -149,17 +159,33 @@ class Place:
     Args:
         hook: waits.
         instance_id: whom it waits for.
-        shares: it may sleep in the watch of those that reach the same server.
+        shares: when it may sleep in the watch of those that reach the same server.
+        clock: of the hook. Whoever sleeps looks up as often as it says.
     """
 
-    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
+    def __init__(self, hook: HookBase, instance_id: str, shares: Shares, clock: SystemClock) -> None:
         self.instance_id = instance_id
         self._hook = hook
-        self._shares = shares
+        self._clock = clock
+        self._meeting = meeting_of(hook) if shares != "never" else None
+        self._least = LEAST[shares]
+        self._there: Watch | None = None
+        self._slept_there = False
+        if self._meeting is not None:
+            with _lock:
+                self._meeting.waits += 1
+        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
         ignore(self)
+        if self._slept_there:
+            with suppress(RuntimeError):
+                background_loop().call_soon_threadsafe(self._leave_there)
+        meeting, self._meeting = self._meeting, None
+        if meeting is not None:
+            with _lock:
+                meeting.waits -= 1
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
         """The instance, if it is among these."""
@@ -172,34 +198,67 @@ class Place:
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
         # Where the server has asked for a longer pause, the wait keeps that by itself.
-        listed = self._shares and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
+        listed = self._meeting is not None and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
         woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
         return woken
 
     _nap: Callable[..., Any]
 
+    def _in_company(self, waiting: Waiting, present: int) -> bool:
+        """Whether a wait sleeps better in the watch than by itself."""
+        return present >= self._least and (waiting.is_settled or present > FEW)
+
+    # The watch of the background loop, in which those sleep who are alone where they run.
+
+    def _is_told(self) -> bool:
+        """Whether a hint came that nobody has followed yet."""
+        raise NotImplementedError
+
+    def _tell_there(self) -> None:
+        if self._there is not None:
+            background_loop().call_soon_threadsafe(self._there.hint, self.instance_id)
+
+    def _begin_there(self, waiting: Waiting, left: float | None) -> concurrent.futures.Future[Woken]:
+        from asyncio import run_coroutine_threadsafe
+
+        meeting = self._meeting
+
+        async def sleep() -> Woken:
+            if self._there is None and meeting is not None:
+                self._there = meeting.watch(self._hook)
+                self._there.enter(self.instance_id)
+            return Woken() if self._there is None or self._is_told() else await sleep_in(self._there, waiting, left)
+
+        self._slept_there = True
+        return run_coroutine_threadsafe(sleep(), background_loop())
+
+    def _leave_there(self) -> None:
+        """On that loop, behind whatever an interrupted sleep still does there."""
+        there, self._there = self._there, None
+        if there is not None:
+            there.leave(self.instance_id)
+
 
 def meeting_of(hook: HookBase) -> _Meeting:
-    """Where the waits of all hooks meet that reach the same server in the same way."""
+    """Where the waits of all hooks meet that reach the same server in the same way, by the same version of the API."""
     with _lock:
-        return _meetings.setdefault(hook.reach, _Meeting())
+        return _meetings.setdefault(hook.reach, {}).setdefault(hook.settings.api_version, _Meeting())
 
 
 class AsyncPlace(Place):
     """The place of a wait on an event loop."""
 
-    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
+    def __init__(self, hook: HookBase, instance_id: str, shares: Shares, clock: SystemClock) -> None:
         from asyncio import get_running_loop
 
-        super().__init__(hook, instance_id, shares)
         self._loop = get_running_loop()
         self._alone: asyncio.Future[None] | None = None
         self._hinted = False
-        self._watch = meeting_of(hook).watch(hook) if shares else None
+        super().__init__(hook, instance_id, shares, clock)
+        self._watch = self._meeting.watch(hook) if self._meeting is not None else None
         if self._watch is not None:
             self._watch.enter(instance_id)
-        listen(self)
 
     def leave(self) -> None:
         """The wait is over."""
@@ -219,102 +278,117 @@ class AsyncPlace(Place):
         self._hinted = True
         if self._watch is not None:
             self._watch.hint(self.instance_id)
+        self._tell_there()
+
+    def _is_told(self) -> bool:
+        return self._hinted
 
     async def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
         if self._hinted:
             self._hinted = False
             return Woken()
         try:
-            if self._watch is not None and listed and in_company(waiting, self._watch.present):
-                return await sleep_in(self._watch, waiting, left)
-            self._alone = self._loop.create_future()
-            late = self._loop.call_later(seconds, _settle, self._alone)
-            try:
-                await self._alone
-            finally:
-                late.cancel()
-                self._alone = None
-            return Woken()
+            meeting, here = self._meeting, self._watch
+            if meeting is None or here is None or not listed or not self._in_company(waiting, meeting.waits):
+                await self._attentively(self._sleep_alone(seconds), inf)
+                return Woken()
+            if self._in_company(waiting, here.present):
+                return await self._attentively(sleep_in(here, waiting, left), inf) or Woken()
+            return await self._sleep_there(waiting, left)
         finally:
             self._hinted = False
+
+    async def _sleep_alone(self, seconds: float) -> None:
+        self._alone = self._loop.create_future()
+        late = self._loop.call_later(seconds, _settle, self._alone)
+        try:
+            await self._alone
+        finally:
+            late.cancel()
+            self._alone = None
+
+    async def _sleep_there(self, waiting: Waiting, left: float | None) -> Woken:
+        """This loop has no other wait: it sleeps where those of threads do."""
+        from asyncio import wrap_future
+
+        sleeping = self._begin_there(waiting, left)
+        try:
+            woken = await self._attentively(wrap_future(sleeping), _ends_at(left))
+        finally:
+            sleeping.cancel()
+        return woken or Woken()  # none: that loop is gone, or stands still
+
+    async def _attentively(self, sleep: Awaitable[T], end: float) -> T | None:
+        """Sleep, and look up as often as the clock says. None where the background loop does not wake it."""
+        from asyncio import ensure_future, wait
+
+        every = self._clock.look_seconds if isinf(end) else min(self._clock.look_seconds, CHECK_SECONDS)
+        if isinf(every):
+            return await sleep
+        sleeping = ensure_future(sleep)
+        try:
+            while True:
+                await self._clock.alook()
+                await wait({sleeping}, timeout=every)
+                if sleeping.done():
+                    return sleeping.result()
+                if not isinf(end) and (not background_runs() or monotonic() >= end):
+                    return None
+        finally:
+            sleeping.cancel()
 
 
 class BlockingPlace(Place):
     """The place of a wait in a thread."""
 
-    def __init__(self, hook: HookBase, instance_id: str, shares: bool) -> None:
-        super().__init__(hook, instance_id, shares)
+    def __init__(self, hook: HookBase, instance_id: str, shares: Shares, clock: SystemClock) -> None:
         self._told = threading.Event()
-        self._meeting = meeting_of(hook) if shares else None
-        self._there: Watch | None = None
-        self._slept_there = False
-        if self._meeting is not None:
-            with _lock:
-                self._meeting.threads += 1
-        listen(self)
-
-    def leave(self) -> None:
-        """The wait is over."""
-        super().leave()
-        if self._slept_there:
-            with suppress(RuntimeError):
-                background_loop().call_soon_threadsafe(self._leave_watch)
-        meeting, self._meeting = self._meeting, None
-        if meeting is not None:
-            with _lock:
-                meeting.threads -= 1
-
-    def _leave_watch(self) -> None:
-        """On the loop, behind whatever an interrupted sleep still does there."""
-        there, self._there = self._there, None
-        if there is not None:
-            there.leave(self.instance_id)
+        super().__init__(hook, instance_id, shares, clock)
 
     def hint(self, instance_id: str) -> None:
         """Look at once."""
         self._told.set()
-        there = self._there
-        if there is not None:
-            background_loop().call_soon_threadsafe(there.hint, self.instance_id)
+        self._tell_there()
+
+    def _is_told(self) -> bool:
+        return self._told.is_set()
 
     def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
-        meeting = self._meeting
         try:
-            if meeting is None or not listed or not in_company(waiting, meeting.threads):
-                self._told.wait(seconds)
+            if self._meeting is None or not listed or not self._in_company(waiting, self._meeting.waits):
+                return self._sleep_alone(monotonic() + seconds)
+            if self._is_told():
                 return Woken()
-            if self._told.is_set():
-                return Woken()
-            return self._sleep_in_watch(meeting, waiting, left)
+            return self._sleep_there(waiting, left)
         finally:
             self._told.clear()
 
-    def _sleep_in_watch(self, meeting: _Meeting, waiting: Waiting, left: float | None) -> Woken:
-        from asyncio import run_coroutine_threadsafe
+    def _sleep_alone(self, end: float) -> Woken:
+        while True:
+            self._clock.look()
+            left = end - monotonic()
+            if left <= 0 or self._told.wait(min(left, self._clock.look_seconds, threading.TIMEOUT_MAX)):
+                return Woken()
 
-        async def sleep() -> Woken:
-            if self._there is None:
-                self._there = meeting.watch(self._hook)
-                self._there.enter(self.instance_id)
-            return Woken() if self._told.is_set() else await sleep_in(self._there, waiting, left)
-
-        until = None if left is None else monotonic() + left + LATE_SECONDS
-        self._slept_there = True
-        sleeping = run_coroutine_threadsafe(sleep(), background_loop())
+    def _sleep_there(self, waiting: Waiting, left: float | None) -> Woken:
+        end = _ends_at(left)
+        every = min(self._clock.look_seconds, CHECK_SECONDS)
+        sleeping = self._begin_there(waiting, left)
         try:
             while True:
+                self._clock.look()
                 try:
-                    return sleeping.result(CHECK_SECONDS if until is None else min(until - monotonic(), CHECK_SECONDS))
+                    return sleeping.result(min(end - monotonic(), every))
                 except concurrent.futures.TimeoutError:
-                    if not background_runs() or (until is not None and monotonic() >= until):
-                        return Woken()  # the loop is gone, or stands still
+                    if not background_runs() or monotonic() >= end:
+                        return Woken()  # that loop is gone, or stands still
         finally:
             sleeping.cancel()
 
 
-def in_company(waiting: Waiting, present: int) -> bool:
-    """Whether a wait sleeps better in the watch than by itself."""
-    return present > 1 and (waiting.is_settled or present > FEW)
+def _ends_at(left: float | None) -> float:
+    """Monotonic seconds at which a sleep elsewhere is over in any case."""
+    return monotonic() + (WITHOUT_A_DEADLINE if left is None else left + LATE_SECONDS)
 
 
 async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:

@@ -102,7 +102,7 @@ class _Cancelling:
 
     def _run(self) -> None:
         try:
-            with OrchestrationHttpHook(self._settings, face=FACE) as hook:
+            with OrchestrationHttpHook(self._settings, face=FACE, own_connections=True) as hook:
                 self.outcome = self._stop(hook)
         except Exception as error:  # told by whoever waits for it
             self.error = error

@@ -162,6 +162,7 @@ def wait_arguments(options: WaitOptions) -> WaitArguments:
         poll_interval=options["poll_interval"],
         fail_after_attempts=options["fail_after_attempts"],
         read_budget=options["read_budget"],
+        shares="many",  # the UI shows each stage as it comes, as long as few wait
     )
     return replace(given, timeout=None, deadline=given.ends_at(time.time()))
 

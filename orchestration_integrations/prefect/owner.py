@@ -6,14 +6,13 @@ run was cancelled, timed out, or is tried again.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections import OrderedDict
 from uuid import UUID
 
-from ..clock import SystemClock
+from ..clock import AttentiveClock
 from .api import read_flow_runs
 from .attempt import Enclosure, FlowState, OwnerSays, owner_says
 from .errors import FlowRunCancelledError
@@ -131,28 +130,8 @@ def _shared_look(flow_runs: tuple[Enclosure, ...]) -> _Look:
         return look
 
 
-class WatchingClock(SystemClock):
+class WatchingClock(AttentiveClock):
     """Lets whatever sleeps look up: is the run still wanted?"""
 
     def __init__(self, owner: Owner | None) -> None:
-        self._owner = owner
-
-    def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            if self._owner is not None:
-                self._owner.check()
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, WATCH_SECONDS))
-
-    async def asleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            if self._owner is not None:
-                await asyncio.to_thread(self._owner.check)
-            left = end - time.monotonic()
-            if left <= 0:
-                return
-            await asyncio.sleep(min(left, WATCH_SECONDS))
+        super().__init__(owner.check if owner is not None else None, WATCH_SECONDS)

@@ -26,10 +26,6 @@ class Paused(msgspec.Struct, frozen=True):
     """The time that ``LookAt`` asked for has passed, and nothing was read meanwhile."""
 
 
-class InSnapshot(msgspec.Struct, frozen=True):
-    """The id stood in a list of running instances: it runs."""
-
-
 class Absent(msgspec.Struct, frozen=True):
     """A list of running instances was read, and the id stood not in it. By itself this means nothing."""
 
@@ -65,18 +61,7 @@ class DetailFailed(msgspec.Struct, frozen=True):
     error: OrchestrationError
 
 
-Observation = (
-    Seen
-    | Paused
-    | InSnapshot
-    | Absent
-    | ReadFailed
-    | DefinitionRead
-    | HistoryRead
-    | StageRead
-    | DetailFailed
-    | PassTried
-)
+Observation = Seen | Paused | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed | PassTried
 
 
 # ---- what to do next -------------------------------------------------------------------------------

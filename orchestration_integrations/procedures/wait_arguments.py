@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero, whole_number
 from .limits import POLL_SECONDS, READ_BUDGET
+
+Shares = Literal["always", "many", "never"]
 
 
 class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +23,9 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
         fail_after_attempts: attempts of one payment, None for no limit.
         row_grace: seconds, None for what the hook knows of the id.
         read_budget: seconds.
-        shared: whether the wait may sleep with others that share one poll: it is told stages half a minute late then.
-            None: if it tells nobody of stages.
+        shares: whether the wait may sleep with others that share one poll: it is told stages half a minute late then.
+            ``always``, or where ``many`` wait, or ``never``. None: ``always`` if it tells nobody of stages, else
+            ``never``.
 
     Raises:
         ValidationError: one is wrong; ``path`` names it.
@@ -32,7 +37,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
     fail_after_attempts: int | None = None
     row_grace: float | None = None
     read_budget: float = READ_BUDGET
-    shared: bool | None = None
+    shares: Shares | None = None
 
     def __post_init__(self) -> None:
         for name in ("timeout", "deadline", "poll_interval", "row_grace", "read_budget"):

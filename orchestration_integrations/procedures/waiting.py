@@ -47,7 +47,6 @@ from .observations import (
     DefinitionRead,
     DetailFailed,
     HistoryRead,
-    InSnapshot,
     LookAt,
     Next,
     Observation,
@@ -75,8 +74,6 @@ LAST_DETAIL = 1.0
 """Seconds after the deadline for all reads that only inform, such as what had moved."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds: a server that asks for a longer silence is looked at all the same."""
-SNAPSHOT_SECONDS = 60.0
-"""Seconds after which a wait that is fed lists reads its instance itself."""
 
 
 class Waiting(msgspec.Struct):
@@ -108,7 +105,6 @@ class Waiting(msgspec.Struct):
     _story: StageStory = msgspec.field(default_factory=lambda: StageStory(""))
     _failures: int = 0
     _good_at: float = 0.0
-    _read_at: float = 0.0
     _last_error: OrchestrationError | None = None
     _last_look: bool = False
     _asked_engine: int = 0
@@ -156,7 +152,7 @@ class Waiting(msgspec.Struct):
 
     def begin(self, now: float) -> Step:
         """The first step."""
-        self._begun = self._good_at = self._read_at = now
+        self._begun = self._good_at = now
         return Step(self._read(now))
 
     def go_on(self, seen: Seen, stages: Sequence[Mapping[str, Any]] | None, now: float) -> Step:
@@ -171,11 +167,6 @@ class Waiting(msgspec.Struct):
             return self._on_instance(seen, now)
         if isinstance(seen, ReadFailed):
             return Step(self._on_failure(seen.error, now))
-        if isinstance(seen, InSnapshot):
-            self._on_success(now)
-            # A list shows neither stages nor a run that never started: look closer now and then.
-            closer = now - self._read_at >= SNAPSHOT_SECONDS or self._checkpoints.near(now)
-            return Step(self._read(now) if closer else self._later(now))
         if isinstance(seen, Paused | Absent):
             return Step(self._read(now))
         if isinstance(seen, DefinitionRead):
@@ -207,7 +198,6 @@ class Waiting(msgspec.Struct):
 
     def _on_instance(self, seen: Seen, now: float) -> Step:
         instance = self.instance = seen.instance
-        self._read_at = now
         self._on_success(now)
         if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
             self._asked_definition = True

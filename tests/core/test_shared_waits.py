@@ -22,6 +22,7 @@ from orchestration_integrations import (
 )
 from orchestration_integrations.api.errors import UnreadableAnswerError
 from orchestration_integrations.api.running import decode_running
+from orchestration_integrations.clock import AttentiveClock
 from orchestration_integrations.http_hook import waits
 from orchestration_integrations.procedures.listing import Versions
 from orchestration_integrations.procedures.snapshots import RunningInstances
@@ -68,8 +69,8 @@ def requests_of(server: EmbeddedServer) -> Counter[str]:
 def test_wait_many_tells_each_as_it_ends(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     ids = begun(hook, 5)
     failing = begun(hook, 1, [{"wait_event": {"event": "go"}}, FAILS])
-    hook.send_event(ids[1], "go")
-    hook.send_event(failing[0], "go")
+    hook.send_event_when_ready(ids[1], "go")
+    hook.send_event_when_ready(failing[0], "go")
     told = dict(hook.wait_many([*ids, *failing, ids[0]], timeout=1.5, poll_interval=0.3))
     assert set(told) == {*ids, *failing}
     kinds = {instance_id: type(what) for instance_id, what in told.items()}
@@ -107,7 +108,7 @@ def test_wait_many_of_the_asynchronous_hook(server: EmbeddedServer, hook: Orches
 
 def test_an_iterator_that_is_closed_early_waits_no_longer(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     ids = begun(hook, 3)
-    hook.send_event(ids[0], "go")
+    hook.send_event_when_ready(ids[0], "go")
     results = hook.wait_many(ids, poll_interval=0.2)
     assert next(results)[0] == ids[0]
     results.close()
@@ -144,7 +145,7 @@ def test_a_blocking_transport_of_the_users_serves_too() -> None:
     ) as hook:
         instance_id = hook.run_workflow(hook.create_workflow(WAITS).id).id
         clock.sleep(1)
-        hook.send_event(instance_id, "go")
+        hook.send_event_when_ready(instance_id, "go")
         assert [name for name, _ in hook.wait_many([instance_id])] == [instance_id]
 
 
@@ -169,7 +170,7 @@ def test_waits_in_threads_share_a_poll(server: EmbeddedServer, hook: Orchestrati
     assert sent["list_instances"] >= 4
     assert sent["get_instance"] <= 10, "alone, they would have asked some 190 times"
     for instance_id in ids:
-        hook.send_event(instance_id, "go")
+        hook.send_event_when_ready(instance_id, "go")
     for thread in threads:
         thread.join(30)
     assert set(results) == set(ids)
@@ -194,6 +195,80 @@ def test_waits_on_a_loop_share_a_poll_and_time_out_by_themselves(
             assert sent["list_instances"] >= 4
 
     asyncio.run(main())
+
+
+def test_waits_on_loops_of_their_own_share_a_poll(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """As the asynchronous tasks that Prefect submits: each has a loop to itself."""
+    ids = begun(hook, 24)
+    results: dict[str, RunResult] = {}
+
+    def wait(instance_id: str) -> None:
+        async def main() -> None:
+            async with AsyncOrchestrationHttpHook(base_url=server.url) as own:
+                results[instance_id] = await own.wait(instance_id, poll_interval=0.5)
+
+        asyncio.run(main())
+
+    threads = [threading.Thread(target=wait, args=(one,)) for one in ids]
+    for thread in threads:
+        thread.start()
+    time.sleep(2.0)
+    before = requests_of(server)
+    time.sleep(4.0)
+    sent = requests_of(server) - before
+    assert 4 <= sent["list_instances"] <= 12, "one list for all, not one for each"
+    assert sent["get_instance"] <= 10, "alone, they would have asked some 190 times"
+    assert hint(ids[0]), "those who sleep elsewhere are told too"
+    for instance_id in ids:
+        hook.send_event_when_ready(instance_id, "go")
+    for thread in threads:
+        thread.join(30)
+    assert set(results) == set(ids)
+
+
+class Unwanted(Exception):
+    """What a look raises."""
+
+
+@pytest.mark.parametrize("company", [0, 2], ids=["alone", "in company"])
+@pytest.mark.parametrize("kind", ["thread", "loop"])
+def test_whoever_sleeps_looks_up_as_often_as_its_clock_says(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, kind: str, company: int
+) -> None:
+    """The look is that of the one that sleeps, also where it sleeps in the watch of all: the others sleep on."""
+    ids = begun(hook, 1 + company)
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 12:
+            raise Unwanted
+
+    clock = AttentiveClock(look, 0.3)
+
+    def wait() -> None:
+        with OrchestrationHttpHook(base_url=server.url, clock=clock) as own:
+            own.wait(ids[0], poll_interval=60)
+
+    async def await_() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url, clock=clock) as own:
+            await own.wait(ids[0], poll_interval=60)
+
+    results: list[RunResult] = []
+    others = [threading.Thread(target=lambda one=one: results.append(hook.wait(one))) for one in ids[1:]]
+    for other in others:
+        other.start()
+    begun_at = time.monotonic()
+    with pytest.raises(Unwanted):
+        wait() if kind == "thread" else asyncio.run(await_())
+    assert time.monotonic() - begun_at < 12, "not at its next look at the instance"
+    assert all(other.is_alive() for other in others)
+    for one in ids[1:]:
+        hook.send_event_when_ready(one, "go")
+        hint(one)
+    for other in others:
+        other.join(20)
+    assert len(results) == company
 
 
 def test_a_wait_that_tells_of_stages_reads_them_itself(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
@@ -251,7 +326,7 @@ def test_a_hint_ends_waits_at_once(server: EmbeddedServer, hook: OrchestrationHt
     time.sleep(12)  # the looks have slowed down
     delays = []
     for name in ids:
-        hook.send_event(name, "go")
+        hook.send_event_when_ready(name, "go")
         while not hook.get_instance(name).terminated:
             time.sleep(0.005)
         hinted_at = time.monotonic()

@@ -9,6 +9,8 @@ import asyncio
 import json
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -21,6 +23,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run as runtime_flow_run
 from prefect.runtime import task_run as runtime_task_run
 from prefect.states import Cancelling, Running
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import atransaction, transaction
 
 from orchestration_integrations import (
@@ -688,6 +691,48 @@ def test_wait_notices_that_the_flow_run_is_cancelled(
         asyncio.run(aone()) if way == "async" else one()
     canceller.join()
     assert errors_of(server) == dict.fromkeys(started(server), "canceled")
+
+
+@pytest.mark.parametrize("server", [3], indirect=True)
+@pytest.mark.parametrize("way", ["threads", "loops", "one loop"])
+def test_many_waits_share_a_poll_and_notice_that_the_flow_run_is_cancelled(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, way: str
+) -> None:
+    """Prefect gives each submitted task a thread, and an asynchronous one a loop of its own in it."""
+    ids: list[str] = []
+    seen: list[Counter[str]] = []
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        workflow_id = hook.create_workflow({"name": "waits", "stages": [{"wait_event": {"event": "never"}}]}).id
+        runs = [hook.run_workflow(workflow_id).id for _ in range(24)]
+
+    def count_and_cancel() -> None:
+        until(lambda: Counter(server.record().requests)["list_instances"] > 2, "they share")
+        before = Counter(server.record().requests)
+        time.sleep(6.0)
+        seen.append(Counter(server.record().requests) - before)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(ids[0]), Cancelling())
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=30))
+    def submits() -> None:
+        ids.append(str(runtime_flow_run.id))
+        waits = wait_for_instance if way == "threads" else wait_for_instance_async
+        for future in [waits.submit(credentials, run, poll_interval=1) for run in runs]:
+            future.result()
+
+    @flow
+    async def gathers() -> None:
+        ids.append(str(runtime_flow_run.id))
+        await asyncio.gather(*(wait_for_instance_async(credentials, run, poll_interval=1) for run in runs))
+
+    canceller = threading.Thread(target=count_and_cancel)
+    canceller.start()
+    with pytest.raises(FlowRunCancelledError):
+        asyncio.run(gathers()) if way == "one loop" else submits()
+    canceller.join()
+    assert seen[0]["list_instances"] >= 3
+    assert seen[0]["get_instance"] < 60, "each for itself, they would have asked some 140 times"
+    assert errors_of(server) == dict.fromkeys(runs, "canceled")
 
 
 @pytest.mark.parametrize("server", [3], indirect=True)

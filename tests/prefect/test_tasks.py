@@ -20,6 +20,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
+from orchestration_integrations.http_hook.waits import AsyncPlace
 from orchestration_integrations.prefect import (
     OrchestrationCredentials,
     cancel_instance,
@@ -133,7 +134,7 @@ def test_interrupted_wait_cancels_and_goes_on(
             raise raised
 
         monkeypatch.undo()
-        monkeypatch.setattr(runs_module.WatchingClock, "asleep", deliver)
+        monkeypatch.setattr(AsyncPlace, "_sleep_alone", deliver)
     with pytest.raises(type(raised)):
         call(wait, credentials, run, poll_interval=0.2)
     assert errors_of(server) == {run["instance_id"]: "canceled"}

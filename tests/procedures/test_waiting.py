@@ -18,7 +18,6 @@ from orchestration_integrations.procedures.waiting import (
     DefinitionRead,
     DetailFailed,
     End,
-    InSnapshot,
     LookAt,
     Read,
     ReadDefinition,
@@ -71,10 +70,9 @@ def test_polls_begin_quickly_and_slow_down_to_the_interval():
     assert pauses[-1] == pytest.approx(5.0)
 
 
-def test_being_in_the_snapshot_is_running_and_being_absent_means_nothing():
+def test_being_absent_from_a_list_means_nothing():
     wait = waiting()
     wait.begin(NOW)
-    assert isinstance(wait.feed(InSnapshot(), NOW).next, LookAt)
     assert wait.feed(Absent(), NOW + 1).next == Read(None)
     step = wait.feed(seen(stages=[False]), NOW + 1)
     assert isinstance(step.next, LookAt)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from ... import telemetry
 from ...api.errors import OrchestrationError
 from ...api.models import RunResult, StageEvent
-from ...clock import SYSTEM_CLOCK
+from ...clock import SystemClock
 from ...procedures.limits import POLL_SECONDS, READ_BUDGET
-from ...procedures.wait_arguments import WaitArguments
+from ...procedures.wait_arguments import Shares, WaitArguments
 from .operations import AsyncOperations
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class AsyncWaits(AsyncOperations):
     """The waits, and the operations of the API."""
 
-    def place_of_wait(self, instance_id: str, shared: bool) -> Place | None:
+    def place_of_wait(self, instance_id: str, shares: Shares) -> Place | None:
         """The place where a wait sleeps that begins; None where time is not the machine's."""
-        if self.clock is not SYSTEM_CLOCK:
+        if not isinstance(self.clock, SystemClock):
             return None
         from ..waits import AsyncPlace
 
-        return AsyncPlace(self, instance_id, shared and self.shares)
+        return AsyncPlace(self, instance_id, shares if self.shares else "never", self.clock)
 
     async def wait(
         self,
