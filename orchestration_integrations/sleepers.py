@@ -98,8 +98,7 @@ class Sleepers:
     @property
     def remembers(self) -> int:
         """How much is kept."""
-        alarms = sum(one[3].asleep for one in self._alarms)
-        return self._count + len(self._latest) + len(self._intervals) + len(self._workflows) + alarms
+        return len(self._latest) + len(self._intervals) + len(self._workflows) + len(self._alarms) + self._count
 
     def shortest_interval(self, default: float) -> float:
         """The shortest interval of those who sleep."""
@@ -122,6 +121,7 @@ class Sleepers:
     def remove(self, sleeper: Sleeper) -> None:
         """One is woken, or goes away."""
         sleeper.asleep = False
+        sleeper.wake = _nobody
         self._count -= 1
         _count_down(self._intervals, sleeper.interval)
         _count_down(self._workflows, sleeper.workflow_id)
@@ -135,17 +135,16 @@ class Sleepers:
             self._latest[sleeper.instance_id] = earlier
         else:
             del self._latest[sleeper.instance_id]
+        if not self._count or len(self._alarms) > 2 * self._count + 100:  # mostly of those that were woken since
+            self._alarms = [one for one in self._alarms if one[3].asleep]
+            heapq.heapify(self._alarms)
 
     # Alarms
 
     def set_alarm(self, sleeper: Sleeper, at: float, *, is_deadline: bool) -> bool:
         """Something is due for a sleeper at these monotonic seconds. Returns whether nothing else is due before."""
         heapq.heappush(self._alarms, (at, next(self._numbers), is_deadline, sleeper))
-        is_first = self._alarms[0][3] is sleeper
-        if len(self._alarms) > 3 * self._count + 100:  # mostly of those that were woken since
-            self._alarms = [one for one in self._alarms if one[3].asleep]
-            heapq.heapify(self._alarms)
-        return is_first
+        return self._alarms[0][3] is sleeper
 
     def next_alarm(self) -> float | None:
         """Monotonic seconds at which something is due."""
@@ -174,8 +173,19 @@ class WakingOrder:
 
     @property
     def remember(self) -> int:
-        """How many are asleep in them."""
-        return sum(sleeper.asleep for queue in self._turns for sleeper, _ in queue)
+        """How many are in them."""
+        return sum(map(len, self._turns))
+
+    def look_again(self, sleeper: Sleeper) -> None:
+        """After a hint that came too early, the time is over that it wanted to let pass."""
+        if not sleeper.hinted:
+            sleeper.hinted = True
+            self._hints.append((sleeper, Paused()))
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        for queue in self._turns:
+            queue.clear()
 
     def hint(self, sleeper: Sleeper) -> None:
         """Somebody gave a hint, which may find it in another queue: there its turn may be late."""
@@ -184,7 +194,7 @@ class WakingOrder:
             self._hints.append((sleeper, Hinted()))
 
     def absent(self, sleeper: Sleeper, *, again: bool) -> None:
-        """The list does not hold its instance. ``again``: nor did the one before, and a read said that it runs."""
+        """The list does not hold its instance. ``again``: nor did the one before, and a read has not ended the wait."""
         self._enqueue(self._later if again else self._soon, sleeper, Absent())
 
     def closer_look(self, sleeper: Sleeper) -> None:
@@ -215,6 +225,10 @@ class WakingOrder:
         if not sleeper.queued:
             sleeper.queued = True
             queue.append((sleeper, reason))
+
+
+def _nobody(reason: Reason, listed_at: float | None) -> None:
+    """What a sleeper is woken by that sleeps no more."""
 
 
 def _chain(latest: Sleeper | None) -> Iterator[Sleeper]:

@@ -6,9 +6,9 @@ the waits of a process that reach one server in the same way sleep in one ``Watc
 that are not in it: they read their instances by id, and that decides. Whoever is listed sleeps on, and costs nothing.
 
 **What the list does not show.** Stages, failing payments and runs that never started are seen by a read by id only. So
-each sleeper is woken for a closer look now and then, the one that has slept longest first: after half a minute where
-few wait, and later where many do, since closer looks have a rate of their own. Whoever needs to see more than that (a
-run near a checkpoint, the wait for a stage) does not sleep here.
+each sleeper is woken for a closer look now and then, the one that has slept longest first: by the first poll after
+half a minute where few wait, and later where many do, since closer looks have a rate of their own. Whoever needs to see
+more than that (a run near a checkpoint, the wait for a stage) does not sleep here.
 
 **What a poll costs.** A row of the list costs the server about a hundredth of a read by id (measured). Where few wait
 and many run, reading by id is cheaper: then a poll wakes whoever has slept an interval, and reads no list. The list of
@@ -126,7 +126,8 @@ class Watch:
         self._present: Counter[str] = Counter()
         self._sleepers = Sleepers()
         self._missed: set[str] = set()
-        self._hinted: set[str] = set()
+        self._hinted: Counter[str] = Counter()
+        """How many wait for an instance who were reading it when a hint came."""
         self._queues = WakingOrder()
         self._tokens = BURST
         self._filled_at = time.monotonic()
@@ -167,8 +168,10 @@ class Watch:
         if self._present[instance_id] <= 0:
             del self._present[instance_id]
             self._missed.discard(instance_id)
-            self._hinted.discard(instance_id)
+            self._hinted.pop(instance_id, None)
         if not self._present:
+            self._queues.clear()
+            self._good_reads = self._bad_reads = 0
             for task in (self._task, self._polling):
                 if task is not None:
                     task.cancel()
@@ -255,16 +258,18 @@ class Watch:
         for sleeper in self._sleepers.of(instance_id):
             self._queues.hint(sleeper)
             asleep += 1
-        if self._present[instance_id] > asleep:
-            self._hinted.add(instance_id)  # it is being read: that may have come too early
+        if self._present[instance_id] > asleep:  # it is being read: that may have come too early
+            self._hinted[instance_id] = self._present[instance_id] - asleep
         self._kick.set()
         return True
 
     def takes_hint(self, instance_id: str) -> bool:
-        """Whether a hint came while the instance was being read. It is told once."""
+        """Whether a hint came while the instance was being read. Each who waits for it is told once."""
         if instance_id not in self._hinted:
             return False
-        self._hinted.discard(instance_id)
+        self._hinted[instance_id] -= 1
+        if self._hinted[instance_id] <= 0:
+            del self._hinted[instance_id]
         return True
 
     # ---- the poll ----------------------------------------------------------------------------------
@@ -284,7 +289,7 @@ class Watch:
             if is_deadline:
                 self._wake(sleeper, Paused())
             else:
-                self._queues.hint(sleeper)
+                self._queues.look_again(sleeper)
         polling = self._polling is not None and not self._polling.done()
         if self._sleepers and not polling and now >= self._due:
             self._polling, polling = _task_of_nobody(self._poll(now)), True
@@ -414,13 +419,14 @@ class Watch:
     def _look_closer(self, began: float) -> None:
         longest = max(CLOSER_LOOK_SECONDS, len(self._sleepers) / CLOSER_LOOKS_PER_SECOND)
         since = began if self._polled_at is None else self._polled_at
-        self._closer = min(self._closer + (began - since) * CLOSER_LOOKS_PER_SECOND, BURST)
+        self._closer += (began - since) * CLOSER_LOOKS_PER_SECOND
         for sleeper in self._sleepers:  # the one that has slept longest comes first
             if began - sleeper.since < longest or self._closer < 1.0:
                 break
             if not sleeper.queued:
                 self._closer -= 1.0
                 self._queues.closer_look(sleeper)
+        self._closer = min(self._closer, BURST)
 
     def _look_without_a_list(self, now: float) -> None:
         """Wake whoever has slept its interval."""
@@ -443,9 +449,10 @@ class Watch:
             self._wake(*turn)
 
     def _wake(self, sleeper: Sleeper, reason: Reason) -> None:
+        wake = sleeper.wake
         self._sleepers.remove(sleeper)
         at = sleeper.listed_at if sleeper.missing else self._listed_at
-        sleeper.wake(reason, at if at is not None and at > sleeper.since else None)
+        wake(reason, at if at is not None and at > sleeper.since else None)
 
 
 def _task_of_nobody(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -28,19 +28,19 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def background_runs() -> bool:
-    """Whether the loop of this process runs."""
-    return _thread is not None and _thread.is_alive()
+def background_runs(loop: asyncio.AbstractEventLoop | None = None) -> bool:
+    """Whether the loop of this process runs, and is this one, if one is given."""
+    return _thread is not None and _thread.is_alive() and (loop is None or loop is _loop)
 
 
-def background_answers() -> bool:
-    """Whether the loop of this process is not known to stand still: something on it may block it. It asks the loop for
-    a sign of life that the next caller finds."""
+def background_answers(loop: asyncio.AbstractEventLoop | None = None) -> bool:
+    """Whether the loop of this process, which is this one if one is given, is not known to stand still: something on it
+    may block it. It asks the loop for a sign of life that the next caller finds."""
     global _asked_at
     with _lock:
-        if _loop is None:
+        if _loop is None and loop is None:
             return True
-        if not background_runs():
+        if _loop is None or not background_runs(loop):
             return False
         if _asked_at is not None:
             return monotonic() - _asked_at < CHECK_SECONDS

@@ -189,7 +189,7 @@ class HookBase:
 
     def reader(self, kind: type[H]) -> H:
         """An asynchronous driver that reads on behalf of all hooks that reach the same server by the same version of
-        the API. It has nothing else of this one."""
+        the API. Who is told of its tokens, and the name that it gives itself, are those of this one."""
         if not self._shares:
             return self.another(kind)
         settings = self.settings.with_changes(timeout=READER_SECONDS)

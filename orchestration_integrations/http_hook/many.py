@@ -199,11 +199,15 @@ class ManyWaits:
     async def _pause(self, instance_id: str, following: LookAt) -> Woken:
         if self._watch.takes_hint(instance_id):
             return Woken(Hinted())
-        told = self._pausing[instance_id] = self._loop.create_future()
+        told: asyncio.Future[Woken] = self._loop.create_future()
+        self._pausing[instance_id] = told
         pause = asyncio.ensure_future(self._driver.clock.asleep(max(following.at - self._times.at(), 0.0)))
         try:
             await asyncio.wait((told, pause), return_when=asyncio.FIRST_COMPLETED)
-            return told.result() if told.done() else Woken()
+            if told.done():
+                return told.result()
+            await pause
+            return Woken()
         finally:
             pause.cancel()
             del self._pausing[instance_id]

@@ -4,7 +4,8 @@ Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks ru
 ones that are alone on a loop, as the tasks that Prefect submits are. As soon as two of all these wait for instances of
 the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that is alone sleeps by
 itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as few wait: it looks
-more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does.
+more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does (but
+not ``wait_many``).
 """
 
 from __future__ import annotations
@@ -122,12 +123,17 @@ class _Meeting:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        for closed in [one for one in self.watches if one.is_closed()]:
-            del self.watches[closed]
-        watch = self.watches.get(loop)
-        if watch is None:
-            watch = self.watches[loop] = watch_by(hook.reader(AsyncDriver), lambda: self.watches.pop(loop, None))
-        return watch
+        with _lock:  # each loop has a thread of its own
+            for closed in [one for one in self.watches if one.is_closed()]:
+                del self.watches[closed]
+            watch = self.watches.get(loop)
+            if watch is None:
+                watch = self.watches[loop] = watch_by(hook.reader(AsyncDriver), lambda: self._forget(loop))
+            return watch
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        with _lock:
+            self.watches.pop(loop, None)
 
 
 def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
@@ -170,6 +176,7 @@ class Place:
         self._meeting = meeting_of(hook) if shares != "never" else None
         self._least = LEAST[shares]
         self._there: Watch | None = None
+        self._loop_there: asyncio.AbstractEventLoop | None = None
         self._left = False
         if self._meeting is not None:
             with _lock:
@@ -228,15 +235,18 @@ class Place:
         raise NotImplementedError
 
     def _tell_there(self) -> None:
-        if self._there is not None:
-            background_loop().call_soon_threadsafe(self._there.hint, self.instance_id)
+        there, loop = self._there, self._loop_there
+        if there is not None and loop is not None:
+            loop.call_soon_threadsafe(there.hint, self.instance_id)
 
     def _begin_there(self, waiting: Waiting, left: float | None, seconds: float) -> concurrent.futures.Future[Woken]:
         from asyncio import run_coroutine_threadsafe
 
-        meeting = self._meeting
+        meeting, loop = self._meeting, background_loop()
 
         async def sleep() -> Woken:
+            if self._loop_there is not loop:
+                self._there, self._loop_there = None, loop  # an earlier loop is dead
             if self._there is None and meeting is not None and not self._left:
                 self._there = meeting.watch(self._hook)
                 self._there.enter(self.instance_id)
@@ -245,10 +255,10 @@ class Place:
             return await sleep_in(self._there, waiting, left, seconds)
 
         self._slept_there = True
-        return run_coroutine_threadsafe(sleep(), background_loop())
+        return run_coroutine_threadsafe(sleep(), loop)
 
     def _leave_there(self) -> None:
-        """On that loop, behind whatever an interrupted sleep still does there."""
+        """On that loop. What an interrupted sleep still does there comes later, and does no harm."""
         there, self._there = self._there, None
         if there is not None:
             there.leave(self.instance_id)
@@ -268,7 +278,7 @@ class AsyncPlace(Place):
 
         self._loop = get_running_loop()
         self._alone: asyncio.Future[Woken] | None = None
-        self._hinted = False
+        self._hinted = self._sleeps_here = False
         super().__init__(hook, instance_id, shares, clock)
         self._watch = self._meeting.watch(hook) if self._meeting is not None else None
         if self._watch is not None:
@@ -290,9 +300,10 @@ class AsyncPlace(Place):
         if self._alone is not None:
             _settle(self._alone, Woken(Hinted()))
             return
-        self._hinted = True
-        if self._watch is not None:
+        if self._sleeps_here and self._watch is not None:
             self._watch.hint(self.instance_id)
+            return
+        self._hinted = True
         self._tell_there()
 
     def _is_told(self) -> bool:
@@ -305,12 +316,13 @@ class AsyncPlace(Place):
         try:
             here = self._watch
             if here is not None and listed and self._has_company(waiting, here.present):
+                self._sleeps_here = True
                 return await self._attentively(sleep_in(here, waiting, left, seconds), inf) or Woken()
             if listed and self._has_company(waiting, self._in_the_process()) and background_answers():
                 return await self._sleep_there(waiting, left, seconds)
             return await self._attentively(self._sleep_alone(seconds), inf) or Woken()
         finally:
-            self._hinted = False
+            self._hinted = self._sleeps_here = False
 
     async def _sleep_alone(self, seconds: float) -> Woken:
         self._alone = self._loop.create_future()
@@ -334,22 +346,27 @@ class AsyncPlace(Place):
 
     async def _attentively(self, sleep: Awaitable[T], end: float) -> T | None:
         """Sleep, and look up as often as the clock says. None where the background loop does not wake it."""
-        from asyncio import ensure_future, wait
+        from asyncio import FIRST_COMPLETED, ensure_future, wait
 
         every = self._clock.look_seconds if isinf(end) else min(self._clock.look_seconds, CHECK_SECONDS)
         if isinf(every):
             return await sleep
-        sleeping = ensure_future(sleep)
+        sleeping, looking = ensure_future(sleep), ensure_future(self._clock.alook())
         try:
             while True:
-                await self._clock.alook()
-                await wait({sleeping}, timeout=every)
+                # A look that takes its time holds up no sleep that is over.
+                await wait({sleeping, looking}, timeout=every, return_when=FIRST_COMPLETED)
+                if looking.done():
+                    looking.result()
+                    await wait({sleeping}, timeout=every)
+                    looking = ensure_future(self._clock.alook())
                 if sleeping.done():
                     return sleeping.result()
-                if not isinf(end) and (not background_answers() or monotonic() >= end):
+                if not isinf(end) and (not background_answers(self._loop_there) or monotonic() >= end):
                     return None
         finally:
             sleeping.cancel()
+            looking.cancel()
 
 
 class BlockingPlace(Place):
@@ -396,7 +413,7 @@ class BlockingPlace(Place):
                 try:
                     return sleeping.result(min(end - monotonic(), every))
                 except concurrent.futures.TimeoutError:
-                    if not background_answers() or monotonic() >= end:
+                    if not background_answers(self._loop_there) or monotonic() >= end:
                         return Woken()  # that loop is gone, or stands still
         finally:
             sleeping.cancel()

@@ -209,7 +209,10 @@ class Waiting(msgspec.Struct):
     def _on_instance(self, seen: Seen, now: float) -> Step:
         instance = self.instance = seen.instance
         self._on_success(now)
-        if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
+        # Only a wait that knows the checkpoints may share a poll, so a long one asks for them, and asks again.
+        early = self.passes and (self._asked_definition or self.is_settled)
+        first = self.detail and not self._asked_definition
+        if first or self._checkpoints.wants_definition(instance, now, early=early):
             self._asked_definition = True
             self._checkpoints.asked(now)
             self._kept = seen

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -356,6 +356,36 @@ def test_a_wait_that_tells_of_stages_reads_them_itself(server: EmbeddedServer, h
 
 
 # ---- hints ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, 24])
+@pytest.mark.parametrize("way", ["loop", "many"])
+def test_a_wrong_hint_costs_a_few_reads(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, way: str, count: int
+) -> None:
+    ids = begun(hook, count)
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as own:
+            if way == "many":
+                waiting = [asyncio.ensure_future(anext_of(own.wait_many(ids, poll_interval=60)))]
+            else:
+                waiting = [asyncio.ensure_future(own.wait(one, poll_interval=60)) for one in ids]
+            await asyncio.sleep(4)
+            before = requests_of(server)
+            assert hint(ids[0])
+            await asyncio.sleep(9)
+            sent = (requests_of(server) - before)["get_instance"]
+            assert 4 <= sent - (0 if way == "many" or count > 20 else 3 * count) <= 9
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def anext_of(results: AsyncIterator[object]) -> None:
+        async for _ in results:
+            return
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("way", ["thread", "loop", "many"])

@@ -267,6 +267,15 @@ def test_a_hint_wakes_whoever_sleeps_and_whoever_is_about_to() -> None:
         await world.clock.asleep(0.1)
         assert [name for _, name, _ in world.woken] == ["a", "a"]
         assert not world.watch.hint("somebody else")
+        world.enter("c")
+        await world.clock.asleep(0)
+        world.watch.enter("c")
+        world.watch.enter("c")  # these two read it just now
+        assert world.watch.hint("c")
+        world.sleep("c")
+        world.sleep("c")
+        await world.clock.asleep(0.5)
+        assert [name for _, name, _ in world.woken].count("c") == 3, "each who waits for it"
 
     played(world, main)
 
@@ -321,7 +330,7 @@ def test_whoever_was_hinted_at_too_early_looks_again_when_it_wants() -> None:
     async def main() -> None:
         world.enter("a", "b", interval=3600.0, again_at=world.clock.monotonic() + 0.3)
         await world.clock.asleep(1)
-        assert world.woken == [(0.3, "a", "Hinted"), (0.3, "b", "Hinted")]
+        assert world.woken == [(0.3, "a", "Paused"), (0.3, "b", "Paused")]
 
     played(world, main)
 
