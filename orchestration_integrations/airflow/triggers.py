@@ -367,8 +367,8 @@ class OrchestrationStageTrigger(_InstanceTrigger):
 class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
     """Tells of the instances of a workflow that end: for an ``AssetWatcher`` that starts DAGs by it.
 
-    One event a poll, however many have ended, since Airflow joins events that come together into one DAG run. The
-    event: ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
+    One event a poll, of at most 300 ends, since Airflow joins events that come together into one DAG run. The event:
+    ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
 
     On Airflow 3.3 each end is told once, also across restarts of the triggerer: what was told is kept in the state of
     the asset. A triggerer that dies within five seconds after an event may tell its ends again: they have the same

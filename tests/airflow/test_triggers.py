@@ -265,8 +265,7 @@ def test_a_thread_has_the_triggerers_own_loop_ask_airflow(monkeypatch: pytest.Mo
             monkeypatch.setattr(hooks, "get_async_connection", AsyncMock(return_value=connection))
             await hooks.OrchestrationHook().async_settings()
         else:
-            hooks._mask_token("secret-text")
-            await asyncio.gather(*hooks._masking)
+            await hooks._mask_token.ahear("secret-text")
         return asyncio.get_running_loop()
 
     own = asyncio.run(asyncio.wait_for(ask(), 20))
