@@ -16,6 +16,9 @@ from .dates import http_date
 from .exchange import Exchange, Reply, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from starlette.types import Receive, Scope, Send
 
 _LONGEST_LOOK = 30.0
@@ -195,6 +198,7 @@ def create_app(
     token: str | None = None,
     faults: bool = True,
     seed: int | None = None,
+    data: Mapping[str, Any] | str | Path | None = None,
     core: Core | None = None,
     connections: Connections | None = None,
 ) -> Starlette:
@@ -206,12 +210,13 @@ def create_app(
         token: demand this bearer token, or one issued for it as a client secret.
         faults: whether the control calls under `/_control/` exist.
         seed: makes ids and moments repeatable.
+        data: accounts, wallets, payments and connectors that are there from the start; see `Core`.
         core: a core of your own; the arguments before then don't count.
         connections: the HTTP server's connections, where it tells of them; without, a cut appears as an
             exception in the HTTP server.
     """
     if core is None:
-        core = Core(generation, db=db, token=token, faults=faults, seed=seed)
+        core = Core(generation, db=db, token=token, faults=faults, seed=seed, data=data)
     app = Starlette(routes=[Mount("/", app=Shell(core, connections or Connections()))])
     app.state.core = core
     return app

@@ -1,4 +1,4 @@
-"""The parts of the server that fail apart: workers, engine, database, ledger.
+"""The parts of the server that fail apart: workers, engine, database, and the services that its activities call.
 
 While a part is away, the steps that need it are parked and done in order when it is back; requests that need the
 engine are held for as long as the server waits for it; requests and workers hear of a missing database at once.
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .agenda import Agenda
     from .store import Store
 
-PARTS = ("workers", "engine", "database", "ledger")
+SERVICES = ("ledger", "wallets", "payments")
+PARTS = ("workers", "engine", "database", *SERVICES)
 _WORK = ("engine", "workers")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "initiate": ("engine", "workers", "database"),
@@ -56,7 +57,7 @@ class Parts:
         self.parked: list[tuple[str, list[Any]]] = []
         """Steps that wait for a part."""
         self.stalled: list[list[Any]] = []
-        """Calls that wait for the ledger."""
+        """Calls that wait for the service that they have reached."""
         self._broken_connections = 0
         self._stale_writes = 0
         self._held: dict[int, Callable[[bool], None]] = {}
@@ -76,7 +77,7 @@ class Parts:
         self._store.touch_meta()
 
     def stall(self, args: list[Any]) -> None:
-        """Keep a call to the ledger until the ledger is back."""
+        """Keep a call to a service until a service is back."""
         self.stalled.append(args)
         self._store.touch_meta()
 
@@ -97,7 +98,7 @@ class Parts:
         self.up[part] = True
         self._store.touch_meta()
         resume = self._agenda.now + int(self._agenda.timing.resume * SECOND)
-        if part == "ledger":
+        if part in SERVICES:
             stalled, self.stalled = self.stalled, []
             for n, args in enumerate(stalled):
                 self._agenda.at(resume + n, "act_call", *args)

@@ -78,12 +78,20 @@ class Stages:
         if kind == "delay":
             self._start_timer(instance, run)
         elif kind in ("send", "update"):
-            try:
-                run.steps = sending.plan(kind, resolved, generation)
-            except sending.StageFailed as error:
-                self.finish(instance, run, str(error), str(error))
+            if not self.plan(instance, run):
                 return
             self._agenda.after(self._agenda.timing.schedule_activity, "activity", instance_id, number)
+
+    def plan(self, instance: Instance, run: StageRun) -> bool:
+        """Decide on the next step of a stage's work. False: there can be none, and the stage has failed."""
+        outputs = [activity.output for activity in run.activities]
+        try:
+            step = sending.next_step(run.kind, run.resolved, self._memory.generation, outputs)
+        except sending.StageFailed as error:
+            self.finish(instance, run, str(error), str(error))
+            return False
+        run.steps = [] if step is None else [step]
+        return True
 
     def _refuse(self, instance: Instance, number: int, error: str, error_type: str) -> None:
         """The stage has no work. Its end lies before its beginning: the run was woken before the row was written."""
