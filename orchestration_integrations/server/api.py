@@ -59,7 +59,7 @@ class Api:
             "abort_instance": instances.abort,
         }
         if engine.generation > 1:
-            calls = TriggerCalls(triggers, self._answers)
+            calls = TriggerCalls(triggers, self._answers, engine.generation)
             self._operations |= {
                 "list_triggers": calls.list,
                 "create_trigger": calls.create,

@@ -85,6 +85,10 @@ class Engine:
             "act_timeout": activities.time_out,
         }
 
+    def add_step(self, kind: str, perform: Callable[..., None]) -> None:
+        """Have steps of a further kind performed."""
+        self._steps[kind] = perform
+
     @property
     def now(self) -> int:
         """The instant up to which everything has happened, in nanoseconds since 1970."""

@@ -21,6 +21,7 @@ PARTS = ("workers", "engine", "database", *SERVICES)
 _WORK = ("engine", "workers")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "initiate": ("engine", "workers", "database"),
+    "fire": ("engine", "workers", "database"),
     "begin": _WORK,
     "launch_stage": _WORK,
     "timer": _WORK,
