@@ -2,8 +2,8 @@
 
 A message passes two gates, and where it doesn't, nothing tells of it. The first: each object starts one run of a
 trigger. A message about a payment or an account whose id was there before is dropped, and all messages without an id
-count as one object. On generation 2 the first message about an object uses its id up, whether the filter lets it pass or
-not; on generation 3 the first that passes. The second gate is the filter: one that can't be evaluated, or is no
+count as one object. On generation 2 the first message about an object uses its id up, whether the filter lets it pass
+or not; on generation 3 the first that passes. The second gate is the filter: one that can't be evaluated, or is no
 condition, lets nothing pass. Variables that can't be evaluated leave an occurrence with an error.
 """
 
