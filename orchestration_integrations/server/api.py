@@ -124,5 +124,3 @@ class Api:
         exchange.ready_ns = self._engine.now + exchange.stall_ns
         if exchange.cut_ns is not None:
             exchange.ready_ns = max(exchange.ready_ns, exchange.cut_ns + 1)
-        if exchange.notify is not None:
-            exchange.notify()

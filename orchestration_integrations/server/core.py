@@ -29,7 +29,7 @@ from .triggers import Triggers
 from .wallets import balance_account
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
@@ -83,6 +83,8 @@ class Core:
         self.tokens = Tokens(token, self.clock, self._record, self.rng)
         self.api = Api(self.engine, self.triggers, self.tokens, self.faults)
         self.held: set[Exchange] = set()
+        self.listeners: list[Callable[[], None]] = []
+        """Called, by whatever thread, after something has changed."""
         if loaded is not None:
             self._restore(loaded)
         elif wanted is not None:
@@ -101,8 +103,7 @@ class Core:
             if exchange.reply is None:
                 self.held.add(exchange)
             self.store.flush(self._meta)
-            if self.held:
-                self._wake_held()
+            self._wake_held()
             return exchange
 
     def _control(self, request: Request) -> Exchange | None:
@@ -126,7 +127,6 @@ class Core:
             if exchange.reply is None:
                 self.pump()  # what the client's leaving comes too late for
             exchange.gone = True
-            exchange.notify = None
             self.held.discard(exchange)
 
     def cut_all(self) -> None:
@@ -137,9 +137,8 @@ class Core:
             self._wake_held()
 
     def _wake_held(self) -> None:
-        for exchange in list(self.held):
-            if exchange.notify is not None:
-                exchange.notify()
+        for listener in self.listeners:
+            listener()
 
     def _moved(self, now_ns: int) -> None:
         if self.engine.pump(now_ns):
@@ -290,9 +289,7 @@ class Core:
             engine.memory.outside.wallets.by_id = meta["wallets"]
             for name, value in meta["payments"].items():
                 setattr(engine.memory.outside.payments, name, value)
-            engine.parts.up.update(meta["up"])
-            engine.parts.parked = [(kind, args) for kind, args in meta["parked"]]
-            engine.parts.stalled = meta["stalled"]
+            engine.parts.restore(meta["up"], [(kind, args) for kind, args in meta["parked"]], meta["stalled"])
             self.triggers.seen = set(meta["seen"])
 
 

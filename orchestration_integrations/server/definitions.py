@@ -124,6 +124,13 @@ def interpolate(text: str, variables: Mapping[str, str], generation: int) -> str
     return pattern.sub(lambda m: variables.get(m[0][2:-1], ""), text)
 
 
+def has_variables(raw: Any) -> bool:
+    """Whether a value, or any in it, has a `${name}`."""
+    if isinstance(raw, dict):
+        return any(map(has_variables, raw.values()))
+    return isinstance(raw, str) and "${" in raw
+
+
 def check(stages: Sequence[Any], generation: int) -> None:
     """The check at creation, with no variables. DefinitionError."""
     for stage in stages:

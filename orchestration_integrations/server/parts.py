@@ -57,6 +57,7 @@ class Parts:
         self.up = dict.fromkeys(PARTS, True)
         self.parked: list[tuple[str, list[Any]]] = []
         """Steps that wait for a part."""
+        self._whole = True
         self.stalled: list[list[Any]] = []
         """Calls that wait for the service that they have reached."""
         self._broken_connections = 0
@@ -65,6 +66,8 @@ class Parts:
 
     def can_do(self, kind: str) -> bool:
         """Whether all parts are there that a step of this kind needs."""
+        if self._whole:
+            return True
         needs = _NEEDS.get(kind)
         if needs is None:
             return True
@@ -86,7 +89,7 @@ class Parts:
         """Take a part away; again is harmless."""
         if not self.up[part]:
             return
-        self.up[part] = False
+        self.up[part] = self._whole = False
         if part == "database":
             self._broken_connections = _POOL
             self._stale_writes = 1
@@ -97,6 +100,7 @@ class Parts:
         if self.up[part]:
             return
         self.up[part] = True
+        self._whole = all(self.up.values())
         self._store.touch_meta()
         resume = self._agenda.now + int(self._agenda.timing.resume * SECOND)
         if part in SERVICES:
@@ -113,6 +117,12 @@ class Parts:
             held, self._held = self._held, {}
             for go_on in held.values():
                 go_on(True)
+
+    def restore(self, up: dict[str, bool], parked: list[tuple[str, list[Any]]], stalled: list[list[Any]]) -> None:
+        """Take over what was away, and what waited, when an earlier server stopped."""
+        self.up.update(up)
+        self._whole = all(self.up.values())
+        self.parked, self.stalled = parked, stalled
 
     def check_database(self) -> None:
         """DatabaseAwayError with the text that a request would hear now."""
