@@ -26,6 +26,10 @@ class Paused(msgspec.Struct, frozen=True):
     """The time that ``LookAt`` asked for has passed, and nothing was read meanwhile."""
 
 
+class Hinted(msgspec.Struct, frozen=True):
+    """Somebody says that the instance may have ended. By itself this means nothing, and it may come too early."""
+
+
 class Absent(msgspec.Struct, frozen=True):
     """A list of running instances was read, and the id stood not in it. By itself this means nothing."""
 
@@ -61,7 +65,9 @@ class DetailFailed(msgspec.Struct, frozen=True):
     error: OrchestrationError
 
 
-Observation = Seen | Paused | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed | PassTried
+Observation = (
+    Seen | Paused | Hinted | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed | PassTried
+)
 
 
 # ---- what to do next -------------------------------------------------------------------------------
