@@ -59,6 +59,13 @@ def serve(
         typer.Option(help="Demand this bearer token, or one issued for it as a client secret (any client id)."),
     ] = None,
     faults: Annotated[bool, typer.Option("--faults", help="Serve the control calls under /_control/.")] = False,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="JSON or YAML file of accounts, wallets, payments and connectors that are there at first."),
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option(help="Write what really happened to this file as JSON lines, when the server ends.")
+    ] = None,
 ) -> None:
     """Start the embedded server; prints its URL on a line of its own and serves until SIGINT or SIGTERM."""
     try:
@@ -69,19 +76,26 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
+        audit = open(record, "w", encoding="utf-8") if record is not None else None  # noqa: SIM115 (closed at the end)
         server = EmbeddedServer(
-            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
+            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults, data=seed
         )
+    except (OSError, ValueError) as error:
+        _fail(str(error), 2)
+    except sqlite3.Error as error:
+        _fail(f"cannot use {db} as a database: {error}", 1)
+    try:
         server.start()
     except OSError as error:
         _fail(f"cannot listen on {host}:{port}: {error}", 1)
-    except sqlite3.Error as error:
-        _fail(f"cannot use {db} as a database: {error}", 1)
     sys.stdout.write(server.url + "\n")
     sys.stdout.flush()
     try:
         stop.wait()
     finally:
+        if audit is not None:
+            with audit:
+                audit.write(server.record().as_json_lines())
         server.stop()
 
 

@@ -15,6 +15,8 @@ from .app import Connections, create_app
 from .core import Core
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from .record import Record
@@ -38,12 +40,16 @@ class EmbeddedServer:
         host: the address to listen on; 127.0.0.1.
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
+        data: accounts, wallets, payments and connectors that are there from the start, as a mapping with these keys
+            or as a file in JSON or YAML; their fields are those of module `seeding`. Not applied to a `db` that was
+            used before.
 
     Attributes:
         url: its address, known once it is started.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or the data's file can't be read.
+        ValueError: the data isn't right; the text names the field.
     """
 
     def __init__(
@@ -57,8 +63,9 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         seed: int | None = None,
         timing: Timing | None = None,
+        data: Mapping[str, Any] | str | Path | None = None,
     ) -> None:
-        self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing)
+        self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
         self.url = ""
         self._address = (host, port)
         self._server: _Server | None = None
@@ -132,7 +139,7 @@ class EmbeddedServer:
 
     def world(self, what: str) -> None:
         """Take a part of the server away or bring it back: `workers stopped`, `engine started`, `database …`,
-        `ledger …`; or `publish {json}`, an event message for triggers. ValueError: anything else."""
+        `ledger …`, `wallets …`, `payments …`; or `publish {json}`, an event message for triggers. ValueError: else."""
         self.core.world(what)
 
     def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
@@ -148,8 +155,17 @@ class EmbeddedServer:
         """Move the server's clock ahead: everything that falls into that time happens at once, in order."""
         self.core.advance(seconds)
 
+    def seed_data(self, data: Mapping[str, Any] | str | Path) -> None:
+        """Add accounts, wallets, payments and connectors: all of them, or none. As the argument `data`.
+        ValueError: it isn't right, or an id is taken."""
+        self.core.seed_data(data)
+
+    def wallet(self, wallet_id: str) -> dict[str, dict[str, int]]:
+        """What a wallet's balances hold now, by balance and asset. ValueError: there is no such wallet."""
+        return self.core.wallet(wallet_id)
+
     def record(self) -> Record:
-        """What really happened."""
+        """What really happened. `record().lines()` and `record().as_json_lines()` are an audit record."""
         return self.core.record()
 
     def balance(self, account: str, asset: str, ledger: str = "default") -> int:
