@@ -93,7 +93,13 @@ class AsyncWaits(AsyncOperations):
             )
 
     def wait_many(
-        self, instance_ids: Sequence[str], *, timeout: float | None = None, poll_interval: float = POLL_SECONDS
+        self,
+        instance_ids: Sequence[str],
+        *,
+        timeout: float | None = None,
+        poll_interval: float = POLL_SECONDS,
+        fail_after_attempts: int | None = None,
+        read_budget: float = READ_BUDGET,
     ) -> AsyncIterator[tuple[str, RunResult | OrchestrationError]]:
         """Wait for many instances, and tell each one as it ends. One poll serves all of them. It calls ListInstances;
         for what has changed GetInstance, GetInstanceHistory and GetInstanceStageHistory.
@@ -106,6 +112,8 @@ class AsyncWaits(AsyncOperations):
             instance_ids: the instances. One that is named twice is told once.
             timeout: seconds for all of them, None (default) for no limit. One last look of at most 5 s follows.
             poll_interval: seconds between polls, once they have slowed down to it; default 5.
+            fail_after_attempts: as for ``wait``; who shares a poll learns of failures half a minute late.
+            read_budget: as for ``wait``.
 
         Returns:
             An iterator of ids with what ``wait`` returns, or with the error that it raises. Close it to wait no longer.
@@ -115,4 +123,10 @@ class AsyncWaits(AsyncOperations):
         """
         from ..many import aeach_ended
 
-        return aeach_ended(self, instance_ids, WaitArguments(timeout=timeout, poll_interval=poll_interval))
+        arguments = WaitArguments(
+            timeout=timeout,
+            poll_interval=poll_interval,
+            fail_after_attempts=fail_after_attempts,
+            read_budget=read_budget,
+        )
+        return aeach_ended(self, instance_ids, arguments)
