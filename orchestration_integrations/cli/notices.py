@@ -70,6 +70,8 @@ class Through:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "outcome"):
+            return  # of a cancel: the command itself says what came of it
         with suppress(Exception):
             tell(record.getMessage())
 

@@ -57,7 +57,7 @@ def reconcile(
     runs = list(_runs(session, ids, since, on_record))
     found = findings_of(runs, on_record, key_prefix, store)
     rows = [_row(one, one.finding in ATTENTION) for one in found]
-    session.out.many(rows, _FIELDS, none="nothing stands there")
+    session.out.many(rows, _FIELDS, none="nothing stands there", blocks=True)
     if abort_duplicates:
         _abort(session, [one for one in found if one.finding == "duplicate"], yes)
     return 3 if any(row["attention"] for row in rows) else 0
