@@ -17,6 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from orchestration_integrations.cli import app
+
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "orchestration_integrations.cli"]
 PATIENCE = 60.0
@@ -42,6 +46,12 @@ def piped(*arguments: str, env: Mapping[str, str] | None = None, **options: Any)
         env=environment(**(env or {})),
         **options,
     )
+
+
+def invoked(*arguments: str, env: Mapping[str, str] | None = None) -> Any:
+    """The command in this process, where a shell adds nothing."""
+    clean = {name: None for name in os.environ if name.startswith("ORCHESTRATION_")}
+    return CliRunner().invoke(app, list(arguments), env={**clean, **(env or {})})
 
 
 def objects(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

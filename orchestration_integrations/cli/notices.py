@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from ..settings import MASK
-
 SECRET_VARIABLES = ("ORCHESTRATION_TOKEN", "ORCHESTRATION_CLIENT_SECRET")
 SHORTEST_SECRET = 4
 """Characters: what is shorter stands in texts by chance."""
@@ -30,6 +28,8 @@ def keep_secret(values: Iterable[object]) -> None:
 
 def masked(text: str) -> str:
     """A text without the secrets that this command was given."""
+    from ..settings import MASK  # slow to import, and not needed for help
+
     known = {*_secrets, *(os.environ.get(name, "").strip() for name in SECRET_VARIABLES)}
     for secret in sorted((one for one in known if len(one) >= SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -70,8 +70,8 @@ class Through:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "outcome"):
-            return  # of a cancel: the command itself says what came of it
+        if hasattr(record, "outcome") or record.name.endswith(".watching"):
+            return  # what came of a cancel, and outages: the command itself tells them
         with suppress(Exception):
             tell(record.getMessage())
 

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..api.errors import ValidationError
-
 InstanceId = Annotated[str, typer.Argument(help="The id of the instance.", show_default=False)]
 InstanceIds = Annotated[list[str], typer.Argument(help="The ids of the instances.", show_default=False)]
 WorkflowRef = Annotated[str, typer.Argument(help="The id of the workflow, or its name.", show_default=False)]
@@ -34,6 +32,8 @@ def checked_ids(instance_ids: Sequence[str]) -> list[str]:
     Raises:
         ValidationError: one holds what separates ids, so that several were given as one.
     """
+    from ..api.errors import ValidationError
+
     for one in instance_ids:
         if not one.strip():
             raise ValidationError("instance_id: is empty", path="instance_id")
@@ -51,6 +51,8 @@ def pairs_of(given: Sequence[str], option: str) -> dict[str, str]:
     Raises:
         ValidationError: one has no name or no ``=``, or a name stands twice.
     """
+    from ..api.errors import ValidationError
+
     pairs: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

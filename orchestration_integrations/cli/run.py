@@ -1,5 +1,6 @@
 """`run`: a payment once, by the owner protocol, from a shell."""
 
+import shlex
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,7 +82,7 @@ def run(
     settings = session.settings
     target = definition_in(workflow) if is_file(workflow) else workflow_id_of(session.hook, workflow)
     key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
-    again = f"call again with --run-key {key} and the same --store: that goes on with the same run"
+    again = f"call again with --run-key {shlex.quote(key)} and the same --store: that goes on with the same run"
     session.if_interrupted = f"the run was being started; {again}"
     if run_key is None:
         notices.tell(f"run key {key}")
@@ -163,8 +164,6 @@ def _begin(session: Session, target: Any, variables: dict[str, str], options: di
 
 def _advise(error: "AmbiguousRunError", key: str, store: str, workflow: str) -> None:
     """The commands that find out what became of a run, in their order."""
-    import shlex
-
     quoted, file = shlex.quote(key), shlex.quote(store)
     command = "orchestration-integrations"
     notices.tell("what to do, in this order (docs/3am.md):")
