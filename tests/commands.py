@@ -25,12 +25,13 @@ ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "orchestration_integrations.cli"]
 PATIENCE = 60.0
 """Seconds after which a test gives a command up."""
+_NOT_GIVEN = ("ORCHESTRATION_", "COLUMNS", "LINES")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
 
 def environment(**given: str) -> dict[str, str]:
     """The environment of a command: nothing of the settings but what is given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATION_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_GIVEN)}
     path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     return {**kept, "PYTHONPATH": path, "TERM": "xterm-256color", **given}
 

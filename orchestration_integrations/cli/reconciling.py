@@ -8,6 +8,7 @@ nobody has chosen yet may be the payment itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from shlex import quote
 from typing import Literal
 
 import msgspec
@@ -217,7 +218,7 @@ class _Judge:
             self._at_checkpoint(found, run, record)
         elif run.listens:
             found.reason = f"it waits for event {run.listens!r}"
-            found.advice = f"events send {run.instance.id} {run.listens}"
+            found.advice = f"events send {run.instance.id} {quote(run.listens)}"
         return found
 
     def _at_checkpoint(self, found: Finding, run: Seen, record: RunRecord | None) -> None:
@@ -225,10 +226,8 @@ class _Judge:
         if record is not None and record.hold:
             by = f" by {record.held_by}" if record.held_by else ""
             found.finding, found.reason = "held", f"{where}; a stop was asked for{by}"
-            found.advice = (
-                f"to let it go on: runs resume {found.run_key} --store {self._store}, then start again with this key; "
-                f"else: cancel {run.instance.id}"
-            )
+            resume = f"runs resume {quote(found.run_key or '')} --store {quote(self._store)}"
+            found.advice = f"to let it go on: {resume}, then start again with this key; else: cancel {run.instance.id}"
         else:
             found.finding, found.reason = "waits", f"{where}; no stop is on record"
             found.advice = "start again with this key: whoever waits for it lets it pass"

@@ -67,7 +67,7 @@ class StageDisplay:
             redirect_stderr=False,
         )
         self._open.enter_context(live)
-        self._open.enter_context(notices.Through(lambda line: console.print(Text(line))))
+        self._open.enter_context(notices.Through(lambda line: console.print(Text(line), soft_wrap=True)))
         self._live = live
 
     def title(self, text: str) -> None:

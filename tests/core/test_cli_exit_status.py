@@ -209,7 +209,11 @@ def test_reads_may_fail_as_long_as_one_says(server, runs):
 
 
 def test_a_payment_that_fails_for_ever_can_be_given_up(server, hook):
-    poor = {**FAILS["stages"][0]["send"], "source": {"account": {"id": "poor"}}, "destination": {"account": {"id": "a"}}}
+    poor = {
+        **FAILS["stages"][0]["send"],
+        "source": {"account": {"id": "poor"}},
+        "destination": {"account": {"id": "a"}},
+    }
     instance_id = hook.run_workflow(hook.create_workflow({"name": "poor", "stages": [{"send": poor}]}).id).id
     arguments = ["--url", server.url, "--fail-after-attempts", "2", "--poll-interval", "0.5"]
     for command in ("watch", "wait"):
@@ -248,7 +252,10 @@ def test_help_needs_neither_rich_nor_httpx():
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_complete_the_command(shell):
     variable = "_ORCHESTRATION_INTEGRATIONS_COMPLETE"
-    program = "import sys; sys.argv[0] = 'orchestration-integrations'; from orchestration_integrations.cli import main; main()"
+    program = (
+        "import sys; sys.argv[0] = 'orchestration-integrations'; "
+        "from orchestration_integrations.cli import main; main()"
+    )
     asked = {
         "bash": {"COMP_WORDS": "orchestration-integrations inst", "COMP_CWORD": "1"},
         "zsh": {"_TYPER_COMPLETE_ARGS": "orchestration-integrations inst"},
