@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from ..api.errors import ValidationError
 from ..procedures.effects import Procedure, ask_or_raise
 from ..procedures.observations import Hinted
 from ..procedures.snapshots import RunningInstances
@@ -64,7 +65,16 @@ def hint(instance_id: str) -> bool:
 
     Returns:
         Whether anybody here waits for it.
+
+    Raises:
+        ValidationError: it is no id; a list has to be told one by one.
     """
+    if not isinstance(instance_id, str) or not instance_id:
+        raise ValidationError(
+            f"instance_id: must be the id of one instance, a non-empty text, not {type(instance_id).__name__}; call "
+            "hint once for each id",
+            path="instance_id",
+        )
     return hint_all({instance_id}) > 0
 
 
