@@ -35,6 +35,7 @@ from .compat import (
     TRIGGERS_REACH_VARIABLES,
     USER_ACTION,
     BaseEventTrigger,
+    BaseTrigger,
     TriggerEvent,
     asset_stores,
     sight_of_task,
@@ -55,10 +56,8 @@ _cancelling: set[asyncio.Task[None]] = set()
 """Cancels under way: an event loop itself keeps only weak references."""
 
 
-class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
+class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
     """What the triggers share: the connection, the cancel when a user kills the task."""
-
-    supports_triggerer_queue = True
 
     def __init__(self, instance_id: str, orchestration_conn_id: str, cancel_on_kill: bool) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..api.calls import get_instance_history, get_stage_history
-from ..api.errors import OrchestrationError
+from ..api.errors import OrchestrationError, TransportError
 from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import CANCELED, ActivityRun, Instance, Moved, StageRun, StageStatus, Transaction
 from .effects import Now, Procedure, do
@@ -40,11 +40,13 @@ class Reading(msgspec.Struct, frozen=True):
         moved: what had moved.
         in_flight: money-moving activities that had not ended.
         stages: the stages whose work was launched.
+        unread: why a part of them could not be read; None where all could.
     """
 
     moved: Moved
     in_flight: tuple[ActivityRun, ...] = ()
     stages: Sequence[StageRun] = ()
+    unread: OrchestrationError | None = None
 
 
 def completed(instance: Instance) -> int:
@@ -74,22 +76,23 @@ def read_moved(
     transactions: list[Transaction] = []
     in_flight: list[ActivityRun] = []
     complete = True
+    unread: OrchestrationError | None = None
     stages: Sequence[StageRun] = _all_done(instance, definition or ())
     if not stages and (instance.status or instance.terminated):
         try:
             stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
-        except OrchestrationError:
-            complete = False
+        except OrchestrationError as error:
+            complete, unread = False, error
     rows = {row.stage: row for row in instance.status}
     for number, stage in enumerate(stages):
         if stage.name in STILL:
             continue
         try:
             if now.monotonic() >= until:
-                raise OrchestrationError("no time is left")
+                raise TransportError("no time is left", sent=False)
             activities = yield from do(get_stage_history(instance.id, number, versions.plain, strict=True), until)
-        except OrchestrationError:
-            complete = False
+        except OrchestrationError as error:
+            complete, unread = False, error
             continue
         if not any(activity.name not in READS for activity in activities) and not _moved_nothing(stage):
             complete = False  # its payment is not shown
@@ -109,7 +112,7 @@ def read_moved(
     ended = sum(stage.terminated and stage.error is None for stage in stages)
     done = max(completed(instance), ended)
     moved = Moved(stages_completed=done, transactions=tuple(transactions), complete=complete)
-    return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages)
+    return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages, unread=unread)
 
 
 def all_ended_well(instance: Instance) -> bool:
