@@ -6,9 +6,18 @@ import asyncio
 import os
 import threading
 
+from ..clock import monotonic
+
 _lock = threading.RLock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose timers run on where the time of a test is frozen."""
+
+    def time(self) -> float:
+        return monotonic()
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
@@ -16,7 +25,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None or not background_runs():
-            _loop = asyncio.new_event_loop()
+            _loop = _Loop()
             _thread = threading.Thread(target=_loop.run_forever, name="orchestration-watch", daemon=True)
             _thread.start()
         return _loop

@@ -23,7 +23,7 @@ from ..watching import Reason, Sleeper, Watch
 from .asynchronous_driver import AsyncDriver
 from .background import background_loop, background_runs
 from .base import HookBase
-from .waits import CHECK_SECONDS, ignore, listen, meeting_of, watch_by
+from .waits import CHECK_SECONDS, Asleep, ignore, listen, meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
@@ -114,6 +114,7 @@ class ManyWaits:
         self._times = Times(driver.plans.clock)
         self._waits = {state.instance_id: state for state in states}
         self._sleepers: dict[str, Sleeper] = {}
+        self._asleep: dict[str, Asleep] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -135,6 +136,7 @@ class ManyWaits:
         for instance_id in self._waits:
             self._watch.leave(instance_id)
         self._waits.clear()
+        self._asleep.clear()
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
         """The instances among these that have not ended."""
@@ -144,7 +146,17 @@ class ManyWaits:
         """Look at an instance at once. Any thread may call it."""
         self._loop.call_soon_threadsafe(self._watch.hint, instance_id)
 
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How the wait for an instance sleeps until it looks again."""
+        return self._asleep.get(instance_id)
+
+    def wake(self, instance_id: str) -> None:
+        """Look at an instance at once, and count as awake."""
+        self._asleep.pop(instance_id, None)
+        self.hint(instance_id)
+
     def _sleep(self, waiting: Waiting, *, hurry: bool = False) -> None:
+        self._asleep[waiting.instance_id] = Asleep(waiting, self._times.at())
         instance, deadline = waiting.instance, self._times.until(waiting.deadline)
         self._sleepers[waiting.instance_id] = self._watch.fall_asleep(
             waiting.instance_id,
@@ -158,6 +170,7 @@ class ManyWaits:
 
     def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
         del self._sleepers[waiting.instance_id]
+        self._asleep.pop(waiting.instance_id, None)
         self._do(waiting, Woken(seen, listed_at))
 
     def _do(self, waiting: Waiting, woken: Woken) -> None:

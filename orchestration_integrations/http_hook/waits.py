@@ -16,10 +16,10 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Set
 from contextlib import suppress
 from math import inf, isinf
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from ..clock import monotonic
 from ..procedures.effects import Procedure, ask_or_raise
 from ..procedures.snapshots import RunningInstances
 from ..procedures.waiting import Waiting, Woken
@@ -73,10 +73,8 @@ def hint_all(names: Set[str]) -> int:
     Returns:
         How many waits were told.
     """
-    with _lock:
-        listeners = list(_listeners)
     told = 0
-    for listener in listeners:
+    for listener in listeners():
         try:
             for instance_id in listener.waits_for(names):
                 listener.hint(instance_id)
@@ -96,6 +94,42 @@ class Listener(Protocol):
     def hint(self, instance_id: str) -> None:
         """Look at an instance at once."""
         ...
+
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How it sleeps until it looks at one of its instances again; None while it is awake."""
+        ...
+
+    def wake(self, instance_id: str) -> None:
+        """As ``hint``; it counts as awake from now on."""
+        ...
+
+
+class Asleep:
+    """A wait between two looks.
+
+    Args:
+        waiting: the wait.
+        now: epoch seconds, as the wait counts them.
+    """
+
+    __slots__ = ("_now", "_since", "waiting")
+
+    def __init__(self, waiting: Waiting, now: float) -> None:
+        self.waiting = waiting
+        self._now = now
+        self._since = monotonic()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to its deadline; None: it has none."""
+        deadline = self.waiting.deadline
+        return None if deadline is None else deadline - self._now - (monotonic() - self._since)
+
+
+def listeners() -> list[Listener]:
+    """All who take hints now."""
+    with _lock:
+        return list(_listeners)
 
 
 def listen(listener: Listener) -> None:
@@ -169,6 +203,7 @@ class Place:
         self._clock = clock
         self._meeting = meeting_of(hook) if shares != "never" else None
         self._least = LEAST[shares]
+        self._asleep: Asleep | None = None
         self._there: Watch | None = None
         self._slept_there = False
         if self._meeting is not None:
@@ -195,12 +230,25 @@ class Place:
         """Look at once."""
         raise NotImplementedError
 
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How it sleeps until it looks again."""
+        return self._asleep
+
+    def wake(self, instance_id: str) -> None:
+        """Look at once, and count as awake."""
+        self._asleep = None
+        self.hint(instance_id)
+
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
         # Where the server has asked for a longer pause, the wait keeps that by itself.
         listed = self._meeting is not None and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
-        woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        self._asleep = Asleep(waiting, now)
+        try:
+            woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        finally:
+            self._asleep = None
         return woken
 
     _nap: Callable[..., Any]
