@@ -47,8 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        f"{_SERVER_MARKER}(time='real', patience=3.0): time='skip': the server's clock jumps to what comes next while all "
-        "that is left is waiting; time limits of waits pass after so many real seconds of nothing but that",
+        f"{_SERVER_MARKER}(time='real', patience=3.0): time='skip': the server's clock jumps to what comes next while "
+        "all that is left is waiting; time limits of waits pass after so many real seconds of nothing but that",
     )
 
 
@@ -82,6 +82,9 @@ def _options(item: pytest.Item) -> dict[str, Any]:
             raise pytest.UsageError(f"{item.nodeid}: {_SERVER_MARKER} takes {' and '.join(_OPTIONS)}, not {given}")
         if marker.kwargs.get("time", "real") not in ("real", "skip"):
             raise pytest.UsageError(f"{item.nodeid}: time must be 'real' or 'skip', not {marker.kwargs['time']!r}")
+        patience = marker.kwargs.get("patience", 0)
+        if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience >= 0:
+            raise pytest.UsageError(f"{item.nodeid}: patience must be a number of seconds from 0, not {patience!r}")
         found = {**marker.kwargs, **found}
     return found
 

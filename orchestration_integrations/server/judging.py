@@ -94,7 +94,7 @@ class Judging:
             detail += f" by run {instance_id}" if instance_id is not None else ""
             detail += f" in ledger {ledger}" if ledger != "default" else ""
             raise AssertionError(
-                f"{account} was paid {amount} {asset}{detail} {_often(len(found))}, expected {_expected(wanted)}\n"
+                f"{account} {_was('paid', f' {amount} {asset}{detail}', len(found))}, expected {_expected(wanted)}\n"
                 + self._story(record, account)
             )
         return found
@@ -174,10 +174,10 @@ class Judging:
             if _end(entry["error"]) == how and instance_id in (None, entry["instance_id"])
         )
         if not _fits(len(found), times):
-            which = f"run {instance_id}" if instance_id is not None else "a run"
-            raise AssertionError(
-                f"{which} {how} {_often(len(found))}, expected {_expected(times)}\n{self._story(record)}"
-            )
+            which = f"run {instance_id}" if instance_id is not None else _runs(len(found))
+            wanted = "at least one" if times is None else times
+            never = " never" if instance_id is not None and not found else ""
+            raise AssertionError(f"{which}{never} {how}, expected {wanted}\n{self._story(record)}")
         return found
 
     def heard(
@@ -208,7 +208,7 @@ class Judging:
             lost = sum(1 for entry in record.events if entry["event"] == event and not entry["released"])
             but = f"; {_often(lost)} it came to a stage that did not wait for it" if lost else ""
             raise AssertionError(
-                f"the event {event!r} was heard {_often(len(found))}, expected {_expected(wanted)}{but}\n"
+                f"the event {event!r} {_was('heard', '', len(found))}, expected {_expected(wanted)}{but}\n"
                 + self._story(record)
             )
         return found
@@ -288,6 +288,10 @@ def _fits(found: int, wanted: int | None) -> bool:
 
 def _often(number: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _was(done: str, what: str, number: int) -> str:
+    return f"was {done}{what} {_often(number)}" if number else f"was never {done}{what}"
 
 
 def _expected(wanted: int | None) -> str:

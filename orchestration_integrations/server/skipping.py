@@ -8,7 +8,7 @@
 - a request for a run with `wait=true`, held until the run has ended.
 
 **When that is all that is left.** No other request is under way, none that changes something came in the last moments,
-and no wait of this process is awake: one that has something to see has seen it before the next jump. So a run that was
+and no wait of this process is awake: one that has something to see sees it before the next jump. So a run that was
 started and is then cancelled, with nobody waiting in between, is cancelled at the instant at which it was started. A
 client that polls after an abort looks whether that took effect: for a while it moves nothing.
 
@@ -111,6 +111,7 @@ class Polls:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[str, object] = {}
         self._at = (-1, 0)
         self._changes = 0
         self._not_before = 0
@@ -127,8 +128,19 @@ class Polls:
         if exchange.operation == "abort_instance":
             self._not_before = monotonic_ns() + _AFTER_ABORT_NS
         elif exchange.operation in _READS:
+            self._note_sight(request.path.rsplit("/", 1)[-1])
             self._forget_what_is_old()
             self._asked[request.path, request.query] += 1
+
+    def _note_sight(self, name: str) -> None:
+        instance = self._core.engine.instances.get(name)
+        if instance is not None:
+            self._seen[name] = _face(instance, self._core.engine.now)
+
+    def unseen(self, instances: Iterable[str]) -> list[str]:
+        """Those that have changed since they were last read by their id."""
+        now, known = self._core.engine.now, self._core.engine.instances
+        return [one for one in instances if one in self._seen and self._seen[one] != _face(known[one], now)]
 
     def _forget_what_is_old(self) -> None:
         now = (self._core.engine.agenda.done, self._changes)
@@ -198,6 +210,10 @@ class Skipping:
             real = monotonic_ns()
             self._note_what_happens(waits, real)
             if not self._only_waiting(waits, real):
+                return
+            unseen = self._polls.unseen(waits.instances)
+            if unseen:
+                waits.let_pass(0.0, unseen)
                 return
             now = core.clock.now_ns()
             due = self._next_step(waits, now)
