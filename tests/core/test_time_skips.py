@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     InstanceStuckError,
+    OrchestrationError,
     OrchestrationHttpHook,
     RunResult,
     WaitTimeoutError,
@@ -77,6 +79,18 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < end
         time.sleep(0.01)
     return value
+
+
+def waiting(hook: OrchestrationHttpHook, instance_id: str) -> threading.Thread:
+    """A thread that waits without a limit, and gives up soon after the server has gone."""
+
+    def wait() -> None:
+        with suppress(OrchestrationError):
+            hook.wait(instance_id, poll_interval=0.2, read_budget=0)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
 # ---- for whom it moves -------------------------------------------------------------------------------
@@ -261,31 +275,27 @@ def test_time_does_not_race_away_for_a_payment_that_fails_for_ever(
     server: EmbeddedServer, hook: OrchestrationHttpHook, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.skipping.patience = 0.2
-    waiting = threading.Thread(target=hook.wait, args=(begun(hook, send(source="empty")),), daemon=True)
     with caplog.at_level(logging.WARNING, "orchestration_integrations.server"):
-        waiting.start()
+        thread = waiting(hook, begun(hook, send(source="empty")))
         until(lambda: "time stands still" in caplog.text)
         stands = skipped(server)
         time.sleep(0.5)
     assert skipped(server) == stands < 3600
     assert f"has failed {MOST_ATTEMPTS} times in stage 1 (send)" in caplog.text
     assert "account had insufficient funds" in caplog.text
-    assert waiting.is_alive()
-    server.world("ledger stopped")  # which is no end of it either
+    assert thread.is_alive()
 
 
 def test_a_payment_that_fails_holds_nobody_else_up(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
-    failing = begun(hook, send(source="empty"))
-    threading.Thread(target=hook.wait, args=(failing,), daemon=True).start()
+    waiting(hook, begun(hook, send(source="empty")))
     hook.wait(begun(hook, WEEK, send()), timeout=8 * DAY)
     server.paid("merchants:m1", 1250, "EUR/2", once=True)
 
 
 def test_a_payment_that_is_funded_in_time_goes_through(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
-    waiting = threading.Thread(target=hook.wait, args=(begun(hook, send(source="shop")),), daemon=True)
-    waiting.start()
+    thread = waiting(hook, begun(hook, send(source="shop")))
     hook.wait(begun(hook, {"delay": {"duration": "10m"}}, send("shop")))
-    waiting.join(SOON)
+    thread.join(SOON)
     server.paid("merchants:m1", 1250, "EUR/2", source="shop", once=True)
 
 
