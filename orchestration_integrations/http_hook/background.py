@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from time import monotonic
+
+from ..clock import monotonic
 
 CHECK_SECONDS = 5.0
 """Seconds after which whoever sleeps on that loop sees whether it still answers, and for which it may be busy."""
@@ -17,12 +18,19 @@ _asked_at: float | None = None
 """When the loop was asked for a sign of life that has not come yet."""
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose timers run on where the time of a test is frozen."""
+
+    def time(self) -> float:
+        return monotonic()
+
+
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop of this process. It runs until the process ends, from its first use on. A forked child makes its own."""
     global _loop, _thread, _asked_at
     with _lock:
         if _loop is None or not background_runs():
-            _loop, _asked_at = asyncio.new_event_loop(), None
+            _loop, _asked_at = _Loop(), None
             _thread = threading.Thread(target=_loop.run_forever, name="orchestration-watch", daemon=True)
             _thread.start()
         return _loop

@@ -24,7 +24,8 @@ from ..watching import Watch
 from .asynchronous_driver import AsyncDriver
 from .background import CHECK_SECONDS, background_loop, background_runs
 from .base import HookBase
-from .waits import ignore, listen, meeting_of, watch_by
+from .hints import Asleep, ignore, listen
+from .waits import meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
@@ -147,6 +148,16 @@ class ManyWaits:
     def hint(self, instance_id: str) -> None:
         """Look at an instance at once. Any thread may call it."""
         self._loop.call_soon_threadsafe(self._tell_of, instance_id)
+
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How the wait for an instance sleeps until it looks again."""
+        waiting = self._waits.get(instance_id)
+        sleeps = instance_id in self._sleepers or instance_id in self._pausing
+        return Asleep(waiting, self._times.at()) if sleeps and waiting is not None else None
+
+    def wake(self, instance_id: str) -> None:
+        """Look at an instance at once."""
+        self.hint(instance_id)
 
     def _tell_of(self, instance_id: str) -> None:
         pausing = self._pausing.get(instance_id)

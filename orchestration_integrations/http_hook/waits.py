@@ -1,4 +1,4 @@
-"""Where the waits of a process meet, so that they share a poll, and where somebody may tell them to look at once.
+"""Where the waits of a process meet, so that they share a poll.
 
 Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks run in threads, and there are asynchronous
 ones that are alone on a loop, as the tasks that Prefect submits are. As soon as two of all these wait for instances of
@@ -17,17 +17,17 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Set
 from contextlib import suppress
 from math import inf, isinf
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..api.errors import ValidationError
+from ..clock import monotonic
 from ..procedures.effects import Procedure, ask_or_raise
 from ..procedures.observations import Hinted
 from ..procedures.snapshots import RunningInstances
 from ..procedures.waiting import Waiting, Woken
 from .asynchronous_driver import AsyncDriver
 from .background import CHECK_SECONDS, background_answers, background_loop, background_runs
+from .hints import Asleep, ignore, listen
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,74 +51,7 @@ WITHOUT_A_DEADLINE = 3600.0
 T = TypeVar("T")
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
-_listeners: WeakSet[Listener] = WeakSet()
 _meetings: WeakKeyDictionary[object, dict[str, _Meeting]] = WeakKeyDictionary()
-
-
-def hint(instance_id: str) -> bool:
-    """Tell the waits of this process that an instance may have ended: each one that waits for it reads it at once.
-
-    Nothing is believed: the read decides. Any thread may call it. It sends nothing itself.
-
-    Args:
-        instance_id: the instance.
-
-    Returns:
-        Whether anybody here waits for it.
-
-    Raises:
-        ValidationError: it is no id; a list has to be told one by one.
-    """
-    if not isinstance(instance_id, str) or not instance_id:
-        raise ValidationError(
-            f"instance_id: must be the id of one instance, a non-empty text, not {type(instance_id).__name__}; call "
-            "hint once for each id",
-            path="instance_id",
-        )
-    return hint_all({instance_id}) > 0
-
-
-def hint_all(names: Set[str]) -> int:
-    """As ``hint``, for each instance among the names that somebody here waits for.
-
-    Returns:
-        How many waits were told.
-    """
-    with _lock:
-        listeners = list(_listeners)
-    told = 0
-    for listener in listeners:
-        try:
-            for instance_id in listener.waits_for(names):
-                listener.hint(instance_id)
-                told += 1
-        except RuntimeError:  # its loop is closed: nobody waits there any more
-            ignore(listener)
-    return told
-
-
-class Listener(Protocol):
-    """Whoever takes hints. Any thread may call it."""
-
-    def waits_for(self, names: Set[str]) -> Collection[str]:
-        """The instances among these that it waits for."""
-        ...
-
-    def hint(self, instance_id: str) -> None:
-        """Look at an instance at once."""
-        ...
-
-
-def listen(listener: Listener) -> None:
-    """Take hints from now on."""
-    with _lock:
-        _listeners.add(listener)
-
-
-def ignore(listener: Listener) -> None:
-    """Take no more hints."""
-    with _lock:
-        _listeners.discard(listener)
 
 
 class _Meeting:
@@ -185,6 +118,7 @@ class Place:
         self._clock = clock
         self._meeting = meeting_of(hook) if shares != "never" else None
         self._least = LEAST[shares]
+        self._asleep: Asleep | None = None
         self._there: Watch | None = None
         self._loop_there: asyncio.AbstractEventLoop | None = None
         self._left = False
@@ -220,12 +154,25 @@ class Place:
         """Look at once."""
         raise NotImplementedError
 
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How it sleeps until it looks again."""
+        return self._asleep
+
+    def wake(self, instance_id: str) -> None:
+        """Look at once, and count as awake."""
+        self._asleep = None
+        self.hint(instance_id)
+
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
         # Where the server has asked for a longer pause, the wait keeps that by itself.
         listed = self._meeting is not None and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
-        woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        self._asleep = Asleep(waiting, now)
+        try:
+            woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        finally:
+            self._asleep = None
         return woken
 
     _nap: Callable[..., Any]
@@ -469,8 +416,8 @@ def _settle(future: asyncio.Future[Woken], woken: Woken) -> None:
 
 
 def _leave_to_the_parent() -> None:
-    global _lock, _listeners, _meetings
-    _lock, _listeners, _meetings = threading.RLock(), WeakSet(), WeakKeyDictionary()
+    global _lock, _meetings
+    _lock, _meetings = threading.RLock(), WeakKeyDictionary()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)

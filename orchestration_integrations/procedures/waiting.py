@@ -153,6 +153,12 @@ class Waiting(msgspec.Struct):
         """A list was read that holds the instance: it runs, and reads work."""
         self._on_success(now)
 
+    def let_pass(self, seconds: float) -> None:
+        """So much time has passed for the server while this wait slept: a test's server skipped it."""
+        if self.deadline is not None:
+            self.deadline -= seconds
+        self._story.let_pass(seconds)
+
     @property
     def known(self) -> Known:
         """What the wait knows of its instance so far."""

@@ -80,6 +80,7 @@ class Api:
         requests = self._engine.memory.record.requests
         requests[found.operation] = requests.get(found.operation, 0) + 1
         faults = self._faults.take(found.operation) if self._faults and found.operation in OPERATIONS else []
+        exchange.faults = tuple(fault.kind for fault in faults)
         rng = self._engine.agenda.rng
         if faults and not mishaps.prepare(exchange, faults, self._engine.now, rng, self._answers.internal):
             if exchange.override is not None:

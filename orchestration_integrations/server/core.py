@@ -13,6 +13,7 @@ import msgspec
 
 from . import control, seeding
 from .api import Api
+from .call_log import CallLog
 from .clock import SECOND, Clock, RealClock, VirtualClock
 from .engine import Engine
 from .exchange import Exchange, Reply, Request
@@ -22,6 +23,7 @@ from .parts import PARTS
 from .payments import Payments
 from .record import Record
 from .routes import below_prefix
+from .set_fault import SetFault
 from .store import SqliteStore, Store
 from .timing import Timing
 from .tokens import Tokens
@@ -85,6 +87,9 @@ class Core:
         self.held: set[Exchange] = set()
         self.listeners: list[Callable[[], None]] = []
         """Called, by whatever thread, after something has changed."""
+        self.calls = CallLog()
+        self.hears: list[Callable[[Request, Exchange], object]] = []
+        """Called with each request, once it is taken in."""
         if loaded is not None:
             self._restore(loaded)
         elif wanted is not None:
@@ -100,6 +105,10 @@ class Core:
             now = self.clock.now_ns()
             self.engine.pump(now)
             exchange = self._control(request) or self.api.handle(request)
+            if self.controlled:
+                self.calls.begun(request, exchange, now)
+            for hear in self.hears:
+                hear(request, exchange)
             if exchange.reply is None:
                 self.held.add(exchange)
             self.store.flush(self._meta)
@@ -126,6 +135,7 @@ class Core:
         with self.lock:
             if exchange.reply is None:
                 self.pump()  # what the client's leaving comes too late for
+            self.calls.ended(exchange)
             exchange.gone = True
             self.held.discard(exchange)
 
@@ -178,14 +188,14 @@ class Core:
             self.store.flush(self._meta)
             self._wake_held()
 
-    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> SetFault:
         """Let the next `count` requests for an operation go wrong; see `faults` for kinds and options.
 
         Raises:
             ValueError: no such operation, kind or option.
         """
         with self.lock:
-            self.faults.add(operation, kind, count, **options)
+            return SetFault(self.faults, self.faults.add(operation, kind, count, **options), self.lock)
 
     def clear_faults(self) -> None:
         """Take all faults back that have not happened yet."""
@@ -194,8 +204,12 @@ class Core:
 
     def advance(self, seconds: float) -> None:
         """Move the clock ahead; everything that falls into that time happens, in order and at its instant."""
+        self.move_ns(int(seconds * SECOND))
+
+    def move_ns(self, nanoseconds: int) -> None:
+        """As `advance`, in nanoseconds."""
         with self.lock:
-            self.clock.move_ns(int(seconds * SECOND))
+            self.clock.move_ns(nanoseconds)
             self.store.touch_meta()
             self.engine.pump(self.clock.now_ns())
             self.store.flush(self._meta)

@@ -12,7 +12,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import Connections, create_app
+from .clock import SECOND, monotonic_ns
 from .core import Core
+from .judging import Judging
+from .skipping import Skipping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .record import Record
+    from .set_fault import SetFault
     from .timing import Timing
 
 
-class EmbeddedServer:
+class EmbeddedServer(Judging):
     """An Orchestration server that runs in a thread of this process; a context manager.
 
         with EmbeddedServer(generation=2) as server:
@@ -43,6 +47,8 @@ class EmbeddedServer:
         data: accounts, wallets, payments and connectors that are there from the start, as a mapping with these keys
             or as a file in JSON or YAML; their fields are those of module `seeding`. Not applied to a `db` that was
             used before.
+        time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
+            comes next; see `skipping`.
 
     Attributes:
         url: its address, known once it is started.
@@ -64,9 +70,12 @@ class EmbeddedServer:
         seed: int | None = None,
         timing: Timing | None = None,
         data: Mapping[str, Any] | str | Path | None = None,
+        time: Literal["real", "skip"] = "real",
     ) -> None:
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
+        self.skipping = Skipping(self.core)
         self.url = ""
+        self._time: Literal["real", "skip"] = time
         self._address = (host, port)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -107,6 +116,7 @@ class EmbeddedServer:
         self._socket, self._server = listener, server
         self._thread = threading.Thread(target=self._run, name="orchestration-server", daemon=True)
         self._thread.start()
+        self.time = self._time
         if not started.wait(10) or not server.started:
             self.stop()
             raise RuntimeError("the embedded server did not start")
@@ -115,10 +125,31 @@ class EmbeddedServer:
     def _run(self) -> None:
         server, listener = self._server, self._socket
         if server is not None and listener is not None:
-            asyncio.run(server.serve(sockets=[listener]))
+            loop = _Loop()
+            asyncio.set_event_loop(loop)
+            try:
+                loop.run_until_complete(server.serve(sockets=[listener]))
+            finally:
+                _close(loop)
+
+    @property
+    def time(self) -> Literal["real", "skip"]:
+        """Whether time skips. It may be changed while the server runs."""
+        return self._time
+
+    @time.setter
+    def time(self, how: Literal["real", "skip"]) -> None:
+        if how not in ("real", "skip"):
+            raise ValueError(f"time must be 'real' or 'skip', not {how!r}")
+        self._time = how
+        if how == "skip" and self._thread is not None:
+            self.skipping.start()
+        else:
+            self.skipping.stop()
 
     def stop(self) -> None:
         """Cut what is under way, close everything; again is harmless."""
+        self.skipping.stop()
         if self._server is not None:
             self._server.end()
             self.core.cut_all()
@@ -142,10 +173,10 @@ class EmbeddedServer:
         `ledger …`, `wallets …`, `payments …`; or `publish {json}`, an event message for triggers. ValueError: else."""
         self.core.world(what)
 
-    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> SetFault:
         """Let the next `count` requests for an operation go wrong. Operations, kinds and options: module `faults`.
-        ValueError: there is no such thing."""
-        self.core.fault(operation, kind, count, **options)
+        ValueError: there is no such thing. As a context manager it holds inside a block only: see `SetFault`."""
+        return self.core.fault(operation, kind, count, **options)
 
     def clear_faults(self) -> None:
         """Take all faults back that have not happened yet."""
@@ -171,6 +202,24 @@ class EmbeddedServer:
     def balance(self, account: str, asset: str, ledger: str = "default") -> int:
         """What an account holds now."""
         return self.core.balance(account, asset, ledger)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose timers run on where the time of a test is frozen."""
+
+    def time(self) -> float:
+        return monotonic_ns() / SECOND
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """As `asyncio.run` does at its end."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 class _Server(uvicorn.Server):

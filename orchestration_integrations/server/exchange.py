@@ -66,6 +66,7 @@ class Exchange:
     - `gone`: the client isn't there any more; set by the shell.
     - `override`: what goes out in place of the answer, once the work is done.
     - `content`: faults that change what an answer says, by kind, or by the way in which it is misread.
+    - `faults`: the kinds of all faults that it meets.
     - `bomb_bytes`: the size to which a compressed answer unpacks.
     """
 
@@ -73,6 +74,7 @@ class Exchange:
         "bomb_bytes",
         "content",
         "cut_ns",
+        "faults",
         "gone",
         "head_rate",
         "interim",
@@ -91,6 +93,7 @@ class Exchange:
 
     def __init__(self, operation: str = "") -> None:
         self.operation = operation
+        self.faults: tuple[str, ...] = ()
         self.reply: Reply | None = None
         self.override: Reply | None = None
         self.ready_ns = 0

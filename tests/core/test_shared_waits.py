@@ -23,7 +23,7 @@ from orchestration_integrations import (
 from orchestration_integrations.api.errors import UnreadableAnswerError
 from orchestration_integrations.api.running import decode_running
 from orchestration_integrations.clock import AttentiveClock
-from orchestration_integrations.http_hook import background, waits
+from orchestration_integrations.http_hook import background, hints, waits
 from orchestration_integrations.procedures.listing import Versions
 from orchestration_integrations.procedures.snapshots import RunningInstances
 from orchestration_integrations.server import Core, EmbeddedServer, InProcessTransport, VirtualClock
@@ -459,7 +459,7 @@ def test_a_hint_ends_waits_at_once(server: EmbeddedServer, hook: OrchestrationHt
         thread.join(60)
     assert max(delays) < 2.0, "each would have slept for tens of seconds"
     assert not hint(ids[0])
-    assert not waits.hint_all(set(ids))
+    assert not hints.hint_all(set(ids))
 
 
 # ---- the list -------------------------------------------------------------------------------------------
