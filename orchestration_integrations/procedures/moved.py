@@ -71,29 +71,57 @@ def read_moved(
         retried: stages whose activity was seen under retry while it ran.
         definition: the stages of its workflow, which spare a call where all of them ended well; None: not known.
     """
-    transactions: list[Transaction] = []
-    in_flight: list[ActivityRun] = []
-    complete = True
+    read = True
     stages: Sequence[StageRun] = _all_done(instance, definition or ())
     if not stages and (instance.status or instance.terminated):
         try:
             stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
         except OrchestrationError:
-            complete = False
-    rows = {row.stage: row for row in instance.status}
+            read = False
+    activities: dict[int, Sequence[ActivityRun]] = {}
     for number, stage in enumerate(stages):
         if stage.name in STILL:
             continue
         try:
             if now.monotonic() >= until:
                 raise OrchestrationError("no time is left")
-            activities = yield from do(get_stage_history(instance.id, number, versions.plain, strict=True), until)
+            activities[number] = yield from do(
+                get_stage_history(instance.id, number, versions.plain, strict=True), until
+            )
         except OrchestrationError:
+            continue
+    return reading_of(instance, stages if read else None, activities, retried)
+
+
+def reading_of(
+    instance: Instance,
+    history: Sequence[StageRun] | None,
+    activities: Mapping[int, Sequence[ActivityRun]],
+    retried: frozenset[int] = frozenset(),
+) -> Reading:
+    """What the histories that were read of an instance tell.
+
+    Args:
+        instance: as last read.
+        history: of the instance; None where it could not be read.
+        activities: the history of each stage that calls anybody, by its number; those that could not be read are left
+            out.
+        retried: stages whose activity was seen under retry while it ran.
+    """
+    transactions: list[Transaction] = []
+    in_flight: list[ActivityRun] = []
+    complete, stages = history is not None, history or ()
+    rows = {row.stage: row for row in instance.status}
+    for number, stage in enumerate(stages):
+        if stage.name in STILL:
+            continue
+        if number not in activities:
             complete = False
             continue
-        if not any(activity.name not in READS for activity in activities) and not _moved_nothing(stage):
+        made = activities[number]
+        if not any(activity.name not in READS for activity in made) and not _moved_nothing(stage):
             complete = False  # its payment is not shown
-        for activity in activities:
+        for activity in made:
             if activity.name in READS:
                 continue
             if not activity.terminated:
