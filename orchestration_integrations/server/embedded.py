@@ -13,10 +13,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import Connections, create_app
 from .core import Core
+from .page import make_page
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from starlette.applications import Starlette
+
+    from ..ui.page import Page
     from .record import Record
     from .timing import Timing
 
@@ -38,6 +42,7 @@ class EmbeddedServer:
         host: the address to listen on; 127.0.0.1.
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
+        page: whether it serves its live page at `/`; True.
 
     Attributes:
         url: its address, known once it is started.
@@ -57,9 +62,13 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         seed: int | None = None,
         timing: Timing | None = None,
+        page: bool = True,
     ) -> None:
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing)
         self.url = ""
+        self._token = token
+        self._has_page = page
+        self._app: Starlette | None = None
         self._address = (host, port)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -83,8 +92,11 @@ class EmbeddedServer:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{port}"
         connections = Connections()
+        self._app = create_app(
+            core=self.core, connections=connections, page=self._page_of_itself if self._has_page else None
+        )
         config = uvicorn.Config(
-            create_app(core=self.core, connections=connections),
+            self._app,
             http=_protocol(connections),
             loop="asyncio",
             ws="none",
@@ -105,6 +117,12 @@ class EmbeddedServer:
             raise RuntimeError("the embedded server did not start")
         return self
 
+    def _page_of_itself(self) -> Page:
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = everywhere.get(self._address[0], self._address[0])
+        port = self.url.rpartition(":")[2]
+        return make_page(f"http://{f'[{host}]' if ':' in host else host}:{port}", self._token, self.core.generation)
+
     def _run(self) -> None:
         server, listener = self._server, self._socket
         if server is not None and listener is not None:
@@ -112,6 +130,8 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Cut what is under way, close everything; again is harmless."""
+        if self._app is not None:
+            self._app.state.front.stop()
         if self._server is not None:
             self._server.end()
             self.core.cut_all()
@@ -119,7 +139,7 @@ class EmbeddedServer:
             self._thread.join(5)
         if self._socket is not None:
             self._socket.close()
-        self._server = self._thread = self._socket = None
+        self._app = self._server = self._thread = self._socket = None
         self.core.close()
 
     def __enter__(self) -> EmbeddedServer:
