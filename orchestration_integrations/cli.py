@@ -16,6 +16,7 @@ try:
 except ImportError:
     sys.exit("this command needs an extra: pip install 'orchestration-integrations[cli]'")
 
+from .ui.command import ui
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def serve(
         stop.wait()
     finally:
         server.stop()
+
+
+app.command()(ui)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ..api.errors import ConfigurationError
 from ..settings import is_loopback
 
 ACTION_HEADER = "x-page-action"
@@ -100,6 +101,33 @@ def foreign_request(headers: Mapping[str, str]) -> str | None:
     if urlsplit(origin).netloc.lower() != headers.get("host", "").lower() or not urlsplit(origin).netloc:
         return f"the request comes from another web site: {origin}"
     return None
+
+
+def origin_of(text: str) -> str:
+    """An origin as a browser writes it: ``https://airflow.example``.
+
+    Raises:
+        ConfigurationError: the text is none.
+    """
+    parts = urlsplit(text.strip())
+    try:
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/")
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:
+        wrong, port = True, ""
+    if (
+        wrong
+        or parts.query
+        or parts.fragment
+        or parts.username
+        or not parts.netloc.isascii()
+        or set(parts.netloc) & {*" ;,*'"}
+    ):
+        raise ConfigurationError(
+            f"embed_in: must be an origin such as https://airflow.example, not {text!r}", field="embed_in"
+        )
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def is_address(host: str) -> bool:

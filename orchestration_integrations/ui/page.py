@@ -36,7 +36,7 @@ PREFIX = "/_ui"
 STATIC = Path(__file__).parent / "static"
 READ_TIMEOUT, READ_BUDGET = 5.0, 4.0
 """Seconds of one read, and of one with its retries: somebody looks at the page meanwhile."""
-FIRST_LIST = 0.15
+FIRST_LIST = 0.1
 """Seconds for which the first request of a list waits for the list."""
 HEARTBEAT = 10.0
 """Seconds without news after which a stream says that it is alive."""
@@ -72,6 +72,7 @@ class Page:
         self._definitions = Definitions(self._reads)
         self._watches: dict[str, Watch] = {}
         self._news = asyncio.Event()
+        self._told = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._catalog = Catalog(quick, self._tell_from_thread)
@@ -190,6 +191,7 @@ class Page:
     # ---- live ----------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        self._told += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -199,16 +201,16 @@ class Page:
 
     async def _live(self, request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:
+            seen = self._told
             yield _event("hello", {})
             while not self._stopped:
                 self._catalog.look()
-                try:
-                    await asyncio.wait_for(self._news.wait(), HEARTBEAT)
-                except asyncio.TimeoutError:
-                    yield _event("still", {})
-                else:
-                    yield _event("changed", {})
-                    await asyncio.sleep(0.25)  # news come in crowds
+                if seen == self._told:
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+                changed, seen = seen != self._told, self._told
+                yield _event("changed" if changed else "still", {})
+                await asyncio.sleep(0.25)  # news come in crowds
 
         return _stream(events())
 

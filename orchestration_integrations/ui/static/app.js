@@ -35,6 +35,7 @@ function route(focus) {
   const [, room, id] = path.split("/");
   const context = { signal: shown.signal, live, title };
   liveSign.textContent = "";
+  liveSign.className = "live";
   for (const link of document.querySelectorAll("[data-nav]")) {
     if (link.dataset.nav === (room || "instances")) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -44,6 +45,7 @@ function route(focus) {
     if (room === "instances" && id) view = instance(main, decodeURIComponent(id), context);
     else if (room === "workflows" && id) view = workflow(main, decodeURIComponent(id), context);
     else if (room === "workflows") view = workflows(main, new URLSearchParams(query), context);
+    else if (room === "task") location.replace(`#/instances?${new URLSearchParams({ q: runKey(path.split("/").slice(2)), open: "1" })}`);
     else if (room === "" || room === undefined || room === "instances") view = instances(main, new URLSearchParams(query), context);
     else show(main, h("h1", {}, "Not found"), h("p", {}, "There is no such page. ", h("a", { href: "#/instances" }, "Show the instances")));
   } catch (error) {
@@ -52,6 +54,14 @@ function route(focus) {
   Promise.resolve(view).catch(failed);
   if (focus) main.focus({ preventScroll: true });
   scrollTo(0, 0);
+}
+
+// The run key that a scheduler's task has by default: its names, encoded as structured_key does in Python.
+function runKey(parts) {
+  const kept = { "%20": " ", "%3A": ":", "%2B": "+", "%40": "@", "%3D": "=", "%2C": "," };
+  return parts.map((part) => encodeURIComponent(decodeURIComponent(part))
+    .replace(/%(20|3A|2B|40|3D|2C)/g, (code) => kept[code])
+    .replace(/[!*'()~]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)).join("/");
 }
 
 function failed(error) {

@@ -55,7 +55,7 @@ function line(edge, places) {
   const bend = forward ? (x2 - x1) / 2 : 0;
   const path = forward ? `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}` : `M${x1} ${y1}C${x1} ${y1 + 40} ${x2} ${y2 + 40} ${x2} ${y2}`;
   // The label stands near the receiver, where lines to several accounts lie apart.
-  const [lx, ly] = forward ? [x2 - 14 - labelOf(edge).length * 3.2, y2 - 7] : [(x1 + x2) / 2, Math.max(y1, y2) + 26];
+  const [lx, ly] = forward ? [x2 - 14 - labelOf(edge).length * 3.2, y2 > y1 ? y2 + 15 : y2 - 7] : [(x1 + x2) / 2, Math.max(y1, y2) + 26];
   return h("g", { class: `edge ${edge.state}` },
     h("title", {}, `${edge.amounts.join(", ")}${STATES[edge.state]}`),
     h("path", { d: path, "marker-end": `url(#tip-${edge.state})` }),

@@ -20,7 +20,7 @@ export function instance(place, id, { signal, live, title }) {
   const actions = actionPanel(path);
   const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), raw);
   show(place,
-    h("p", { class: "crumbs" }, h("a", { href: "#/instances" }, "Instances"), " / "),
+    h("p", { class: "crumbs" }, h("a", { href: "#/instances" }, "← Instances")),
     head, banner, problem, warnings,
     h("div", { class: "columns" },
       h("section", { "aria-labelledby": "timeline" }, h("h2", { id: "timeline" }, "Stages"), stages),
@@ -76,8 +76,8 @@ function heading(view) {
       fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id))),
       view.runKey !== null ? fact("Run key", h("span", { class: "mono" }, view.runKey), view.round ? ` · round ${view.round}` : "") : null,
       fact("Created", time(view.createdAt)),
-      fact("Ended", view.endedAt ? time(view.endedAt) : "–"),
-      fact("Took", view.endedAt ? between(view.createdAt, view.endedAt) : view.createdAt ? counting(view.createdAt) : "–")),
+      view.endedAt ? fact("Ended", time(view.endedAt)) : null,
+      fact(view.endedAt ? "Took" : "Running for", view.endedAt ? between(view.createdAt, view.endedAt) : view.createdAt ? counting(view.createdAt) : "–")),
   ];
 }
 
@@ -114,7 +114,7 @@ function moneyOf(view) {
     known ? h("p", { class: "message wait" }, known.trim()) : null,
     rows.length ? h("table", { class: "rows slim" },
       h("caption", {}, count(view.transactions.length, "transaction")),
-      h("thead", {}, h("tr", {}, ["Transaction", "Ledger", "From", "To", "Amount"].map((word) => h("th", { scope: "col" }, word)))),
+      h("thead", {}, h("tr", {}, ["Transaction", "Ledger", "From", "To", "Amount"].map((word) => h("th", { scope: "col", class: word === "Amount" && "num" }, word)))),
       h("tbody", {}, rows)) : null,
   ];
 }

@@ -60,6 +60,10 @@ export function instances(place, query, { signal, live, title }) {
     note.textContent = found.problem ? `The list could not be read: ${found.problem}`
       : found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go` : "";
     note.className = found.problem ? "message bad" : "quiet";
+    if (query.get("open") && found.rows.length === 1 && found.rows[0].runKey === wanted.q) {
+      location.replace(`#/instances/${encodeURIComponent(found.rows[0].id)}`);
+      return;
+    }
     if (!found.rows.length) {
       show(list, h("p", { class: "quiet empty" }, found.reading ? "Reading the list…"
         : wanted.q || wanted.state || wanted.workflow ? "No instance matches." : "There is no instance yet."));
@@ -68,7 +72,7 @@ export function instances(place, query, { signal, live, title }) {
     show(list,
       h("table", { class: "rows" },
         h("caption", { class: "hidden" }, "Instances, the newest first"),
-        h("thead", {}, h("tr", {}, ["State", "Instance", "Workflow", "Run key", "Stands at", "Created", "Took"].map((word) => h("th", { scope: "col" }, word)))),
+        h("thead", {}, h("tr", {}, ["State", "Instance", "Workflow", "Run key", "Stands at", "Created", "Took"].map((word) => h("th", { scope: "col", class: word === "Took" && "num" }, word)))),
         h("tbody", {}, found.rows.map(row))),
       pager(found));
   }
@@ -79,8 +83,8 @@ export function instances(place, query, { signal, live, title }) {
       h("td", { "data-label": "State" }, badge(one.kind)),
       h("td", { "data-label": "Instance" }, h("a", { class: "mono row", href: `#/instances/${encodeURIComponent(one.id)}`, title: one.id, "data-key": one.id, "aria-label": `Instance ${one.id}` }, shortId(one.id))),
       h("td", { "data-label": "Workflow" }, h("a", { href: `#/workflows/${encodeURIComponent(one.workflow.id)}`, "data-key": `w-${one.id}` }, name)),
-      h("td", { "data-label": "Run key", class: "mono key", title: one.runKey }, one.runKey ?? (one.keyUnread ? "…" : "–")),
-      h("td", { "data-label": "Stands at", class: "note", title: one.note }, one.note || "–"),
+      h("td", { "data-label": "Run key", class: `mono key${one.runKey === null ? " none" : ""}`, title: one.runKey }, one.runKey ?? (one.keyUnread ? "…" : "–")),
+      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note }, one.note || "–"),
       h("td", { "data-label": "Created" }, time(one.createdAt)),
       h("td", { "data-label": "Took", class: "num" }, one.endedAt ? between(one.createdAt, one.endedAt) : one.createdAt ? counting(one.createdAt) : "–"));
   }

@@ -14,8 +14,8 @@ const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 export function duration(seconds) {
   const s = Math.max(0, seconds);
-  if (s < 1) return `${Math.round(s * 1000)} ms`;
-  if (s < 60) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
+  if (s > 0 && s < 1) return `${Math.round(s * 1000)} ms`;
+  if (s < 60) return `${s < 10 && !Number.isInteger(s) ? s.toFixed(1) : Math.round(s)} s`;
   const [d, hr, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
   if (d) return hr ? `${d} d ${hr} h` : `${d} d`;
   if (hr) return m ? `${hr} h ${m} min` : `${hr} h`;

@@ -26,7 +26,7 @@ export function workflows(place, query, { signal, live, title }) {
     }
     show(list, h("table", { class: "rows" },
       h("caption", { class: "hidden" }, "Workflows, the newest first"),
-      h("thead", {}, h("tr", {}, ["Workflow", "Stages", "Running", "Succeeded", "Failed", "Cancelled", "Created"].map((word) => h("th", { scope: "col" }, word)))),
+      h("thead", {}, h("tr", {}, ["Workflow", "Stages", "Running", "Succeeded", "Failed", "Cancelled", "Created"].map((word) => h("th", { scope: "col", class: !["Workflow", "Created"].includes(word) && "num" }, word)))),
       h("tbody", {}, found.rows.map((one) => h("tr", {},
         h("td", { "data-label": "Workflow" }, h("a", { class: "row", href: `#/workflows/${encodeURIComponent(one.id)}`, "data-key": one.id, title: one.id }, one.name || shortId(one.id)), marks(one)),
         h("td", { "data-label": "Stages", class: "num" }, one.stages),
@@ -52,7 +52,7 @@ export async function workflow(place, id, { signal, title }) {
   const found = await get(`workflows/${encodeURIComponent(id)}`, signal);
   title(found.name || "Workflow");
   show(place,
-    h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "Workflows"), " / "),
+    h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")),
     h("div", { class: "head" }, h("h1", {}, found.name || "(unnamed)"), marks(found)),
     h("dl", { class: "facts" },
       h("div", {}, h("dt", {}, "Id"), h("dd", { class: "mono" }, found.id)),
