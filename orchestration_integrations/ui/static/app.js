@@ -47,7 +47,7 @@ function route(focus) {
     else if (room === "workflows") view = workflows(main, new URLSearchParams(query), context);
     else if (room === "task") location.replace(`#/instances?${new URLSearchParams({ q: runKey(path.split("/").slice(2)), open: "1" })}`);
     else if (room === "" || room === undefined || room === "instances") view = instances(main, new URLSearchParams(query), context);
-    else show(main, h("h1", {}, "Not found"), h("p", {}, "There is no such page. ", h("a", { href: "#/instances" }, "Show the instances")));
+    else show(main, h("h1", {}, "Not found"), h("p", {}, "There is no such page."), h("p", {}, h("a", { href: "#/instances" }, "Show the instances")));
   } catch (error) {
     view = Promise.reject(error);
   }

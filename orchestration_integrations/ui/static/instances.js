@@ -49,7 +49,11 @@ export function instances(place, query, { signal, live, title }) {
     }
   }
 
+  let drawn = "";
   function draw(found) {
+    const now = JSON.stringify({ ...found, readAt: null, wanted });
+    if (now === drawn) return; // what has not changed stays, under the pointer too
+    drawn = now;
     const all = Object.values(found.counts).reduce((sum, n) => sum + n, 0);
     show(tabs,
       STATES.map(([state, word]) => h("a", {

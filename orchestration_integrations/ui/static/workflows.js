@@ -18,7 +18,11 @@ export function workflows(place, query, { signal, live, title }) {
     }
   }
 
+  let drawn = "";
   function draw(found) {
+    const now = JSON.stringify(found);
+    if (now === drawn) return; // what has not changed stays, under the pointer too
+    drawn = now;
     if (!found.rows.length) {
       show(list, h("p", { class: found.problem ? "message bad" : "quiet empty" }, found.problem ? `The list could not be read: ${found.problem}`
         : found.reading ? "Reading the list…" : "There is no workflow yet."));
