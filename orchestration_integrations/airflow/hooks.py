@@ -34,7 +34,18 @@ logger = logging.getLogger("orchestration_integrations.airflow")
 CONN_TYPE = "orchestration"
 DEFAULT_CONN_ID = "orchestration_default"
 FACE = f"airflow/{AIRFLOW_VERSION_TEXT}"
-EXTRAS = ("token", "token_url", "scope", "api_version", "verify", "cert", "timeout", "retry_budget", "max_connections")
+EXTRAS = (
+    "token",
+    "token_url",
+    "scope",
+    "api_version",
+    "verify",
+    "cert",
+    "timeout",
+    "retry_budget",
+    "max_connections",
+    "ui_url",
+)
 _PREFIX = f"extra__{CONN_TYPE}__"
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 TEST_BUDGET = 10.0

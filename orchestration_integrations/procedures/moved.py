@@ -73,30 +73,59 @@ def read_moved(
         retried: stages whose activity was seen under retry while it ran.
         definition: the stages of its workflow, which spare a call where all of them ended well; None: not known.
     """
-    transactions: list[Transaction] = []
-    in_flight: list[ActivityRun] = []
-    complete = True
+    read = True
     unread: OrchestrationError | None = None
     stages: Sequence[StageRun] = _all_done(instance, definition or ())
     if not stages and (instance.status or instance.terminated):
         try:
             stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
         except OrchestrationError as error:
-            complete, unread = False, error
-    rows = {row.stage: row for row in instance.status}
+            read, unread = False, error
+    activities: dict[int, Sequence[ActivityRun]] = {}
     for number, stage in enumerate(stages):
         if stage.name in STILL:
             continue
         try:
             if now.monotonic() >= until:
                 raise TransportError("no time is left", sent=False)
-            activities = yield from do(get_stage_history(instance.id, number, versions.plain, strict=True), until)
+            activities[number] = yield from do(
+                get_stage_history(instance.id, number, versions.plain, strict=True), until
+            )
         except OrchestrationError as error:
-            complete, unread = False, error
+            unread = error
+    found = reading_of(instance, stages if read else None, activities, retried)
+    return found if unread is None else msgspec.structs.replace(found, unread=unread)
+
+
+def reading_of(
+    instance: Instance,
+    history: Sequence[StageRun] | None,
+    activities: Mapping[int, Sequence[ActivityRun]],
+    retried: frozenset[int] = frozenset(),
+) -> Reading:
+    """What the histories that were read of an instance tell.
+
+    Args:
+        instance: as last read.
+        history: of the instance; None where it could not be read.
+        activities: the history of each stage that calls anybody, by its number; those that could not be read are left
+            out.
+        retried: stages whose activity was seen under retry while it ran.
+    """
+    transactions: list[Transaction] = []
+    in_flight: list[ActivityRun] = []
+    complete, stages = history is not None, history or ()
+    rows = {row.stage: row for row in instance.status}
+    for number, stage in enumerate(stages):
+        if stage.name in STILL:
             continue
-        if not any(activity.name not in READS for activity in activities) and not _moved_nothing(stage):
+        if number not in activities:
+            complete = False
+            continue
+        made = activities[number]
+        if not any(activity.name not in READS for activity in made) and not _moved_nothing(stage):
             complete = False  # its payment is not shown
-        for activity in activities:
+        for activity in made:
             if activity.name in READS:
                 continue
             if not activity.terminated:
@@ -112,7 +141,7 @@ def read_moved(
     ended = sum(stage.terminated and stage.error is None for stage in stages)
     done = max(completed(instance), ended)
     moved = Moved(stages_completed=done, transactions=tuple(transactions), complete=complete)
-    return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages, unread=unread)
+    return Reading(moved=moved, in_flight=tuple(in_flight), stages=stages)
 
 
 def all_ended_well(instance: Instance) -> bool:

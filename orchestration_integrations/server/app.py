@@ -13,12 +13,15 @@ from .bell import Bell
 from .core import Core
 from .dates import http_date
 from .exchange import Exchange, Reply, Request
+from .page import Front
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
+
+    from ..ui.page import Page
 
 
 class Connections:
@@ -182,6 +185,7 @@ def create_app(
     data: Mapping[str, Any] | str | Path | None = None,
     core: Core | None = None,
     connections: Connections | None = None,
+    page: Callable[[], Page] | None = None,
 ) -> Starlette:
     """The server as an ASGI app. Its core is `app.state.core`: `world`, `fault`, `advance`, `record`, `balance`.
 
@@ -195,9 +199,11 @@ def create_app(
         core: a core of your own; the arguments before then don't count.
         connections: the HTTP server's connections, where it tells of them; without, a cut appears as an
             exception in the HTTP server.
+        page: makes the live page at `/`, once somebody opens it; None: there is none. `app.state.front.stop()` ends it.
     """
     if core is None:
         core = Core(generation, db=db, token=token, faults=faults, seed=seed, data=data)
-    app = Starlette(routes=[Mount("/", app=Shell(core, connections or Connections()))])
-    app.state.core = core
+    front = Front(Shell(core, connections or Connections()), page)
+    app = Starlette(routes=[Mount("/", app=front)])
+    app.state.core, app.state.front = core, front
     return app

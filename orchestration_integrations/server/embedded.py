@@ -15,6 +15,7 @@ from .app import Connections, create_app
 from .clock import SECOND, monotonic_ns
 from .core import Core
 from .judging import Judging
+from .page import make_page
 from .skipping import Skipping
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from starlette.applications import Starlette
+
+    from ..ui.page import Page
     from .record import Record
     from .set_fault import SetFault
     from .timing import Timing
@@ -49,6 +53,7 @@ class EmbeddedServer(Judging):
             used before.
         time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
             comes next; see `skipping`.
+        page: whether it serves its live page at `/`; True.
 
     Attributes:
         url: its address, known once it is started.
@@ -71,11 +76,15 @@ class EmbeddedServer(Judging):
         timing: Timing | None = None,
         data: Mapping[str, Any] | str | Path | None = None,
         time: Literal["real", "skip"] = "real",
+        page: bool = True,
     ) -> None:
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
         self.skipping = Skipping(self.core)
         self.url = ""
         self._time: Literal["real", "skip"] = time
+        self._token = token
+        self._has_page = page
+        self._app: Starlette | None = None
         self._address = (host, port)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -99,8 +108,11 @@ class EmbeddedServer(Judging):
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{port}"
         connections = Connections()
+        self._app = create_app(
+            core=self.core, connections=connections, page=self._page_of_itself if self._has_page else None
+        )
         config = uvicorn.Config(
-            create_app(core=self.core, connections=connections),
+            self._app,
             http=_protocol(connections),
             loop="asyncio",
             ws="none",
@@ -121,6 +133,12 @@ class EmbeddedServer(Judging):
             self.stop()
             raise RuntimeError("the embedded server did not start")
         return self
+
+    def _page_of_itself(self) -> Page:
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = everywhere.get(self._address[0], self._address[0])
+        port = self.url.rpartition(":")[2]
+        return make_page(f"http://{f'[{host}]' if ':' in host else host}:{port}", self._token, self.core.generation)
 
     def _run(self) -> None:
         server, listener = self._server, self._socket
@@ -150,6 +168,8 @@ class EmbeddedServer(Judging):
     def stop(self) -> None:
         """Cut what is under way, close everything; again is harmless."""
         self.skipping.stop()
+        if self._app is not None:
+            self._app.state.front.stop()
         if self._server is not None:
             self._server.end()
             self.core.cut_all()
@@ -157,7 +177,7 @@ class EmbeddedServer(Judging):
             self._thread.join(5)
         if self._socket is not None:
             self._socket.close()
-        self._server = self._thread = self._socket = None
+        self._app = self._server = self._thread = self._socket = None
         self.core.close()
 
     def __enter__(self) -> EmbeddedServer:
