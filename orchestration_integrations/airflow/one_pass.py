@@ -51,6 +51,7 @@ def one_pass(task: TaskRun, limit: Limit) -> Callable[[str, Guard], Procedure[Ru
         until = time.time() + LOOK_SECONDS
         arguments = WaitArguments(
             deadline=until if limit.deadline is None else min(until, limit.deadline),
+            limit=task.times.named(limit),
             poll_interval=task.times.poll_interval,
             read_budget=task.operator.read_budget,
             row_grace=ROW_PATIENCE,

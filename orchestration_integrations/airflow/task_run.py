@@ -115,7 +115,7 @@ class TaskRun:
         try:
             run = self.run = self._owning(self._request(), on_chosen=self._noticed)
             instance = self.http.perform(run.begin())
-            self._noticed(instance.id)
+            self._noticed(instance.id, run.did or "goes on with")
         finally:
             self.starting = False
         limit = self.times.limit()
@@ -186,14 +186,16 @@ class TaskRun:
             timeout=operator.start_timeout,
         )
 
-    def _noticed(self, instance_id: str) -> None:
-        """Have the id where other tasks, callbacks and the link find it. What fails here keeps a run unreleased."""
+    def _noticed(self, instance_id: str, did: str = "has") -> None:
+        """Have the id where other tasks, callbacks and the link find it. What fails here keeps a run unreleased.
+
+        ``did``: what this try did with the instance."""
         if instance_id == self.instance_id:
             return
         url = self.http.settings.instance_link(instance_id, self._workflow_id())
         about = {"instance_id": instance_id, "conn_id": self.operator.orchestration_conn_id, "url": url}
         self.instance_id = instance_id  # first: a kill may come amid the calls below
-        self.log.info("instance %s: %s", instance_id, url)
+        self.log.info("try %s %s instance %s: %s", self.attempt.try_number, did, instance_id, url)
         if self.run is not None and self.run.has_checkpoints is not False:
             self.checkpoints.chosen(instance_id)  # before the ids too: of such a run a cancel can say that it is held
         self.calls(self._push, ABOUT_KEY, about)  # before the id: whoever sees the id can have the run cancelled
@@ -216,6 +218,7 @@ class TaskRun:
         def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
             arguments = WaitArguments(
                 deadline=limit.deadline,
+                limit=self.times.named(limit),
                 poll_interval=self.times.poll_interval,
                 fail_after_attempts=None if ends_only else self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
@@ -272,6 +275,7 @@ class TaskRun:
                 instance_id=instance_id,
                 orchestration_conn_id=self.operator.orchestration_conn_id,
                 deadline=limit.deadline,
+                limit=self.times.named(limit),
                 poll_interval=self.times.poll_interval,
                 fail_after_attempts=self.operator.fail_after_attempts,
                 read_budget=self.operator.read_budget,
@@ -305,7 +309,7 @@ class TaskRun:
         over = limit.deadline is not None and time.time() >= limit.deadline
         moved = told_moved(said.get("result"), instance_id) if status == "succeeded" else None
         if status in ("timeout", "stuck") or over:
-            return self._attend(instance_id, limit, self._last_look(said))
+            return self._attend(instance_id, limit, self._last_look(said, self.times.named(limit)))
         if status == "checkpoint":
             self.log.info("instance %s: the triggerer leaves it to this worker: %s", instance_id, said.get("message"))
             try:
@@ -371,8 +375,10 @@ class TaskRun:
                 "Airflow has no record of the instance that this task was waiting for; it may still be running"
             )
         self.instance_id = instance_id
+        did = "goes on with" if earlier is None else "looks after the earlier"
         workflow_id = (record.workflow_id or None) if record is not None else None
-        self.log.info("instance %s: %s", instance_id, self.http.settings.instance_link(instance_id, workflow_id))
+        url = self.http.settings.instance_link(instance_id, workflow_id)
+        self.log.info("try %s %s instance %s: %s", self.attempt.try_number, did, instance_id, url)
         run = self.run = self._owning(
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
@@ -395,12 +401,12 @@ class TaskRun:
             )
         return instance_id
 
-    def _last_look(self, said: Mapping[str, Any]) -> Any:
+    def _last_look(self, said: Mapping[str, Any], named_limit: str) -> Any:
         """One look that decides, for a wait that the triggerer has given up."""
 
         def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
             try:
-                at_once = WaitArguments(deadline=time.time(), row_grace=ROW_PATIENCE)
+                at_once = WaitArguments(deadline=time.time(), limit=named_limit, row_grace=ROW_PATIENCE)
                 return (yield from self.http.waiting_for(instance_id, at_once, guard=guard))
             except WaitTimeoutError as error:
                 reason = str(said.get("message") or "")

@@ -65,6 +65,11 @@ class TaskTimes:
             applies_deferred=not AIRFLOW_3,
         )
 
+    def named(self, limit: Limit) -> str:
+        """The limit by the name of the argument that it comes of; empty where there is none."""
+        seconds = self.timeout if limit.by == "timeout" else self._execution_timeout()
+        return "" if limit.deadline is None or seconds is None else f"{limit.by}={seconds:g} s"
+
     def _seconds(self, name: str, read: Callable[[Any, str], Any], otherwise: float | None) -> Any:
         """What an argument comes to. ``execute`` has refused what is wrong; a task that resumes must get to its run."""
         try:

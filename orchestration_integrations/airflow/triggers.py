@@ -197,6 +197,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
             is left to others.
         failed_before: the tasks of the DAG run that had failed before the task began: another one that fails keeps the
             instance at its checkpoint. None (default): failures of others do not matter.
+        limit: names the limit that the deadline comes of, for the message.
         later: arguments of later versions; ignored.
     """
 
@@ -212,12 +213,14 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         read_budget: float = READ_BUDGET,
         passes: bool = False,
         failed_before: list[str] | None = None,
+        limit: str = "",
         **later: Any,
     ) -> None:
         super().__init__(instance_id, orchestration_conn_id, cancel_on_kill)
         self._may_be_held = passes
         self.passes = passes
         self.failed_before = failed_before
+        self.limit = limit
         self.read_budget = read_budget
         self.deadline = deadline
         self.poll_interval = poll_interval
@@ -236,6 +239,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
             "read_budget": self.read_budget,
             "passes": self.passes,
             "failed_before": self.failed_before,
+            "limit": self.limit,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -253,6 +257,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                 self._waits = True
                 arguments = WaitArguments(
                     deadline=self.deadline,
+                    limit=self.limit,
                     poll_interval=self.poll_interval,
                     fail_after_attempts=self.fail_after_attempts,
                     row_grace=self.row_grace,

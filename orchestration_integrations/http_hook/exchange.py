@@ -208,6 +208,8 @@ def failure_of(what: str, error: Exception, deadline: Deadline, server: str) -> 
         detail = f"the proxy {deadline.proxy} let nothing through: {detail}"
     elif unreached:
         detail = f"{server} could not be reached: {detail}"
+    if "WRONG_VERSION_NUMBER" in detail:
+        detail += "; the server may speak plain http: try http:// in base_url"
     return TransportError(f"{what}: {detail}", sent=deadline.sent if deadline.watched else not unreached)
 
 

@@ -121,8 +121,10 @@ def once_of(
         raise ValidationError(
             "store must have plain methods, not asynchronous ones; they are called in threads", path="store"
         )
+    seconds = None if timeout is None else at_least_zero(timeout, "timeout")
     arguments = WaitArguments(
-        deadline=None if timeout is None else plans.clock.time() + at_least_zero(timeout, "timeout"),
+        deadline=None if seconds is None else plans.clock.time() + seconds,
+        limit="" if seconds is None else f"timeout={seconds:g} s",
         poll_interval=poll_interval,
         fail_after_attempts=fail_after_attempts,
         read_budget=read_budget,

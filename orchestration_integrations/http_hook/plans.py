@@ -201,8 +201,6 @@ class Plans:
         finally:
             run.close()
         self._remember(instance)
-        ids = {"workflow_id": workflow_id, "instance_id": instance.id, "run_key": wanted.run_key}
-        logger.info("run key %s of workflow %s: instance %s", wanted.run_key, workflow_id, instance.id, extra=ids)
         return instance
 
     def owning(
@@ -283,6 +281,7 @@ class Plans:
             fail_after_attempts=arguments.fail_after_attempts,
             row_grace=row_grace,
             read_budget=arguments.read_budget,
+            limit=arguments.named_limit,
         )
 
     def guard_of(self, instance_id: str, at_checkpoint: Callable[[int], object] | None) -> Guard | None:

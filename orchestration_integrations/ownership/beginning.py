@@ -12,13 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..api.errors import (
-    KeyReusedError,
-    OrchestrationError,
-    UnreadableRecordError,
-    is_ambiguous,
-    summary,
-)
+from ..api.errors import KeyReusedError, OrchestrationError, UnreadableRecordError, is_ambiguous, summary
 from ..api.models import Instance
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
@@ -33,6 +27,7 @@ from ..procedures.variables import GATE_VARIABLE
 from ..procedures.wording import cancel_text
 from . import refusals
 from .asked_workflow import AskedWorkflow
+from .begun import Did, did
 from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, Marks
@@ -58,6 +53,7 @@ class Beginning:
 
     Attributes:
         has_checkpoints: of the workflow; None while that is not known.
+        did: what this attempt did to have its run; None while it has none.
     """
 
     def __init__(
@@ -77,12 +73,12 @@ class Beginning:
         self._now = now
         self._permit = permit
         self._comparing = Comparing(keeper, versions, now)
-        self._gated = False
+        self._gated = self._submitted = self._outchosen = False
         self.has_checkpoints: bool | None = None
         self._stopped = False
         self._hold: Hold | None = None
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
-        self._submitted = self._outchosen = False
+        self.did: Did | None = None
 
     def run(self) -> Procedure[Instance]:
         """Find or start the run. See ``OwnedRun.begin``."""
@@ -125,6 +121,7 @@ class Beginning:
             yield from self._compare(verdict, seen, how)
             instance = yield from self._act(verdict, seen)
             if instance is not None:
+                self.did = did(verdict.kind, instance, submitted=self._submitted, at_gate=self._stands_at_gate(seen))
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
@@ -381,7 +378,6 @@ class Beginning:
         if not (yield from self._choose(found.instance.id, found.gate.text, found.gate.round, released=released)):
             return None
         if released:
-            logger.info("run key %s: adopting instance %s", self._request.run_key, found.instance.id)
             return (yield from self._shown(found.instance.id))
         others = [run.instance.id for run in seen.found[1:]] if self._submitted else []
         return (yield from self._release(found.instance.id, found.gate.text, others))
@@ -448,7 +444,6 @@ class Beginning:
         gate = record.gate or (seen.found[0].gate.text if seen.found else "")
         if resume:
             yield from self._let_go()
-            logger.info("run key %s: the stop of instance %s is taken back", record.key, record.instance_id)
         yield from keeper.save(keeper.claimed(record, gate=gate, **(NO_HOLD if resume else {})))
         if self._run_is_gated():
             return (yield from self._release(record.instance_id, gate or None, ()))

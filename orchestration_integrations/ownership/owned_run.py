@@ -42,6 +42,7 @@ from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.wording import cancel_text
 from .beginning import Beginning
+from .begun import Did, begun_text
 from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of
@@ -111,6 +112,11 @@ class OwnedRun:
         return self.keeper.instance_id
 
     @property
+    def did(self) -> Did | None:
+        """What ``begin`` did to have the run; None before."""
+        return self._beginning.did
+
+    @property
     def superseded(self) -> bool:
         """Whether another attempt has the record now."""
         return self.keeper.superseded
@@ -146,9 +152,14 @@ class OwnedRun:
         """
         yield from self._take_key()
         try:
-            return (yield from self._beginning.run())
+            instance = yield from self._beginning.run()
         finally:
             self._has_checkpoints = self._beginning.has_checkpoints
+        key, word = self.request.run_key, self.did
+        if word is not None:
+            ids = {"workflow_id": instance.workflow_id, "instance_id": instance.id, "run_key": key}
+            logger.info("run key %s: %s", key, begun_text(word, instance), extra=ids)
+        return instance
 
     def load(self) -> Procedure[RunRecord | None]:
         """Only load the record, to go on with a run that an earlier process of this very attempt has begun."""

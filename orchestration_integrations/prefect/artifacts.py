@@ -21,6 +21,7 @@ from prefect.events import emit_event
 from ..api.instants import format_instant
 from ..api.models import Instance, StageEvent
 from ..http_hook import OrchestrationHttpHook
+from ..ownership.begun import Did, begun_text
 from ..procedures.gate import own_number, own_stages
 from ..procedures.wording import stage_line, stage_text
 from ..settings import Settings
@@ -49,9 +50,10 @@ class Progress:
         self._last: tuple[float, str] | None = None
         self._names: dict[int, str] = {}
 
-    def started(self, workflow_id: str, state: str) -> None:
+    def started(self, instance: Instance, did: Did | None) -> None:
         """Tell that the run was started or continued."""
-        self._logger.info("instance %s of workflow %s: %s", self._instance_id, workflow_id, state)
+        workflow_id, state = instance.workflow_id, instance.state
+        self._logger.info("%s", begun_text(did or "goes on with", instance))
         self._emit("started", {"workflow_id": workflow_id, "state": state})
         link = self._settings.instance_link(self._instance_id, workflow_id)
         self._create("link", f"[instance {self._instance_id}]({link})", "markdown")

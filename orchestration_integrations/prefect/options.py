@@ -164,7 +164,7 @@ def wait_arguments(options: WaitOptions) -> WaitArguments:
         read_budget=options["read_budget"],
         shares="many",  # the UI shows each stage as it comes, as long as few wait
     )
-    return replace(given, timeout=None, deadline=given.ends_at(time.time()))
+    return replace(given, timeout=None, deadline=given.ends_at(time.time()), limit=given.named_limit)
 
 
 def takes(kind: Any) -> Callable[[F], F]:

@@ -91,7 +91,7 @@ def start_run(settings: Settings, request: RunRequest, options: WaitOptions) -> 
             instance = hook.perform(run.begin())
             start.begun(instance)
             hook.perform(run.returned())
-        Progress(settings, instance.id, shown=options["show_progress"]).started(instance.workflow_id, instance.state)
+        Progress(settings, instance.id, shown=options["show_progress"]).started(instance, run.did)
         return instance, start.key
 
 
@@ -106,7 +106,7 @@ async def astart_run(settings: Settings, request: RunRequest, options: WaitOptio
             start.begun(instance)
             await hook.perform(run.returned())
         progress = Progress(settings, instance.id, shown=options["show_progress"])
-        await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
+        await asyncio.to_thread(progress.started, instance, run.did)
         return instance, start.key
 
 
@@ -124,7 +124,7 @@ def run_and_wait(settings: Settings, request: RunRequest, options: WaitOptions) 
             instance = hook.perform(run.begin())
             start.begun(instance)
             progress = Progress(settings, instance.id, shown=options["show_progress"])
-            progress.started(instance.workflow_id, instance.state)
+            progress.started(instance, run.did)
             at_wait.append(progress)
             result = _attended(hook, run, instance.id, progress, options)
         progress.ended("succeeded", result.instance)
@@ -142,7 +142,7 @@ async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOp
             instance = await hook.perform(run.begin())
             start.begun(instance)
             progress = Progress(settings, instance.id, shown=options["show_progress"])
-            await asyncio.to_thread(progress.started, instance.workflow_id, instance.state)
+            await asyncio.to_thread(progress.started, instance, run.did)
             at_wait.append(progress)
             result = await _aattended(hook, run, instance.id, progress, options)
         await asyncio.to_thread(progress.ended, "succeeded", result.instance)

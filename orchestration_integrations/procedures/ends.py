@@ -26,14 +26,15 @@ from ..api.errors import (
 from ..api.instants import format_instant
 from ..api.models import ActivityRun, Instance, Moved, RunResult
 from .effects import Now, Procedure, do
-from .gate import checkpoints_of, own_number
+from .gate import checkpoints_of, own_number, parsed_event
 from .listing import Versions
 from .moved import NOTHING_READ, Reading, all_ended_well, read_moved
-from .wording import in_flight_text
+from .wording import in_flight_text, stage_named
 
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
 
+AT_GATE = " at its gate"
 AT_CHECKPOINT = "at the checkpoint before stage"
 UNREAD = "what it stands at could not be read"
 
@@ -45,12 +46,13 @@ EndKind = Literal[
 
 class End(msgspec.Struct, frozen=True):
     """The wait is over. ``unknown``: reads failed for too long; ``unsure``: it stands at a checkpoint, and nobody knows
-    whether it will go on; ``error``: ``error`` itself is the answer."""
+    whether it will go on; ``error``: ``error`` itself is the answer. ``limit``: names the time limit that was over."""
 
     kind: EndKind
     instance: Instance | None
     detail: str = ""
     error: OrchestrationError | None = None
+    limit: str = ""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -110,6 +112,8 @@ def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> st
     where = _where(number, stages)
     if run.name == "RunWaitEvent" and AT_CHECKPOINT in where:
         return f"it stands{where}"
+    if run.name == "RunWaitEvent" and where == AT_GATE:
+        return _at_gate(run.input.get("event"))
     if run.name == "RunWaitEvent":
         return f"it waits for event {run.input.get('event')!r}{where}"
     if run.name == "RunDelay":
@@ -117,6 +121,17 @@ def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> st
         return f"it waits out a delay ({until}){where}" if until else f"it waits out a delay{where}"
     under_way = ", ".join(sorted({activity.name for activity in reading.in_flight}))
     return f"{under_way or run.name} is under way{where}"
+
+
+def _at_gate(event: object) -> str:
+    """What a run at its gate waits for: to be released by whoever has its key."""
+    gate = parsed_event(event)
+    stands = "it stands at its gate, where nothing of it has begun"
+    if gate is None:
+        return (
+            f"{stands}: it was submitted without a run key, so nothing will release it; begin it by start or run_once"
+        )
+    return f"{stands}: start, run_once or a run task with run key {gate.key} releases it"
 
 
 def describe_failing(activity: ActivityRun) -> str:
@@ -210,7 +225,8 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
     if end.kind == "timeout":
         why = f" ({end.detail})" if end.detail else ""
         state = "could not be read" if end.error is not None else "was still running"
-        late = f"instance {instance_id} {state} at the deadline{why}{tail}"
+        limit = f" of {end.limit}" if end.limit else ""
+        late = f"instance {instance_id} {state} at the deadline{limit}{why}{tail}"
         return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
     if end.kind == "unsure":
         return StateUnknownError(f"whether instance {instance_id} goes on is unknown{tail}: {end.detail}", **about)
@@ -230,9 +246,9 @@ def _where(stage: int, stages: Stages | None) -> str:
         return f" in stage {stage} (counted by the server)"
     number, kind = own_number(stages, stage), next(iter(stages[stage]), "unknown")
     if number is not None:
-        return f" in stage {number} ({kind})"
+        return f" in {stage_named(number, kind, stage)}"
     behind = checkpoints_of(stages).get(stage)
-    return " at its gate" if behind is None else f" {AT_CHECKPOINT} {behind}"
+    return AT_GATE if behind is None else f" {AT_CHECKPOINT} {behind}"
 
 
 def _own_completed(instance: Instance | None, moved: Moved, stages: Stages | None) -> int:

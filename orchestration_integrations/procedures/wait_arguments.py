@@ -26,6 +26,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
         shares: whether the wait may sleep with others that share one poll: it is told stages half a minute late then.
             ``always``, or where ``many`` wait, or ``never``. None: ``always`` if it tells nobody of stages, else
             ``never``.
+        limit: names the limit that ``deadline`` comes of, as its user knows it. ``timeout`` names itself.
 
     Raises:
         ValidationError: one is wrong; ``path`` names it.
@@ -38,6 +39,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
     row_grace: float | None = None
     read_budget: float = READ_BUDGET
     shares: Shares | None = None
+    limit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "deadline", "poll_interval", "row_grace", "read_budget"):
@@ -50,6 +52,11 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
             raise ValidationError("poll_interval must be above 0 seconds", path="poll_interval")
         if self.fail_after_attempts is not None:
             whole_number(self.fail_after_attempts, "fail_after_attempts", least=1)
+
+    @property
+    def named_limit(self) -> str:
+        """What ends the wait, by its name and in its unit; empty where nothing names it."""
+        return self.limit if self.timeout is None else f"timeout={self.timeout:g} s"
 
     def ends_at(self, now: float) -> float | None:
         """Epoch seconds at which a wait that begins ``now`` is over; None for never."""

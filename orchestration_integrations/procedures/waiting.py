@@ -90,6 +90,7 @@ class Waiting(msgspec.Struct):
         read_budget: seconds for which reads may fail one after the other (and ten of them at least) before the wait
             gives up with StateUnknownError.
         passes: somebody decides at checkpoints whether the instance goes on.
+        limit: names the limit that the deadline comes of, for the error.
     """
 
     instance_id: str
@@ -100,6 +101,7 @@ class Waiting(msgspec.Struct):
     row_grace: float = ROW_GRACE
     read_budget: float = READ_BUDGET
     passes: bool = False
+    limit: str = ""
     instance: Instance | None = None
     _begun: float = 0.0
     _interval: float = FIRST_PAUSE
@@ -336,7 +338,7 @@ class Waiting(msgspec.Struct):
     def _timeout(self) -> End:
         error = self._last_error
         why = self._checkpoints.trouble or self._story.last_failure
-        return End("timeout", self.instance, summary(error) if error is not None else why, error)
+        return End("timeout", self.instance, summary(error) if error is not None else why, error, self.limit)
 
 
 class Woken(msgspec.Struct, frozen=True):

@@ -30,7 +30,8 @@ def stage_line(event: StageEvent) -> str:
 def stage_text(event: StageEvent) -> str:
     """What happened to a stage, without the instance."""
     kind = KINDS.get(event.name or "", event.name)
-    head = f"stage {event.own_stage}" + (f" ({kind})" if kind else "")
+    theirs = event.stage if event.kind == "listening" else None
+    head = stage_named(event.own_stage, kind, theirs)
     if event.kind == "begun":
         return f"{head} has begun"
     if event.kind == "ended":
@@ -38,6 +39,19 @@ def stage_text(event: StageEvent) -> str:
     if event.kind == "listening":
         return f"{head} waits for the event {event.detail!r}"
     return f"{head} is failing: {event.detail}"
+
+
+def stage_named(number: int | None, kind: str | None, theirs: int | None = None) -> str:
+    """A stage as its user counts them, and as ``stage=`` of calls, tasks and sensors counts them where that differs.
+
+    Args:
+        number: the user's.
+        kind: of the stage; None where it is not known.
+        theirs: the server's number, which counts the gate and checkpoints too; None: it is of no use here.
+    """
+    counted = f"{theirs} on the server" if theirs is not None and theirs != number else None
+    more = "; ".join(part for part in (kind, counted) if part)
+    return f"stage {number} ({more})" if more else f"stage {number}"
 
 
 def _checkpoint_text(event: StageEvent) -> str:
@@ -135,9 +149,11 @@ def cancel_text(outcome: CancelOutcome) -> str:
         state = f" ({outcome.instance.state})" if outcome.instance is not None else ""
         return f"it had already ended by itself{state}"
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
+    named = "INSTANCE" if outcome.instance is None else outcome.instance.id
     return (
         f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
-        f"instance was not seen to end{at}; it may still run and move money"
+        f"instance was not seen to end{at}; it may still run and move money: see how it ends before you pay anew "
+        f"(orchestration-integrations wait {named})"
     )
 
 

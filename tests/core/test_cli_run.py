@@ -176,8 +176,10 @@ def test_a_run_with_checkpoints_is_not_left_alone(env, hook):
     assert hook.list_instances(workflow_id) == ()
 
 
-def test_a_cancel_says_what_came_of_it(server, env, two, one):
+def test_a_cancel_says_what_came_of_it(server, env, two, one, hook):
     instance_id = json.loads(invoked(*two, "--no-wait", "--json", env=env).stdout)["id"]
+    # A payment that is under way is told of, with a status of its own.
+    eventually(lambda: len(hook.get_instance(instance_id).status) > 2, "the payment is made", every=0.05)
     done = invoked("cancel", instance_id, "--timeout", "2", env=env)
     assert done.exit_code == (0 if server.number == 1 else 3)
     assert done.stdout.split("\t")[:2] == [instance_id, "cancelled" if server.number == 1 else "not_confirmed"]
