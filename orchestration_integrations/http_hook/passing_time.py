@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-from .waits import Asleep, Listener, ignore, listeners
+from .hints import Asleep, Listener, ignore, listeners
 
 
 class WaitsAsleep:

@@ -59,7 +59,7 @@ class Api:
             "abort_instance": instances.abort,
         }
         if engine.generation > 1:
-            calls = TriggerCalls(triggers, self._answers)
+            calls = TriggerCalls(triggers, self._answers, engine.generation)
             self._operations |= {
                 "list_triggers": calls.list,
                 "create_trigger": calls.create,
@@ -125,5 +125,3 @@ class Api:
         exchange.ready_ns = self._engine.now + exchange.stall_ns
         if exchange.cut_ns is not None:
             exchange.ready_ns = max(exchange.ready_ns, exchange.cut_ns + 1)
-        if exchange.notify is not None:
-            exchange.notify()

@@ -79,7 +79,6 @@ class Exchange:
         "head_rate",
         "interim",
         "lost",
-        "notify",
         "on_error",
         "on_instance",
         "operation",
@@ -109,7 +108,6 @@ class Exchange:
         self.bomb_bytes = 0
         self.gone = False
         self.content: tuple[str, ...] = ()
-        self.notify: Callable[[], None] | None = None
         self.on_instance: Callable[[Any, bool], None] | None = None
         self.on_error: Callable[[str], None] | None = None
 
