@@ -65,8 +65,7 @@ from .observations import (
 from .stage_story import StageStory
 
 HURRY_UP_TO = 3.0
-"""Seconds between two looks after a hint, up to which they become rarer; then the wait goes on as before. Whoever hints
-often comes a moment before the end can be read."""
+"""Seconds between looks after a hint, which often comes a moment early; then the wait is as patient as before."""
 FAILURES = 10
 """Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
