@@ -44,7 +44,7 @@ PARALLEL := $(TOX) run-parallel --parallel-no-spinner
 # The first failure stops no group.
 test: $(TOOLS)/ready
 	@failed=; \
-	$(PARALLEL) -p 3 -e proofs,core-py311,core-py310,core-py312,core-py313,peers,types,lint,build || failed=1; \
+	$(PARALLEL) -p 3 -e proofs,core-py311,core-py310,core-py312,core-py313,peers,page,types,lint,build || failed=1; \
 	$(PARALLEL) -p 2 -e prefect39,airflow33,airflow32,airflow31,prefect37,airflow30,airflow211 || failed=1; \
 	$(PARALLEL) -p 2 -e airflow33,airflow31,airflow211 -- tests/airflow/e2e tests/airflow/e2e211 $(LONG:%=--ignore=%) $(LONG_ROUNDS:%=--deselect %) || failed=1; \
 	if [ -n "$$failed" ]; then echo "make test: some checks have failed, see above" >&2; exit 1; fi

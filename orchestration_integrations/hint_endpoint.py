@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from .api.errors import ConfigurationError
-from .http_hook.waits import hint_all
+from .http_hook.hints import hint_all
 
 LONGEST_BODY = 1_000_000
 """Bytes."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "timeout": "ORCHESTRATION_TIMEOUT",
     "retry_budget": "ORCHESTRATION_RETRY_BUDGET",
     "max_connections": "ORCHESTRATION_MAX_CONNECTIONS",
+    "ui_url": "ORCHESTRATION_UI_URL",
 }
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -41,6 +42,9 @@ _SECRETS = ("token", "client_secret")
 _AUTHORITY = r"(\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?"
 _SHOWN_AUTHORITY = r"([^:\[]*|\[[0-9a-fA-F:.]*\])(:[0-9]{0,6})?|[0-9a-fA-F]*(:[0-9a-fA-F.]*){2,}"
 _HOST_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_UI_FIELD = re.compile(r"\{(instance_id|workflow_id)\}")
+_UI_ROUTE = "/#/instances/{instance_id}"
+"""Where the live page shows an instance."""
 MASK = "**********"
 """What a secret field reads where a framework has masked it."""
 
@@ -63,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True):
         retry_budget: seconds of one call with all its retries, default 60.
         max_connections: how many connections to the server may be open at once for reads, and as many for submits,
             default 20.
+        ui_url: what people open to see an instance: the address of the live page, or a template with ``{instance_id}``
+            and, where it is needed, ``{workflow_id}`` for a console. Default: the instance on the server's API.
     """
 
     base_url: str
@@ -77,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True):
     timeout: float = 10.0
     retry_budget: float = 60.0
     max_connections: int = 20
+    ui_url: str | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -102,6 +109,7 @@ class Settings(msgspec.Struct, frozen=True):
         put("timeout", seconds(self.timeout, "timeout"))
         put("retry_budget", seconds(self.retry_budget, "retry_budget"))
         put("max_connections", _count(self.max_connections, "max_connections"))
+        put("ui_url", _ui_url(self.ui_url))
 
     @classmethod
     def from_env(cls, **given: Any) -> Settings:
@@ -157,6 +165,18 @@ class Settings(msgspec.Struct, frozen=True):
     def without_secrets(self) -> Settings:
         """A copy that names the server and how to talk to it, without any credentials."""
         return self.with_changes(token=None, client_id=None, client_secret=None)
+
+    def instance_link(self, instance_id: str, workflow_id: str | None = None) -> str:
+        """What people open to see an instance.
+
+        Args:
+            instance_id: the instance.
+            workflow_id: its workflow; None where it is not known. A template that needs it is not used then.
+        """
+        values = {"instance_id": instance_id, "workflow_id": workflow_id}
+        if self.ui_url is None or (workflow_id is None and "{workflow_id}" in self.ui_url):
+            return f"{self.base_url}/instances/{quote(instance_id, safe='')}"
+        return _UI_FIELD.sub(lambda field: quote(values[field[1]] or "", safe=""), self.ui_url)
 
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _SECRETS)
@@ -352,6 +372,29 @@ def _text_or_none(value: object, name: str) -> str | None:
 def is_header_safe(token: str) -> bool:
     """Whether a bearer token can stand in a header: visible ASCII, and not empty."""
     return bool(token) and all("!" <= char <= "~" for char in token)
+
+
+def _ui_url(value: object) -> str | None:
+    """A template of what people open, made of an address or given as one."""
+    text = _text_or_none(value, "ui_url")
+    if text is None:
+        return None
+    if not re.match(r"https?://[^/?#{}\s]+", text, re.IGNORECASE) or any(char.isspace() for char in text):
+        raise ConfigurationError(
+            f"ui_url: must begin with http:// or https:// and a host, not {_shown(text)}", field="ui_url"
+        )
+    if re.search(r"[{}]", _UI_FIELD.sub("", text)):
+        raise ConfigurationError(
+            f"ui_url: may name {{instance_id}} and {{workflow_id}} and nothing else in braces, not {_shown(text)}",
+            field="ui_url",
+        )
+    if "{instance_id}" in text:
+        return text
+    if "{workflow_id}" in text or "#" in text or "?" in text:
+        raise ConfigurationError(
+            f"ui_url: a template has to name {{instance_id}}; given: {_shown(text)}", field="ui_url"
+        )
+    return text.rstrip("/") + _UI_ROUTE
 
 
 def _verify(value: object) -> bool | str:

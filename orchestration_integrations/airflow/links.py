@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import quote
 
 from .compat import BaseOperatorLink, XCom
 
@@ -13,11 +12,6 @@ ABOUT_KEY = "orchestration_instance"
 """XCom with ``instance_id``, ``conn_id`` and ``url``: what belongs together is pushed together."""
 
 logger = logging.getLogger("orchestration_integrations.airflow")
-
-
-def instance_url(base_url: str, instance_id: str) -> str:
-    """Address of an instance on the server's API."""
-    return f"{base_url}/instances/{quote(instance_id, safe='')}"
 
 
 class OrchestrationInstanceLink(BaseOperatorLink):  # type: ignore[misc]

@@ -35,7 +35,6 @@ from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import deferral_limit
-from .links import instance_url
 from .marks import VariableMarks, parts_of, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
@@ -225,7 +224,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             timeout = SEND_SECONDS
         sending = _Sending(context, self.instance_id, self.event)
         with OrchestrationHook(self.orchestration_conn_id).fresh_conn() as http:
-            url = instance_url(http.settings.base_url, self.instance_id)
+            url = http.settings.instance_link(self.instance_id)
             self.log.info("sending event %r to instance %s once it listens: %s", self.event, self.instance_id, url)
             if sending.tried and stage is not None and _waits_often(http, self.instance_id, self.event):
                 raise EventNotDeliveredFailure(

@@ -25,6 +25,7 @@ _FIELDS: dict[str, tuple[str, str, str, bool]] = {
     "timeout": ("Timeout", "Seconds of one HTTP exchange. Default: 10.", "string", False),
     "retry_budget": ("Retry budget", "Seconds of one call with all its retries. Default: 60.", "string", False),
     "max_connections": ("Connections", "How many may be open at once. Default: 20.", "string", False),
+    "ui_url": ("Page", "What the link of a task opens: the live page, or a template: {instance_id}.", "string", False),
 }
 _FILES = ("verify", "cert")
 
@@ -79,7 +80,15 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": None,
                         "default": "auto",
-                    }
+                    },
+                    "ui_url": {
+                        "description": "Address of the live page, which Airflow 3.1 and later show in a tab of each "
+                        "task instance. Start the page with --embed-in and Airflow's origin.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://orchestration-page.example",
+                        "default": "",
+                    },
                 },
             }
         },

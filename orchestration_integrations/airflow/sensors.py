@@ -43,7 +43,6 @@ from .compat import (
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import MOST_DEFERRALS, deferral_limit
-from .links import instance_url
 from .sensor_options import Options, is_configuration
 from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
 
@@ -239,7 +238,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
 
     def _tell_url(self) -> None:
         try:
-            url = instance_url(self._http().settings.base_url, self.instance_id)
+            url = self._http().settings.instance_link(self.instance_id)
         except Exception as error:
             # The look that follows fails by it.
             self.log.debug("the address of the instance is unknown: %s", error)

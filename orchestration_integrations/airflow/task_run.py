@@ -44,7 +44,7 @@ from .compat import (
 from .errors import gone_for_good, told, with_advice
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit
-from .links import ABOUT_KEY, INSTANCE_ID_KEY, instance_url
+from .links import ABOUT_KEY, INSTANCE_ID_KEY
 from .one_pass import GoesOn, one_pass
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
@@ -190,7 +190,7 @@ class TaskRun:
         """Have the id where other tasks, callbacks and the link find it. What fails here keeps a run unreleased."""
         if instance_id == self.instance_id:
             return
-        url = instance_url(self.http.settings.base_url, instance_id)
+        url = self.http.settings.instance_link(instance_id, self._workflow_id())
         about = {"instance_id": instance_id, "conn_id": self.operator.orchestration_conn_id, "url": url}
         self.instance_id = instance_id  # first: a kill may come amid the calls below
         self.log.info("instance %s: %s", instance_id, url)
@@ -198,6 +198,11 @@ class TaskRun:
             self.checkpoints.chosen(instance_id)  # before the ids too: of such a run a cancel can say that it is held
         self.calls(self._push, ABOUT_KEY, about)  # before the id: whoever sees the id can have the run cancelled
         self.calls(self._push, INSTANCE_ID_KEY, instance_id)
+
+    def _workflow_id(self) -> str | None:
+        """The workflow of the run, where it is on record."""
+        record = self.run.record if self.run is not None else None
+        return (record.workflow_id or None) if record is not None else None
 
     def _push(self, key: str, value: Any) -> None:
         if self.operator.do_xcom_push:
@@ -366,7 +371,8 @@ class TaskRun:
                 "Airflow has no record of the instance that this task was waiting for; it may still be running"
             )
         self.instance_id = instance_id
-        self.log.info("instance %s: %s", instance_id, instance_url(self.http.settings.base_url, instance_id))
+        workflow_id = (record.workflow_id or None) if record is not None else None
+        self.log.info("instance %s: %s", instance_id, self.http.settings.instance_link(instance_id, workflow_id))
         run = self.run = self._owning(
             OwnedRequest(
                 workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
@@ -455,7 +461,10 @@ class TaskRun:
             return gone_for_good(error, failure_advice(self.checkpoints.failed, error.outcome, rerun))
         if isinstance(error, OwnerGoneError) and error.superseded and self.left_alone:
             error.args = (self.left_alone,)
-        known = self.instance_id or (self.run.instance_id if self.run is not None else None)
+        record = None if self.run is None else self.run.record
+        known = self.instance_id or (None if record is None else record.instance_id)
+        if record is not None and record.end is not None:
+            known = None  # it has ended, so it cannot run on
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)
         return made

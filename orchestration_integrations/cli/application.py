@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..ui.command import ui
 from ..version import __version__
 from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, wait, workflows
 from .group import CommandGroup
@@ -44,6 +45,7 @@ def _options(
 
 
 app.command()(serve.serve)
+app.command()(ui)
 app.command()(info.info)
 app.command()(run.run)
 app.command()(wait.wait)

@@ -25,6 +25,13 @@ def serve(
         typer.Option(help="Demand this bearer token, or one issued for it as a client secret (any client id)."),
     ] = None,
     faults: Annotated[bool, typer.Option("--faults", help="Serve the control calls under /_control/.")] = False,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="JSON or YAML file of accounts, wallets, payments and connectors that are there at first."),
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option(help="Write what really happened to this file as JSON lines, when the server ends.")
+    ] = None,
 ) -> int:
     """Start the embedded server; print its URL on a line of its own and serve until SIGINT or SIGTERM."""
     try:
@@ -35,18 +42,25 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
+        audit = open(record, "w", encoding="utf-8") if record is not None else None  # noqa: SIM115 (closed at the end)
         server = EmbeddedServer(
-            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults
+            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults, data=seed
         )
+    except (OSError, ValueError) as error:
+        return _refused(str(error))
+    except sqlite3.Error as error:
+        return _refused(f"cannot use {db} as a database: {error}")
+    try:
         server.start()
     except OSError as error:
         return _refused(f"cannot listen on {host}:{port}: {error}")
-    except sqlite3.Error as error:
-        return _refused(f"cannot use {db} as a database: {error}")
     try:
         session.out.line({"type": "server", "url": server.url, "generation": generation}, "url")
         stop.wait()
     finally:
+        if audit is not None:
+            with audit:
+                audit.write(server.record().as_json_lines())
         server.stop()
     return 0
 

@@ -271,7 +271,7 @@ _lock = threading.RLock()  # a signal's handler may come while its own thread ho
 
 def shared_connections(settings: Settings) -> Connections:
     """The connections of all hooks of this process that reach the same server in the same way."""
-    bare = settings.with_changes(timeout=10.0, retry_budget=60.0, api_version="auto")
+    bare = settings.with_changes(timeout=10.0, retry_budget=60.0, api_version="auto", ui_url=None)
     alike = bare, tuple(os.environ.get(name) for name in (*BUNDLES, *VARIABLES))
     with _lock:
         connections = _shared.get(alike)

@@ -53,7 +53,7 @@ class Progress:
         """Tell that the run was started or continued."""
         self._logger.info("instance %s of workflow %s: %s", self._instance_id, workflow_id, state)
         self._emit("started", {"workflow_id": workflow_id, "state": state})
-        link = f"{self._settings.base_url}/instances/{self._instance_id}"
+        link = self._settings.instance_link(self._instance_id, workflow_id)
         self._create("link", f"[instance {self._instance_id}]({link})", "markdown")
 
     def stage(self, event: StageEvent) -> None:

@@ -68,6 +68,11 @@ class OrchestrationCredentials(KnownFieldsOnly, CredentialsBlock):
     timeout: float = Field(default=10.0, description="Seconds that one HTTP exchange may take.")
     retry_budget: float = Field(default=60.0, description="Seconds that one call may take with all its retries.")
     max_connections: int = Field(default=20, description="How many connections may be open at once.")
+    ui_url: str | None = Field(
+        default=None,
+        description="What the link of a run opens: the address of the live page, or a template with {instance_id} and "
+        "{workflow_id}; by default the instance on the server's API.",
+    )
 
     @field_validator("token", "client_secret")
     @classmethod

@@ -1,0 +1,115 @@
+"""What a row of a list shows beyond the list itself: the run key, and what a running instance stands at.
+
+Both stand in histories, which cost the server's engine about ten times a plain read. So they are read for rows that
+somebody sees, or searches, a few at once; a key, which never changes, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from ..api.errors import OrchestrationError
+from ..api.models import StageRun
+from ..http_hook import AsyncOrchestrationHttpHook
+from ..procedures.moved import STILL
+from .catalog import Row
+from .instance_view import gate_text, glance
+
+AT_ONCE = 4
+"""Histories that are read at once."""
+NOTE_AGE = 5.0
+"""Seconds after which what a running instance stands at is read again."""
+MOST_KNOWN = 100_000
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """What is known of a row: its run key (None: it has none), what it stands at, and when that was read."""
+
+    key: str | None
+    kind: str
+    note: str
+    read: float
+
+
+class Glances:
+    """Reads what rows show, in the background.
+
+    Args:
+        hook: reads the histories.
+        on_change: called when more is known.
+    """
+
+    def __init__(self, hook: AsyncOrchestrationHttpHook, on_change: Callable[[], None]) -> None:
+        self._hook = hook
+        self._on_change = on_change
+        self._known: dict[str, Glance] = {}
+        self._asked: dict[str, Row] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def of(self, row: Row) -> Glance | None:
+        """What is known of a row."""
+        return self._known.get(row.id)
+
+    def want(self, rows: Iterable[Row], gated: Callable[[Row], bool]) -> int:
+        """Have rows read that are not known, or that may have moved. Returns how many are still to be read.
+
+        Args:
+            gated: whether runs of the row's workflow have a key in their gate.
+        """
+        for row in rows:
+            if self._is_due(row, gated(row)):
+                self._asked.setdefault(row.id, row)
+        while len(self._tasks) < AT_ONCE and len(self._tasks) < len(self._asked):
+            task = asyncio.ensure_future(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return len(self._asked)
+
+    def _is_due(self, row: Row, gated: bool) -> bool:
+        known = self._known.get(row.id)
+        if row.state == "running":
+            return known is None or time.monotonic() - known.read > NOTE_AGE
+        return gated and known is None
+
+    async def _work(self) -> None:
+        read = 0
+        while self._asked:
+            instance_id, row = next(iter(self._asked.items()))
+            del self._asked[instance_id]
+            self._known.pop(next(iter(self._known)), None) if len(self._known) >= MOST_KNOWN else None
+            before = self._known.get(instance_id)
+            self._known[instance_id] = await self._read(row, before)
+            read += 1
+            if read % 25 == 0:
+                self._on_change()
+        self._on_change()
+
+    async def _read(self, row: Row, before: Glance | None) -> Glance:
+        key = before.key if before is not None else None
+        seen: dict[str, Any] = {"kind": row.state, "note": ""}
+        try:
+            history = await self._hook.get_instance_history(row.id)
+            gate = gate_text(history)
+            key = gate.key if gate is not None else None
+            if row.state == "running":
+                seen = glance(history, await self._activities(row.id, history))
+        except OrchestrationError:
+            pass  # a row without it is shown all the same
+        return Glance(key=key, kind=seen["kind"], note=seen["note"], read=time.monotonic())
+
+    async def _activities(self, instance_id: str, history: Iterable[StageRun]) -> tuple[Any, ...]:
+        stages = list(history)
+        if not stages or stages[-1].terminated or stages[-1].name in STILL:
+            return ()
+        return tuple(await self._hook.get_stage_history(instance_id, len(stages) - 1))
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._asked.clear()
+        for task in self._tasks:
+            task.cancel()

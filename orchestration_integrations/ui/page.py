@@ -1,0 +1,318 @@
+"""The page as an ASGI app: its files, its data as JSON, its live data as server-sent events, its actions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from ..api.errors import NotFoundError, OrchestrationError, ValidationError
+from ..http_hook import AsyncOrchestrationHttpHook
+from ..settings import Settings
+from ..version import __version__
+from . import actions
+from .catalog import Catalog
+from .definition_view import workflow_view
+from .glances import Glances
+from .guard import Guard, foreign_request
+from .instance_view import histories_view, instance_view
+from .lists import Wanted, instances_page, workflows_page
+from .reading import Definitions, InstanceReader, Watch
+
+__all__ = ["PREFIX", "Page", "foreign_request", "page_of_embedded_server"]
+
+PREFIX = "/_ui"
+"""The page stands at ``/``; all else that belongs to it is below this."""
+STATIC = Path(__file__).parent / "static"
+READ_TIMEOUT, READ_BUDGET = 5.0, 4.0
+"""Seconds of one read, and of one with its retries: somebody looks at the page meanwhile."""
+FIRST_LIST = 0.1
+"""Seconds for which the first request of a list waits for the list."""
+HEARTBEAT = 10.0
+"""Seconds without news after which a stream says that it is alive."""
+LONGEST_BODY = 1_000_000
+
+_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Page:
+    """The page of one server, an ASGI app that answers ``/`` and what is below ``PREFIX``.
+
+    Args:
+        settings: of the server that it shows.
+        guard: who may read and act.
+        title: what the page calls the server.
+        embedders: origins whose pages may show this one in a frame, ``https://airflow.example``.
+    """
+
+    def __init__(self, settings: Settings, guard: Guard, *, title: str = "", embedders: tuple[str, ...] = ()) -> None:
+        quick = settings.with_changes(
+            timeout=min(settings.timeout, READ_TIMEOUT), retry_budget=min(settings.retry_budget, READ_BUDGET)
+        )
+        self.guard = guard
+        self._title = title or settings.base_url
+        self._reads = AsyncOrchestrationHttpHook(quick, face="page")
+        self._acts = AsyncOrchestrationHttpHook(settings, face="page")
+        self._definitions = Definitions(self._reads)
+        self._watches: dict[str, Watch] = {}
+        self._news = asyncio.Event()
+        self._told = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+        self._catalog = Catalog(quick, self._tell_from_thread)
+        self._glances = Glances(self._reads, self._tell)
+        self._policy = _policy(embedders)
+        self._app = Starlette(routes=self._routes())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self._loop = asyncio.get_running_loop()
+        await self._app(scope, receive, send)
+
+    def stop(self) -> None:
+        """End all streams and all reading; from any thread, again is harmless."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_in_loop)
+        self._catalog.stop()
+
+    def _end_in_loop(self) -> None:
+        self._glances.stop()
+        for watch in self._watches.values():
+            watch.end()
+        self._tell()
+
+    def _routes(self) -> list[Route | Mount]:
+        api = f"{PREFIX}/api"
+        one, workflow = f"{api}/instances/{{id}}", f"{api}/workflows/{{id}}"
+        served: list[tuple[str, str, Endpoint]] = [
+            ("GET", f"{api}/session", self._session),
+            ("GET", f"{api}/live", self._live),
+            ("GET", f"{api}/workflows", self._list_workflows),
+            ("GET", workflow, self._workflow),
+            ("POST", f"{workflow}/runs", self._run),
+            ("GET", f"{api}/instances", self._list_instances),
+            ("GET", one, self._instance),
+            ("GET", f"{one}/live", self._instance_live),
+            ("GET", f"{one}/history", self._history),
+            ("POST", f"{one}/events", self._send_event),
+            ("POST", f"{one}/cancel", self._cancel),
+        ]
+        return [
+            Route("/", self._index),
+            *(Route(path, self._guarded(endpoint), methods=[method]) for method, path, endpoint in served),
+            Mount(PREFIX, app=_Files(self._policy)),
+        ]
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        async def guarded(request: Request) -> Response:
+            refusal = self.guard.refusal(request.method, request.headers)
+            if refusal is not None:
+                return _json({"error": "refused", "message": refusal.why}, refusal.status)
+            try:
+                return await endpoint(request)
+            except (OrchestrationError, actions.ActionRefused) as error:
+                status, body = actions.refused(error)
+                return _json(body, status)
+
+        return guarded
+
+    async def _index(self, request: Request) -> Response:
+        text = (STATIC / "index.html").read_bytes()
+        return Response(text, media_type="text/html", headers={**_HEADERS, "content-security-policy": self._policy})
+
+    # ---- reading -------------------------------------------------------------------------------------
+
+    async def _session(self, request: Request) -> Response:
+        try:
+            version, problem = (await self._reads.get_server_info()).version, None
+        except OrchestrationError as error:
+            version, problem = "", str(error)
+        return _json(
+            {
+                "server": self._title,
+                "version": version,
+                "problem": problem,
+                "package": __version__,
+                "actions": self.guard.actions,
+                "actionToken": self.guard.action_token if self.guard.actions else None,
+            }
+        )
+
+    async def _list_workflows(self, request: Request) -> Response:
+        await self._listed()
+        return _json(workflows_page(self._catalog.look()))
+
+    async def _workflow(self, request: Request) -> Response:
+        return _json(workflow_view(await self._definitions.of(request.path_params["id"])))
+
+    async def _list_instances(self, request: Request) -> Response:
+        await self._listed()
+        return _json(instances_page(self._catalog.look(), self._glances, Wanted.of(request.query_params)))
+
+    async def _listed(self) -> None:
+        """Give the first reading of the lists a moment, so that a small server's page is whole at once."""
+        news = self._news
+        if self._catalog.look().read_at is None:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), FIRST_LIST)
+
+    async def _instance(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        watch = self._watches.get(instance_id)
+        if watch is not None and watch.is_fresh and watch.shown is not None:
+            return _json(watch.shown)
+        return _json(instance_view(await self._reader(instance_id).read()))
+
+    async def _history(self, request: Request) -> Response:
+        return _json(histories_view(await self._reader(request.path_params["id"]).read()))
+
+    def _reader(self, instance_id: str) -> InstanceReader:
+        return InstanceReader(self._reads, self._definitions, instance_id)
+
+    # ---- live ----------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._told += 1
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _tell_from_thread(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell)
+
+    async def _live(self, request: Request) -> Response:
+        async def events() -> AsyncIterator[bytes]:
+            seen = self._told
+            yield _event("hello", {})
+            while not self._stopped:
+                self._catalog.look()
+                if seen == self._told:
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+                changed, seen = seen != self._told, self._told
+                yield _event("changed" if changed else "still", {})
+                await asyncio.sleep(0.25)  # news come in crowds
+
+        return _stream(events())
+
+    async def _instance_live(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        watch = self._watches.get(instance_id)
+        if watch is None or watch.over:
+            watch = Watch(self._reader(instance_id), instance_view)
+            self._watches[instance_id] = watch
+
+        async def events() -> AsyncIterator[bytes]:
+            try:
+                async for name, what in watch.updates():
+                    yield _event(name, what)
+                yield _event("over", {})
+            finally:
+                if watch.watchers == 0 and self._watches.get(instance_id) is watch:
+                    del self._watches[instance_id]
+
+        return _stream(events())
+
+    # ---- acting --------------------------------------------------------------------------------------
+
+    async def _send_event(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        done = await actions.send_event(self._acts, instance_id, await _body(request))
+        return self._done(instance_id, done)
+
+    async def _cancel(self, request: Request) -> Response:
+        instance_id = request.path_params["id"]
+        return self._done(instance_id, await actions.cancel(self._acts, instance_id))
+
+    async def _run(self, request: Request) -> Response:
+        workflow = await self._acts.get_workflow(request.path_params["id"])
+        if workflow.deleted_at is not None:
+            raise NotFoundError(f"workflow {workflow.id} is deleted")
+        done = await actions.run(self._acts, workflow, await _body(request))
+        return self._done(done["id"], done)
+
+    def _done(self, instance_id: str, done: Mapping[str, Any]) -> Response:
+        self._catalog.refresh()
+        watch = self._watches.get(instance_id)
+        if watch is not None:
+            watch.wake()
+        return _json(done)
+
+
+def page_of_embedded_server(url: str, token: str | None, generation: int) -> Page:
+    """The page that the embedded server shows of itself: it acts, and demands the token that the server demands."""
+    guard = Guard(token=token, actions=True)
+    return Page(Settings(base_url=url, token=token), guard, title=f"embedded server, generation {generation}")
+
+
+class _Files:
+    """The page's own files."""
+
+    def __init__(self, policy: str) -> None:
+        self._files = StaticFiles(directory=STATIC)
+        self._headers = [(b"content-security-policy", policy.encode()), (b"x-content-type-options", b"nosniff")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-cache"), *self._headers]
+            await send(message)
+
+        await self._files(scope, receive, with_headers)
+
+
+def _policy(embedders: tuple[str, ...]) -> str:
+    """What a browser may load for the page, and who may frame it."""
+    framed_by = " ".join(embedders) or "'none'"
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        f"base-uri 'none'; form-action 'none'; frame-ancestors {framed_by}"
+    )
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, _HEADERS, "application/json")
+
+
+def _event(name: str, data: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))
+
+
+def _stream(events: AsyncIterator[bytes]) -> Response:
+    headers = {**_HEADERS, "x-accel-buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    """The JSON object that a request carries."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_BODY:
+            raise ValidationError("the body is too long", path="body")
+    try:
+        found = msgspec.json.decode(body or b"{}")
+    except msgspec.DecodeError as error:
+        raise ValidationError(f"the body is no JSON: {error}", path="body") from None
+    if not isinstance(found, dict):
+        raise ValidationError("the body has to be a JSON object", path="body")
+    return found

@@ -1,0 +1,112 @@
+// The list of instances, by state, workflow, and a text in id, run key or workflow.
+
+import { h, show } from "./dom.js";
+import { follow, get } from "./server.js";
+import { badge, between, count, counting, shortId, time } from "./words.js";
+
+const STATES = [["", "All"], ["running", "Running"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
+
+export const address = (wanted) => {
+  const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value && value !== "0"));
+  return `#/instances${query.size ? `?${query}` : ""}`;
+};
+
+export function instances(place, query, { signal, live, title }) {
+  const wanted = { state: query.get("state") ?? "", workflow: query.get("workflow") ?? "", q: query.get("q") ?? "", page: query.get("page") ?? "0" };
+  title("Instances");
+  const tabs = h("nav", { class: "tabs", "aria-label": "By state" });
+  const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Reading the list…"));
+  const note = h("p", { class: "quiet", role: "status" });
+  const search = h("input", {
+    type: "search", id: "search", value: wanted.q, autocomplete: "off", spellcheck: "false",
+    placeholder: "Instance id, run key or workflow", "aria-label": "Search instances", "aria-keyshortcuts": "/",
+  });
+  let typing;
+  search.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => {
+      wanted.q = search.value.trim();
+      wanted.page = "0";
+      history.replaceState(null, "", address(wanted));
+      refresh();
+    }, 200);
+  });
+  show(place,
+    h("div", { class: "head" }, h("h1", {}, "Instances"), h("search", {}, search)),
+    tabs, note, list);
+
+  let asking = null;
+  async function refresh() {
+    asking?.abort();
+    asking = new AbortController();
+    const mine = AbortSignal.any([signal, asking.signal]);
+    try {
+      const found = await get(`instances?${new URLSearchParams(wanted)}`, mine);
+      draw(found);
+    } catch (error) {
+      if (error.name !== "AbortError") show(list, h("p", { class: "message bad", role: "alert" }, error.message));
+      if (error.status === 401) throw error;
+    }
+  }
+
+  let drawn = "";
+  function draw(found) {
+    const now = JSON.stringify({ ...found, readAt: null, wanted });
+    if (now === drawn) return; // what has not changed stays, under the pointer too
+    drawn = now;
+    const all = Object.values(found.counts).reduce((sum, n) => sum + n, 0);
+    show(tabs,
+      STATES.map(([state, word]) => h("a", {
+        href: address({ ...wanted, state, page: "0" }), "data-key": `tab-${state}`, "aria-current": state === wanted.state ? "page" : null,
+      }, word, " ", h("span", { class: "n" }, (state ? found.counts[state] : all).toLocaleString()))),
+      wanted.workflow ? h("a", { class: "chip", href: address({ ...wanted, workflow: "", page: "0" }), "data-key": "chip" },
+        "Workflow ", found.rows[0]?.workflow.name || shortId(wanted.workflow), " ✕", h("span", { class: "hidden" }, " (show all workflows)")) : null);
+    note.textContent = found.problem ? `The list could not be read: ${found.problem}`
+      : found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go` : "";
+    note.className = found.problem ? "message bad" : "quiet";
+    if (query.get("open") && found.rows.length === 1 && found.rows[0].runKey === wanted.q) {
+      location.replace(`#/instances/${encodeURIComponent(found.rows[0].id)}`);
+      return;
+    }
+    if (!found.rows.length) {
+      show(list, h("p", { class: "quiet empty" }, found.reading ? "Reading the list…"
+        : wanted.q || wanted.state || wanted.workflow ? "No instance matches." : "There is no instance yet."));
+      return;
+    }
+    show(list,
+      h("table", { class: "rows" },
+        h("caption", { class: "hidden" }, "Instances, the newest first"),
+        h("thead", {}, h("tr", {}, ["State", "Instance", "Workflow", "Run key", "Stands at", "Created", "Took"].map((word) => h("th", { scope: "col", class: word === "Took" && "num" }, word)))),
+        h("tbody", {}, found.rows.map(row))),
+      pager(found));
+  }
+
+  function row(one) {
+    const name = one.workflow.name || shortId(one.workflow.id);
+    return h("tr", {},
+      h("td", { "data-label": "State" }, badge(one.kind)),
+      h("td", { "data-label": "Instance" }, h("a", { class: "mono row", href: `#/instances/${encodeURIComponent(one.id)}`, title: one.id, "data-key": one.id, "aria-label": `Instance ${one.id}` }, shortId(one.id))),
+      h("td", { "data-label": "Workflow" }, h("a", { href: `#/workflows/${encodeURIComponent(one.workflow.id)}`, "data-key": `w-${one.id}` }, name)),
+      h("td", { "data-label": "Run key", class: `mono key${one.runKey === null ? " none" : ""}`, title: one.runKey }, one.runKey ?? (one.keyUnread ? "…" : "–")),
+      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note }, one.note || "–"),
+      h("td", { "data-label": "Created" }, time(one.createdAt)),
+      h("td", { "data-label": "Took", class: "num" }, one.endedAt ? between(one.createdAt, one.endedAt) : one.createdAt ? counting(one.createdAt) : "–"));
+  }
+
+  function pager(found) {
+    const page = found.page;
+    const to = (n, word, key) => n < 0 || n >= found.pages ? h("span", { class: "quiet" }, word)
+      : h("a", { href: address({ ...wanted, page: String(n) }), "data-key": key, rel: key }, word);
+    return h("nav", { class: "pager", "aria-label": "Pages" },
+      h("span", { class: "quiet" }, `${count(found.total, "instance")}, page ${page + 1} of ${found.pages}`),
+      to(page - 1, "← Newer", "prev"), to(page + 1, "Older →", "next"));
+  }
+
+  refresh();
+  const again = setInterval(refresh, 10_000); // what rows stand at is read for those who look
+  signal.addEventListener("abort", () => clearInterval(again));
+  follow("live", signal, (name) => {
+    live(name);
+    if (name === "changed" || name === "connected") refresh();
+  });
+}

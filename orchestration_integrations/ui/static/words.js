@@ -1,0 +1,69 @@
+// Times and states in words. Instants are the server's; `skew` is how far its clock is ahead of this browser's.
+
+import { h } from "./dom.js";
+
+let skew = 0;
+
+export function noteServerTime(epochSeconds) {
+  if (epochSeconds) skew = epochSeconds * 1000 - Date.now();
+}
+
+const serverNow = () => Date.now() + skew;
+const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+export function duration(seconds) {
+  const s = Math.max(0, seconds);
+  if (s > 0 && s < 1) return `${Math.round(s * 1000)} ms`;
+  if (s < 60) return `${s < 10 && !Number.isInteger(s) ? s.toFixed(1) : Math.round(s)} s`;
+  const [d, hr, m] = [Math.floor(s / 86400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
+  if (d) return hr ? `${d} d ${hr} h` : `${d} d`;
+  if (hr) return m ? `${hr} h ${m} min` : `${hr} h`;
+  return Math.round(s) % 60 ? `${m} min ${Math.round(s) % 60} s` : `${m} min`;
+}
+
+export function between(start, end) {
+  return start && end ? duration((Date.parse(end) - Date.parse(start)) / 1000) : "";
+}
+
+// A time of day where it is today's, else a date; the whole instant on hover.
+export function time(instant) {
+  if (!instant) return "–";
+  const at = new Date(instant);
+  const today = at.toDateString() === new Date(serverNow()).toDateString();
+  return h("time", { datetime: instant, title: FULL.format(at) }, today ? CLOCK.format(at) : FULL.format(at));
+}
+
+function since(instant) {
+  return duration(Math.max(0, Math.floor((serverNow() - Date.parse(instant)) / 1000)));
+}
+
+function left(instant) {
+  const seconds = Math.ceil((Date.parse(instant) - serverNow()) / 1000);
+  return seconds > 0 ? `in ${duration(seconds)}` : "now";
+}
+
+// Texts that count by themselves. They are no live regions: a screen reader would read each second.
+export const counting = (instant) => h("span", { "data-since": instant }, since(instant));
+export const countdown = (instant) => h("span", { "data-until": instant }, left(instant));
+
+setInterval(() => {
+  for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
+  for (const one of document.querySelectorAll("[data-until]")) one.textContent = left(one.dataset.until);
+}, 1000);
+
+const WORDS = {
+  running: ["busy", "Running"], succeeded: ["good", "Succeeded"], failed: ["bad", "Failed"], cancelled: ["off", "Cancelled"],
+  failing: ["bad", "Failing"], listening: ["wait", "Waits for an event"], gate: ["wait", "At its gate"],
+  checkpoint: ["wait", "At a checkpoint"], waiting: ["idle", "Delay"], done: ["good", "Done"],
+  todo: ["idle", "Not begun"], skipped: ["off", "Never begun"],
+};
+
+export function badge(state) {
+  const [tone, word] = WORDS[state] ?? ["idle", state];
+  return h("span", { class: `badge ${tone}` }, h("span", { class: "dot", "aria-hidden": "true" }), word);
+}
+
+export const toneOf = (state) => (WORDS[state] ?? ["idle"])[0];
+export const shortId = (id) => (id.length > 18 ? id.slice(0, 8) : id);
+export const count = (n, one, many = `${one}s`) => `${n.toLocaleString()} ${n === 1 ? one : many}`;

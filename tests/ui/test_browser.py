@@ -1,0 +1,267 @@
+"""The page in a browser: what a person reads and does, by text and roles. Needs Chromium and its driver."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from orchestration_integrations import OrchestrationHttpHook, Settings
+from orchestration_integrations.server import EmbeddedServer
+from orchestration_integrations.ui.serving import PageServer
+from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, listening
+
+pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
+
+DESKTOP, PHONE = (1280, 860), (390, 844)
+
+
+class Tab:
+    """One tab, as a person uses it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, address: str) -> None:
+        self.driver.get("about:blank")
+        self.driver.get(address)
+
+    def until_it_says(self, *texts: str) -> str:
+        """Wait until the page shows all of these texts; nothing is loaded anew meanwhile."""
+
+        def shown(_: Any) -> str | None:
+            text: str = self.driver.find_element(By.TAG_NAME, "body").text
+            return text if all(one in text for one in texts) else None
+
+        return str(WebDriverWait(self.driver, 20, 0.05).until(shown, f"never said {texts}"))
+
+    def find(self, role: str, name: str) -> Any:
+        """The visible element of a role with this accessible name."""
+
+        def found(_: Any) -> Any:
+            for element in self.driver.find_elements(By.CSS_SELECTOR, "a, button, input, summary, h1, h2, svg, table"):
+                if element.is_displayed() and element.aria_role == role and name in element.accessible_name:
+                    return element
+            return None
+
+        waiting = WebDriverWait(self.driver, 20, 0.05, [StaleElementReferenceException])
+        return waiting.until(found, f"there is no {role} {name!r}")
+
+    def click(self, role: str, name: str) -> None:
+        """Click it; where the page draws it anew at that very moment, the new one."""
+        waiting = WebDriverWait(self.driver, 20, 0.05, [StaleElementReferenceException])
+        waiting.until(lambda _: self.find(role, name).click() or True)
+
+    def look(self, size: tuple[int, int], *, dark: bool) -> None:
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size is PHONE}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def violations(self) -> list[str]:
+        """What axe-core finds."""
+        self.driver.execute_script((files("axe_selenium_python") / "node_modules/axe-core/axe.min.js").read_text())
+        found = self.driver.execute_async_script("axe.run(document).then(arguments[arguments.length - 1])")
+        return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found["violations"]]
+
+    def complaints(self) -> list[str]:
+        """What the browser's console holds: errors of scripts, and refusals by the content security policy."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def tab(driver: Any) -> Tab:
+    tab = Tab(driver)
+    tab.look(DESKTOP, dark=False)
+    tab.complaints()
+    return tab
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        yield hook
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_open_run_watch_send_the_event_and_see_it_end(tab: Tab, generation: Any) -> None:
+    with EmbeddedServer(generation) as server, OrchestrationHttpHook(base_url=server.url) as hook:
+        hook.ensure_workflow(PAYOUT, gate=True)
+        tab.open(server.url)
+        tab.until_it_says("There is no instance yet.")
+        tab.click("link", "Workflows")
+        tab.click("link", "payout")
+        tab.find("textbox", "amount").send_keys("1250")
+        tab.find("textbox", "merchant").send_keys("m1")
+        key = tab.find("textbox", "Run key")
+        key.clear()
+        key.send_keys("by-hand")
+        tab.click("button", "Run")
+        tab.until_it_says("waits for the event “approved”", "by-hand", "12.50 EUR from world to sales", "Not begun")
+        assert tab.find("heading", "Instance").is_displayed()
+        assert "12.50 EUR from world to sales" in tab.find("image", "Money moved").accessible_name
+        assert tab.find("textbox", "Event").get_attribute("value") == "approved"
+        tab.click("button", "Send event")
+        text = tab.until_it_says("It succeeded: 2 transactions.", "merchants:m1")
+        assert "Not begun" not in text
+        assert server.balance("merchants:m1", "EUR/2") == 1050
+        assert len(server.record().started) == 1
+        assert tab.complaints() == []
+
+
+def test_a_stage_changes_by_itself(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = listening(hook)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("waits for the event “approved”")
+    hook.send_event_when_ready(instance_id, "approved")
+    tab.until_it_says("It succeeded: 2 transactions.")
+
+
+def test_a_failing_payment_counts_down_to_its_next_try(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    workflow = hook.ensure_workflow(UNFUNDED, gate=True).workflow
+    instance_id = hook.start(workflow.id, run_key="refund-9").id
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("Failing, attempt 2: account had insufficient funds", "next try")
+    tab.until_it_says("Failing, attempt 3: account had insufficient funds", "next try in ")
+    tab.open(f"{server.url}/#/instances")
+    tab.until_it_says("failing, attempt", "insufficient funds", "refund-9")
+
+
+def test_a_cancel_is_confirmed_and_says_what_came_of_it(tab: Tab) -> None:
+    with EmbeddedServer(3) as server, OrchestrationHttpHook(base_url=server.url) as hook:
+        instance_id = listening(hook)
+        tab.open(f"{server.url}/#/instances/{instance_id}")
+        tab.until_it_says("waits for the event “approved”")
+        tab.click("button", "Cancel the run")
+        tab.click("button", "Leave it")
+        assert not hook.get_instance(instance_id).terminated
+        tab.click("button", "Cancel the run")
+        tab.driver.find_element(By.CSS_SELECTOR, "dialog .danger").click()
+        tab.until_it_says("It was cancelled; by then: 1 transaction.", "It was cancelled.")
+
+
+def test_markup_of_a_server_is_text(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    workflow = hook.create_workflow(SCRIPT)
+    instance_id = hook.run_workflow(workflow.id).id
+    for place in ("instances", "workflows", f"workflows/{workflow.id}", f"instances/{instance_id}"):
+        tab.open(f"{server.url}/#/{place}")
+        tab.until_it_says(SCRIPT["name"])
+        assert "taken" not in tab.driver.title.replace(SCRIPT["name"], "")
+        assert not tab.driver.find_elements(By.CSS_SELECTOR, "main script, main img")
+    assert tab.complaints() == []
+
+
+def test_by_keyboard(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    first, second = listening(hook, "order-1"), listening(hook, "order-2")
+    tab.open(server.url)
+    tab.until_it_says("order-1", "order-2")
+
+    def press(*keys: str) -> None:
+        for key in keys:
+            tab.driver.switch_to.active_element.send_keys(key)
+
+    press("/", "order-1")
+    WebDriverWait(tab.driver, 20).until(lambda _: "order-2" not in tab.driver.find_element(By.TAG_NAME, "main").text)
+    press(Keys.ESCAPE, "j", Keys.ENTER)
+    tab.until_it_says(first)
+    press("i")
+    tab.until_it_says("order-2")
+    press("j", "j", "k", Keys.ENTER)
+    tab.until_it_says(second)
+    press("?")
+    tab.until_it_says("Next and previous row")
+    press(Keys.ESCAPE)
+    press("w")
+    tab.until_it_says("payout", "gate")
+
+
+def test_a_task_of_a_scheduler_finds_its_run(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = listening(hook, "dag/scheduled__2030-01-01T00:00:00+00:00/pay %2F/-1")
+    tab.open(f"{server.url}/#/task/dag/scheduled__2030-01-01T00%3A00%3A00%2B00%3A00/pay%20%2F/-1")
+    tab.until_it_says(f"Instance {instance_id}")
+
+
+def test_with_a_token(tab: Tab) -> None:
+    with EmbeddedServer(token="of-the-server") as server:
+        with OrchestrationHttpHook(base_url=server.url, token="of-the-server") as hook:
+            instance_id = listening(hook)
+        tab.open(f"{server.url}/#/instances/{instance_id}")
+        tab.until_it_says("Token needed")
+        tab.driver.find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
+        tab.until_it_says("This is not the token.")
+        tab.driver.find_element(By.ID, "token").send_keys("of-the-server", Keys.ENTER)
+        tab.until_it_says("waits for the event “approved”")
+        tab.driver.execute_script("sessionStorage.clear()")
+        tab.open(f"{server.url}/#token=of-the-server")
+        tab.until_it_says("order-17")
+        assert "of-the-server" not in tab.driver.current_url
+
+
+def test_a_page_that_only_reads_offers_nothing_else(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    instance_id = listening(hook)
+    with PageServer(Settings(base_url=server.url)) as page:
+        tab.open(f"{page.url}/#/instances/{instance_id}")
+        tab.until_it_says("waits for the event “approved”", "reads only")
+        assert not [one for one in tab.driver.find_elements(By.CSS_SELECTOR, ".danger, .primary") if one.is_displayed()]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_and_nothing_is_cut_off(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, size: tuple[int, int], dark: bool
+) -> None:
+    instance_id = listening(hook)
+    done = listening(hook, "order-18")
+    hook.send_event_when_ready(done, "approved")
+    failing = hook.start(hook.ensure_workflow(UNFUNDED, gate=True).workflow.id, run_key="refund-9").id
+    workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
+    tab.look(size, dark=dark)
+    for place, text in (
+        ("instances", "refund-9"),
+        (f"instances/{instance_id}", "Cancel the run"),
+        (f"instances/{done}", "merchants:m1"),
+        (f"instances/{failing}", "next try"),
+        ("workflows", "payout"),
+        (f"workflows/{workflow.id}", "Run key"),
+        ("nowhere", "Not found"),
+    ):
+        tab.open(f"{server.url}/#/{place}")
+        tab.until_it_says(text)
+        assert tab.violations() == [], place
+        assert tab.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth"), place
+    assert tab.complaints() == []

@@ -1,0 +1,122 @@
+"""Amounts, links and the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration_integrations import Settings
+from orchestration_integrations.api.errors import ConfigurationError
+from orchestration_integrations.server import EmbeddedServer
+from orchestration_integrations.ui.money import amount_text, side_text
+
+
+@pytest.mark.parametrize(
+    ("amount", "asset", "text"),
+    [
+        (1250, "EUR/2", "12.50 EUR"),
+        ("5", "EUR/2", "0.05 EUR"),
+        (-5, "EUR/2", "-0.05 EUR"),
+        (10**24 + 1, "USD/6", "1,000,000,000,000,000,000.000001 USD"),
+        (7, "JPY/0", "7 JPY"),
+        (7, "COIN", "7 COIN"),
+        (1.23e24, "EUR/2", "about 1.23e+24 EUR/2"),
+        ("${amount}", "EUR/2", "${amount} EUR/2"),
+        (None, None, ""),
+    ],
+)
+def test_amounts(amount: object, asset: object, text: str) -> None:
+    assert amount_text(amount, asset) == text
+
+
+@given(st.integers(), st.integers(0, 20))
+def test_no_digit_of_an_amount_is_lost(amount: int, digits: int) -> None:
+    text = amount_text(amount, f"X/{digits}").removesuffix(" X")
+    assert int(text.replace(",", "").replace(".", "")) == amount
+
+
+def test_sides() -> None:
+    assert side_text({"account": {"id": "a:b", "ledger": "l"}}) == "a:b"
+    assert side_text({"wallet": {"name": "alice", "balance": "main"}}) == "wallet alice"
+    assert side_text({"wallet": {"id": "w", "balance": "held"}}) == "wallet w (held)"
+    assert side_text({"payment": {"id": "p"}}) == "payment p"
+    assert side_text({"later": {}}) == "later"
+    assert side_text(None) == "?"
+
+
+@pytest.mark.parametrize(
+    ("ui_url", "link"),
+    [
+        (None, "http://127.0.0.1:1/instances/i%2F1"),
+        ("http://page:8088/", "http://page:8088/#/instances/i%2F1"),
+        ("https://c.example/w/{workflow_id}/i/{instance_id}?a=1", "https://c.example/w/w%261/i/i%2F1?a=1"),
+    ],
+)
+def test_ui_url_says_what_people_open(ui_url: str | None, link: str) -> None:
+    assert Settings(base_url="http://127.0.0.1:1", ui_url=ui_url).instance_link("i/1", "w&1") == link
+
+
+def test_a_link_without_the_workflow_it_needs_is_the_servers() -> None:
+    settings = Settings(base_url="http://127.0.0.1:1", ui_url="https://c/{workflow_id}/{instance_id}")
+    assert settings.instance_link("i") == "http://127.0.0.1:1/instances/i"
+    assert Settings(base_url="http://127.0.0.1:1", ui_url="https://c/").instance_link("i") == "https://c/#/instances/i"
+
+
+@pytest.mark.parametrize(
+    "ui_url",
+    [
+        "page",
+        "ftp://p",
+        "https://",
+        "javascript:alert(1)",
+        "https://c/{id}",
+        "https://c/{workflow_id}",
+        "https://c/#/x",
+        "https://c/{instance_id",
+    ],
+)
+def test_a_wrong_ui_url_is_refused_by_its_name(ui_url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(base_url="http://127.0.0.1:1", ui_url=ui_url)
+    assert caught.value.field == "ui_url"
+
+
+COMMAND = (sys.executable, "-m", "orchestration_integrations.cli", "ui")
+
+
+def test_the_command_serves_the_page_of_a_server_until_it_is_stopped() -> None:
+    with EmbeddedServer(token="of-the-server") as server:
+        environment = {**os.environ, "ORCHESTRATION_TOKEN": "of-the-server"}
+        command = [*COMMAND, "--url", server.url, "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            session = httpx.get(f"{url}_ui/api/session", trust_env=False, timeout=10).json()
+            assert (session["server"], session["actions"], session["problem"]) == (server.url, False, None)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "base_url"),
+        (["--url", "http://127.0.0.1:1", "--host", "0.0.0.0"], "give a token"),
+        (["--url", "http://127.0.0.1:1", "--embed-in", "nowhere"], "embed_in"),
+    ],
+)
+def test_the_command_refuses_what_is_wrong(arguments: list[str], said: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATION_")}
+    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=30)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
