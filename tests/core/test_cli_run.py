@@ -250,6 +250,10 @@ def test_a_stuck_payment_shows_why(env, hook):
 
     shown = eventually(look, "it says why", every=0.1)
     assert [stage["kind"] for stage in shown["stages"]] == ["send"]
+    assert shown["page"] is None
+    ui = ["--ui-url", "https://console.example/i/{instance_id}"]
+    page = json.loads(invoked("instances", "show", instance_id, "--json", *ui, env=env).stdout)["page"]
+    assert page == f"https://console.example/i/{instance_id}"
     history = json.loads(invoked("instances", "history", instance_id, "--stage", "0", "--json", env=env).stdout)
     assert (history["name"], history["state"]) == ("CreateTransaction", "running")
     assert "insufficient funds" in history["last_failure"]
@@ -341,7 +345,7 @@ def test_every_object_is_documented(env, one, two, hook, server):
         for line in done.stdout.splitlines():
             told = json.loads(line)
             seen.add(told["type"])
-            missing = documented[told["type"]] - told.keys() - set(re.findall(r"\w+", "run_key why stages"))
+            missing = documented[told["type"]] - told.keys() - set(re.findall(r"\w+", "run_key why page stages"))
             values = {"succeeded", "failed", "cancelled", "timeout", "stuck", "unknown", "show"}
             assert missing <= values, (command, missing)
     assert seen >= {
