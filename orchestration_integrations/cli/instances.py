@@ -98,6 +98,7 @@ def show(session: Session, instance_id: InstanceId) -> int:
         instance,
         run_key=shapes.gate_key(history),
         why=_why(reading, stages),
+        page=session.settings.instance_link(one, instance.workflow_id) if session.settings.ui_url else None,
         **moved_summary(reading.moved, postings=True),
     )
     if session.out.as_json:

@@ -2,7 +2,7 @@
 
 import shlex
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from .session import Session, reaching_server
 
 if TYPE_CHECKING:
     from ..api.errors import AmbiguousRunError
+    from ..api.models import StageEvent
+    from .stage_display import StageDisplay
+
+_STORE = "run keeps a record of each run key in a file"
 
 
 @reaching_server
@@ -62,69 +66,86 @@ def run(
     Exit status: 0 succeeded; 1 the run failed or was cancelled; 2 usage or configuration, such as a key that stands
     for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130 interrupted.
     """
-    from ..api.errors import AmbiguousRunError, OrchestrationError, ValidationError
-    from . import shapes
     from .options import pairs_of
-    from .outage import told_of_outages
-    from .stage_display import StageDisplay
     from .targets import definition_in, is_file, workflow_id_of
 
     variables = pairs_of(var or (), "--var")
+    _check(run_key, on_timeout, alone=no_wait and checkpoints, earlier=rerun_failed or settled is not None)
+    if not store:
+        session.store(store, needed_for=_STORE)
+    hook = session.hook  # wrong settings are refused before the file of records is made
+    target = definition_in(workflow) if is_file(workflow) else workflow_id_of(hook, workflow)
+    key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
+    options: dict[str, Any] = {
+        "run_key": key,
+        "store": session.store(store, create=True, needed_for=_STORE),
+        "first_attempt": first_attempt or run_key is None,
+        "rerun_failed": rerun_failed,
+        "settled": settled,
+        "on_changed": on_changed,
+        "checkpoints": checkpoints,
+    }
+    waiting: dict[str, Any] = {
+        "timeout": timeout,
+        "on_timeout": on_timeout,
+        "poll_interval": poll_interval,
+        "read_budget": read_budget,
+        "fail_after_attempts": fail_after_attempts,
+        "cancel_on_interrupt": cancel_on_interrupt,
+    }
+    if run_key is None:
+        notices.tell(f"run key {key}")
+    return _paid(session, workflow, target, variables, options, None if no_wait else waiting)
+
+
+def _check(run_key: str | None, on_timeout: str, *, alone: bool, earlier: bool) -> None:
+    """Refuse what cannot be meant.
+
+    Args:
+        run_key: as it was given.
+        on_timeout: as it was given.
+        alone: a run with checkpoints would be left.
+        earlier: something is said of an earlier run of the key.
+    """
+    from ..api.errors import ValidationError
+
     if on_timeout not in ("cancel", "leave"):
         raise ValidationError(f"on_timeout: must be cancel or leave, not {on_timeout!r}", path="on_timeout")
-    if no_wait and checkpoints:
+    if alone:
         raise ValidationError("--no-wait: a run with checkpoints needs somebody who waits for it", path="no_wait")
-    if run_key is None and (rerun_failed or settled is not None):
+    if run_key is None and earlier:
         raise ValidationError("run_key: is needed to speak of an earlier run", path="run_key")
     if run_key is not None and not run_key.strip():
         raise ValidationError("run_key: is empty", path="run_key")
-    records = session.store(store, create=True, needed_for="run keeps a record of each run key in a file")
-    settings = session.settings
-    target = definition_in(workflow) if is_file(workflow) else workflow_id_of(session.hook, workflow)
-    key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
-    again = f"call again with --run-key {shlex.quote(key)} and the same --store: that goes on with the same run"
-    session.if_interrupted = f"the run was being started; {again}"
-    if run_key is None:
-        notices.tell(f"run key {key}")
-    with told_of_outages(settings.base_url), StageDisplay(f"run key {key}") as display:
 
-        def chosen(instance_id: str) -> None:
-            display.title(f"instance {instance_id} · run key {key}")
-            becomes = "this command asked the server to cancel it" if cancel_on_interrupt else "it goes on"
-            session.if_interrupted = f"instance {instance_id}: {becomes}; {again}"
-            if instance_id not in noted:
-                notices.tell(f"instance {instance_id} of run key {key}")
-            noted.append(instance_id)
 
-        noted: list[str] = []
-        options: dict[str, Any] = {
-            "run_key": key,
-            "store": records,
-            "first_attempt": first_attempt or run_key is None,
-            "rerun_failed": rerun_failed,
-            "settled": settled,
-            "on_changed": on_changed,
-            "checkpoints": checkpoints,
-            "on_chosen": chosen,
-        }
-        waiting: dict[str, Any] = {
-            "timeout": timeout,
-            "on_timeout": _way(on_timeout),
-            "poll_interval": poll_interval,
-            "read_budget": read_budget,
-            "fail_after_attempts": fail_after_attempts,
-            "cancel_on_interrupt": cancel_on_interrupt,
-            "on_stage": display.told,
-        }
+def _paid(
+    session: Session,
+    workflow: str,
+    target: Any,
+    variables: dict[str, str],
+    options: dict[str, Any],
+    waiting: dict[str, Any] | None,
+) -> int:
+    """Start the run and wait for its end, or leave it where there are no options for waiting."""
+    from ..api.errors import AmbiguousRunError, OrchestrationError
+    from . import shapes
+    from .outage import told_of_outages
+    from .stage_display import StageDisplay
+
+    key = options["run_key"]
+    with told_of_outages(session.settings.base_url), StageDisplay(f"run key {key}") as display:
+        teller = _Teller(session, display, key, cancels=bool(waiting and waiting["cancel_on_interrupt"]))
+        options["on_chosen"] = teller.chosen
         try:
-            if no_wait:
+            if waiting is None:
                 return _begin(session, target, variables, options)
-            result: object = session.hook.run_once(target, variables, **options, **waiting)
+            result: object = session.hook.run_once(target, variables, **options, **waiting, on_stage=teller.stage)
         except AmbiguousRunError as error:
-            _advise(error, key, store or "runs.db", workflow)
+            _advise(error, key, options["store"].path, workflow)
             raise
         except OrchestrationError as error:
-            if getattr(error, "instance_id", None) is None or not hasattr(error, "moved"):
+            if not hasattr(error, "moved"):
                 raise
             result = error
     instance_id = getattr(result, "instance_id", None) or result.instance.id  # type: ignore[attr-defined]
@@ -133,8 +154,37 @@ def run(
     return int(row["exit_status"])
 
 
-def _way(on_timeout: str) -> Literal["cancel", "leave"]:
-    return "leave" if on_timeout == "leave" else "cancel"
+class _Teller:
+    """Says which instance has the key as soon as that is known, and what an interrupt leaves.
+
+    Args:
+        cancels: an interrupt cancels the run.
+    """
+
+    def __init__(self, session: Session, display: "StageDisplay", key: str, *, cancels: bool) -> None:
+        self._session = session
+        self._display = display
+        self._key = key
+        self._becomes = "this command asked the server to cancel it" if cancels else "it goes on"
+        self._again = (
+            f"call again with --run-key {shlex.quote(key)} and the same --store: that goes on with the same run"
+        )
+        self._told: str | None = None
+        session.if_interrupted = f"the run was being started; {self._again}"
+
+    def chosen(self, instance_id: str) -> None:
+        """This instance has the key."""
+        if instance_id == self._told:
+            return
+        self._told = instance_id
+        self._display.title(f"instance {instance_id} · run key {self._key}")
+        self._session.if_interrupted = f"instance {instance_id}: {self._becomes}; {self._again}"
+        notices.tell(f"instance {instance_id} of run key {self._key}")
+
+    def stage(self, event: "StageEvent") -> None:
+        """A stage of it has changed."""
+        self.chosen(event.instance_id)
+        self._display.told(event)
 
 
 def _begin(session: Session, target: Any, variables: dict[str, str], options: dict[str, Any]) -> int:

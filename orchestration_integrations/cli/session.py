@@ -35,6 +35,7 @@ _SETTINGS = {
     "api_version": ("api_version", "--api-version", "auto, v1 or v2; default: ORCHESTRATION_API_VERSION."),
     "verify": ("verify", "--verify", "true, false or a CA bundle; default: ORCHESTRATION_VERIFY."),
     "cert": ("cert", "--cert", "Client certificate; default: ORCHESTRATION_CERT."),
+    "ui_url": ("ui_url", "--ui-url", "What people open to see an instance; default: ORCHESTRATION_UI_URL."),
     "http_timeout": ("timeout", "--http-timeout", "Seconds of one HTTP exchange; default: ORCHESTRATION_TIMEOUT."),
     "retry_budget": ("retry_budget", "--retry-budget", "Of a call with retries; default: ORCHESTRATION_RETRY_BUDGET."),
     "max_connections": ("max_connections", "--max-connections", "Connections; default: ORCHESTRATION_MAX_CONNECTIONS."),

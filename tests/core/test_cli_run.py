@@ -84,6 +84,16 @@ def test_a_key_stands_for_one_payment(server, env, one):
     assert server.balance("m:2", "EUR/2") == 0
 
 
+def test_a_refused_command_makes_no_file_of_records(env, one, tmp_path):
+    for wrong in (["--var", "merchant"], ["--on-timeout", "wait"], ["--url", "ftp://x"], ["--run-key", " "]):
+        assert invoked(*one, *wrong, env=env).exit_code == 2
+    refused = invoked("run", "no such workflow", "--run-key", "k", env=env)
+    assert (refused.exit_code, "has the id or the name" in refused.stderr) == (2, True)
+    refused = invoked(*one, *wrong, env={**env, "ORCHESTRATION_URL": ""})
+    assert refused.exit_code == 2
+    assert not (tmp_path / "runs.db").exists()
+
+
 def test_without_a_key_each_call_is_a_payment_of_its_own_and_says_its_key(server, env, one):
     fresh = one[: one.index("--run-key")]
     for count in (1, 2):
@@ -135,6 +145,7 @@ def test_a_run_on_a_terminal_shows_its_stages_and_ctrl_c_leaves_it(server, env, 
     assert not hook.get_instance(instance_id).terminated
     with Terminal(*two, env=env) as terminal:
         terminal.until("waits for the event")
+        assert f"instance {instance_id} of run key" in terminal.text, "the same run"
         hook.send_event_when_ready(instance_id, EVENT)
         assert terminal.end() == 0
         assert f"{instance_id}\tsucceeded" in terminal.text.expandtabs(1).replace(" succeeded", "\tsucceeded")
@@ -241,6 +252,10 @@ def test_a_stuck_payment_shows_why(env, hook):
 
     shown = eventually(look, "it says why", every=0.1)
     assert [stage["kind"] for stage in shown["stages"]] == ["send"]
+    assert shown["page"] is None
+    ui = ["--ui-url", "https://console.example/i/{instance_id}"]
+    page = json.loads(invoked("instances", "show", instance_id, "--json", *ui, env=env).stdout)["page"]
+    assert page == f"https://console.example/i/{instance_id}"
     history = json.loads(invoked("instances", "history", instance_id, "--stage", "0", "--json", env=env).stdout)
     assert (history["name"], history["state"]) == ("CreateTransaction", "running")
     assert "insufficient funds" in history["last_failure"]
@@ -332,7 +347,7 @@ def test_every_object_is_documented(env, one, two, hook, server):
         for line in done.stdout.splitlines():
             told = json.loads(line)
             seen.add(told["type"])
-            missing = documented[told["type"]] - told.keys() - set(re.findall(r"\w+", "run_key why stages"))
+            missing = documented[told["type"]] - told.keys() - set(re.findall(r"\w+", "run_key why page stages"))
             values = {"succeeded", "failed", "cancelled", "timeout", "stuck", "unknown", "show"}
             assert missing <= values, (command, missing)
     assert seen >= {

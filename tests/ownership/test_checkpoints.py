@@ -388,7 +388,7 @@ def test_a_settled_key_is_not_resumed(server, hook, store):
         run(hook, store, wants=lambda: next(wanted))
     store.settle("k")
     said = CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path])
-    assert (said.exit_code, "is settled" in said.output) == (1, True)
+    assert (said.exit_code, "is settled" in said.output) == (2, True)
 
 
 @pytest.mark.parametrize("server", [2], indirect=True)
