@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         Workflow,
     )
     from .http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
-    from .http_hook.waits import hint
+    from .http_hook.hints import hint
     from .ownership.record import RunRecord, RunStore
     from .run_store import MemoryRunStore, SqliteRunStore
     from .settings import Settings
@@ -103,7 +103,7 @@ _HOMES = {
         "Workflow",
     ),
     "http_hook": ("AsyncOrchestrationHttpHook", "OrchestrationHttpHook"),
-    "http_hook.waits": ("hint",),
+    "http_hook.hints": ("hint",),
     "ownership.record": ("RunRecord", "RunStore"),
     "run_store": ("MemoryRunStore", "SqliteRunStore"),
     "settings": ("Settings",),

@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from .http_hook.waits import hint_all
+from .api.errors import ConfigurationError
+from .http_hook.hints import hint_all
 
 LONGEST_BODY = 1_000_000
 """Bytes."""
@@ -32,21 +33,37 @@ class HintEndpoint:
         url: where to send hints.
 
     Raises:
+        ConfigurationError: the port or the host is none; ``field`` says which.
         OSError: it cannot listen there.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port < 2**16:
+            raise ConfigurationError(f"port: must be a whole number from 0 to 65535, not {port!r}", field="port")
+        if not isinstance(host, str) or not host.strip():
+            raise ConfigurationError(f"host: must be an address of this machine, not {host!r}", field="host")
+        self._stopped = False
         self._server = ThreadingHTTPServer((host, port), _Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="orchestration-hints", daemon=True)
         self.url = f"http://{host}:{self._server.server_address[1]}/"
 
     def start(self) -> None:
-        """Take hints from now on."""
-        self._thread.start()
+        """Take hints from now on; again is harmless.
+
+        Raises:
+            ConfigurationError: it was stopped, and let go of its port.
+        """
+        if self._stopped:
+            raise ConfigurationError(
+                f"port: {self.url} was stopped and takes no more hints; make another endpoint", field="port"
+            )
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def stop(self) -> None:
-        """Take no more hints."""
+        """Take no more hints; again is harmless."""
+        self._stopped = True
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -69,6 +86,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Pass a hint on: 204 where somebody waits for what it names, 200 where nobody does."""
         self._answer(*self._told())
 
+    def do_GET(self) -> None:
+        """Refuse whatever is no POST."""
+        self._answer(405, "send hints by POST, as JSON that names instances")
+
+    do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
     def _told(self) -> tuple[int, str]:
         try:
             length = int(self.headers.get("content-length") or "")
@@ -88,8 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("content-type", "text/plain; charset=utf-8")
             self.send_header("content-length", str(len(body)))
+        if status == 405:
+            self.send_header("allow", "POST")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: a body may hold what belongs in no log."""

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
-from .api.errors import ConfigurationError
+from .api.errors import ConfigurationError, ValidationError
 from .ownership.record import RunRecord, conflict, follows, tombstone
 
 _SCHEMA = """
@@ -126,6 +126,35 @@ class SqliteRunStore:
         """Have the next start of a key be a new round."""
         with self._writing() as connection:
             _write(connection, tombstone(_read(connection, key), key))
+
+    def forget(self, key: str) -> None:
+        """Remove the record of a key whose run is over and was told.
+
+        From now on the file proves of no key that was used before this moment that it was not: ``complete_since``
+        becomes now.
+
+        Args:
+            key: the run key; one that is not on record is forgotten already.
+
+        Raises:
+            ValidationError: its run may go on, or nobody was told how it ended; nothing was removed.
+        """
+        with self._writing() as connection:
+            stored = _read(connection, key)
+            if stored is None:
+                return
+            over = stored.end is not None or stored.instance_id is None
+            if stored.state != "told" and not (stored.settled and over):
+                run = f"instance {stored.instance_id}" if stored.instance_id else "a run"
+                raise ValidationError(
+                    f"run_key: the record of {key} is needed: {run} may go on, or nobody was told how it ended. Call "
+                    "again with the key first, or cancel the run and settle the key",
+                    path="run_key",
+                )
+            connection.execute("DELETE FROM runs WHERE key = ?", (key,))
+            connection.execute("DELETE FROM choices WHERE key = ?", (key,))
+            now = datetime.now(timezone.utc).isoformat()
+            connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (now,))
 
     def records(self) -> Sequence[RunRecord]:
         """All records, the oldest first."""

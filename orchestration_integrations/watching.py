@@ -6,9 +6,9 @@ the waits of a process that reach one server in the same way sleep in one ``Watc
 that are not in it: they read their instances by id, and that decides. Whoever is listed sleeps on, and costs nothing.
 
 **What the list does not show.** Stages, failing payments and runs that never started are seen by a read by id only. So
-each sleeper is woken for a closer look now and then, the one that has slept longest first: after half a minute where
-few wait, and later where many do, since closer looks have a rate of their own. Whoever needs to see more than that (a
-run near a checkpoint, the wait for a stage) does not sleep here.
+each sleeper is woken for a closer look now and then, the one that has slept longest first: by the first poll after
+half a minute where few wait, and later where many do, since closer looks have a rate of their own. Whoever needs to see
+more than that (a run near a checkpoint, the wait for a stage) does not sleep here.
 
 **What a poll costs.** A row of the list costs the server about a hundredth of a read by id (measured). Where few wait
 and many run, reading by id is cheaper: then a poll wakes whoever has slept an interval, and reads no list. The list of
@@ -16,8 +16,12 @@ one workflow is read where all sleepers wait for that workflow.
 
 **What goes wrong.** A list that cannot be read wakes nobody for what it lacks. From the second one in a row on, each
 sleeper looks for itself. Where these reads fail too, the server is ill: polls become rarer for all, until a read is
-good. Where they do not, the list is left alone for five minutes. Whoever is woken has one rate with all others: if a
-thousand runs end at once, their waiters are told one after the other. Only a sleeper's deadline does not wait.
+good. Where they do not, the list is left alone for five minutes. So is one that takes longer than the
+shortest interval, as long as those who wait can be read by id within that; they need not wait for it either.
+
+Whoever is woken has one rate with all others: if a thousand runs end at once, their waiters are told one after the
+other. Hints, ends, closer looks and looks without a list take turns, so that none of them starves. Only a sleeper's
+deadline does not wait.
 
 A sleeper holds no connection, and nothing is kept of one that left.
 """
@@ -26,19 +30,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from itertools import count
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .api.errors import OrchestrationError, summary
-from .procedures.observations import Absent, Paused
+from .procedures.limits import FIRST_PAUSE, GROWTH
+from .procedures.observations import Paused
 from .procedures.snapshots import Snapshot
+from .sleepers import Reason, Sleeper, Sleepers, Wake, WakingOrder
 
-FIRST_PAUSE = 0.2
-"""Seconds between the first polls; each pause is half as long again, up to the shortest interval of a sleeper."""
 ROW_COST = 0.01
 """What a row of the list costs, where a request costs 1."""
 RECHECK_SECONDS = 300.0
@@ -47,6 +51,8 @@ READS_PER_SECOND = 200.0
 """Sleepers that are woken in a second, at most."""
 BURST = 50.0
 """Sleepers that may be woken at once."""
+READS_INSTEAD_OF_A_SLOW_LIST = 50.0
+"""Reads by id in a second, at most, that take the place of a list that takes longer than the shortest interval."""
 CLOSER_LOOK_SECONDS = 30.0
 """Seconds after which a sleeper that is listed is woken for a closer look, where few wait."""
 CLOSER_LOOKS_PER_SECOND = 5.0
@@ -56,15 +62,11 @@ LIST_SECONDS = 15.0
 BUSY_SHARE = 0.05
 """The share of the time that reading lists may take while polls are quicker than any sleeper's interval."""
 LONGEST_PAUSE = 60.0
-"""Seconds between two polls of a list that cannot be read."""
+"""Seconds between two polls of a server that is ill, unless all intervals are longer."""
 GIVEN_UP_AFTER = 3
 """Lists in a row that could not be read, after which the list is left alone for a while, if reads by id are good."""
 GRANT_SECONDS = 0.05
 """Seconds between two rounds of waking sleepers that have to wait for their turn."""
-
-Reason = Paused | Absent
-Wake = Callable[[Reason, "float | None"], None]
-"""Called once, on the loop: why, and the monotonic seconds at which a list was last read meanwhile."""
 
 logger = logging.getLogger("orchestration_integrations.watching")
 
@@ -81,23 +83,16 @@ class Time(Protocol):
         ...
 
 
-class Sleeper:
-    """Somebody who waits for an instance, from when it fell asleep until it is woken."""
+@dataclass(frozen=True)
+class _Cost:
+    """What a list has cost: in requests, and in seconds. ``known_at``: monotonic seconds."""
 
-    __slots__ = ("asleep", "hurries", "instance_id", "interval", "other", "queued", "since", "wake", "workflow_id")
+    requests: float
+    seconds: float
+    known_at: float
 
-    def __init__(
-        self, instance_id: str, workflow_id: str | None, interval: float, wake: Wake, since: float, hurries: bool
-    ) -> None:
-        self.hurries = hurries
-        self.instance_id = instance_id
-        self.workflow_id = workflow_id
-        self.interval = interval
-        self.wake = wake
-        self.since = since
-        self.asleep = True
-        self.queued = False
-        self.other: Sleeper | None = None
+
+UNKNOWN_COST = _Cost(0.0, 0.0, float("-inf"))
 
 
 class Watch:
@@ -108,6 +103,7 @@ class Watch:
         time: the clock.
         jitter: gives a random number from 0 to 1.
         on_empty: called when the last one has left.
+        server: its name, for the log.
 
     Attributes:
         present: how many wait, asleep or awake.
@@ -119,34 +115,32 @@ class Watch:
         time: Time,
         jitter: Callable[[], float],
         on_empty: Callable[[], object] | None = None,
+        server: str = "the server",
     ) -> None:
         self._on_empty = on_empty
         self._read = read
         self._time = time
         self._jitter = jitter
+        self._server = server
         self.present = 0
         self._present: Counter[str] = Counter()
-        self._sleepers: dict[str, Sleeper] = {}
-        self._deadlines: list[tuple[float, int, Sleeper]] = []
-        self._numbers = count()
-        self._intervals: Counter[float] = Counter()
-        self._workflows: Counter[str | None] = Counter()
+        self._sleepers = Sleepers()
         self._missed: set[str] = set()
-        self._hinted: set[str] = set()
-        self._soon: deque[tuple[Sleeper, Reason]] = deque()
-        self._later: deque[tuple[Sleeper, Reason]] = deque()
-        self._blind: deque[tuple[Sleeper, Reason]] = deque()
+        self._hinted: Counter[str] = Counter()
+        """How many wait for an instance who were reading it when a hint came."""
+        self._queues = WakingOrder()
         self._tokens = BURST
         self._filled_at = time.monotonic()
         self._closer = 1.0
         self._pace = FIRST_PAUSE
         self._due = self._filled_at
+        self._poll_began = self._filled_at
         self._polled_at: float | None = None
         self._listed_at: float | None = None
         self._lists_failed = 0
         self._ill = 0
         self._good_reads = self._bad_reads = 0
-        self._costs: dict[str | None, tuple[float, float]] = {}
+        self._costs: dict[str | None, _Cost] = {}
         self._kick = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -154,9 +148,7 @@ class Watch:
     @property
     def remembers(self) -> int:
         """How much is kept: of those that sleep or have just been woken."""
-        kept = (self._sleepers, self._missed, self._hinted, self._intervals, self._workflows)
-        asleep = sum(one[2].asleep for one in self._deadlines)
-        return sum(map(len, kept)) + asleep + sum(one.asleep for one, _ in (*self._soon, *self._later, *self._blind))
+        return self._sleepers.remembers + len(self._missed) + len(self._hinted) + self._queues.remember
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -176,8 +168,10 @@ class Watch:
         if self._present[instance_id] <= 0:
             del self._present[instance_id]
             self._missed.discard(instance_id)
-            self._hinted.discard(instance_id)
+            self._hinted.pop(instance_id, None)
         if not self._present:
+            self._queues.clear()
+            self._good_reads = self._bad_reads = 0
             for task in (self._task, self._polling):
                 if task is not None:
                     task.cancel()
@@ -195,6 +189,7 @@ class Watch:
         wake: Wake,
         *,
         until: float | None = None,
+        again_at: float | None = None,
         hurry: bool = False,
         failed: bool = False,
     ) -> Sleeper:
@@ -206,30 +201,30 @@ class Watch:
             interval: the longest seconds between two polls.
             wake: called when it is woken.
             until: monotonic seconds at which it is woken in any case.
+            again_at: monotonic seconds at which it looks again after a hint that came too early.
             hurry: it has just begun to wait: the next poll comes at once, and the following ones soon.
             failed: its last read has failed.
         """
         now = self._time.monotonic()
         self._note_read(failed, hurry)
         sleeper = Sleeper(instance_id, workflow_id, interval, wake, now, hurry)
-        sleeper.other = self._sleepers.pop(instance_id, None)
-        self._sleepers[instance_id] = sleeper
-        self._intervals[interval] += 1
-        self._workflows[workflow_id] += 1
-        if until is not None:
-            self._note_deadline(until, sleeper)
+        sleeper.missing = instance_id in self._missed
+        self._sleepers.add(sleeper)
+        for at, is_deadline in ((until, True), (again_at, False)):
+            if at is not None and self._sleepers.set_alarm(sleeper, at, is_deadline=is_deadline):
+                self._kick.set()
         if hurry and self._pace > FIRST_PAUSE:
             self._pace, self._due = FIRST_PAUSE, min(self._due, now + FIRST_PAUSE)
             self._kick.set()
-        if instance_id in self._hinted:
-            self._hinted.discard(instance_id)
-            self._enqueue(self._soon, sleeper, Paused())
+        if self.takes_hint(instance_id):
+            self._queues.hint(sleeper)
             self._kick.set()
+        latest = now + self._longest_pause(interval)
         if self._task is None or self._task.done():
-            self._due, self._pace = (now, FIRST_PAUSE) if hurry else (now + interval, interval)
+            self._due, self._pace = (now, FIRST_PAUSE) if hurry else (latest, interval)
             self._task = _task_of_nobody(self._watch())
-        elif now + interval < self._due and not self._ill:
-            self._due = now + interval
+        elif latest < self._due:
+            self._due = latest
             self._kick.set()
         elif len(self._sleepers) == 1:
             self._kick.set()  # while nobody slept, no poll was due
@@ -242,40 +237,14 @@ class Watch:
         elif not hurry:
             self._good_reads += 1
             if self._ill:  # the server is well again: nobody waits out the long pause
-                self._ill, self._due = 0, min(self._due, self._time.monotonic() + min(self._intervals, default=0.0))
+                self._ill = 0
+                self._due = min(self._due, self._time.monotonic() + self._sleepers.shortest_interval(0.0))
                 self._kick.set()
-
-    def _note_deadline(self, until: float, sleeper: Sleeper) -> None:
-        heapq.heappush(self._deadlines, (until, next(self._numbers), sleeper))
-        if self._deadlines[0][2] is sleeper:
-            self._kick.set()
-        if len(self._deadlines) > 2 * len(self._sleepers) + 100:  # mostly of those that were woken since
-            self._deadlines = [one for one in self._deadlines if one[2].asleep]
-            heapq.heapify(self._deadlines)
 
     def forget(self, sleeper: Sleeper) -> None:
         """A sleeper goes away before it is woken."""
-        if not sleeper.asleep:
-            return
-        sleeper.asleep = False
-        self._intervals[sleeper.interval] -= 1
-        if self._intervals[sleeper.interval] <= 0:
-            del self._intervals[sleeper.interval]
-        self._workflows[sleeper.workflow_id] -= 1
-        if self._workflows[sleeper.workflow_id] <= 0:
-            del self._workflows[sleeper.workflow_id]
-        first = self._sleepers.get(sleeper.instance_id)
-        if first is sleeper:
-            if sleeper.other is None:
-                del self._sleepers[sleeper.instance_id]
-            else:
-                self._sleepers[sleeper.instance_id] = sleeper.other
-            return
-        while first is not None:
-            if first.other is sleeper:
-                first.other = sleeper.other
-                return
-            first = first.other
+        if sleeper.asleep:
+            self._sleepers.remove(sleeper)
 
     def hint(self, instance_id: str) -> bool:
         """Somebody says that the instance may have ended: its waiters read it now.
@@ -285,14 +254,22 @@ class Watch:
         """
         if instance_id not in self._present:
             return False
-        sleeper = self._sleepers.get(instance_id)
-        awake = self._present[instance_id]
-        while sleeper is not None:
-            self._enqueue(self._soon, sleeper, Paused())
-            sleeper, awake = sleeper.other, awake - 1
+        asleep = 0
+        for sleeper in self._sleepers.of(instance_id):
+            self._queues.hint(sleeper)
+            asleep += 1
+        if self._present[instance_id] > asleep:  # it is being read: that may have come too early
+            self._hinted[instance_id] = self._present[instance_id] - asleep
         self._kick.set()
-        if awake > 0:
-            self._hinted.add(instance_id)  # it is being read: that may have come too early
+        return True
+
+    def takes_hint(self, instance_id: str) -> bool:
+        """Whether a hint came while the instance was being read. Each who waits for it is told once."""
+        if instance_id not in self._hinted:
+            return False
+        self._hinted[instance_id] -= 1
+        if self._hinted[instance_id] <= 0:
+            del self._hinted[instance_id]
         return True
 
     # ---- the poll ----------------------------------------------------------------------------------
@@ -308,15 +285,26 @@ class Watch:
     async def _once(self) -> None:
         """One round: whatever is due now, then sleep."""
         now = self._time.monotonic()
-        self._wake_those_whose_time_is_over(now)
+        for sleeper, is_deadline in self._sleepers.due(now):
+            if is_deadline:
+                self._wake(sleeper, Paused())
+            else:
+                self._queues.look_again(sleeper)
         polling = self._polling is not None and not self._polling.done()
         if self._sleepers and not polling and now >= self._due:
             self._polling, polling = _task_of_nobody(self._poll(now)), True
-        self._grant(now)
+            self._poll_began = now
+        interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
         at = self._due if self._sleepers and not polling else now + LONGEST_PAUSE
-        if self._deadlines:
-            at = min(at, self._deadlines[0][0])
-        if self._soon or self._later or self._blind:
+        if polling and self._may_do_without(interval):
+            at = now + interval / 2
+            if now - self._poll_began >= interval:
+                self._look_without_a_list(now)  # the list takes its time
+        self._grant(now)
+        alarm = self._sleepers.next_alarm()
+        if alarm is not None:
+            at = min(at, alarm)
+        if self._queues:
             at = min(at, now + GRANT_SECONDS)
         await self._sleep(at - now)
 
@@ -330,18 +318,19 @@ class Watch:
             try:
                 await asyncio.wait((pause, kick), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                pause.cancel()
-                kick.cancel()
+                with suppress(RuntimeError):  # the loop was closed over its tasks
+                    pause.cancel()
+                    kick.cancel()
         self._kick.clear()
 
     async def _poll(self, now: float) -> None:
-        workflow_id = next(iter(self._workflows)) if len(self._workflows) == 1 else None
+        workflow_id = self._sleepers.only_workflow()
         some_are_good = self._good_reads > 0
         all_fail = self._bad_reads > 0 and not some_are_good
         self._bad_reads = self._good_reads = 0
         found = None
         try:
-            if self._list_is_cheaper(workflow_id, now):
+            if self._list_is_better(workflow_id, now):
                 found = await self._listed(workflow_id, now, some_are_good)
                 if found is not None:
                     self._compare(found, now)
@@ -366,99 +355,104 @@ class Watch:
             self._lists_failed += 1
             if self._lists_failed == 1:
                 why = summary(error) if isinstance(error, OrchestrationError) else type(error).__name__
-                logger.warning("the list of running instances cannot be read: %s", why)
+                waits = "1 wait that shares it goes" if self.present == 1 else f"{self.present} waits that share it go"
+                logger.warning(
+                    "the list of running instances on %s cannot be read (%s); %s on", self._server, why, waits
+                )
             if self._lists_failed >= GIVEN_UP_AFTER and some_are_good:
-                self._costs[workflow_id] = (float("inf"), now)  # it is the list that is ill
+                self._costs[workflow_id] = _Cost(float("inf"), 0.0, now)  # it is the list that is ill
             return None
         if self._lists_failed:
-            logger.info("the list of running instances can be read again")
+            logger.info("the list of running instances on %s can be read again", self._server)
         self._lists_failed = 0
-        self._costs[workflow_id] = (found.requests + found.rows * ROW_COST, now)
+        took = self._time.monotonic() - now
+        self._costs[workflow_id] = _Cost(found.requests + found.rows * ROW_COST, took, now)
         return found
 
     def _schedule(self, took: float) -> None:
-        interval = min(self._intervals, default=LONGEST_PAUSE)
-        self._pace = min(self._pace * 1.5, interval)
+        interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
+        self._pace = min(self._pace * GROWTH, interval)
         pause = max(self._pace, min(took / BUSY_SHARE, interval))
         if self._ill:
-            pause = min(max(pause, interval) * 2.0 ** min(self._ill, 10), max(LONGEST_PAUSE, interval))
+            pause = self._longest_pause(max(pause, interval))
         self._due = self._time.monotonic() + pause * (0.9 + 0.2 * self._jitter())
 
-    def _list_is_cheaper(self, workflow_id: str | None, now: float) -> bool:
-        waiting = len(self._sleepers)
-        cost, known_at = self._costs.get(workflow_id, (0.0, float("-inf")))
-        if now - known_at > RECHECK_SECONDS:
-            cost = 1.0 + waiting * ROW_COST
-        return cost < waiting
+    def _longest_pause(self, interval: float) -> float:
+        """Seconds until the next poll for whoever has this interval: the more, the longer the server is ill."""
+        if not self._ill:
+            return interval
+        return min(interval * 2.0 ** min(self._ill, 10), max(LONGEST_PAUSE, interval))
+
+    def _list_is_better(self, workflow_id: str | None, now: float) -> bool:
+        """Whether the list costs less than a read by id for each sleeper, and is quick enough."""
+        waiting = len(self._sleepers.instance_ids)
+        known = self._costs.get(workflow_id, UNKNOWN_COST)
+        if now - known.known_at > RECHECK_SECONDS:
+            return 1.0 + waiting * ROW_COST < waiting
+        interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
+        if known.seconds > interval and self._may_do_without(interval):
+            return False
+        return known.requests < waiting
+
+    def _may_do_without(self, interval: float) -> bool:
+        """Whether all who sleep can be read by id within an interval, if the list is too slow."""
+        return 0 < len(self._sleepers.instance_ids) <= READS_INSTEAD_OF_A_SLOW_LIST * interval
 
     def _compare(self, found: Snapshot, began: float) -> None:
         """Wake those who are not listed, and let some who are look closer."""
+        self._queues.forget_looks_without_a_list()
         listed = found.ids
-        while self._blind:  # they need not look for themselves any more
-            self._blind.popleft()[0].queued = False
-        for instance_id in self._sleepers.keys() - listed:
-            queue = self._later if instance_id in self._missed else self._soon
+        for instance_id in self._sleepers.instance_ids - listed:
+            again = instance_id in self._missed
             self._missed.add(instance_id)
-            sleeper: Sleeper | None = self._sleepers[instance_id]
-            while sleeper is not None:
-                self._enqueue(queue, sleeper, Absent())
-                sleeper = sleeper.other
+            for sleeper in self._sleepers.of(instance_id):
+                if not sleeper.missing:
+                    sleeper.missing, sleeper.listed_at = True, self._listed_at
+                self._queues.absent(sleeper, again=again)
+        for instance_id in self._missed & listed:
+            for sleeper in self._sleepers.of(instance_id):
+                sleeper.missing = False
         self._missed -= listed
         self._listed_at = began
-        waiting = len(self._sleepers)
-        longest = max(CLOSER_LOOK_SECONDS, waiting / CLOSER_LOOKS_PER_SECOND)
+        self._look_closer(began)
+
+    def _look_closer(self, began: float) -> None:
+        longest = max(CLOSER_LOOK_SECONDS, len(self._sleepers) / CLOSER_LOOKS_PER_SECOND)
         since = began if self._polled_at is None else self._polled_at
-        self._closer = min(self._closer + (began - since) * CLOSER_LOOKS_PER_SECOND, BURST)
-        for first in self._sleepers.values():  # the one that has slept longest comes first
-            if began - first.since < longest or self._closer < 1.0:
+        self._closer += (began - since) * CLOSER_LOOKS_PER_SECOND
+        for sleeper in self._sleepers:  # the one that has slept longest comes first
+            if began - sleeper.since < longest or self._closer < 1.0:
                 break
-            one: Sleeper | None = first
-            while one is not None:
-                if not one.queued and began - one.since >= longest:
-                    self._closer -= 1.0
-                    self._enqueue(self._later, one, Paused())
-                one = one.other
+            if not sleeper.queued:
+                self._closer -= 1.0
+                self._queues.closer_look(sleeper)
+        self._closer = min(self._closer, BURST)
 
     def _look_without_a_list(self, now: float) -> None:
         """Wake whoever has slept its interval."""
-        for sleeper in self._sleepers.values():
-            one: Sleeper | None = sleeper
-            while one is not None:
-                interval = min(one.interval, self._pace) if one.hurries else one.interval
-                if now - one.since >= 0.8 * interval:
-                    self._enqueue(self._blind, one, Paused())
-                one = one.other
+        for sleeper in self._sleepers:
+            interval = min(sleeper.interval, self._pace) if sleeper.is_new else sleeper.interval
+            if now - sleeper.since >= 0.8 * interval:
+                self._queues.look_without_a_list(sleeper)
 
     # ---- waking ------------------------------------------------------------------------------------
-
-    def _enqueue(self, queue: deque[tuple[Sleeper, Reason]], sleeper: Sleeper, reason: Reason) -> None:
-        if not sleeper.queued:
-            sleeper.queued = True
-            queue.append((sleeper, reason))
 
     def _grant(self, now: float) -> None:
         """Wake as many as the rate allows."""
         self._tokens = min(self._tokens + max(now - self._filled_at, 0.0) * READS_PER_SECOND, BURST)
         self._filled_at = now
-        for queue in (self._soon, self._later, self._blind):
-            while queue and self._tokens >= 1.0:
-                sleeper, reason = queue.popleft()
-                if sleeper.asleep:
-                    self._tokens -= 1.0
-                    self._wake(sleeper, reason)
-
-    def _wake_those_whose_time_is_over(self, now: float) -> None:
-        while self._deadlines and (self._deadlines[0][0] <= now or not self._deadlines[0][2].asleep):
-            sleeper = heapq.heappop(self._deadlines)[2]
-            if sleeper.asleep:
-                self._wake(sleeper, Paused())
+        while self._tokens >= 1.0:
+            turn = self._queues.next()
+            if turn is None:
+                return
+            self._tokens -= 1.0
+            self._wake(*turn)
 
     def _wake(self, sleeper: Sleeper, reason: Reason) -> None:
-        if not sleeper.asleep:
-            return
-        self.forget(sleeper)
-        at = self._listed_at
-        sleeper.wake(reason, at if at is not None and at > sleeper.since else None)
+        wake = sleeper.wake
+        self._sleepers.remove(sleeper)
+        at = sleeper.listed_at if sleeper.missing else self._listed_at
+        wake(reason, at if at is not None and at > sleeper.since else None)
 
 
 def _task_of_nobody(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -38,6 +38,7 @@ WORDS = {
     "aclient": "client",
     "arelease": "release",
     "aalone": "alone",
+    "ahear": "hear",
     "aclose": "close",
     "aread_body": "read_body",
     "asleep": "sleep",
@@ -60,8 +61,8 @@ SENTENCES = {
         "Hooks of a process that reach the same server in the same way share one access token, one TLS\n"
         "    context and one set of connections. A forked child makes its own.\n"
     ),
-    "    Callbacks (``on_stage``, ``on_chosen``, ``wants``) may be plain or asynchronous functions.\n": (
-        "    Callbacks (``on_stage``, ``on_chosen``, ``wants``) are plain functions.\n"
+    "    Callbacks (``on_stage``, ``on_chosen``, ``wants``, ``on_token``) may be plain or asynchronous functions.\n": (
+        "    Callbacks (``on_stage``, ``on_chosen``, ``wants``, ``on_token``) are plain functions.\n"
     ),
 }
 

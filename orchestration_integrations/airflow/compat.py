@@ -68,9 +68,9 @@ conf = first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
 mask_secret = first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")
 StartTriggerArgs = first_of("StartTriggerArgs", "airflow.triggers.base")
 TriggerEvent = first_of("TriggerEvent", "airflow.triggers.base")
-BaseEventTrigger = first_of("BaseEventTrigger", "airflow.triggers.base") or first_of(
-    "BaseTrigger", "airflow.triggers.base"
-)
+BaseTrigger = first_of("BaseTrigger", "airflow.triggers.base")
+BaseEventTrigger = first_of("BaseEventTrigger", "airflow.triggers.base") or BaseTrigger
+"""What an AssetWatcher needs. A triggerer counts each of them as a watcher, so a trigger of a task is none."""
 NEVER_EXPIRE = first_of("NEVER_EXPIRE", "airflow.sdk")
 RetryDecision = first_of("RetryDecision", "airflow.sdk.definitions.retry_policy")
 RetryPolicy = first_of("RetryPolicy", "airflow.sdk.definitions.retry_policy")
@@ -331,6 +331,7 @@ __all__ = [
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",
+    "BaseTrigger",
     "Context",
     "DecoratedOperator",
     "PokeReturnValue",

@@ -165,4 +165,5 @@ def with_advice(error: OrchestrationError, instance_id: str | None, retry_follow
         goes_on = "the next try continues with it" if retry_follows else "no retry follows"
         message = str(error)
         name = "it" if instance_id in message else f"instance {instance_id}"
-        error.args = (f"{message}; {name} may still run ({goes_on})",)
+        said = f"{message}" if "may still run" in message else f"{message}; {name} may still run"
+        error.args = (f"{said} ({goes_on})",)

@@ -50,8 +50,6 @@ _PREFIX = f"extra__{CONN_TYPE}__"
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 TEST_BUDGET = 10.0
 """Seconds that testing a connection may take for each of its two calls."""
-_masking: set[asyncio.Task[None]] = set()
-"""Secrets that are being registered: an event loop itself keeps only weak references."""
 
 
 def settings_of(connection: Any) -> Settings:
@@ -142,16 +140,21 @@ def _quiet_requests() -> None:
             library.setLevel(logging.WARNING)
 
 
-def _mask_token(token: str) -> None:
-    """Mask a fetched token. Telling the supervisor may block: not on an event loop."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+class _MaskToken:
+    """Masks a fetched token before it is used. Telling the supervisor may block; on a loop ``in_thread`` does it."""
+
+    def __call__(self, token: str) -> None:
         mask((token,))
-    else:
-        masking = loop.create_task(in_thread(mask, (token,)))
-        _masking.add(masking)
-        masking.add_done_callback(_masking.discard)
+
+    async def ahear(self, token: str) -> None:
+        """As a call, without blocking the loop."""
+        await in_thread(mask, (token,))
+
+    def __reduce__(self) -> str:
+        return "_mask_token"  # by its name here: hooks that are pickled share it
+
+
+_mask_token = _MaskToken()
 
 
 class OrchestrationHook(BaseHook):  # type: ignore[misc]

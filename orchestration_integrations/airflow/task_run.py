@@ -461,7 +461,10 @@ class TaskRun:
             return gone_for_good(error, failure_advice(self.checkpoints.failed, error.outcome, rerun))
         if isinstance(error, OwnerGoneError) and error.superseded and self.left_alone:
             error.args = (self.left_alone,)
-        known = self.instance_id or (self.run.instance_id if self.run is not None else None)
+        record = None if self.run is None else self.run.record
+        known = self.instance_id or (None if record is None else record.instance_id)
+        if record is not None and record.end is not None:
+            known = None  # it has ended, so it cannot run on
         made = told(error)
         with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)
         return made

@@ -23,6 +23,9 @@ MOST_TO_LOOK_AT = 500
 LONGEST_ID = 40
 """Characters of an id that goes into a store; the server's ids have 36."""
 
+HELD_SECONDS = 300.0
+"""Seconds for which a digest is held beyond ``since``, so that a clock that is set back by less repeats nothing."""
+
 _VERSION = 1
 _DIGEST_BYTES = 9
 _DIGEST_CHARACTERS = 12
@@ -46,9 +49,11 @@ class ToldEnds:
         self.since: float | None = None
         self._server_ahead = 0.0
         self._told: dict[str, float] = {}
+        self._taken_back: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._told)
+        """How many ends count as told by their digest alone."""
+        return sum(self.since is None or ended_at >= self.since for ended_at in self._told.values())
 
     def set_clock(self, server_ahead: float) -> None:
         """Learn by how many seconds the server's clock is ahead of this machine's."""
@@ -65,6 +70,7 @@ class ToldEnds:
 
     def tell(self, instance_id: str, ended_at: float) -> None:
         """Take an end as told. ``ended_at``: epoch seconds by the server's clock."""
+        self._taken_back.discard(_digest(instance_id))
         self._told[_digest(instance_id)] = ended_at if self.since is None else max(ended_at, self.since)
 
     def advance(self, since: float) -> None:
@@ -72,7 +78,22 @@ class ToldEnds:
         if self.since is None or since <= self.since:
             return
         self.since = since
-        self._told = {one: ended_at for one, ended_at in self._told.items() if ended_at >= since}
+        held = since - HELD_SECONDS
+        self._told = {one: ended_at for one, ended_at in self._told.items() if ended_at >= held}
+
+    def take_back(self, instance_id: str) -> None:
+        """An end was told, and yet the run goes on: its next end is to be told, too."""
+        if self._told.pop(_digest(instance_id), None) is not None:
+            self._taken_back.add(_digest(instance_id))
+
+    def set_back(self, seconds: float) -> None:
+        """The server's clock was set back: what ended before ``since`` counts as told only as far as that."""
+        if self.since is not None:
+            self.since -= seconds
+
+    def learn(self, other: ToldEnds) -> None:
+        """What another watcher has told lately need not be told again."""
+        self._told.update((one, at) for one, at in other._told.items() if one not in self._taken_back)
 
     def merge(self, earlier: ToldEnds) -> None:
         """Go on from what an earlier process knew: what ended since it began and was told by neither is to be told."""

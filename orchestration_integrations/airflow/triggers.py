@@ -35,6 +35,7 @@ from .compat import (
     TRIGGERS_REACH_VARIABLES,
     USER_ACTION,
     BaseEventTrigger,
+    BaseTrigger,
     TriggerEvent,
     asset_stores,
     sight_of_task,
@@ -55,10 +56,8 @@ _cancelling: set[asyncio.Task[None]] = set()
 """Cancels under way: an event loop itself keeps only weak references."""
 
 
-class _InstanceTrigger(BaseEventTrigger):  # type: ignore[misc]
+class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
     """What the triggers share: the connection, the cancel when a user kills the task."""
-
-    supports_triggerer_queue = True
 
     def __init__(self, instance_id: str, orchestration_conn_id: str, cancel_on_kill: bool) -> None:
         super().__init__()
@@ -367,8 +366,8 @@ class OrchestrationStageTrigger(_InstanceTrigger):
 class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
     """Tells of the instances of a workflow that end: for an ``AssetWatcher`` that starts DAGs by it.
 
-    One event a poll, however many have ended, since Airflow joins events that come together into one DAG run. The
-    event: ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
+    One event a poll, of at most 300 ends, since Airflow joins events that come together into one DAG run. The event:
+    ``workflow_id`` and ``instances``, a list of ``instance_id``, ``workflow_id``, ``state``, ``terminated_at``.
 
     On Airflow 3.3 each end is told once, also across restarts of the triggerer: what was told is kept in the state of
     the asset. A triggerer that dies within five seconds after an event may tell its ends again: they have the same

@@ -36,8 +36,11 @@ _FIELDS = {
 _SIDES = {
     "account": {"id", "ledger", "throughAccount", "allowOverdraft"},
     "wallet": {"id", "name", "balance"},
-    "payment": {"id", "psp", "metadata", "formanceAccountID", "connectorID"},
+    "payment": {"id", "ledger", "holdingAccount", "throughAccount", "allowOverdraft"}
+    | {"psp", "type", "sourceAccount", "metadata", "waitingValidation", "connectorId"},
 }
+_SWITCHES = {"allowOverdraft", "waitingValidation"}
+"""Fields that are true or false; all others of a source or destination are strings."""
 
 
 # ---- definitions ---------------------------------------------------------------------------------
@@ -142,6 +145,18 @@ def _check_delay(body: dict[str, Any], path: str) -> None:
 def _check_send(body: dict[str, Any], path: str) -> None:
     for side in ("source", "destination"):
         _check_side(_required_mapping(body, side, path), f"{path}.{side}")
+    _check_amount(body, path)
+    _check_metadata(body, path)
+    timestamp = body.get("timestamp")
+    if timestamp is not None and not (
+        isinstance(timestamp, str) and ("${" in timestamp or parse_instant(timestamp) is not None)
+    ):
+        raise ValidationError(f"{path}.timestamp: {timestamp!r} is no RFC 3339 instant", path=f"{path}.timestamp")
+
+
+def _check_amount(body: dict[str, Any], path: str) -> None:
+    if body.get("amount") is None and body["source"].get("payment") is not None:
+        return  # the payment goes whole
     amount = _required_mapping(body, "amount", path)
     here = f"{path}.amount"
     _warn_unknown(amount, {"amount", "asset"}, here)
@@ -155,12 +170,6 @@ def _check_send(body: dict[str, Any], path: str) -> None:
     if isinstance(value, int) and value < 0:
         raise ValidationError(f"{here}.amount: {value} is negative", path=f"{here}.amount")
     _required_text(amount, "asset", here)
-    _check_metadata(body, path)
-    timestamp = body.get("timestamp")
-    if timestamp is not None and not (
-        isinstance(timestamp, str) and ("${" in timestamp or parse_instant(timestamp) is not None)
-    ):
-        raise ValidationError(f"{path}.timestamp: {timestamp!r} is no RFC 3339 instant", path=f"{path}.timestamp")
 
 
 def _check_side(side: dict[str, Any], path: str) -> None:
@@ -178,16 +187,15 @@ def _check_side(side: dict[str, Any], path: str) -> None:
     _warn_unknown(body, _SIDES[kind], here)
     if kind == "account":
         _required_text(body, "id", here)
-        overdraft = body.get("allowOverdraft")
-        if overdraft is not None and not isinstance(overdraft, bool):
-            hint = ": the server fills no ${…} into a boolean" if isinstance(overdraft, str) else ""
-            raise ValidationError(
-                f"{here}.allowOverdraft must be true or false, not {overdraft!r}{hint}", path=f"{here}.allowOverdraft"
-            )
     elif kind == "wallet" and not body.get("id") and not body.get("name"):
         raise ValidationError(f"{here} needs an id or a name", path=here)
     for field, value in body.items():
-        if value is not None and field in _SIDES[kind] - {"allowOverdraft"} and not isinstance(value, str):
+        if value is None or field not in _SIDES[kind]:
+            continue
+        if field in _SWITCHES and not isinstance(value, bool):
+            hint = ": the server fills no ${…} into a boolean" if isinstance(value, str) else ""
+            raise ValidationError(f"{here}.{field} must be true or false, not {value!r}{hint}", path=f"{here}.{field}")
+        if field not in _SWITCHES and not isinstance(value, str):
             raise ValidationError(f"{here}.{field} must be a string, not {value!r}", path=f"{here}.{field}")
 
 

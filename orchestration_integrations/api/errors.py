@@ -262,7 +262,8 @@ class WaitTimeoutError(_EndOfWait):
 
 
 class StateUnknownError(_EndOfWait):
-    """The instance could not be read for so long that the wait gave up. It may run, and may have ended either way."""
+    """The instance could not be read for so long that the wait, or the attempt to go on with it, gave up. It may run,
+    and may have ended either way. A later attempt with its key goes on with it."""
 
 
 NotDelivered = Literal["no_such_stage", "stage_over", "instance_ended", "repeated_name", "not_ready", "unknown"]
@@ -435,6 +436,18 @@ def is_inconclusive(error: OrchestrationError) -> bool:
     Whatever decides by a read asks this, and takes such an error neither for "no" nor for "ended".
     """
     return is_passing(error) or is_unexplained(error) or is_gateways_404(error)
+
+
+def is_mendable(error: BaseException) -> bool:
+    """Whether the same read, made later, may be answered: it was inconclusive, or the credentials were refused."""
+    return isinstance(error, OrchestrationError) and (is_inconclusive(error) or isinstance(error, AuthenticationError))
+
+
+def retold(error: OrchestrationError, message: str) -> OrchestrationError:
+    """The same error, of the same class and with the same attributes, under a message that says what it comes to."""
+    made = _rebuild(type(error), (message,), error.__dict__)
+    made.__cause__ = error
+    return made
 
 
 def is_denial(error: BaseException) -> bool:

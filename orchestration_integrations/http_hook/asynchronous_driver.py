@@ -144,6 +144,12 @@ class AsyncDriver(HookBase):
 
     async def _token(self, deadline: Deadline) -> str | None:
         """The access token to send; fetched, where there is none. Raises errors that say that nothing was sent."""
+        token = await self._current_token(deadline)
+        if token is not None and self._token_listener is not None and self._reach().tokens.fetches:
+            await self._token_listener.ahear(token, deadline)
+        return token
+
+    async def _current_token(self, deadline: Deadline) -> str | None:
         tokens = self._reach().tokens
         token = tokens.current()
         if token is not None or not tokens.fetches:

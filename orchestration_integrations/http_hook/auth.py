@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -31,6 +31,7 @@ from ..clock import Clock
 from ..settings import Settings, is_header_safe
 from .deadline import Deadline
 from .places import Places
+from .token_listeners import TokenListeners
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,8 +41,6 @@ EARLY = 30.0
 REMEMBERED = 16
 """Fetched tokens that are kept out of messages."""
 WHAT = "access token"
-
-Listener = Callable[[str], object]
 
 
 class Tokens:
@@ -62,7 +61,7 @@ class Tokens:
         self._lock = threading.Lock()
         self._short_lock = threading.Lock()  # the other one is held as long as a thread fetches
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDictionary()
-        self._listeners: WeakKeyDictionary[object, Listener] = WeakKeyDictionary()
+        self.listeners = TokenListeners()
         self.fetches = settings.client_id is not None
         form = {
             "grant_type": "client_credentials",
@@ -77,13 +76,6 @@ class Tokens:
     def fetched(self) -> tuple[str, ...]:
         """The tokens that were fetched lately, so that they can be kept out of messages."""
         return tuple(self._fetched)
-
-    def listen(self, holder: object, listener: Listener) -> None:
-        """Have a listener told each token that is fetched, and the one in use, for as long as its holder lives."""
-        with self._short_lock:
-            self._listeners[holder] = listener
-        if self._token is not None:
-            listener(self._token)
 
     def current(self) -> str | None:
         """The token to send; None where one must be fetched, or none is used."""
@@ -147,10 +139,6 @@ class Tokens:
             seconds = float(life) if life is not None and not isinstance(life, bool) else float("inf")
         except (TypeError, ValueError, OverflowError):
             seconds = float("inf")
-        with self._short_lock:
-            listeners = set(self._listeners.values())
-        for listener in listeners:
-            listener(token)
         self._over_at = self._clock.monotonic() + max(0.0, seconds - min(EARLY, seconds / 4))
         self._token = token
         self._fetched.append(token)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .connections import Connections
     from .once import Once
     from .plans import Plans
+    from .token_listeners import TokenListener
     from .waits import Place
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class HookBase:
         self._clock = clock
         self._face = face
         self._on_token = on_token
+        self._token_listener: TokenListener | None = None
         self._transport = transport
         self._own_connections = own_connections
         self._shares = not own_connections and transport is None and isinstance(clock, SystemClock)
@@ -148,7 +150,7 @@ class HookBase:
                 connections = Connections(self.settings, self._clock, self._transport)
             self._connections = connections
             if self._on_token is not None:
-                connections.tokens.listen(self, self._on_token)
+                self._token_listener = connections.tokens.listeners.of(self._on_token)
         return connections
 
     @property
@@ -189,7 +191,7 @@ class HookBase:
 
     def reader(self, kind: type[H]) -> H:
         """An asynchronous driver that reads on behalf of all hooks that reach the same server by the same version of
-        the API. It has nothing else of this one."""
+        the API. Who is told of its tokens, and the name that it gives itself, are those of this one."""
         if not self._shares:
             return self.another(kind)
         settings = self.settings.with_changes(timeout=READER_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import queue
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Set
 from functools import partial
 
 import httpx
@@ -16,32 +16,36 @@ import httpx
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult
 from ..procedures.ends import End
-from ..procedures.observations import LookAt
+from ..procedures.observations import Hinted, LookAt
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import Attended, Times, Waiting, Woken
-from ..watching import Reason, Sleeper, Watch
+from ..sleepers import Reason, Sleeper
+from ..watching import Watch
 from .asynchronous_driver import AsyncDriver
-from .background import background_loop, background_runs
+from .background import CHECK_SECONDS, background_loop, background_runs
 from .base import HookBase
-from .waits import CHECK_SECONDS, ignore, listen, meeting_of, watch_by
+from .hints import Asleep, ignore, listen
+from .waits import meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
 
 
-def aeach_ended(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> AsyncIterator[Told]:
+def aeach_ended(hook: HookBase, instance_ids: Iterable[str], arguments: WaitArguments) -> AsyncIterator[Told]:
     """What each instance comes to, as it ends, on the running loop. See ``wait_many`` of the hooks."""
     return _aeach(hook.another(AsyncDriver), hook, _states(hook, instance_ids, arguments))
 
 
-def each_ended(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> Iterator[Told]:
+def each_ended(hook: HookBase, instance_ids: Iterable[str], arguments: WaitArguments) -> Iterator[Told]:
     """As ``aeach_ended``, for a thread: a loop in a thread of its own does the work."""
     return _each(hook.another(AsyncDriver, InThread), hook, _states(hook, instance_ids, arguments))
 
 
-def _states(hook: HookBase, instance_ids: Sequence[str], arguments: WaitArguments) -> list[Waiting]:
-    if isinstance(instance_ids, str) or not isinstance(instance_ids, Sequence):
-        raise ValidationError("instance_ids must be a sequence of ids", path="instance_ids")
-    return [hook.plans.wait_state(one, arguments) for one in dict.fromkeys(instance_ids)]
+def _states(hook: HookBase, instance_ids: Iterable[str], arguments: WaitArguments) -> list[Waiting]:
+    if isinstance(instance_ids, str) or not isinstance(instance_ids, Iterable):
+        given = type(instance_ids).__name__
+        raise ValidationError(f"instance_ids must be several ids, as a list of them, not {given}", path="instance_ids")
+    detail = arguments.fail_after_attempts is not None
+    return [hook.plans.wait_state(one, arguments, detail=detail) for one in dict.fromkeys(instance_ids)]
 
 
 async def _aeach(driver: AsyncDriver, hook: HookBase, states: list[Waiting]) -> AsyncIterator[Told]:
@@ -115,6 +119,7 @@ class ManyWaits:
         self._waits = {state.instance_id: state for state in states}
         self._sleepers: dict[str, Sleeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pausing: dict[str, asyncio.Future[Woken]] = {}
 
     def begin(self) -> None:
         """Begin to wait. All sleep until the first poll, which comes at once."""
@@ -142,9 +147,26 @@ class ManyWaits:
 
     def hint(self, instance_id: str) -> None:
         """Look at an instance at once. Any thread may call it."""
-        self._loop.call_soon_threadsafe(self._watch.hint, instance_id)
+        self._loop.call_soon_threadsafe(self._tell_of, instance_id)
 
-    def _sleep(self, waiting: Waiting, *, hurry: bool = False) -> None:
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How the wait for an instance sleeps until it looks again."""
+        waiting = self._waits.get(instance_id)
+        sleeps = instance_id in self._sleepers or instance_id in self._pausing
+        return Asleep(waiting, self._times.at()) if sleeps and waiting is not None else None
+
+    def wake(self, instance_id: str) -> None:
+        """Look at an instance at once."""
+        self.hint(instance_id)
+
+    def _tell_of(self, instance_id: str) -> None:
+        pausing = self._pausing.get(instance_id)
+        if pausing is None:
+            self._watch.hint(instance_id)
+        elif not pausing.done():
+            pausing.set_result(Woken(Hinted()))
+
+    def _sleep(self, waiting: Waiting, *, again_at: float | None = None, hurry: bool = False) -> None:
         instance, deadline = waiting.instance, self._times.until(waiting.deadline)
         self._sleepers[waiting.instance_id] = self._watch.fall_asleep(
             waiting.instance_id,
@@ -152,6 +174,7 @@ class ManyWaits:
             waiting.poll_interval,
             partial(self._woken, waiting),
             until=deadline,
+            again_at=again_at,
             hurry=hurry,
             failed=waiting.is_failing,
         )
@@ -176,17 +199,29 @@ class ManyWaits:
                     break
                 now = self._times.at()
                 if waiting.may_be_listed(now) and following.at - now <= waiting.poll_interval:
-                    return self._sleep(waiting)
-                woken = await self._pause(following)
+                    return self._sleep(waiting, again_at=self._times.until(following.at) if waiting.hurries else None)
+                woken = await self._pause(waiting.instance_id, following)
             self._tell(waiting, await self._driver.perform(attended.result(following)))
         except OrchestrationError as error:
             self._tell(waiting, error)
         except Exception as error:
             self.ended.put_nowait(error)
 
-    async def _pause(self, following: LookAt) -> Woken:
-        await self._driver.clock.asleep(max(following.at - self._times.at(), 0.0))
-        return Woken()
+    async def _pause(self, instance_id: str, following: LookAt) -> Woken:
+        if self._watch.takes_hint(instance_id):
+            return Woken(Hinted())
+        told: asyncio.Future[Woken] = self._loop.create_future()
+        self._pausing[instance_id] = told
+        pause = asyncio.ensure_future(self._driver.clock.asleep(max(following.at - self._times.at(), 0.0)))
+        try:
+            await asyncio.wait((told, pause), return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return told.result()
+            await pause
+            return Woken()
+        finally:
+            pause.cancel()
+            del self._pausing[instance_id]
 
     def _tell(self, waiting: Waiting, what: RunResult | OrchestrationError) -> None:
         del self._waits[waiting.instance_id]

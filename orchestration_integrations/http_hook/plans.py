@@ -279,7 +279,7 @@ class Plans:
             instance_id,
             deadline=arguments.ends_at(self.clock.time()),
             poll_interval=arguments.poll_interval,
-            detail=detail,
+            detail=detail or arguments.fail_after_attempts is not None,
             fail_after_attempts=arguments.fail_after_attempts,
             row_grace=row_grace,
             read_budget=arguments.read_budget,

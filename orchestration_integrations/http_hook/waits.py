@@ -1,10 +1,11 @@
-"""Where the waits of a process meet, so that they share a poll, and where somebody may tell them to look at once.
+"""Where the waits of a process meet, so that they share a poll.
 
 Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks run in threads, and there are asynchronous
 ones that are alone on a loop, as the tasks that Prefect submits are. As soon as two of all these wait for instances of
 the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that is alone sleeps by
 itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as few wait: it looks
-more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does.
+more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does (but
+not ``wait_many``).
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Set
 from contextlib import suppress
 from math import inf, isinf
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from ..clock import monotonic
 from ..procedures.effects import Procedure, ask_or_raise
+from ..procedures.observations import Hinted
 from ..procedures.snapshots import RunningInstances
 from ..procedures.waiting import Waiting, Woken
 from .asynchronous_driver import AsyncDriver
-from .background import background_loop, background_runs
+from .background import CHECK_SECONDS, background_answers, background_loop, background_runs
+from .hints import Asleep, ignore, listen
 
 if TYPE_CHECKING:
     import asyncio
 
     from ..clock import SystemClock
     from ..procedures.wait_arguments import Shares
-    from ..watching import Reason, Watch
+    from ..sleepers import Reason
+    from ..watching import Watch
     from .base import HookBase
 
 FEW = 20
@@ -39,8 +43,6 @@ FEW = 20
 
 LEAST: Final[dict[Shares, float]] = {"always": 2, "many": FEW + 1, "never": inf}
 """How many have to wait before one of them sleeps in the watch."""
-CHECK_SECONDS = 5.0
-"""Seconds after which a thread that sleeps in the watch sees whether the watch's loop still runs."""
 LATE_SECONDS = 1.0
 """Seconds after its deadline at which such a thread goes on by itself."""
 WITHOUT_A_DEADLINE = 3600.0
@@ -49,85 +51,32 @@ WITHOUT_A_DEADLINE = 3600.0
 T = TypeVar("T")
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
-_listeners: WeakSet[Listener] = WeakSet()
 _meetings: WeakKeyDictionary[object, dict[str, _Meeting]] = WeakKeyDictionary()
 
 
-def hint(instance_id: str) -> bool:
-    """Tell the waits of this process that an instance may have ended: each one that waits for it reads it at once.
-
-    Nothing is believed: the read decides. Any thread may call it. It sends nothing itself.
-
-    Args:
-        instance_id: the instance.
-
-    Returns:
-        Whether anybody here waits for it.
-    """
-    return hint_all({instance_id}) > 0
-
-
-def hint_all(names: Set[str]) -> int:
-    """As ``hint``, for each instance among the names that somebody here waits for.
-
-    Returns:
-        How many waits were told.
-    """
-    with _lock:
-        listeners = list(_listeners)
-    told = 0
-    for listener in listeners:
-        try:
-            for instance_id in listener.waits_for(names):
-                listener.hint(instance_id)
-                told += 1
-        except RuntimeError:  # its loop is closed: nobody waits there any more
-            ignore(listener)
-    return told
-
-
-class Listener(Protocol):
-    """Whoever takes hints. Any thread may call it."""
-
-    def waits_for(self, names: Set[str]) -> Collection[str]:
-        """The instances among these that it waits for."""
-        ...
-
-    def hint(self, instance_id: str) -> None:
-        """Look at an instance at once."""
-        ...
-
-
-def listen(listener: Listener) -> None:
-    """Take hints from now on."""
-    with _lock:
-        _listeners.add(listener)
-
-
-def ignore(listener: Listener) -> None:
-    """Take no more hints."""
-    with _lock:
-        _listeners.discard(listener)
-
-
 class _Meeting:
-    """The waits for instances of one server: the watch of each loop, and how many wait on loops and in threads."""
+    """The waits for instances of one server: the watch of each loop, and who waits on loops and in threads."""
 
     def __init__(self) -> None:
         self.watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
-        self.waits = 0
+        self.places: WeakSet[Place] = WeakSet()
 
     def watch(self, hook: HookBase) -> Watch:
         """The watch of the running loop."""
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        for closed in [one for one in self.watches if one.is_closed()]:
-            del self.watches[closed]
-        watch = self.watches.get(loop)
-        if watch is None:
-            watch = self.watches[loop] = watch_by(hook.reader(AsyncDriver), lambda: self.watches.pop(loop, None))
-        return watch
+        with _lock:  # each loop has a thread of its own
+            for closed in [one for one in self.watches if one.is_closed()]:
+                del self.watches[closed]
+            watch = self.watches.get(loop)
+            if watch is None:
+                watch = self.watches[loop] = watch_by(hook.reader(AsyncDriver), lambda: self._forget(loop))
+            return watch
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        with _lock:
+            self.watches.pop(loop, None)
 
 
 def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
@@ -150,7 +99,7 @@ def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
         closing.add(task)
         task.add_done_callback(closing.discard)
 
-    return Watch(read, reader.clock, random.random, empty)
+    return Watch(read, reader.clock, random.random, empty, reader.settings.base_url)
 
 
 class Place:
@@ -169,23 +118,33 @@ class Place:
         self._clock = clock
         self._meeting = meeting_of(hook) if shares != "never" else None
         self._least = LEAST[shares]
+        self._asleep: Asleep | None = None
         self._there: Watch | None = None
-        self._slept_there = False
+        self._loop_there: asyncio.AbstractEventLoop | None = None
+        self._left = False
         if self._meeting is not None:
             with _lock:
-                self._meeting.waits += 1
+                self._meeting.places.add(self)
         listen(self)
 
     def leave(self) -> None:
-        """The wait is over."""
+        """The wait is over. May be called twice."""
+        self._left = True
         ignore(self)
-        if self._slept_there:
+        if self._meeting is not None:
+            with _lock:
+                self._meeting.places.discard(self)
+        if self._slept_there and background_runs():
             with suppress(RuntimeError):
                 background_loop().call_soon_threadsafe(self._leave_there)
-        meeting, self._meeting = self._meeting, None
-        if meeting is not None:
-            with _lock:
-                meeting.waits -= 1
+                self._slept_there = False
+
+    _slept_there = False
+
+    def __del__(self) -> None:
+        """An interrupt can have broken off ``leave`` itself."""
+        if self._slept_there:
+            self.leave()
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
         """The instance, if it is among these."""
@@ -195,19 +154,36 @@ class Place:
         """Look at once."""
         raise NotImplementedError
 
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How it sleeps until it looks again."""
+        return self._asleep
+
+    def wake(self, instance_id: str) -> None:
+        """Look at once, and count as awake."""
+        self._asleep = None
+        self.hint(instance_id)
+
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
         # Where the server has asked for a longer pause, the wait keeps that by itself.
         listed = self._meeting is not None and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
-        woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        self._asleep = Asleep(waiting, now)
+        try:
+            woken: Woken = yield from ask_or_raise(self._nap, waiting, max(at - now, 0.0), left, listed)
+        finally:
+            self._asleep = None
         return woken
 
     _nap: Callable[..., Any]
 
-    def _in_company(self, waiting: Waiting, present: int) -> bool:
+    def _has_company(self, waiting: Waiting, present: int) -> bool:
         """Whether a wait sleeps better in the watch than by itself."""
         return present >= self._least and (waiting.is_settled or present > FEW)
+
+    def _in_the_process(self) -> int:
+        """How many wait in this process."""
+        return 0 if self._meeting is None else len(self._meeting.places)
 
     # The watch of the background loop, in which those sleep who are alone where they run.
 
@@ -216,25 +192,30 @@ class Place:
         raise NotImplementedError
 
     def _tell_there(self) -> None:
-        if self._there is not None:
-            background_loop().call_soon_threadsafe(self._there.hint, self.instance_id)
+        there, loop = self._there, self._loop_there
+        if there is not None and loop is not None:
+            loop.call_soon_threadsafe(there.hint, self.instance_id)
 
-    def _begin_there(self, waiting: Waiting, left: float | None) -> concurrent.futures.Future[Woken]:
+    def _begin_there(self, waiting: Waiting, left: float | None, seconds: float) -> concurrent.futures.Future[Woken]:
         from asyncio import run_coroutine_threadsafe
 
-        meeting = self._meeting
+        meeting, loop = self._meeting, background_loop()
 
         async def sleep() -> Woken:
-            if self._there is None and meeting is not None:
+            if self._loop_there is not loop:
+                self._there, self._loop_there = None, loop  # an earlier loop is dead
+            if self._there is None and meeting is not None and not self._left:
                 self._there = meeting.watch(self._hook)
                 self._there.enter(self.instance_id)
-            return Woken() if self._there is None or self._is_told() else await sleep_in(self._there, waiting, left)
+            if self._there is None or self._is_told():
+                return Woken(Hinted())
+            return await sleep_in(self._there, waiting, left, seconds)
 
         self._slept_there = True
-        return run_coroutine_threadsafe(sleep(), background_loop())
+        return run_coroutine_threadsafe(sleep(), loop)
 
     def _leave_there(self) -> None:
-        """On that loop, behind whatever an interrupted sleep still does there."""
+        """On that loop. What an interrupted sleep still does there comes later, and does no harm."""
         there, self._there = self._there, None
         if there is not None:
             there.leave(self.instance_id)
@@ -253,8 +234,8 @@ class AsyncPlace(Place):
         from asyncio import get_running_loop
 
         self._loop = get_running_loop()
-        self._alone: asyncio.Future[None] | None = None
-        self._hinted = False
+        self._alone: asyncio.Future[Woken] | None = None
+        self._hinted = self._sleeps_here = False
         super().__init__(hook, instance_id, shares, clock)
         self._watch = self._meeting.watch(hook) if self._meeting is not None else None
         if self._watch is not None:
@@ -264,7 +245,8 @@ class AsyncPlace(Place):
         """The wait is over."""
         super().leave()
         if self._watch is not None:
-            self._watch.leave(self.instance_id)
+            with suppress(RuntimeError):  # the loop was closed over its waits, and its watch with it
+                self._watch.leave(self.instance_id)
             self._watch = None
 
     def hint(self, instance_id: str) -> None:
@@ -273,11 +255,12 @@ class AsyncPlace(Place):
 
     def _tell(self) -> None:
         if self._alone is not None:
-            _settle(self._alone)
+            _settle(self._alone, Woken(Hinted()))
+            return
+        if self._sleeps_here and self._watch is not None:
+            self._watch.hint(self.instance_id)
             return
         self._hinted = True
-        if self._watch is not None:
-            self._watch.hint(self.instance_id)
         self._tell_there()
 
     def _is_told(self) -> bool:
@@ -286,32 +269,32 @@ class AsyncPlace(Place):
     async def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
         if self._hinted:
             self._hinted = False
-            return Woken()
+            return Woken(Hinted())
         try:
-            meeting, here = self._meeting, self._watch
-            if meeting is None or here is None or not listed or not self._in_company(waiting, meeting.waits):
-                await self._attentively(self._sleep_alone(seconds), inf)
-                return Woken()
-            if self._in_company(waiting, here.present):
-                return await self._attentively(sleep_in(here, waiting, left), inf) or Woken()
-            return await self._sleep_there(waiting, left)
+            here = self._watch
+            if here is not None and listed and self._has_company(waiting, here.present):
+                self._sleeps_here = True
+                return await self._attentively(sleep_in(here, waiting, left, seconds), inf) or Woken()
+            if listed and self._has_company(waiting, self._in_the_process()) and background_answers():
+                return await self._sleep_there(waiting, left, seconds)
+            return await self._attentively(self._sleep_alone(seconds), inf) or Woken()
         finally:
-            self._hinted = False
+            self._hinted = self._sleeps_here = False
 
-    async def _sleep_alone(self, seconds: float) -> None:
+    async def _sleep_alone(self, seconds: float) -> Woken:
         self._alone = self._loop.create_future()
-        late = self._loop.call_later(seconds, _settle, self._alone)
+        late = self._loop.call_later(seconds, _settle, self._alone, Woken())
         try:
-            await self._alone
+            return await self._alone
         finally:
             late.cancel()
             self._alone = None
 
-    async def _sleep_there(self, waiting: Waiting, left: float | None) -> Woken:
+    async def _sleep_there(self, waiting: Waiting, left: float | None, seconds: float) -> Woken:
         """This loop has no other wait: it sleeps where those of threads do."""
         from asyncio import wrap_future
 
-        sleeping = self._begin_there(waiting, left)
+        sleeping = self._begin_there(waiting, left, seconds)
         try:
             woken = await self._attentively(wrap_future(sleeping), _ends_at(left))
         finally:
@@ -320,22 +303,27 @@ class AsyncPlace(Place):
 
     async def _attentively(self, sleep: Awaitable[T], end: float) -> T | None:
         """Sleep, and look up as often as the clock says. None where the background loop does not wake it."""
-        from asyncio import ensure_future, wait
+        from asyncio import FIRST_COMPLETED, ensure_future, wait
 
         every = self._clock.look_seconds if isinf(end) else min(self._clock.look_seconds, CHECK_SECONDS)
         if isinf(every):
             return await sleep
-        sleeping = ensure_future(sleep)
+        sleeping, looking = ensure_future(sleep), ensure_future(self._clock.alook())
         try:
             while True:
-                await self._clock.alook()
-                await wait({sleeping}, timeout=every)
+                # A look that takes its time holds up no sleep that is over.
+                await wait({sleeping, looking}, timeout=every, return_when=FIRST_COMPLETED)
+                if looking.done():
+                    looking.result()
+                    await wait({sleeping}, timeout=every)
+                    looking = ensure_future(self._clock.alook())
                 if sleeping.done():
                     return sleeping.result()
-                if not isinf(end) and (not background_runs() or monotonic() >= end):
+                if not isinf(end) and (not background_answers(self._loop_there) or monotonic() >= end):
                     return None
         finally:
             sleeping.cancel()
+            looking.cancel()
 
 
 class BlockingPlace(Place):
@@ -355,11 +343,11 @@ class BlockingPlace(Place):
 
     def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
         try:
-            if self._meeting is None or not listed or not self._in_company(waiting, self._meeting.waits):
+            if not listed or not self._has_company(waiting, self._in_the_process()) or not background_answers():
                 return self._sleep_alone(monotonic() + seconds)
             if self._is_told():
-                return Woken()
-            return self._sleep_there(waiting, left)
+                return Woken(Hinted())
+            return self._sleep_there(waiting, left, seconds)
         finally:
             self._told.clear()
 
@@ -367,20 +355,22 @@ class BlockingPlace(Place):
         while True:
             self._clock.look()
             left = end - monotonic()
-            if left <= 0 or self._told.wait(min(left, self._clock.look_seconds, threading.TIMEOUT_MAX)):
+            if left <= 0:
                 return Woken()
+            if self._told.wait(min(left, self._clock.look_seconds, threading.TIMEOUT_MAX)):
+                return Woken(Hinted())
 
-    def _sleep_there(self, waiting: Waiting, left: float | None) -> Woken:
+    def _sleep_there(self, waiting: Waiting, left: float | None, seconds: float) -> Woken:
         end = _ends_at(left)
         every = min(self._clock.look_seconds, CHECK_SECONDS)
-        sleeping = self._begin_there(waiting, left)
+        sleeping = self._begin_there(waiting, left, seconds)
         try:
             while True:
                 self._clock.look()
                 try:
                     return sleeping.result(min(end - monotonic(), every))
                 except concurrent.futures.TimeoutError:
-                    if not background_runs() or monotonic() >= end:
+                    if not background_answers(self._loop_there) or monotonic() >= end:
                         return Woken()  # that loop is gone, or stands still
         finally:
             sleeping.cancel()
@@ -391,8 +381,8 @@ def _ends_at(left: float | None) -> float:
     return monotonic() + (WITHOUT_A_DEADLINE if left is None else left + LATE_SECONDS)
 
 
-async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:
-    """Sleep in a watch until it wakes the wait, and never longer than ``left`` seconds."""
+async def sleep_in(watch: Watch, waiting: Waiting, left: float | None, seconds: float) -> Woken:
+    """Sleep in a watch until it wakes the wait, and never longer than ``left`` seconds; after a hint, ``seconds``."""
     from asyncio import get_running_loop
 
     woken: asyncio.Future[Woken] = get_running_loop().create_future()
@@ -402,9 +392,17 @@ async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:
             woken.set_result(Woken(seen, listed_at))
 
     workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
-    until = None if left is None else watch.now() + left
+    now = watch.now()
+    until = None if left is None else now + left
+    again_at = now + seconds if waiting.hurries else None
     sleeper = watch.fall_asleep(
-        waiting.instance_id, workflow_id, waiting.poll_interval, wake, until=until, failed=waiting.is_failing
+        waiting.instance_id,
+        workflow_id,
+        waiting.poll_interval,
+        wake,
+        until=until,
+        again_at=again_at,
+        failed=waiting.is_failing,
     )
     try:
         return await woken
@@ -412,14 +410,14 @@ async def sleep_in(watch: Watch, waiting: Waiting, left: float | None) -> Woken:
         watch.forget(sleeper)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _settle(future: asyncio.Future[Woken], woken: Woken) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(woken)
 
 
 def _leave_to_the_parent() -> None:
-    global _lock, _listeners, _meetings
-    _lock, _listeners, _meetings = threading.RLock(), WeakSet(), WeakKeyDictionary()
+    global _lock, _meetings
+    _lock, _meetings = threading.RLock(), WeakKeyDictionary()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
+    AmbiguousSubmitError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
     ValidationError,
     is_gateways_404,
     is_inconclusive,
+    is_mendable,
+    retold,
     summary,
 )
 from ..api.models import Workflow
@@ -33,6 +36,7 @@ from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.variables import GATE_VARIABLE
 from .comparing import Comparing
 from .keeping import Keeper
+from .observing import unread_text
 from .record import RunRecord
 from .request import OwnedRequest
 from .resolve import How
@@ -71,6 +75,7 @@ class AskedWorkflow:
         self._starting = starting
         self._versions = versions
         self._now = now
+        self._told: OrchestrationError | None = None
 
     def read(self, record: RunRecord | None, how: How) -> Procedure[None]:
         """Read or ensure the workflow, digest the content, check what is to be sent.
@@ -148,8 +153,10 @@ class AskedWorkflow:
         Raises:
             KeyReusedError: the key has a run, and several workflows have the name that is asked for now.
             ValidationError: several workflows have the name.
-            AmbiguousRunError: it cannot be read or is not there, and an earlier attempt may have started a run of it.
-            OrchestrationError: it cannot be read, and nobody can have started anything.
+            StateUnknownError: it cannot be read, and a run is on record: another attempt goes on from there.
+            AmbiguousRunError: it cannot be read, an earlier call may have started a run of it, and no attempt comes
+                again with this key.
+            OrchestrationError: it cannot be read.
         """
         request, starting = self._request, self._starting
         try:
@@ -173,11 +180,20 @@ class AskedWorkflow:
                 raise
             why = f"a gateway answered for the server ({summary(error)}): check base_url"
             raise self._unknown(record, why, error) from error
-        except OrchestrationError as error:
-            if (starting.fresh and chosen is None) or not is_inconclusive(error):
-                raise
-            raise self._unknown(record, f"the workflow could not be read ({summary(error)})", error) from error
+        except OrchestrationError as caught:
+            trouble = self._of_creation(caught)
+            if (starting.fresh and chosen is None) or not is_inconclusive(trouble):
+                raise trouble from trouble.__cause__
+            raise self._unknown(record, f"the workflow could not be read ({summary(trouble)})", trouble) from trouble
         return ensured.workflow
+
+    def _of_creation(self, error: OrchestrationError) -> OrchestrationError:
+        """That a workflow may have been created starts no run: another attempt finds it on the list, or creates it."""
+        cause = error.__cause__
+        lost = isinstance(error, AmbiguousSubmitError) and isinstance(cause, OrchestrationError) and is_mendable(cause)
+        if not lost or not isinstance(cause, OrchestrationError) or not self._starting.comes_again:
+            return error
+        return retold(cause, f"{error}; no run of it was started, and an attempt with the same key looks again")
 
     def _named(
         self, name: WorkflowName, record: RunRecord | None, chosen: str | None, how: How
@@ -223,11 +239,12 @@ class AskedWorkflow:
         submitted = record is not None and record.state == "intended" and not record.gate
         if not submitted or how == "first" or self._keeper.has_token():
             return error
-        if isinstance(error, AmbiguousRunError | KeyReusedError):
+        if isinstance(error, AmbiguousRunError | KeyReusedError) or error is self._told:
             return error
         return self._unknown(record, f"now: {summary(error)}", error)
 
-    def _unknown(self, record: RunRecord | None, why: str, error: OrchestrationError) -> AmbiguousRunError:
+    def _unknown(self, record: RunRecord | None, why: str, error: OrchestrationError) -> OrchestrationError:
+        """The error where an earlier attempt may have started a run, and what is asked for could not be found out."""
         starting = self._starting
         if record is None:
             # Nothing says that there was an earlier attempt, so there is nothing to settle: the call is to be repeated.
@@ -236,6 +253,11 @@ class AskedWorkflow:
                 f"this call started nothing; whether an earlier one started a run of key {starting.key} is not known. "
                 "Check base_url and call again with the same key"
             )
-            return starting.ambiguous(why, (), error, what=what)
-        candidates = () if record.instance_id is None else (record.instance_id,)
-        return starting.ambiguous(f"an earlier attempt may have started it, and {why}", candidates, error)
+            self._told = starting.unread(why, error, what=what)
+        elif record.instance_id is not None and is_mendable(error) and starting.comes_again:
+            self._told = starting.unread(unread_text(record, summary(error)), error, instance_id=record.instance_id)
+        else:
+            candidates = () if record.instance_id is None else (record.instance_id,)
+            why = f"an earlier attempt may have started it, and {why}"
+            self._told = starting.unread(why, error, candidates)
+        return self._told

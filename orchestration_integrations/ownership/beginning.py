@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ..api.errors import (
-    AmbiguousRunError,
     KeyReusedError,
     OrchestrationError,
     UnreadableRecordError,
@@ -153,6 +152,7 @@ class Beginning:
             since=record.since if record is not None and keeper.store is not None else request.since,
             fresh=record is None and how == "first",
             timeout=request.timeout,
+            comes_again=bool(request.attempt),
             permit=self._permit,
             versions=self._versions,
             now=self._now,
@@ -244,10 +244,12 @@ class Beginning:
             yield from self._look_where_it_stands(observer, seen, record)
         nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
         # Where only the id is known, what it stands for is read from the run's own gate.
-        unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
-        if unread and self._keeper.store is not None:
-            why = f"the gate of instance {record.instance_id} cannot be read, so nothing tells what it stands for"
-            raise self._starting.ambiguous(why, (record.instance_id,))
+        if (
+            nameless
+            and not (yield from observer.read_gate(record.instance_id, seen))
+            and self._keeper.store is not None
+        ):
+            raise refusals.gate_unread(self._starting, record.instance_id, seen.gate_unread)
         return seen
 
     def _compare(self, verdict: Verdict, seen: Seen, how: How) -> Procedure[None]:
@@ -296,14 +298,11 @@ class Beginning:
             raise refusals.wrong_server(self._keeper, seen)
         raise (yield from self._ambiguous(verdict, seen))
 
-    def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[AmbiguousRunError]:
+    def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[OrchestrationError]:
         starting, keeper, record = self._starting, self._keeper, self._keeper.record
-        if verdict.row == 10 and keeper.instance_id is not None:
-            return starting.ambiguous("its row did not appear", (keeper.instance_id,), seen.error)
-        if verdict.row == 19 and keeper.instance_id is not None:
-            return refusals.payment_unknown(starting, keeper.instance_id)
-        if seen.shows in ("several", "many wait"):
-            return refusals.several(starting, seen)
+        known = refusals.of_known_run(starting, keeper.instance_id, verdict.row, seen)
+        if known is not None:
+            return known
         elsewhere = record.workflow_id if record is not None and self._submitted_elsewhere() else None
         why = refusals.ungated_submit(self._observer.provable, elsewhere)
         if record is None:
@@ -365,6 +364,7 @@ class Beginning:
 
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
+        self._starting.lost_ungated = True
         seen = yield from self._observer.prove()
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))

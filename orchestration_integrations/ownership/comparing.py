@@ -10,12 +10,20 @@ import logging
 from collections.abc import Sequence
 
 from ..api.calls import get_instance_history, get_workflow
-from ..api.errors import AmbiguousRunError, KeyReusedError, OrchestrationError, summary
+from ..api.errors import (
+    AmbiguousRunError,
+    KeyReusedError,
+    OrchestrationError,
+    StateUnknownError,
+    is_mendable,
+    summary,
+)
 from ..api.models import Instance, Workflow
 from ..procedures.content import UNKNOWN, Content, differences, differs_from_gate, differs_from_history
 from ..procedures.effects import Now, Procedure, insist
 from ..procedures.gate import parsed_text
 from ..procedures.listing import Versions
+from ..procedures.moved import NOTHING_READ
 from ..procedures.wording import difference_text
 from .keeping import Keeper
 from .observing import Seen
@@ -126,6 +134,7 @@ class Comparing:
 
         Raises:
             KeyReusedError: something else.
+            StateUnknownError: that could not be read now; an attempt with the same key reads it again.
             AmbiguousRunError: its history cannot be read.
         """
         record, request = self._keeper.record, self._request
@@ -138,9 +147,17 @@ class Comparing:
             call = get_instance_history(instance.id, self._versions.plain, strict=True)
             history = yield from insist(call, self._now, until)
         except OrchestrationError as error:
+            succeeded = f"instance {instance.id} has run key {request.run_key} and succeeded"
+            if is_mendable(error):
+                raise StateUnknownError(
+                    f"{succeeded}, and what it paid could not be read ({summary(error)}); an attempt with the same key "
+                    "reads it again",
+                    instance_id=instance.id,
+                    instance=instance,
+                    moved=NOTHING_READ,
+                ) from error
             raise AmbiguousRunError(
-                f"instance {instance.id} has run key {request.run_key} and succeeded, and what it paid cannot be read "
-                f"({summary(error)})",
+                f"{succeeded}, and what it paid cannot be read ({summary(error)})",
                 workflow_id=instance.workflow_id,
                 run_key=request.run_key,
                 window=(record.since, self._keeper.instant()),

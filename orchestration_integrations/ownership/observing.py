@@ -16,15 +16,30 @@ from ..procedures.effects import Backoff, Now, Procedure, do, insist, pause
 from ..procedures.gated_start import FoundRun, GatedStart, Look, shows_release
 from ..procedures.ghosts import is_old, unknown_to_engine
 from ..procedures.listing import Versions
-from ..procedures.moved import read_moved
+from ..procedures.moved import Reading, read_moved
 from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
 from .marks import Marks
 from .record import RunRecord
 from .resolve import Shows
 
+_ENDS = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "never_started": "never started",
+}
 HISTORY_SECONDS = 5.0
 """Seconds for finding out whether a cancelled run had begun anything."""
+
+
+def unread_text(record: RunRecord, trouble: str) -> str:
+    """What an attempt says of the run on record when it could not read the server: no more than is on record of it."""
+    name = f"instance {record.instance_id} of key {record.key}"
+    nothing = f"this attempt could not read the server ({trouble})"
+    if record.end is not None:
+        return f"{name} is on record as {_ENDS.get(record.end, record.end)}; {nothing}"
+    return f"{name} is on record of an earlier attempt and may still run; {nothing}"
 
 
 class Seen(msgspec.Struct):
@@ -37,6 +52,7 @@ class Seen(msgspec.Struct):
     error: OrchestrationError | None = None
     history: Sequence[StageRun] = ()
     standing: Standing | None = None
+    gate_unread: OrchestrationError | None = None
 
 
 class Observer:
@@ -122,7 +138,7 @@ class Observer:
                 return Seen("proof", instance=proven[0].instance, history=proven[0].history)
             wait = backoff.seconds()
             if self._now.monotonic() + wait >= starting.until or once or not self.provable:
-                return Seen("nothing", candidates=candidates)
+                return Seen("nothing", candidates=candidates, error=self._ungated_start.unread)
             yield from pause(wait)
 
     def read_chosen(self, record: RunRecord, chosen: str, token: bool, gated: bool) -> Procedure[Seen]:
@@ -132,7 +148,7 @@ class Observer:
         began = self._now.monotonic()
         asked_engine = 0
         while True:
-            trouble = ""
+            trouble: OrchestrationError
             try:
                 instance = yield from do(call, self._starting.until)
                 self._versions.remembered.note_look(instance, self._now.monotonic())
@@ -141,7 +157,7 @@ class Observer:
                     return Seen("unknown id", error=error)
                 if not (is_inconclusive(error) or isinstance(error, NotFoundError)):
                     raise
-                trouble = summary(error)
+                trouble = error
                 wait = backoff.seconds(error)
             else:
                 if instance.terminated:
@@ -155,8 +171,7 @@ class Observer:
                         continue
                 return Seen("runs", instance=instance)
             if self._now.monotonic() + wait >= self._starting.until:
-                why = f"instance {chosen} is on record and could not be read ({trouble})"
-                raise self._starting.ambiguous(why, (chosen,))
+                raise self._starting.unread(unread_text(record, summary(trouble)), trouble, instance_id=chosen)
             yield from pause(wait)
 
     def read_standing(self, seen: Seen, record: RunRecord, marks: Marks | None) -> Procedure[None]:
@@ -175,13 +190,14 @@ class Observer:
             seen.shows, seen.standing = "at checkpoint", standing
 
     def read_gate(self, chosen: str, seen: Seen) -> Procedure[bool]:
-        """Read what a run stands for from its own gate. False where the engine does not show it in five seconds."""
+        """Read what a run stands for from its own gate. False where the engine does not show it in five seconds;
+        ``seen.gate_unread`` then says why it could not be read."""
         if seen.instance is None:
             return False
         give_up = min(self._starting.until, self._now.monotonic() + HISTORY_SECONDS)
         backoff = Backoff(self._now)
         while True:
-            gate = yield from self._gated_start.gate_of(chosen)
+            gate, seen.gate_unread = yield from self._gated_start.read_gate(chosen)
             if gate is not None:
                 seen.found = [FoundRun(seen.instance, gate)]
                 return True
@@ -203,18 +219,20 @@ class Observer:
             return Seen("ended badly", instance=instance)
         if unmoved:
             return Seen("cancelled unmoved", instance=instance)
-        settled = yield from self._all_known(instance)
-        return Seen("cancelled moved" if settled else "cancelled amid payment", instance=instance)
+        reading = yield from self._read_all(instance)
+        unread = None if reading.in_flight else reading.unread
+        shows: Shows = "cancelled moved" if reading.moved.complete else "cancelled amid payment"
+        return Seen(shows, instance=instance, error=unread)
 
-    def _all_known(self, instance: Instance) -> Procedure[bool]:
-        """Whether the histories of a cancelled run could be read, and show no payment that was under way."""
+    def _read_all(self, instance: Instance) -> Procedure[Reading]:
+        """The histories of a cancelled run: whether they could be read, and show no payment that was under way."""
         until = self._now.monotonic() + HISTORY_SECONDS
         backoff = Backoff(self._now)
         while True:
             reading = yield from read_moved(instance, self._versions, self._now, until)
             wait = backoff.seconds()
             if reading.moved.complete or reading.in_flight or self._now.monotonic() + wait >= until:
-                return reading.moved.complete
+                return reading
             yield from pause(wait)
 
     def _nothing_launched(self, instance: Instance, behind: int) -> Procedure[bool]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from ..api.errors import AmbiguousRunError, InstanceStuckError, OwnerGoneError, WrongServerError, summary
+from ..api.errors import (
+    AmbiguousRunError,
+    InstanceStuckError,
+    OrchestrationError,
+    OwnerGoneError,
+    WrongServerError,
+    is_mendable,
+    summary,
+)
 from ..api.models import CancelOutcome
 from ..procedures.moved import NOTHING_READ
 from ..procedures.start import Starting
@@ -41,6 +49,32 @@ def stopped_at_gate(keeper: Keeper) -> OwnerGoneError:
         run_key=keeper.request.run_key,
         instance_id=keeper.instance_id,
     )
+
+
+def of_known_run(starting: Starting, instance_id: str | None, row: int, seen: Seen) -> OrchestrationError | None:
+    """What is not known of runs that the server shows, or has shown before; None where it shows none."""
+    if row == 10 and instance_id is not None:
+        return starting.ambiguous("its row did not appear", (instance_id,), seen.error)
+    if row == 19 and instance_id is not None:
+        if seen.error is not None and is_mendable(seen.error) and starting.comes_again:
+            why = (
+                f"whether a payment of instance {instance_id} of key {starting.key} was under way when it was cancelled"
+            )
+            unread = f"{why} could not be read ({summary(seen.error)})"
+            return starting.unread(unread, seen.error, instance_id=instance_id)
+        return payment_unknown(starting, instance_id)
+    if seen.error is not None and is_mendable(seen.error) and not seen.found:
+        why = f"the history of a run that may be it could not be read ({summary(seen.error)})"
+        return starting.unread(why, seen.error, seen.candidates)
+    return several(starting, seen) if seen.shows in ("several", "many wait") else None
+
+
+def gate_unread(starting: Starting, instance_id: str, error: OrchestrationError | None) -> OrchestrationError:
+    """What the run on record stands for is known from its gate alone, which the engine does not show."""
+    why = f"the gate of instance {instance_id} cannot be read, so nothing tells what it stands for"
+    if error is None:
+        return starting.ambiguous(why, (instance_id,))
+    return starting.unread(f"{why} ({summary(error)})", error, instance_id=instance_id)
 
 
 def payment_unknown(starting: Starting, instance_id: str) -> AmbiguousRunError:

@@ -16,6 +16,7 @@ from ..procedures.gated_start import shows_release
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from .keeping import Keeper
+from .observing import unread_text
 from .resolve import How
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -28,6 +29,7 @@ def check_server(
 
     Raises:
         WrongServerError: it does not, or nothing can tell.
+        StateUnknownError, AmbiguousRunError: it could not be read: see ``Starting.unread``.
     """
     record = keeper.record
     if record is None or not record.server or record.server == keeper.server:
@@ -48,7 +50,8 @@ def check_server(
                 instance_id=record.instance_id,
             ) from error
         if is_inconclusive(error) or isinstance(error, NotFoundError):
-            raise starting.ambiguous(f"{where}: {summary(error)}", (record.instance_id,), error) from error
+            why = f"{unread_text(record, summary(error))}; {where}"
+            raise starting.unread(why, error, instance_id=record.instance_id) from error
         raise
     same = record.created_at is not None and instance.created_at == record.created_at
     if not same or instance.workflow_id != record.workflow_id:

@@ -87,14 +87,14 @@ class WaitOptions(SharedOptions, total=False):
     """How to wait, and what becomes of a run that is given up."""
 
     timeout: Annotated[float | None, "seconds to wait for the end, None (default) for no limit, 0 for one look."]
-    poll_interval: Annotated[float, "seconds between two reads at most, default 5."]
+    poll_interval: Annotated[float, "seconds between two polls, once they have slowed down to it; default 5."]
     on_timeout: Annotated[
         Literal["cancel", "leave"],
         "what becomes of a run that is given up at the time-out or by ``fail_after_attempts``, or that cannot be "
         "read: ``cancel`` (default) or ``leave``.",
     ]
     fail_after_attempts: Annotated[int | None, "give up once a payment failed so often; None (default) for never."]
-    read_budget: Annotated[float, "give up once all reads have failed for so many seconds; default 120."]
+    read_budget: Annotated[float, "give up once all reads have failed for so many seconds, ten at least; default 120."]
 
 
 class RunOptions(StartOptions, SharedOptions, total=False):

@@ -7,6 +7,7 @@ run was cancelled, timed out, or is tried again.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -105,7 +106,9 @@ class _Look:
             self._says = says
 
     def seen(self, left: bool) -> OwnerSays:
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return self._says  # somebody looks just now, and Prefect's API may take its time
+        try:
             due = time.monotonic() - self._at >= WATCH_SECONDS or (left and self._says == "yes")
             if self._says == "yes" and due:
                 try:
@@ -114,6 +117,8 @@ class _Look:
                     logging.getLogger("orchestration_integrations.prefect").debug("flow run unread", exc_info=True)
                 self._at = time.monotonic()
             return self._says
+        finally:
+            self._lock.release()
 
 
 _looks: OrderedDict[tuple[Enclosure, ...], _Look] = OrderedDict()
@@ -125,9 +130,19 @@ def _shared_look(flow_runs: tuple[Enclosure, ...]) -> _Look:
         look = _looks.get(flow_runs)
         if look is None:
             look = _looks[flow_runs] = _Look(flow_runs)
-            while len(_looks) > 1000:
-                _looks.popitem(last=False)
+        _looks.move_to_end(flow_runs)
+        while len(_looks) > 1000:
+            _looks.popitem(last=False)
         return look
+
+
+def _leave_to_the_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _looks.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class WatchingClock(AttentiveClock):

@@ -82,10 +82,17 @@ class CheckpointWatch(msgspec.Struct):
         """It could not be read. ``hidden``: the server will not show it any more, so the engine has to be asked."""
         self._hidden = self._hidden or hidden
 
-    def wants_definition(self, instance: Instance, now: float) -> bool:
-        """Whether the definition has to be read, to know whether the instance stands at a checkpoint."""
+    def wants_definition(self, instance: Instance, now: float, *, early: bool) -> bool:
+        """Whether the definition has to be read, to know whether the instance stands at a checkpoint.
+
+        Args:
+            instance: as it was just seen.
+            now: epoch seconds.
+            early: also before the instance can stand at one.
+        """
         behind_gate = not instance.terminated and bool(instance.status) and instance.status[-1].stage > 0
-        return self.numbers is None and behind_gate and not self._hidden and now >= self._read_definition_at
+        wanted = self.numbers is None and (behind_gate or early)
+        return wanted and not self._hidden and now >= self._read_definition_at
 
     def asked(self, now: float) -> None:
         """It is being read."""

@@ -15,6 +15,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     ValidationError,
+    is_gateways_404,
     is_inconclusive,
     summary,
 )
@@ -93,7 +94,7 @@ class GatedStart:
         """All runs of this key that the server shows, at one history call per candidate.
 
         Raises:
-            AmbiguousRunError: the list, or a row that may be of this key, could not be read.
+            OrchestrationError: the list, or a row that may be of this key, could not be read: see ``Starting.unread``.
         """
         look = Look()
         for row in (yield from self._starting.candidates()):
@@ -133,7 +134,7 @@ class GatedStart:
         harmless here.
 
         Raises:
-            AmbiguousRunError: time is over.
+            OrchestrationError: time is over: see ``Starting.unread``.
         """
         look_until = min(self._starting.until, self._now.monotonic() + LOOK_SECONDS)
         backoff = Backoff(self._now, first=0.2)
@@ -144,7 +145,7 @@ class GatedStart:
             wait = backoff.seconds(lost)
             if self._now.monotonic() + wait >= self._starting.until:
                 why = f"its submit got no answer ({summary(lost)}) and no list shows it yet"
-                raise self._starting.ambiguous(why, (), lost)
+                raise self._starting.unread(why, lost)
             if self._now.monotonic() >= look_until:
                 return look
             yield from pause(wait)
@@ -153,7 +154,8 @@ class GatedStart:
         """The history of a candidate; empty where no stage of it has begun.
 
         Raises:
-            AmbiguousRunError: stages have begun, and their history cannot be read: it may be of this key.
+            OrchestrationError: stages have begun, and their history cannot be read: it may be of this key. See
+                ``Starting.unread``.
         """
         history, unreadable = yield from self._read_history(row)
         if history:
@@ -162,9 +164,8 @@ class GatedStart:
             instance = yield from insist(get_instance(row.id, self._version), self._now, self._starting.until)
         except OrchestrationError as error:
             # Also where it is "not found": the list has it, and nothing deletes instances.
-            raise self._starting.ambiguous(
-                f"instance {row.id} could not be read ({summary(error)})", (row.id,), error
-            ) from error
+            why = f"instance {row.id} could not be read ({summary(error)})"
+            raise self._starting.unread(why, error, (row.id,)) from error
         if not instance.status and not (unreadable is not None and instance.terminated):
             return ()  # of an ended run, the server can have lost the rows
         if unreadable is None and not shows_release(instance):
@@ -173,7 +174,7 @@ class GatedStart:
         if history:
             return history
         why = f"the history of instance {row.id} cannot be read"
-        raise self._starting.ambiguous(f"{why} ({summary(unreadable)})" if unreadable else why, (row.id,), unreadable)
+        raise self._starting.unread(f"{why} ({summary(unreadable)})" if unreadable else why, unreadable, (row.id,))
 
     def _read_history(self, row: Instance) -> Procedure[tuple[Sequence[StageRun], OrchestrationError | None]]:
         """The history of a candidate, or why it cannot be read."""
@@ -200,7 +201,9 @@ class GatedStart:
             submitted_at: when the answer to its submit came, in monotonic seconds; None: some time ago.
 
         Raises:
-            AmbiguousRunError: it is not confirmed; the run may be released all the same.
+            StateUnknownError, AuthenticationError: it is not confirmed; the run may be released all the same. An
+                attempt with the same key goes on with it.
+            AmbiguousRunError: the same, where no such attempt comes, or where the server does not know the instance.
         """
         read = get_instance(chosen, self._version)
         remembered = self._starting.versions.remembered
@@ -208,25 +211,27 @@ class GatedStart:
         if submitted_at is not None:  # a look before its first stage has begun would be for nothing
             yield from pause(submitted_at + FIRST_STAGE_SECONDS - self._now.monotonic())
         trouble = "its row did not appear"
+        missing: OrchestrationError | None = None
         send_at = 0.0
         resend = Backoff(self._now, first=0.3, longest=5.0)
         asked_engine = 0
         sent_once = False
         begun = self._now.monotonic()
         while True:
-            wait = backoff.seconds()
+            wait, missing = backoff.seconds(), None
             try:
                 looked = remembered.last_look(chosen, self._now.monotonic())  # that this start has had already
                 instance = looked if looked is not None else (yield from do(read, self._starting.until))
                 read_at = self._now.monotonic()
             except NotFoundError as error:
-                trouble = f"the server does not know it ({summary(error)})"
+                missing = None if is_gateways_404(error) else error
+                trouble = summary(error) if missing is None else f"the server does not know it ({summary(error)})"
             except OrchestrationError as error:
                 if not is_inconclusive(error):
                     why = (
                         f"instance {chosen} was chosen, and then it could not be read ({error}); {self._advice(chosen)}"
                     )
-                    raise self._starting.ambiguous(why, (chosen,), error) from error
+                    raise self._starting.unread(why, error, instance_id=chosen) from error
                 trouble, wait = summary(error), max(wait, error.retry_after or 0.0)
             else:
                 if shows_release(instance):
@@ -260,14 +265,20 @@ class GatedStart:
                         if after is not None:
                             send_at = self._now.monotonic() + max(resend.seconds(), after)
             if self._now.monotonic() + wait >= self._starting.until:
-                why = (
-                    f"instance {chosen} was chosen, and its release is not confirmed: {trouble}; {self._advice(chosen)}"
-                )
-                raise self._starting.ambiguous(why, (chosen, *others))
+                raise self._unconfirmed(chosen, trouble, missing, others)
             yield from pause(wait)
 
+    def _unconfirmed(
+        self, chosen: str, trouble: str, missing: OrchestrationError | None, others: Sequence[str]
+    ) -> OrchestrationError:
+        why = f"instance {chosen} was chosen, and its release is not confirmed: {trouble}"
+        if missing is None and self._starting.comes_again:
+            return self._starting.unread(f"{why}; it may run", None, instance_id=chosen)
+        return self._starting.ambiguous(f"{why}; {self._advice(chosen)}", (chosen, *others), missing)
+
     def _advice(self, chosen: str) -> str:
-        return "call again with the same key" if self._starting.token else f"go on with chosen={chosen!r}"
+        again = self._starting.token or self._starting.comes_again
+        return "call again with the same key" if again else f"go on with chosen={chosen!r}"
 
     def _check_whose(self, chosen: str, gate: str) -> Procedure[None]:
         """A run that is released before this attempt has sent anything may be another's: its gate says whose it is.
@@ -297,31 +308,35 @@ class GatedStart:
             return False, summary(error), None  # the stage is not launched yet, which takes milliseconds
         except AuthenticationError as error:
             why = f"instance {chosen} was chosen, and may not be released ({error}); {self._advice(chosen)}"
-            raise self._starting.ambiguous(why, (chosen,), error) from error
+            raise self._starting.unread(why, error, instance_id=chosen) from error
         except OrchestrationError as error:
             return False, summary(error), error.retry_after or 0.0
         return True, "", 0.0
 
     def gate_of(self, chosen: str) -> Procedure[GateText | None]:
-        """What the gate of a run says, as the engine shows it; None while it shows none.
+        """What the gate of a run says, as the engine shows it; None while it shows none, or cannot be read.
 
         Raises:
             ValidationError: it waits at a gate of another key.
         """
+        return (yield from self.read_gate(chosen))[0]
+
+    def read_gate(self, chosen: str) -> Procedure[tuple[GateText | None, OrchestrationError | None]]:
+        """As ``gate_of``, and why it could not be read."""
         try:
             history = yield from do(get_instance_history(chosen, self._version, strict=True), self._starting.until)
-        except OrchestrationError:
-            return None
+        except OrchestrationError as error:
+            return None, error
         event = history[0].input.get("event") if history and history[0].name == "RunWaitEvent" else None
         gate = parsed_event(event)
         if gate is None:
-            return None
+            return None, None
         if not self._starting.is_mine(gate.key):
             raise ValidationError(
                 f"chosen: instance {chosen} waits at the gate of key {gate.key}, not of {self._starting.key}",
                 path="chosen",
             )
-        return gate
+        return gate, None
 
     def _abort_others(self, others: Sequence[str], gate: str | None) -> Procedure[None]:
         """Lost submits of this attempt that still wait: best effort, they move nothing. No effect on generation 2."""

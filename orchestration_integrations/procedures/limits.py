@@ -6,6 +6,9 @@ START_SECONDS = 60.0
 """For so long a start goes on, unless its caller says otherwise."""
 POLL_SECONDS = 5.0
 """The longest pause between two polls of a wait, unless its caller says otherwise."""
+FIRST_PAUSE = 0.2
+"""The first pause between two polls. Each is ``GROWTH`` times as long as the one before, up to the longest."""
+GROWTH = 1.5
 CANCEL_SECONDS = 15.0
 """For so long a cancel goes on until it is seen, unless its caller says otherwise."""
 ROW_GRACE = 10.0

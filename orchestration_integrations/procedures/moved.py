@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..api.calls import get_instance_history, get_stage_history
-from ..api.errors import OrchestrationError
+from ..api.errors import OrchestrationError, TransportError
 from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import CANCELED, ActivityRun, Instance, Moved, StageRun, StageStatus, Transaction
 from .effects import Now, Procedure, do
@@ -40,11 +40,13 @@ class Reading(msgspec.Struct, frozen=True):
         moved: what had moved.
         in_flight: money-moving activities that had not ended.
         stages: the stages whose work was launched.
+        unread: why a part of them could not be read; None where all could.
     """
 
     moved: Moved
     in_flight: tuple[ActivityRun, ...] = ()
     stages: Sequence[StageRun] = ()
+    unread: OrchestrationError | None = None
 
 
 def completed(instance: Instance) -> int:
@@ -72,25 +74,27 @@ def read_moved(
         definition: the stages of its workflow, which spare a call where all of them ended well; None: not known.
     """
     read = True
+    unread: OrchestrationError | None = None
     stages: Sequence[StageRun] = _all_done(instance, definition or ())
     if not stages and (instance.status or instance.terminated):
         try:
             stages = yield from do(get_instance_history(instance.id, versions.plain, strict=True), until)
-        except OrchestrationError:
-            read = False
+        except OrchestrationError as error:
+            read, unread = False, error
     activities: dict[int, Sequence[ActivityRun]] = {}
     for number, stage in enumerate(stages):
         if stage.name in STILL:
             continue
         try:
             if now.monotonic() >= until:
-                raise OrchestrationError("no time is left")
+                raise TransportError("no time is left", sent=False)
             activities[number] = yield from do(
                 get_stage_history(instance.id, number, versions.plain, strict=True), until
             )
-        except OrchestrationError:
-            continue
-    return reading_of(instance, stages if read else None, activities, retried)
+        except OrchestrationError as error:
+            unread = error
+    found = reading_of(instance, stages if read else None, activities, retried)
+    return found if unread is None else msgspec.structs.replace(found, unread=unread)
 
 
 def reading_of(

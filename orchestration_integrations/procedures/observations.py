@@ -23,7 +23,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Paused(msgspec.Struct, frozen=True):
-    """The time that ``LookAt`` asked for has passed, and nothing was read meanwhile."""
+    """It is time for a look: the time that ``LookAt`` asked for has passed, or that for a closer look, or all of it."""
+
+
+class Hinted(msgspec.Struct, frozen=True):
+    """Somebody says that the instance may have ended. By itself this means nothing, and it may come too early."""
 
 
 class Absent(msgspec.Struct, frozen=True):
@@ -31,7 +35,7 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 class ReadFailed(msgspec.Struct, frozen=True):
-    """A GET of the instance, or of the list, failed."""
+    """A GET of the instance failed."""
 
     error: OrchestrationError
 
@@ -61,7 +65,9 @@ class DetailFailed(msgspec.Struct, frozen=True):
     error: OrchestrationError
 
 
-Observation = Seen | Paused | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed | PassTried
+Observation = (
+    Seen | Paused | Hinted | Absent | ReadFailed | DefinitionRead | HistoryRead | StageRead | DetailFailed | PassTried
+)
 
 
 # ---- what to do next -------------------------------------------------------------------------------

@@ -101,6 +101,11 @@ class StageStory(msgspec.Struct):
                 events.append(self._event(read.stage, "failing", self.last_failure))
         return failed, tuple(events)
 
+    def let_pass(self, seconds: float) -> None:
+        """So much time has passed that no clock here shows."""
+        for stage in list(self._stages.values()):
+            stage.detail_at -= seconds
+
     def wanted(self, instance: Instance, now: float) -> ReadHistory | ReadStage | None:
         """The history that would tell more of the stage that runs, where it is time to read it."""
         if not instance.status:

@@ -20,12 +20,16 @@ from datetime import datetime, timedelta, timezone
 from ..api.calls import get_instance, run_workflow
 from ..api.errors import (
     AmbiguousRunError,
+    AuthenticationError,
     OrchestrationError,
     RateLimitedError,
+    StateUnknownError,
     TransportError,
     UnreadableAnswerError,
     is_ambiguous,
     is_inconclusive,
+    is_mendable,
+    retold,
     summary,
 )
 from ..api.instants import UNKNOWN_INSTANT
@@ -34,6 +38,7 @@ from ..telemetry import count
 from .effects import Backoff, Now, Procedure, do, insist, pause
 from .gate import GateText
 from .listing import Versions, snapshot
+from .moved import NOTHING_READ
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the server's clock may be behind ours when candidates are chosen by age."""
@@ -41,6 +46,8 @@ KEY_AGE = timedelta(days=7)
 """How old a key may be where the caller does not say since when it is in use; runs before that are not looked at."""
 SUBMIT_SECONDS = 1.0
 """Seconds that must be left for a submit to be begun."""
+_GOES_ON = "an attempt with the same key goes on from there"
+_LATER = "this attempt released nothing; an attempt with the same key looks again"
 
 
 def is_same_key(found: object, wanted: str) -> bool:
@@ -58,6 +65,8 @@ class Starting:
         since: the key was not used before; None where that is not known.
         fresh: the key was never used before, so all runs of it are of this very attempt.
         timeout: seconds for all steps together.
+        comes_again: a later attempt has the same key and finds what this one has left. Then a server that cannot be
+            read leaves nothing in doubt that the later attempt could not find out.
         permit: asks the owner before a run is released, or one without a gate is submitted (None); raises where the
             owner does not want it.
     """
@@ -71,6 +80,7 @@ class Starting:
         since: datetime | None,
         fresh: bool,
         timeout: float,
+        comes_again: bool,
         permit: Callable[[str | None], Procedure[None]],
         versions: Versions,
         now: Now,
@@ -81,6 +91,7 @@ class Starting:
         self.since = since
         self.fresh = fresh
         self.timeout = timeout
+        self.comes_again = comes_again
         self.permit = permit
         self.versions = versions
         self.now = now
@@ -89,6 +100,7 @@ class Starting:
         self.foreign: set[str] = set()
         self.rounds: set[int] = set()
         self.submit_may_exist = not fresh  # by an earlier attempt
+        self.lost_ungated = False  # a submit of this attempt, which no gate holds back
         self.token: str | None = None
 
     def left(self) -> float:
@@ -128,6 +140,44 @@ class Starting:
         error.__cause__ = cause
         return error
 
+    def unread(
+        self,
+        why: str,
+        error: OrchestrationError | None,
+        candidates: Sequence[str] = (),
+        *,
+        instance_id: str | None = None,
+        what: str | None = None,
+    ) -> OrchestrationError:
+        """The error for a server that could not be read, so that this attempt could not go on.
+
+        Where a later attempt with the key can find out, nothing is ambiguous, and nothing is to be settled: it is the
+        error itself, or StateUnknownError where the run is known. Else it is an AmbiguousRunError.
+
+        Args:
+            why: what could not be read.
+            error: what the read has ended with; None where the run is there, and did not get on.
+            candidates: ids of instances that may be the run.
+            instance_id: the run, where it is on record.
+            what: instead of "a run may exist".
+        """
+        later = self.comes_again and not self.lost_ungated and (error is None or is_mendable(error))
+        if not later or (error is None and instance_id is None):
+            return self.ambiguous(why, candidates or ((instance_id,) if instance_id else ()), error, what=what)
+        if instance_id is None and error is not None:
+            return retold(error, f"{what}: {why}" if what else f"a run with key {self.key} may exist: {why}; {_LATER}")
+        if isinstance(error, AuthenticationError):
+            return retold(error, f"{why}; {_GOES_ON}")
+        made = StateUnknownError(
+            f"{why}; {_GOES_ON}",
+            instance_id=instance_id or "",
+            instance=None,
+            moved=NOTHING_READ,
+        )
+        made.retry_after = error.retry_after if error is not None else None
+        made.__cause__ = error
+        return made
+
     # Submitting
 
     def submit(self, gate: GateText | None, gate_variable: str) -> Procedure[Instance]:
@@ -156,6 +206,8 @@ class Starting:
                 if not surely_nothing or self.now.monotonic() + wait >= self.until:
                     if self.submit_may_exist:
                         why = f"an earlier submit may have started it, and now: {summary(error)}"
+                        if gate is not None:
+                            raise self.unread(why, error) from error
                         raise self.ambiguous(why, (), error) from error
                     raise
             yield from pause(wait)
@@ -184,7 +236,7 @@ class Starting:
         try:
             rows = yield from snapshot(self.workflow_id, self.versions, self.now, self.until)
         except OrchestrationError as error:
-            raise self.ambiguous(f"the list of instances could not be read ({summary(error)})", (), error) from error
+            raise self.unread(f"the list of instances could not be read ({summary(error)})", error) from error
         earliest = self.earliest()
         return [
             row
@@ -196,12 +248,12 @@ class Starting:
         """An instance that a look found, by its id.
 
         Raises:
-            AmbiguousRunError: it could not be read.
+            StateUnknownError, AuthenticationError, AmbiguousRunError: it could not be read; see ``unread``.
         """
         try:
             instance = yield from insist(get_instance(instance_id, self.versions.plain), self.now, self.until)
         except OrchestrationError as error:
-            why = f"instance {instance_id} could not be read ({summary(error)})"
-            raise self.ambiguous(why, (instance_id,), error) from error
+            why = f"instance {instance_id} was found and chosen, and then it could not be read ({summary(error)})"
+            raise self.unread(why, error, instance_id=instance_id) from error
         self.versions.remembered.note_look(instance, self.now.monotonic())
         return instance

@@ -26,12 +26,16 @@ class UngatedStart:
 
     Args:
         starting: what the steps share.
+
+    Attributes:
+        unread: why the history of a candidate could not be read, when proof was last looked for; None where all could.
     """
 
     def __init__(self, starting: Starting) -> None:
         self._starting = starting
         self._now = starting.now
         self._version = starting.versions.plain
+        self.unread: OrchestrationError | None = None
 
     def shown(self, instance: Instance) -> Procedure[Instance]:
         """The run whose answer arrived, once its row can be read: whoever gets the id next need not know it is
@@ -53,13 +57,15 @@ class UngatedStart:
             places: (number of a stage, path in its input) where the definition says that the key stands.
         """
         rows = yield from self._starting.candidates()
+        self.unread = None
         rows.sort(key=lambda row: (row.created_at, row.id))
         proven: list[Proof] = []
         for row in rows if places else ():
             history: Sequence[StageRun]
             try:
                 history = yield from do(get_instance_history(row.id, self._version, strict=True), self._starting.until)
-            except OrchestrationError:
+            except OrchestrationError as error:
+                self.unread = error
                 continue
             shown = [
                 text

@@ -37,8 +37,8 @@ from .checkpoints import Guard, PassTried, try_to_pass
 from .effects import Now, Procedure, do, pause, tell
 from .ends import End, Known, conclude, definition_of
 from .ghosts import is_old
+from .limits import FIRST_PAUSE, GROWTH, POLL_SECONDS, READ_BUDGET
 from .limits import LAST_LOOK as LAST_LOOK
-from .limits import POLL_SECONDS, READ_BUDGET
 from .limits import ROW_GRACE as ROW_GRACE
 from .limits import ROW_PATIENCE as ROW_PATIENCE
 from .listing import Versions
@@ -46,6 +46,7 @@ from .observations import (
     Absent,
     DefinitionRead,
     DetailFailed,
+    Hinted,
     HistoryRead,
     LookAt,
     Next,
@@ -63,9 +64,9 @@ from .observations import (
 )
 from .stage_story import StageStory
 
-FIRST_INTERVAL = 0.2
-"""Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
-GROWTH = 1.5
+HURRY_UP_TO = 3.0
+"""Seconds between two looks after a hint, up to which they become rarer; then the wait goes on as before. Whoever hints
+often comes a moment before the end can be read."""
 FAILURES = 10
 """Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
@@ -101,7 +102,9 @@ class Waiting(msgspec.Struct):
     passes: bool = False
     instance: Instance | None = None
     _begun: float = 0.0
-    _interval: float = FIRST_INTERVAL
+    _interval: float = FIRST_PAUSE
+    _before_hint: float | None = None
+    _looked_at: float = 0.0
     _story: StageStory = msgspec.field(default_factory=lambda: StageStory(""))
     _failures: int = 0
     _good_at: float = 0.0
@@ -126,6 +129,11 @@ class Waiting(msgspec.Struct):
         return self._interval >= self.poll_interval
 
     @property
+    def hurries(self) -> bool:
+        """Whether a hint has come a moment ago, so that it looks more often."""
+        return self._before_hint is not None
+
+    @property
     def is_failing(self) -> bool:
         """Whether its last read has failed."""
         return self._failures > 0
@@ -142,8 +150,14 @@ class Waiting(msgspec.Struct):
         )
 
     def was_listed(self, now: float) -> None:
-        """A list that holds the instance, or others of the same server, was read: reads work."""
+        """A list was read that holds the instance: it runs, and reads work."""
         self._on_success(now)
+
+    def let_pass(self, seconds: float) -> None:
+        """So much time has passed for the server while this wait slept: a test's server skipped it."""
+        if self.deadline is not None:
+            self.deadline -= seconds
+        self._story.let_pass(seconds)
 
     @property
     def known(self) -> Known:
@@ -169,6 +183,8 @@ class Waiting(msgspec.Struct):
             return Step(self._on_failure(seen.error, now))
         if isinstance(seen, Paused | Absent):
             return Step(self._read(now))
+        if isinstance(seen, Hinted):
+            return Step(self._on_hint(now))
         if isinstance(seen, DefinitionRead):
             return self._on_definition(seen.stages, now)
         if isinstance(seen, HistoryRead):
@@ -199,7 +215,10 @@ class Waiting(msgspec.Struct):
     def _on_instance(self, seen: Seen, now: float) -> Step:
         instance = self.instance = seen.instance
         self._on_success(now)
-        if (self.detail and not self._asked_definition) or self._checkpoints.wants_definition(instance, now):
+        # Only a wait that knows the checkpoints may share a poll, so a long one asks for them, and asks again.
+        early = self.passes and (self._asked_definition or self.is_settled)
+        first = self.detail and not self._asked_definition
+        if first or self._checkpoints.wants_definition(instance, now, early=early):
             self._asked_definition = True
             self._checkpoints.asked(now)
             self._kept = seen
@@ -211,7 +230,7 @@ class Waiting(msgspec.Struct):
         if self._last_look:
             return Step(self._timeout(), events)
         if self._checkpoints.follow(instance, now):
-            self._interval = FIRST_INTERVAL
+            self._interval = FIRST_PAUSE
         stands, number = self._checkpoints.standing(now)
         if stands:
             due = self._checkpoints.is_due(now)
@@ -287,15 +306,25 @@ class Waiting(msgspec.Struct):
     # Decisions
 
     def _read(self, now: float) -> Next:
+        self._looked_at = now
         if self.deadline is not None and now >= self.deadline:
             self._last_look = True
             return Read(self.over, last=True)
         return Read(self.deadline)
 
+    def _on_hint(self, now: float) -> Next:
+        if self._before_hint is None:
+            self._before_hint = self._interval
+        self._interval = FIRST_PAUSE
+        since = now - self._looked_at
+        return self._read(now) if since >= FIRST_PAUSE else self._look_in(FIRST_PAUSE - since, now)
+
     def _later(self, now: float, at_least: float = 0.0) -> Next:
         longest = min(self.poll_interval, NEAR_INTERVAL) if self._checkpoints.near(now) else self.poll_interval
         interval = max(min(self._interval, longest), at_least)
         self._interval = min(self._interval * GROWTH, longest)
+        if self._before_hint is not None and self._interval >= min(HURRY_UP_TO, longest):
+            self._interval, self._before_hint = self._before_hint, None
         return self._look_in(interval, now)
 
     def _look_in(self, seconds: float, now: float) -> Next:
@@ -314,8 +343,8 @@ class Woken(msgspec.Struct, frozen=True):
     """Why a wait looks at its instance now.
 
     Attributes:
-        seen: the time has passed, or the instance is not listed.
-        listed_at: monotonic seconds at which a list was read meanwhile; None for never.
+        seen: the time has passed, the instance is not listed, or somebody gave a hint.
+        listed_at: monotonic seconds at which a list was last read that holds the instance; None for never.
     """
 
     seen: Observation = Paused()

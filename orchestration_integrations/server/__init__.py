@@ -7,11 +7,12 @@
 It imitates three generations of the server. Nothing else of this package is used by it.
 
 The same core serves both faces. What happens: `engine` and what it names. What is said about it: `api` and what that
-names. Definitions and stages: `definitions`, `sending`, `ledger`. What goes wrong: `faults`, `misread`, `mishaps`.
-`app`, `wire` and `embedded` carry it over sockets, `inprocess` doesn't.
+names. Definitions and stages: `definitions`, `sending`, `steps`. What stages call: `outside` and what it names, filled
+by `seeding`. Triggers: `triggers`, `expressions`, `values`. What goes wrong: `faults`, `misread`, `mishaps`. `app`,
+`bell`, `wire` and `embedded` carry it over sockets, `inprocess` doesn't.
 
-Not imitated: wallets, payments and payouts (their activities fail as on a server without those services), the
-end of the engine's memory of old runs (a `status` fault on a history call shows it), scopes of tokens.
+Not imitated: balances of wallets that expire, holds on wallets (no stage makes one), what a provider makes of a payout,
+the end of the engine's memory of old runs (a `status` fault on a history call shows it), scopes of tokens.
 """
 
 from __future__ import annotations

@@ -1,21 +1,22 @@
-"""The calls of a `send` or `update` stage to the ledger: attempts, refusals, retries, and what takes effect late.
+"""The calls of a `send` or `update` stage to services: attempts, refusals, retries, and what takes effect late.
 
-From the moment a call reaches the ledger it takes effect, whatever the engine thinks of the attempt. That is how a
-stalled ledger pays twice on generation 1, whose calls carry no idempotency key.
+From the moment a call reaches its service it takes effect, whatever the engine thinks of the attempt. That is how a
+stalled service pays twice on generation 1, whose calls carry no idempotency key.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import sending
 from .clock import SECOND
 from .ledger import FINAL_REFUSALS, Refused
+from .outside import SERVICES
 from .state import Activity
 
 if TYPE_CHECKING:
     from .agenda import Agenda
     from .memory import Memory
+    from .outside import Effect
     from .parts import Parts
     from .stages import Stages
 
@@ -60,34 +61,33 @@ class Activities:
         agenda.after(timing.call, "act_call", instance_id, number, index, attempt)
 
     def call(self, instance_id: str, number: int, index: int, attempt: int) -> None:
-        """The call reaches the ledger."""
-        if not self._parts.up["ledger"]:
+        """The call reaches its service."""
+        memory, up = self._memory, self._parts.up
+        activity = memory.instances[instance_id].runs[number].activities[index]
+        service = SERVICES.get(activity.name, "ledger")
+        if not up[service] or (service == "wallets" and not up["ledger"]):
             self._parts.stall([instance_id, number, index, attempt])
             return
-        memory, now = self._memory, self._agenda.now
-        activity = memory.instances[instance_id].runs[number].activities[index]
         key = f"{instance_id}-{number}-{index}" if memory.generation > 1 else None
         outcome: dict[str, Any]
         try:
-            output, postings = sending.perform(activity.step, memory.ledger, now, key)
-            outcome = {"output": output}
+            effect = memory.outside.perform(activity.step, self._agenda.now, key)
         except Refused as refusal:
-            postings = []
             outcome = {"code": refusal.code, "message": refusal.message}
+        else:
+            outcome = {"output": effect.output}
+            self._note(effect, instance_id, number, attempt)
         memory.store.touch_meta()
-        for posting in postings:
-            ledger = posting.pop("ledger")
-            memory.record.money.append(
-                {
-                    "instance_id": instance_id,
-                    "stage": number,
-                    "ledger": ledger,
-                    "posting": posting,
-                    "attempt": attempt,
-                    "at": now / SECOND,
-                }
-            )
         self._agenda.after(self._agenda.timing.call_back, "act_done", instance_id, number, index, attempt, outcome)
+
+    def _note(self, effect: Effect, instance_id: str, number: int, attempt: int) -> None:
+        record = self._memory.record
+        where = {"instance_id": instance_id, "stage": number}
+        when = {"attempt": attempt, "at": self._agenda.now / SECOND}
+        for posting in effect.postings:
+            record.money.append({**where, "ledger": effect.ledger, "posting": posting, **when})
+        if effect.payout is not None:
+            record.payouts.append({**where, "payout": effect.payout, **when})
 
     def done(self, instance_id: str, number: int, index: int, attempt: int, outcome: dict[str, Any]) -> None:
         """The engine has the result of an attempt."""
@@ -103,13 +103,12 @@ class Activities:
         activity.attempt, activity.last_failure, activity.next_ns = 1, "", None
         if "code" in outcome:
             activity.error = outcome["message"]
-            self._stages.finish(instance, run, "activity error", outcome["message"])
-            return
-        activity.output, activity.has_output = outcome["output"], outcome["output"] is not None
-        try:
-            run.steps += sending.follow(activity.step, outcome["output"], run.resolved, self._memory.generation)
-        except sending.StageFailed as error:
-            self._stages.finish(instance, run, str(error), str(error))
+            if activity.step.get("tolerates") != outcome["code"]:
+                self._stages.finish(instance, run, "activity error", outcome["message"])
+                return
+        else:
+            activity.output, activity.has_output = outcome["output"], outcome["output"] is not None
+        if not self._stages.plan(instance, run):
             return
         self._agenda.after(self._agenda.timing.schedule_activity, "activity", instance_id, number)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .clock import SECOND, Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .store import Entry, Store
     from .timing import Timing
 
@@ -36,6 +38,8 @@ class Agenda:
         self._store = store
         self._heap: list[Entry] = []
         self._number = 0
+        self.done = 0
+        """How many steps were done."""
 
     def ticket(self) -> int:
         """A number that nothing else on this server has."""
@@ -61,6 +65,12 @@ class Agenda:
         """When the next step is due; None: nothing will happen by itself."""
         return self._heap[0][0] if self._heap else None
 
+    def next_of(self, counts: Callable[[str, list[Any]], bool]) -> int | None:
+        """When the next step is due that counts, by its kind and arguments; None: there is none."""
+        if self._heap and counts(*self._heap[0][2:]):
+            return self._heap[0][0]
+        return min((due for due, _, kind, args in self._heap if counts(kind, args)), default=None)
+
     def take(self, now_ns: int) -> tuple[str, list[Any]] | None:
         """The next step that is due by `now_ns`, with `now` moved to its instant. None: no more, and it is `now_ns`."""
         if not self._heap or self._heap[0][0] > now_ns:
@@ -68,6 +78,7 @@ class Agenda:
             return None
         due, number, kind, args = heapq.heappop(self._heap)
         self._store.event_done(number)
+        self.done += 1
         self.now = max(self.now, due)
         return kind, args
 

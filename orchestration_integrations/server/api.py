@@ -59,7 +59,7 @@ class Api:
             "abort_instance": instances.abort,
         }
         if engine.generation > 1:
-            calls = TriggerCalls(triggers, self._answers)
+            calls = TriggerCalls(triggers, self._answers, engine.generation)
             self._operations |= {
                 "list_triggers": calls.list,
                 "create_trigger": calls.create,
@@ -80,6 +80,7 @@ class Api:
         requests = self._engine.memory.record.requests
         requests[found.operation] = requests.get(found.operation, 0) + 1
         faults = self._faults.take(found.operation) if self._faults and found.operation in OPERATIONS else []
+        exchange.faults = tuple(fault.kind for fault in faults)
         rng = self._engine.agenda.rng
         if faults and not mishaps.prepare(exchange, faults, self._engine.now, rng, self._answers.internal):
             if exchange.override is not None:
@@ -124,5 +125,3 @@ class Api:
         exchange.ready_ns = self._engine.now + exchange.stall_ns
         if exchange.cut_ns is not None:
             exchange.ready_ns = max(exchange.ready_ns, exchange.cut_ns + 1)
-        if exchange.notify is not None:
-            exchange.notify()

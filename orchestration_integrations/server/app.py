@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from . import wire
-from .clock import SECOND
+from .bell import Bell
 from .core import Core
 from .dates import http_date
 from .exchange import Exchange, Reply, Request
 from .page import Front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
 
     from ..ui.page import Page
-
-_LONGEST_LOOK = 30.0
 
 
 class Connections:
@@ -63,6 +61,7 @@ class Shell:
     def __init__(self, core: Core, connections: Connections) -> None:
         self.core = core
         self.connections = connections
+        self._bell: Bell | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,39 +106,22 @@ class Shell:
         """Until the answer can go out. False: the client left first."""
         if self._ready(exchange):
             return True
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
-
-        def notify() -> None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(woken.set)
-
-        with self.core.lock:
-            exchange.notify = notify
-            self.core.held.add(exchange)
+        if self._bell is None or self._bell.loop is not asyncio.get_running_loop():
+            self._bell = Bell(self.core)
+        bell, woken = self._bell, self._bell.wait(exchange)
         left = asyncio.ensure_future(receive())
-        try:
-            while not self._ready(exchange):
-                woken.clear()
-                wake = asyncio.ensure_future(woken.wait())
-                await asyncio.wait({left, wake}, timeout=self._pause(exchange), return_when=asyncio.FIRST_COMPLETED)
-                wake.cancel()
-                if left.done():
-                    return False
-                self.core.pump()
-        finally:
-            left.cancel()
-        return True
 
-    def _pause(self, exchange: Exchange) -> float:
-        """Seconds until something can have changed by itself."""
-        with self.core.lock:
-            dues = [exchange.due_ns()]
-            if exchange.reply is None:
-                dues.append(self.core.engine.next_due())
-        known = [due for due in dues if due is not None]
-        if not known:
-            return _LONGEST_LOOK
-        return min(_LONGEST_LOOK, max(0.0, (min(known) - self.core.clock.now_ns()) / SECOND))
+        def wake(_: object) -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        left.add_done_callback(wake)
+        try:
+            await woken
+            return self._ready(exchange) or not left.done()
+        finally:
+            bell.leave(exchange)
+            left.cancel()
 
     async def _cut(self, scope: Scope, receive: Receive) -> None:
         if not self.connections.cut(scope.get("client")):
@@ -200,6 +182,7 @@ def create_app(
     token: str | None = None,
     faults: bool = True,
     seed: int | None = None,
+    data: Mapping[str, Any] | str | Path | None = None,
     core: Core | None = None,
     connections: Connections | None = None,
     page: Callable[[], Page] | None = None,
@@ -212,13 +195,14 @@ def create_app(
         token: demand this bearer token, or one issued for it as a client secret.
         faults: whether the control calls under `/_control/` exist.
         seed: makes ids and moments repeatable.
+        data: accounts, wallets, payments and connectors that are there from the start; see `Core`.
         core: a core of your own; the arguments before then don't count.
         connections: the HTTP server's connections, where it tells of them; without, a cut appears as an
             exception in the HTTP server.
         page: makes the live page at `/`, once somebody opens it; None: there is none. `app.state.front.stop()` ends it.
     """
     if core is None:
-        core = Core(generation, db=db, token=token, faults=faults, seed=seed)
+        core = Core(generation, db=db, token=token, faults=faults, seed=seed, data=data)
     front = Front(Shell(core, connections or Connections()), page)
     app = Starlette(routes=[Mount("/", app=front)])
     app.state.core, app.state.front = core, front

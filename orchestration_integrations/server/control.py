@@ -25,9 +25,11 @@ class Controls(Protocol):
     controlled: bool
 
     def record(self) -> Record: ...
+    def seed_data(self, data: Mapping[str, Any]) -> None: ...
+    def wallet(self, wallet_id: str) -> dict[str, dict[str, int]]: ...
     def balances(self, ledger: str, account: str) -> dict[str, int]: ...
     def world(self, what: str) -> None: ...
-    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None: ...
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> object: ...
     def clear_faults(self) -> None: ...
     def advance(self, seconds: float) -> None: ...
     def publish(self, message: Mapping[str, Any]) -> None: ...
@@ -43,6 +45,10 @@ def handle(controls: Controls, request: Request, path: str) -> Reply:
         if request.method == "GET":
             if path == "record":
                 return _json(controls.record().as_dict())
+            if path == "record.jsonl":
+                return Reply(200, controls.record().as_json_lines().encode(), "application/x-ndjson")
+            if name == "wallets" and len(words) == 2:
+                return _json(controls.wallet(words[1]))
             if name == "balances" and len(words) == 3:
                 return _json(controls.balances(words[1], words[2]))
         if request.method == "POST" and len(words) == 1:
@@ -56,13 +62,15 @@ def _post(controls: Controls, name: str, body: bytes) -> Reply:
     if name == "clear_faults":
         controls.clear_faults()
         return Reply(204)
-    if name not in ("world", "fault", "advance", "publish"):
+    if name not in ("world", "fault", "advance", "publish", "seed"):
         return NOT_THERE
     given = msgspec.json.decode(body)
     if not isinstance(given, dict):
         raise ValueError("an object is wanted")
     if name == "publish":
         controls.publish(given)
+    elif name == "seed":
+        controls.seed_data(given)
     elif name == "world":
         controls.world(_text(given, "what"))
     elif name == "advance":

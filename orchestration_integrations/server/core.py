@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from . import control
+from . import control, seeding
 from .api import Api
+from .call_log import CallLog
 from .clock import SECOND, Clock, RealClock, VirtualClock
 from .engine import Engine
 from .exchange import Exchange, Reply, Request
 from .faults import Faults
 from .ledger import Ledger
 from .parts import PARTS
+from .payments import Payments
 from .record import Record
 from .routes import below_prefix
+from .set_fault import SetFault
 from .store import SqliteStore, Store
 from .timing import Timing
 from .tokens import Tokens
 from .triggers import Triggers
+from .wallets import balance_account
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 class Core:
@@ -41,6 +46,12 @@ class Core:
         faults: whether the control calls under `/_control/` exist.
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
+        data: accounts, wallets, payments and connectors that are there from the start (see `seeding`), as a mapping
+            or as a file in JSON or YAML. Not applied to a `db` that was used before.
+
+    Raises:
+        ValueError: no such generation, or the data isn't right.
+        OSError: the data's file can't be read.
     """
 
     def __init__(
@@ -53,9 +64,11 @@ class Core:
         faults: bool = True,
         seed: int | None = None,
         timing: Timing | None = None,
+        data: Mapping[str, Any] | str | Path | None = None,
     ) -> None:
         if generation not in (1, 2, 3):
             raise ValueError(f"generation must be 1, 2 or 3, not {generation!r}")
+        wanted = None if data is None else seeding.read(data)
         self.generation = generation
         self.clock: Clock = clock if clock is not None else RealClock()
         self.lock = threading.RLock()
@@ -72,8 +85,15 @@ class Core:
         self.tokens = Tokens(token, self.clock, self._record, self.rng)
         self.api = Api(self.engine, self.triggers, self.tokens, self.faults)
         self.held: set[Exchange] = set()
+        self.listeners: list[Callable[[], None]] = []
+        """Called, by whatever thread, after something has changed."""
+        self.calls = CallLog()
+        self.hears: list[Callable[[Request, Exchange], object]] = []
+        """Called with each request, once it is taken in."""
         if loaded is not None:
             self._restore(loaded)
+        elif wanted is not None:
+            self._seed(wanted)
         if isinstance(self.clock, VirtualClock):
             self.clock.serve(self._moved, self.engine.next_due)
 
@@ -85,11 +105,14 @@ class Core:
             now = self.clock.now_ns()
             self.engine.pump(now)
             exchange = self._control(request) or self.api.handle(request)
+            if self.controlled:
+                self.calls.begun(request, exchange, now)
+            for hear in self.hears:
+                hear(request, exchange)
             if exchange.reply is None:
                 self.held.add(exchange)
             self.store.flush(self._meta)
-            if self.held:
-                self._wake_held()
+            self._wake_held()
             return exchange
 
     def _control(self, request: Request) -> Exchange | None:
@@ -112,8 +135,8 @@ class Core:
         with self.lock:
             if exchange.reply is None:
                 self.pump()  # what the client's leaving comes too late for
+            self.calls.ended(exchange)
             exchange.gone = True
-            exchange.notify = None
             self.held.discard(exchange)
 
     def cut_all(self) -> None:
@@ -124,9 +147,8 @@ class Core:
             self._wake_held()
 
     def _wake_held(self) -> None:
-        for exchange in list(self.held):
-            if exchange.notify is not None:
-                exchange.notify()
+        for listener in self.listeners:
+            listener()
 
     def _moved(self, now_ns: int) -> None:
         if self.engine.pump(now_ns):
@@ -141,8 +163,8 @@ class Core:
     # ---- what tests may do ---------------------------------------------------------------------
 
     def world(self, what: str) -> None:
-        """Take a part away or bring it back: `workers stopped`, `engine started`, `database …`, `ledger …`;
-        or let an event message arrive on the broker: `publish {json}`.
+        """Take a part away or bring it back: `workers stopped`, `engine started`, `database …`, `ledger …`,
+        `wallets …`, `payments …`; or let an event message arrive on the broker: `publish {json}`.
 
         Raises:
             ValueError: anything else.
@@ -166,14 +188,14 @@ class Core:
             self.store.flush(self._meta)
             self._wake_held()
 
-    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> SetFault:
         """Let the next `count` requests for an operation go wrong; see `faults` for kinds and options.
 
         Raises:
             ValueError: no such operation, kind or option.
         """
         with self.lock:
-            self.faults.add(operation, kind, count, **options)
+            return SetFault(self.faults, self.faults.add(operation, kind, count, **options), self.lock)
 
     def clear_faults(self) -> None:
         """Take all faults back that have not happened yet."""
@@ -182,12 +204,33 @@ class Core:
 
     def advance(self, seconds: float) -> None:
         """Move the clock ahead; everything that falls into that time happens, in order and at its instant."""
+        self.move_ns(int(seconds * SECOND))
+
+    def move_ns(self, nanoseconds: int) -> None:
+        """As `advance`, in nanoseconds."""
         with self.lock:
-            self.clock.move_ns(int(seconds * SECOND))
+            self.clock.move_ns(nanoseconds)
             self.store.touch_meta()
             self.engine.pump(self.clock.now_ns())
             self.store.flush(self._meta)
             self._wake_held()
+
+    def seed_data(self, data: Mapping[str, Any] | str | Path) -> None:
+        """Add accounts, wallets, payments and connectors; see `seeding`. All of them, or none.
+
+        Raises:
+            ValueError: the data isn't right, or an id is taken.
+            OSError: its file can't be read.
+        """
+        wanted = seeding.read(data)
+        with self.lock:
+            self.engine.pump(self.clock.now_ns())
+            self._seed(wanted)
+            self.store.flush(self._meta)
+
+    def _seed(self, wanted: seeding.SeedData) -> None:
+        seeding.apply(wanted, self.engine.memory.outside, self.engine.now)
+        self.store.touch_meta()
 
     def record(self) -> Record:
         """What really happened by now: a copy."""
@@ -207,6 +250,17 @@ class Core:
             self.pump()
             return dict(self.engine.ledger.balances.get(ledger, {}).get(account, {}))
 
+    def wallet(self, wallet_id: str) -> dict[str, dict[str, int]]:
+        """What a wallet's balances hold by now, by balance and asset. ValueError: there is no such wallet."""
+        with self.lock:
+            self.pump()
+            outside = self.engine.memory.outside
+            wallet = outside.wallets.by_id.get(wallet_id)
+            if wallet is None:
+                raise ValueError(f"no wallet {wallet_id!r}")
+            accounts = outside.ledger.balances.get(wallet["ledger"], {})
+            return {name: dict(accounts.get(balance_account(wallet_id, name), {})) for name in wallet["balances"]}
+
     def publish(self, message: Mapping[str, Any]) -> None:
         """Let an event message arrive on the broker that triggers listen to.
 
@@ -224,10 +278,12 @@ class Core:
     # ---- storage ---------------------------------------------------------------------------------
 
     def _meta(self) -> dict[str, Any]:
-        engine, ledger = self.engine, self.engine.ledger
+        engine, outside = self.engine, self.engine.memory.outside
         return {
             "offset_ns": self.clock.offset_ns if isinstance(self.clock, RealClock) else 0,
-            "ledger": {name: getattr(ledger, name) for name in Ledger.__slots__},
+            "ledger": {name: getattr(outside.ledger, name) for name in Ledger.__slots__},
+            "wallets": outside.wallets.by_id,
+            "payments": {name: getattr(outside.payments, name) for name in Payments.__slots__},
             "up": engine.parts.up,
             "parked": engine.parts.parked,
             "stalled": engine.parts.stalled,
@@ -244,9 +300,10 @@ class Core:
         if meta:
             for name, value in meta["ledger"].items():
                 setattr(engine.ledger, name, value)
-            engine.parts.up.update(meta["up"])
-            engine.parts.parked = [(kind, args) for kind, args in meta["parked"]]
-            engine.parts.stalled = meta["stalled"]
+            engine.memory.outside.wallets.by_id = meta["wallets"]
+            for name, value in meta["payments"].items():
+                setattr(engine.memory.outside.payments, name, value)
+            engine.parts.restore(meta["up"], [(kind, args) for kind, args in meta["parked"]], meta["stalled"])
             self.triggers.seen = set(meta["seen"])
 
 

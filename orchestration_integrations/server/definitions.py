@@ -57,11 +57,20 @@ def _tables(later: bool) -> dict[str, tuple[Field, ...]]:
         Field("PSP", "psp", "str"),
         Field("Metadata", "metadata", "str", "formanceAccountID" if later else "stripeConnectID"),
     )
+    payin: tuple[Field, ...] = (Field("ID", "id", "str", required=True),)
     if later:
         wallet = (wallet[0], Field("Name", "name", "str"), wallet[1])
         payout += (
+            Field("Type", "type", "str", "TRANSFER"),
+            Field("SourceAccount", "sourceAccount", "str", optional=True),
             Field("WaitingValidation", "waitingValidation", "bool", "false"),
             Field("ConnectorID", "connectorId", "str", optional=True),
+        )
+        payin += (
+            Field("Ledger", "ledger", "str", optional=True),
+            Field("HoldingAccount", "holdingAccount", "str", optional=True),
+            Field("ThroughAccount", "throughAccount", "str", "world"),
+            Field("AllowOverdraft", "allowOverdraft", "bool", "false"),
         )
 
     def side(name: str, key: str, payment: tuple[Field, ...]) -> Field:
@@ -78,7 +87,7 @@ def _tables(later: bool) -> dict[str, tuple[Field, ...]]:
 
     amount = (Field("Amount", "amount", "bigint"), Field("Asset", "asset", "str"))
     send: tuple[Field, ...] = (
-        side("Source", "source", (Field("ID", "id", "str", required=True),)),
+        side("Source", "source", payin),
         side("Destination", "destination", payout),
         Field("Amount", "amount", "struct", optional=True, fields=amount),
     )
@@ -113,6 +122,13 @@ def interpolate(text: str, variables: Mapping[str, str], generation: int) -> str
         return text
     pattern = _GREEDY if generation == 1 else _SINGLE
     return pattern.sub(lambda m: variables.get(m[0][2:-1], ""), text)
+
+
+def has_variables(raw: Any) -> bool:
+    """Whether a value, or any in it, has a `${name}`."""
+    if isinstance(raw, dict):
+        return any(map(has_variables, raw.values()))
+    return isinstance(raw, str) and "${" in raw
 
 
 def check(stages: Sequence[Any], generation: int) -> None:
@@ -222,7 +238,7 @@ def requirements(kind: str, stage: Mapping[str, Any], generation: int) -> str | 
     if kind == "send" and generation > 1:
         for side in ("source", "destination"):
             wallet = stage[side]["wallet"]
-            if wallet and wallet["id"] and wallet["name"]:
+            if wallet and bool(wallet["id"]) == bool(wallet["name"]):
                 path = f"Send.{side.capitalize()}.Wallet.WalletReference"
                 missing += [_failed(f"{path}.{x}", x, "id or name") for x in ("id", "name")]
     return "\n".join(missing) or None

@@ -12,20 +12,26 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import Connections, create_app
+from .clock import SECOND, monotonic_ns
 from .core import Core
+from .judging import Judging
 from .page import make_page
+from .skipping import Skipping
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from starlette.applications import Starlette
 
     from ..ui.page import Page
     from .record import Record
+    from .set_fault import SetFault
     from .timing import Timing
 
 
-class EmbeddedServer:
+class EmbeddedServer(Judging):
     """An Orchestration server that runs in a thread of this process; a context manager.
 
         with EmbeddedServer(generation=2) as server:
@@ -42,13 +48,19 @@ class EmbeddedServer:
         host: the address to listen on; 127.0.0.1.
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
+        data: accounts, wallets, payments and connectors that are there from the start, as a mapping with these keys
+            or as a file in JSON or YAML; their fields are those of module `seeding`. Not applied to a `db` that was
+            used before.
+        time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
+            comes next; see `skipping`.
         page: whether it serves its live page at `/`; True.
 
     Attributes:
         url: its address, known once it is started.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or the data's file can't be read.
+        ValueError: the data isn't right; the text names the field.
     """
 
     def __init__(
@@ -62,10 +74,14 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         seed: int | None = None,
         timing: Timing | None = None,
+        data: Mapping[str, Any] | str | Path | None = None,
+        time: Literal["real", "skip"] = "real",
         page: bool = True,
     ) -> None:
-        self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing)
+        self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
+        self.skipping = Skipping(self.core)
         self.url = ""
+        self._time: Literal["real", "skip"] = time
         self._token = token
         self._has_page = page
         self._app: Starlette | None = None
@@ -112,6 +128,7 @@ class EmbeddedServer:
         self._socket, self._server = listener, server
         self._thread = threading.Thread(target=self._run, name="orchestration-server", daemon=True)
         self._thread.start()
+        self.time = self._time
         if not started.wait(10) or not server.started:
             self.stop()
             raise RuntimeError("the embedded server did not start")
@@ -126,10 +143,31 @@ class EmbeddedServer:
     def _run(self) -> None:
         server, listener = self._server, self._socket
         if server is not None and listener is not None:
-            asyncio.run(server.serve(sockets=[listener]))
+            loop = _Loop()
+            asyncio.set_event_loop(loop)
+            try:
+                loop.run_until_complete(server.serve(sockets=[listener]))
+            finally:
+                _close(loop)
+
+    @property
+    def time(self) -> Literal["real", "skip"]:
+        """Whether time skips. It may be changed while the server runs."""
+        return self._time
+
+    @time.setter
+    def time(self, how: Literal["real", "skip"]) -> None:
+        if how not in ("real", "skip"):
+            raise ValueError(f"time must be 'real' or 'skip', not {how!r}")
+        self._time = how
+        if how == "skip" and self._thread is not None:
+            self.skipping.start()
+        else:
+            self.skipping.stop()
 
     def stop(self) -> None:
         """Cut what is under way, close everything; again is harmless."""
+        self.skipping.stop()
         if self._app is not None:
             self._app.state.front.stop()
         if self._server is not None:
@@ -152,13 +190,13 @@ class EmbeddedServer:
 
     def world(self, what: str) -> None:
         """Take a part of the server away or bring it back: `workers stopped`, `engine started`, `database …`,
-        `ledger …`; or `publish {json}`, an event message for triggers. ValueError: anything else."""
+        `ledger …`, `wallets …`, `payments …`; or `publish {json}`, an event message for triggers. ValueError: else."""
         self.core.world(what)
 
-    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+    def fault(self, operation: str, kind: str, count: int = 1, **options: Any) -> SetFault:
         """Let the next `count` requests for an operation go wrong. Operations, kinds and options: module `faults`.
-        ValueError: there is no such thing."""
-        self.core.fault(operation, kind, count, **options)
+        ValueError: there is no such thing. As a context manager it holds inside a block only: see `SetFault`."""
+        return self.core.fault(operation, kind, count, **options)
 
     def clear_faults(self) -> None:
         """Take all faults back that have not happened yet."""
@@ -168,13 +206,40 @@ class EmbeddedServer:
         """Move the server's clock ahead: everything that falls into that time happens at once, in order."""
         self.core.advance(seconds)
 
+    def seed_data(self, data: Mapping[str, Any] | str | Path) -> None:
+        """Add accounts, wallets, payments and connectors: all of them, or none. As the argument `data`.
+        ValueError: it isn't right, or an id is taken."""
+        self.core.seed_data(data)
+
+    def wallet(self, wallet_id: str) -> dict[str, dict[str, int]]:
+        """What a wallet's balances hold now, by balance and asset. ValueError: there is no such wallet."""
+        return self.core.wallet(wallet_id)
+
     def record(self) -> Record:
-        """What really happened."""
+        """What really happened. `record().lines()` and `record().as_json_lines()` are an audit record."""
         return self.core.record()
 
     def balance(self, account: str, asset: str, ledger: str = "default") -> int:
         """What an account holds now."""
         return self.core.balance(account, asset, ledger)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose timers run on where the time of a test is frozen."""
+
+    def time(self) -> float:
+        return monotonic_ns() / SECOND
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """As `asyncio.run` does at its end."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 class _Server(uvicorn.Server):

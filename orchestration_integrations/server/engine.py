@@ -13,10 +13,11 @@ The real server is three things that fail apart, and so is this one:
 - the **database** holds rows that the workers write about the truth. Generation 1 loses a write while it is away;
   later generations wait and write again.
 
-Behind them is the **ledger**: stopped, it stalls, and what had reached it takes effect when it comes back.
+Behind them are the **services** that activities call, the ledger, the wallets and the payments: a stopped one stalls,
+and what had reached it takes effect when it comes back.
 
 What the steps do stands in four modules, each of which schedules the others' steps by name: `starting` (a request
-becomes a run), `stages` (rows and work), `signals` (events and aborts), `activities` (calls to the ledger). `parts`
+becomes a run), `stages` (rows and work), `signals` (events and aborts), `activities` (calls to services). `parts`
 says what can be done at all. This module holds the table of steps and nothing else of its own.
 """
 
@@ -84,6 +85,10 @@ class Engine:
             "act_done": activities.done,
             "act_timeout": activities.time_out,
         }
+
+    def add_step(self, kind: str, perform: Callable[..., None]) -> None:
+        """Have steps of a further kind performed."""
+        self._steps[kind] = perform
 
     @property
     def now(self) -> int:

@@ -66,6 +66,7 @@ class Exchange:
     - `gone`: the client isn't there any more; set by the shell.
     - `override`: what goes out in place of the answer, once the work is done.
     - `content`: faults that change what an answer says, by kind, or by the way in which it is misread.
+    - `faults`: the kinds of all faults that it meets.
     - `bomb_bytes`: the size to which a compressed answer unpacks.
     """
 
@@ -73,11 +74,11 @@ class Exchange:
         "bomb_bytes",
         "content",
         "cut_ns",
+        "faults",
         "gone",
         "head_rate",
         "interim",
         "lost",
-        "notify",
         "on_error",
         "on_instance",
         "operation",
@@ -92,6 +93,7 @@ class Exchange:
 
     def __init__(self, operation: str = "") -> None:
         self.operation = operation
+        self.faults: tuple[str, ...] = ()
         self.reply: Reply | None = None
         self.override: Reply | None = None
         self.ready_ns = 0
@@ -106,7 +108,6 @@ class Exchange:
         self.bomb_bytes = 0
         self.gone = False
         self.content: tuple[str, ...] = ()
-        self.notify: Callable[[], None] | None = None
         self.on_instance: Callable[[Any, bool], None] | None = None
         self.on_error: Callable[[str], None] | None = None
 

@@ -145,6 +145,8 @@ class Fault:
     left: int
     skip: int
     options: dict[str, Any]
+    met: int = 0
+    """How many requests it has met."""
 
 
 class Faults:
@@ -156,7 +158,7 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._set)
 
-    def add(self, operation: str, kind: str, count: int = 1, **options: Any) -> None:
+    def add(self, operation: str, kind: str, count: int = 1, **options: Any) -> Fault:
         """Set a fault.
 
         Raises:
@@ -179,8 +181,14 @@ class Faults:
                 raise ValueError(f"{name} must be {wanted}, not {value!r}")
         if isinstance(count, bool) or not isinstance(count, int):
             raise ValueError(f"count must be a whole number, not {count!r}")
+        fault = Fault(operation, kind, count, options.pop("skip", 0), options)
         if count:
-            self._set.append(Fault(operation, kind, count, options.pop("skip", 0), options))
+            self._set.append(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """Take one back; again is harmless."""
+        self._set = [one for one in self._set if one is not fault]
 
     def clear(self) -> None:
         """Take all faults back."""
@@ -200,6 +208,7 @@ class Faults:
             if taken.setdefault(_SORT[fault.kind], fault) is not fault:
                 continue
             fault.left -= 1
+            fault.met += 1
             if fault.left == 0:
                 self._set.remove(fault)
         return list(taken.values())

@@ -50,7 +50,7 @@ class Ledger:
         key: str | None = None,
         reference: str = "",
         timestamp: str | None = None,
-        overdraft: frozenset[str] = frozenset(),
+        overdraft: Sequence[str] = (),
     ) -> tuple[dict[str, Any], bool]:
         """Move money, all postings or none. Returns the transaction and whether it was made now (False: known key)."""
         if key is not None and key in self.by_key:
@@ -107,6 +107,11 @@ class Ledger:
         if not _ADDRESS.fullmatch(account):
             raise Refused("VALIDATION", "invalid account address")
         self.metadata.setdefault(ledger, {}).setdefault(account, {}).update(metadata)
+
+    @staticmethod
+    def is_asset(text: str) -> bool:
+        """Whether a text is the name of an asset."""
+        return _ASSET.fullmatch(text) is not None
 
     def balance(self, ledger: str, account: str, asset: str) -> int:
         """What an account holds of an asset; 0 for one never heard of."""

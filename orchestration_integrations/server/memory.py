@@ -1,13 +1,14 @@
-"""What one server knows: workflows, instances, the ledger, the judge's record, and the store that keeps it all."""
+"""What one server knows: workflows, instances, what is outside, the judge's record, and the store that keeps it all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .ledger import Ledger
+from .outside import Outside
 
 if TYPE_CHECKING:
+    from .ledger import Ledger
     from .record import Record
     from .state import Instance, StageRun, Workflow
     from .store import Store
@@ -22,7 +23,12 @@ class Memory:
     record: Record
     workflows: dict[str, Workflow] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=Ledger)
+    outside: Outside = field(default_factory=Outside)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger behind the server."""
+        return self.outside.ledger
 
     def stages_of(self, instance: Instance) -> list[Any]:
         """The stages of an instance's workflow, as they were sent."""

@@ -345,11 +345,13 @@ def _schemas(generation: int) -> dict[str, Any]:
             "vars": {"type": "object", "additionalProperties": _STRING},
         }
         schemas["TriggerData"] = _object("event workflowID", **given)
-        schemas["Trigger"] = _object("event workflowID id createdAt", **given, id=_STRING, createdAt=_INSTANT)
+        schemas["Trigger"] = _object("event workflowID id name createdAt", **given, id=_STRING, createdAt=_INSTANT)
         schemas["Occurrence"] = _object(
-            "triggerID date event",
+            "id triggerID date event",
+            id=_STRING,
             triggerID=_STRING,
             workflowInstanceID=_STRING,
+            workflowInstance=_ref("Instance"),
             date=_INSTANT,
             event={"type": "object"},
             error=_STRING,

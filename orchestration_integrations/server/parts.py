@@ -1,4 +1,4 @@
-"""The parts of the server that fail apart: workers, engine, database, ledger.
+"""The parts of the server that fail apart: workers, engine, database, and the services that its activities call.
 
 While a part is away, the steps that need it are parked and done in order when it is back; requests that need the
 engine are held for as long as the server waits for it; requests and workers hear of a missing database at once.
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from .agenda import Agenda
     from .store import Store
 
-PARTS = ("workers", "engine", "database", "ledger")
+SERVICES = ("ledger", "wallets", "payments")
+PARTS = ("workers", "engine", "database", *SERVICES)
 _WORK = ("engine", "workers")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "initiate": ("engine", "workers", "database"),
+    "fire": ("engine", "workers", "database"),
     "begin": _WORK,
     "launch_stage": _WORK,
     "timer": _WORK,
@@ -55,14 +57,17 @@ class Parts:
         self.up = dict.fromkeys(PARTS, True)
         self.parked: list[tuple[str, list[Any]]] = []
         """Steps that wait for a part."""
+        self._whole = True
         self.stalled: list[list[Any]] = []
-        """Calls that wait for the ledger."""
+        """Calls that wait for the service that they have reached."""
         self._broken_connections = 0
         self._stale_writes = 0
         self._held: dict[int, Callable[[bool], None]] = {}
 
     def can_do(self, kind: str) -> bool:
         """Whether all parts are there that a step of this kind needs."""
+        if self._whole:
+            return True
         needs = _NEEDS.get(kind)
         if needs is None:
             return True
@@ -76,7 +81,7 @@ class Parts:
         self._store.touch_meta()
 
     def stall(self, args: list[Any]) -> None:
-        """Keep a call to the ledger until the ledger is back."""
+        """Keep a call to a service until a service is back."""
         self.stalled.append(args)
         self._store.touch_meta()
 
@@ -84,7 +89,7 @@ class Parts:
         """Take a part away; again is harmless."""
         if not self.up[part]:
             return
-        self.up[part] = False
+        self.up[part] = self._whole = False
         if part == "database":
             self._broken_connections = _POOL
             self._stale_writes = 1
@@ -95,9 +100,10 @@ class Parts:
         if self.up[part]:
             return
         self.up[part] = True
+        self._whole = all(self.up.values())
         self._store.touch_meta()
         resume = self._agenda.now + int(self._agenda.timing.resume * SECOND)
-        if part == "ledger":
+        if part in SERVICES:
             stalled, self.stalled = self.stalled, []
             for n, args in enumerate(stalled):
                 self._agenda.at(resume + n, "act_call", *args)
@@ -111,6 +117,12 @@ class Parts:
             held, self._held = self._held, {}
             for go_on in held.values():
                 go_on(True)
+
+    def restore(self, up: dict[str, bool], parked: list[tuple[str, list[Any]]], stalled: list[list[Any]]) -> None:
+        """Take over what was away, and what waited, when an earlier server stopped."""
+        self.up.update(up)
+        self._whole = all(self.up.values())
+        self.parked, self.stalled = parked, stalled
 
     def check_database(self) -> None:
         """DatabaseAwayError with the text that a request would hear now."""

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+_KINDS = {
+    "started": "run_started",
+    "events": "event_heard",
+    "money": "money_moved",
+    "payouts": "payout_requested",
+    "aborts": "run_aborted",
+    "ended": "run_ended",
+}
+"""What each entry is called among all of them. `released` is left out: `events` tell the same."""
 
 
 @dataclass(slots=True)
@@ -16,6 +29,8 @@ class Record:
     - `released`: a `wait_event` that an event ended: `instance_id`, `stage`, `event`, `at`.
     - `money`: a posting that took effect: `instance_id`, `stage`, `ledger`, `posting` (source, destination, amount,
       asset), `attempt`, `at`.
+    - `payouts`: a transfer or payout that a provider was asked for: `instance_id`, `stage`, `payout` (provider,
+      connector, type, source, destination, amount, asset, reference, status), `attempt`, `at`.
     - `events`: an event that a stage took from its queue: `instance_id`, `stage`, `event`, `released`, `at`.
     - `ended`: runs that ended: `instance_id`, `workflow_id`, `error` (None: succeeded), `at`.
     - `aborts`: aborts that reached a run: `instance_id`, `at`.
@@ -26,6 +41,7 @@ class Record:
     started: list[dict[str, Any]] = field(default_factory=list)
     released: list[dict[str, Any]] = field(default_factory=list)
     money: list[dict[str, Any]] = field(default_factory=list)
+    payouts: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     ended: list[dict[str, Any]] = field(default_factory=list)
     aborts: list[dict[str, Any]] = field(default_factory=list)
@@ -43,6 +59,7 @@ class Record:
             "started": self.started,
             "released": self.released,
             "money": self.money,
+            "payouts": self.payouts,
             "events": self.events,
             "ended": self.ended,
             "aborts": self.aborts,
@@ -51,12 +68,28 @@ class Record:
             "tokens": self.tokens,
         }
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All entries in the order of time, each with its `kind`: an audit record.
+
+        The kinds are `run_started`, `event_heard` (`released` says whether it ended its stage), `money_moved`,
+        `payout_requested`, `run_aborted`, `run_ended`.
+        """
+        return heapq.merge(
+            *([{"kind": kind, **entry} for entry in getattr(self, name)] for name, kind in _KINDS.items()),
+            key=lambda entry: entry["at"],
+        )
+
+    def as_json_lines(self) -> str:
+        """`lines` as JSON, one entry a line."""
+        return "".join(json.dumps(entry) + "\n" for entry in self.lines())
+
     def copy(self) -> Record:
         """A copy that later events leave alone."""
         return Record(
             list(self.started),
             list(self.released),
             list(self.money),
+            list(self.payouts),
             list(self.events),
             list(self.ended),
             list(self.aborts),

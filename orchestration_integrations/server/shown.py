@@ -134,13 +134,12 @@ def activity_json(activity: Activity, v2: bool) -> dict[str, Any]:
 def trigger_json(trigger: Trigger) -> dict[str, Any]:
     """A trigger."""
     shown: dict[str, Any] = {
+        "name": trigger.name,
         "event": trigger.event,
         "workflowID": trigger.workflow_id,
         "id": trigger.id,
         "createdAt": format_instant_cut(trigger.created_ns),
     }
-    if trigger.name:
-        shown["name"] = trigger.name
     if trigger.filter is not None:
         shown["filter"] = trigger.filter
     if trigger.vars:

@@ -37,6 +37,7 @@ class Stages:
         self._memory = memory
         self._parts = parts
         self._has_ended = has_ended
+        self._known: dict[tuple[str, int], tuple[dict[str, Any], str | None, dict[str, Any]]] = {}
 
     def begin(self, instance_id: str, number: int, twice: bool = False) -> None:
         """The stage's row. The work follows a moment later."""
@@ -56,34 +57,58 @@ class Stages:
 
     def launch(self, instance_id: str, number: int) -> None:
         """Fill in the variables, check the stage, begin its work."""
-        generation = self._memory.generation
         instance = self._memory.instances[instance_id]
         ((kind, raw),) = self._memory.stages_of(instance)[number].items()
         if instance.cancelled:
             self._refuse(instance, number, CANCELED, "")
             return
         try:
-            resolved = definitions.resolve(kind, raw, instance.variables, generation)
+            resolved, missing, shown = self._resolved(instance, number, kind, raw)
         except definitions.DefinitionError as error:
             self._refuse(instance, number, str(error), "withStack")
             return
-        missing = definitions.requirements(kind, resolved, generation)
         if missing is not None:
             self._refuse(instance, number, missing, "ValidationErrors")
             return
-        shown = definitions.shown_input(kind, resolved, generation)
         run = StageRun(number, kind, shown, resolved, self._agenda.now)
         instance.runs[number] = run
         self._memory.store.touch(instance)
         if kind == "delay":
             self._start_timer(instance, run)
         elif kind in ("send", "update"):
-            try:
-                run.steps = sending.plan(kind, resolved, generation)
-            except sending.StageFailed as error:
-                self.finish(instance, run, str(error), str(error))
+            if not self.plan(instance, run):
                 return
             self._agenda.after(self._agenda.timing.schedule_activity, "activity", instance_id, number)
+
+    def _resolved(
+        self, instance: Instance, number: int, kind: str, raw: Any
+    ) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+        """A stage with its variables filled in, what is missing of it, and how the history shows it. DefinitionError.
+
+        Without variables it is the same for all runs of a workflow, which never changes.
+        """
+        place = (instance.workflow_id, number)
+        known = self._known.get(place)
+        if known is not None:
+            return known
+        generation = self._memory.generation
+        resolved = definitions.resolve(kind, raw, instance.variables, generation)
+        missing = definitions.requirements(kind, resolved, generation)
+        shown = {} if missing is not None else definitions.shown_input(kind, resolved, generation)
+        if not definitions.has_variables(raw):
+            self._known[place] = (resolved, missing, shown)
+        return resolved, missing, shown
+
+    def plan(self, instance: Instance, run: StageRun) -> bool:
+        """Decide on the next step of a stage's work. False: there can be none, and the stage has failed."""
+        outputs = [activity.output for activity in run.activities]
+        try:
+            step = sending.next_step(run.kind, run.resolved, self._memory.generation, outputs)
+        except sending.StageFailed as error:
+            self.finish(instance, run, str(error), str(error))
+            return False
+        run.steps = [] if step is None else [step]
+        return True
 
     def _refuse(self, instance: Instance, number: int, error: str, error_type: str) -> None:
         """The stage has no work. Its end lies before its beginning: the run was woken before the row was written."""

@@ -68,6 +68,11 @@ class Starting:
             if exchange.on_instance is not None:
                 exchange.on_instance(instance, True)
 
+    @property
+    def waiters(self) -> int:
+        """How many exchanges wait for the end of a run."""
+        return sum(map(len, self._waiters.values()))
+
     # ---- steps ----------------------------------------------------------------------------------------
 
     def run_insert(self, ticket: int, workflow_id: str, variables: dict[str, str], wait: bool, late_ns: int) -> None:

@@ -66,6 +66,7 @@ class StageRun:
     waking: bool = False
     activities: list[Activity] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    """The next step, decided and not begun; none: the work is done."""
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from .bodies import read_payload, read_trigger
 from .exchange import Reply
 from .expressions import ExpressionError
 from .golang import JsonError
-from .replies import NO_CONTENT, Answers, query_of
-from .shown import trigger_json
-from .triggers import matches
+from .replies import NO_CONTENT, NO_ROWS, Answers, query_of
+from .shown import instance_row, trigger_json
+from .values import from_json
 
 if TYPE_CHECKING:
     from .calls import Call
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class TriggerCalls:
     """The operations on triggers."""
 
-    def __init__(self, triggers: Triggers, answers: Answers) -> None:
+    def __init__(self, triggers: Triggers, answers: Answers, generation: int) -> None:
         self._triggers = triggers
+        self._generation = generation
         self._answers = answers
 
     def list(self, call: Call) -> Reply:
@@ -47,7 +48,7 @@ class TriggerCalls:
             self._answers.refuse("validating data: missing workflow id")
         for text in [*([filter_] if filter_ else []), *(variables or {}).values()]:
             try:
-                expressions.compile_expression(text)
+                expressions.check(text)
             except ExpressionError as error:
                 self._answers.refuse(f"validating data: error compiling expression '{text}': {error}")
         self._answers.need_database()
@@ -75,25 +76,39 @@ class TriggerCalls:
         trigger = self._triggers.by_id.get(call.route.id)
         rows = trigger.occurrences if trigger is not None else []
         shown, cursor = self._answers.page(rows, query_of(call.request), call.route.v2, False)
-        return self._answers.listing(shown, cursor)
+        return self._answers.listing([self._with_instance(row) for row in shown], cursor)
+
+    def _with_instance(self, occurrence: dict[str, Any]) -> dict[str, Any]:
+        instance = self._triggers.instance_of(occurrence)
+        if instance is None:
+            return occurrence
+        return {**occurrence, "workflowInstance": instance_row(instance, self._generation)}
 
     def test(self, call: Call) -> Reply:
         try:
             event = read_payload(golang.decode_json(call.request.body))
         except JsonError as error:
             self._answers.fail(str(error))
-        trigger = self._find(call.route.id)
+        self._answers.need_database()
+        trigger = self._triggers.by_id.get(call.route.id)
+        if trigger is None or trigger.deleted:
+            self._answers.fail(NO_ROWS)
         result: dict[str, Any] = {"filter": None, "variables": None}
+        payload = from_json(event)
         if trigger.filter is not None:
             try:
-                result["filter"] = {"match": matches(trigger, event)}
+                result["filter"] = {"match": expressions.is_match(trigger.filter, payload)}
             except ExpressionError as error:
                 result["filter"] = {"match": False, "error": str(error)}
         if (result["filter"] is None or result["filter"]["match"]) and trigger.vars:
-            result["variables"] = {}
-            for name, text in trigger.vars.items():
-                try:
-                    result["variables"][name] = {"value": expressions.as_text(expressions.evaluate(text, event))}
-                except ExpressionError as error:
-                    result["variables"][name] = {"error": str(error)}
+            result["variables"] = {name: _tested(text, payload) for name, text in trigger.vars.items()}
         return self._answers.data(result)
+
+
+def _tested(text: str, payload: dict[str, Any]) -> dict[str, str]:
+    """A variable as the test shows it: an empty value is left out."""
+    try:
+        value = expressions.text_of(expressions.evaluate(text, payload))
+    except ExpressionError as error:
+        return {"error": str(error)}
+    return {"value": value} if value else {}

@@ -2,8 +2,8 @@
 
     python -m orchestration_integrations.server.world URL "workers stopped"
 
-Needs nothing but the standard library. What can be told: `workers|engine|database|ledger stopped|started`,
-and `publish {json}`. The server must have been started with faults. Exit status 1 if it refuses.
+Needs nothing but the standard library. What can be told: `workers|engine|database|ledger|wallets|payments
+stopped|started`, and `publish {json}`. The server must have been started with faults. Exit status 1 if it refuses.
 """
 
 from __future__ import annotations

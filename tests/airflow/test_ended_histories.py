@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from orchestration_integrations.airflow import ended_runs, ended_watch
+from orchestration_integrations.airflow import ended_memory, ended_watch, whole_lists
 from orchestration_integrations.airflow.compat import AIRFLOW_3_3
 from orchestration_integrations.airflow.ended_runs import EndedRuns
 from orchestration_integrations.airflow.ended_watch import EndedWatch
@@ -57,17 +57,25 @@ class Store:
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
         self.up = True
+        self.hangs = False
+        self.tick: Callable[[], None] = lambda: None
 
     async def aget(self, key: str, default: Any = None) -> Any:
-        if not self.up:
-            raise RuntimeError("no API server")
+        await self._answers()
         return json.loads(self.kept[key]) if key in self.kept else default
 
     async def aset(self, key: str, value: Any) -> None:
-        if not self.up:
-            raise RuntimeError("no API server")
+        await self._answers()
         self.kept[key] = json.dumps(value)
         assert len(self.kept[key]) <= MOST_BYTES
+        self.tick()
+
+    async def _answers(self) -> None:
+        self.tick()
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not self.up:
+            raise RuntimeError("no API server")
 
 
 class World:
@@ -75,7 +83,14 @@ class World:
 
     def __init__(self) -> None:
         self.here = START
+        self.ahead = AHEAD
         self.rows: dict[str, datetime | None] = {}
+        self.backup: dict[str, datetime | None] = {}
+        self.begun = 0
+        self.elsewhere = False
+        """Requests reach another server, which knows none of the runs."""
+        self.alive_for: int | None = None
+        """Steps until the triggerer dies; None: it lives."""
         self.failing_lists = self.failing_whole_lists = self.failing_reads = self.denials = 0
         self.lossy_lists = 0
         self.lost_last: set[str] = set()
@@ -83,7 +98,7 @@ class World:
         """Lost by every whole list."""
         self.at_once = self.most_at_once = 0
         self.reads = self.pages = 0
-        self.plans = SimpleNamespace(clock=SimpleNamespace(server_time=lambda: self.here + AHEAD))
+        self.plans = SimpleNamespace(clock=SimpleNamespace(server_time=lambda: self.here + self.ahead))
 
     def short(self) -> str:
         one = self.start()
@@ -91,7 +106,8 @@ class World:
         return one
 
     def start(self) -> str:
-        one = f"run-{len(self.rows):08d}-0000-4000-8000-000000000000"
+        one = f"run-{self.begun:08d}-0000-4000-8000-000000000000"
+        self.begun += 1
         self.rows[one] = None
         return one
 
@@ -101,7 +117,14 @@ class World:
             self.rows[running[number % len(running)]] = self._now()
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.here + AHEAD, timezone.utc)
+        return datetime.fromtimestamp(self.here + self.ahead, timezone.utc)
+
+    def tick(self) -> None:
+        if self.alive_for is not None:
+            self.alive_for -= 1
+            if self.alive_for < 0:
+                self.alive_for = None
+                raise Killed
 
     def _row(self, one: str) -> Any:
         ended = self.rows[one]
@@ -118,12 +141,15 @@ class World:
         return SimpleNamespace(id=workflow_id, deleted_at=None)
 
     async def list_instances(self, workflow_id: str, running: bool | None = None) -> Sequence[Any]:
+        self.tick()
+        if self.elsewhere:
+            return []
         if self.failing_lists > 0 or (running is None and self.failing_whole_lists > 0):
             self.failing_lists -= 1
             self.failing_whole_lists -= running is None
             raise TransportError("the connection was cut in the middle of the list")
         rows = [self._row(one) for one, ended in self.rows.items() if running is None or ended is None]
-        self.pages += 1 + len(rows) // ended_runs.PAGE_SIZE
+        self.pages += 1 + len(rows) // whole_lists.PAGE_SIZE
         if self.lossy_lists > 0:
             self.lossy_lists -= 1
             lost = {row.id for number, row in enumerate(rows) if number % 3 == self.lossy_lists % 3}
@@ -142,6 +168,9 @@ class World:
         self.reads += 1
         await asyncio.sleep(0)
         self.at_once -= 1
+        self.tick()
+        if self.elsewhere or instance_id not in self.rows:
+            raise NotFoundError("Instance not found", status_code=500)
         if self.failing_reads > 0:
             self.failing_reads -= 1
             raise ServerError("away", status_code=503)
@@ -151,6 +180,7 @@ class World:
         return self._row(instance_id)
 
     def heal(self) -> None:
+        self.elsewhere = False
         self.failing_lists = self.failing_whole_lists = self.failing_reads = self.denials = self.lossy_lists = 0
 
 
@@ -166,6 +196,8 @@ class History:
         self._actions = list(actions)
         self._just_told = self._crash = False
         self._polls_left = 60
+        if store is not None:
+            store.tick = self.world.tick
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[World]:
@@ -175,6 +207,7 @@ class History:
         return self.connected()
 
     async def sleep(self, seconds: float) -> None:
+        self.world.tick()
         self.world.here += seconds
         if self._just_told:
             self._just_told = False
@@ -188,10 +221,15 @@ class History:
             if name == "poll":
                 return
             self._act(name, number)
-        if self._crash or (self.store is not None and not self.store.up) or self._polls_left == 60:
+        if (
+            self._crash
+            or (self.store is not None and (self.store.hangs or not self.store.up))
+            or self._polls_left == 60
+        ):
             self._crash = False
+            self.world.alive_for = None
             if self.store is not None:
-                self.store.up = True
+                self.store.up, self.store.hangs = True, False
             self.world.heal()
         self._polls_left -= 1
         if self._polls_left < 0:
@@ -214,6 +252,18 @@ class History:
         elif name == "store" and self.store is not None:
             self.store.up = bool(number % 2)
             self.store_failed = self.store_failed or not self.store.up
+        elif name == "hang" and self.store is not None:
+            self.store.hangs = bool(number % 2)
+        elif name == "die":
+            world.alive_for = number
+        elif name == "elsewhere":
+            world.elsewhere = bool(number % 2)
+        elif name == "back up":
+            world.backup = dict(world.rows)
+        elif name == "restore":
+            world.rows = dict(world.backup)
+        elif name == "clock":
+            world.ahead += (number - 10) * 500
         elif name == "heal":
             world.heal()
         else:
@@ -222,7 +272,8 @@ class History:
     def run(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ended_watch, "OrchestrationHook", lambda conn_id: self)
-            patch.setattr(ended_runs, "PAGE_SIZE", 3)
+            patch.setattr(whole_lists, "PAGE_SIZE", 3)
+            patch.setattr(ended_memory, "STORE_SECONDS", 0.001)
             while True:
                 try:
                     asyncio.run(self._process())
@@ -234,7 +285,9 @@ class History:
 
     async def _process(self) -> None:
         stores = [] if self.store is None else [self.store]
-        watch = EndedWatch("w", None, "c", POLL, stores, sleep=self.sleep, now=lambda: self.world.here)
+        watch = EndedWatch(
+            "w", None, "c", POLL, stores, sleep=self.sleep, now=lambda: self.world.here, elapsed=lambda: self.world.here
+        )
         async for payload in watch.payloads():
             self._just_told = True
             self.told.update(one["instance_id"] for one in payload["instances"])
@@ -254,6 +307,16 @@ POLLS = st.just(("poll", 0))
 RESTARTS = st.just(("restart", 0))
 CRASHES = st.just(("crash", 0))
 STORES = st.tuples(st.just("store"), NUMBERS)
+
+
+def unfolded(actions: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """``polls`` is twenty-five of them: twelve minutes. Between two jumps of its clock the server is seen once."""
+    shown = {"polls": [("poll", 0)] * 25, "clock": [("short", 0), ("poll", 0)]}
+    return [
+        one for name, number in actions for one in ([] if name == "polls" else [(name, number)]) + shown.get(name, [])
+    ]
+
+
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -278,6 +341,63 @@ def test_crashes_and_a_failing_store_repeat_and_lose_nothing(actions: list[tuple
     assert set(history.told) == history.ended
     if not history.crashed_amid and not history.store_failed:
         assert set(history.told.values()) <= {1}
+
+
+ELSEWHERE = st.tuples(st.just("elsewhere"), NUMBERS)
+MANY_POLLS = st.just(("polls", 0))
+
+
+@MANY
+@given(st.lists(WORLD | POLLS | MANY_POLLS | RESTARTS | ELSEWHERE, max_size=40))
+@example([("start", 0), ("poll", 0), ("elsewhere", 1), ("polls", 0), ("elsewhere", 0), ("poll", 0), ("end", 0)])
+@example([("start", 0), ("poll", 0), ("elsewhere", 1), ("polls", 0), ("restart", 0), ("polls", 0), ("end", 0)])
+@example([("start", 0), ("poll", 0), ("elsewhere", 1), ("end", 0), ("short", 0), ("polls", 0), ("restart", 0)])
+def test_another_server_that_answers_for_a_while_loses_and_repeats_nothing(actions: list[tuple[str, int]]) -> None:
+    """Its lists are empty and it denies the ids, for an hour and longer. Then the right one is back."""
+    history = History(unfolded(actions), Store())
+    history.run()
+    assert history.told == dict.fromkeys(history.ended, 1)
+
+
+@MANY
+@given(
+    st.lists(
+        WORLD | POLLS | MANY_POLLS | RESTARTS | ELSEWHERE | st.sampled_from([("back up", 0), ("restore", 0)]),
+        max_size=40,
+    )
+)
+@example([("start", 0), ("back up", 0), ("end", 0), ("polls", 0), ("restore", 0), ("polls", 0), ("end", 0)])
+def test_a_server_that_is_restored_from_a_backup_loses_no_end(actions: list[tuple[str, int]]) -> None:
+    """What ends after it is told, also where the run had ended before, and was told."""
+    history = History(unfolded(actions), Store())
+    history.run()
+    assert history.ended <= set(history.told)
+
+
+@MANY
+@given(st.lists(WORLD | POLLS | MANY_POLLS | st.tuples(st.just("clock"), NUMBERS), max_size=40))
+@example([("clock", 20), ("short", 0), ("polls", 0), ("clock", 0), ("short", 0), ("poll", 0)])
+def test_a_clock_of_the_server_that_jumps_loses_no_end(actions: list[tuple[str, int]]) -> None:
+    history = History(unfolded(actions), Store())
+    history.run()
+    assert set(history.told) == history.ended
+
+
+@MANY
+@given(st.lists(WORLD | FAULTS | POLLS | RESTARTS | ELSEWHERE | st.tuples(st.just("die"), NUMBERS), max_size=60))
+def test_a_triggerer_that_dies_at_any_step_repeats_and_loses_nothing(actions: list[tuple[str, int]]) -> None:
+    history = History(actions, Store())
+    history.run()
+    assert set(history.told) == history.ended
+
+
+@settings(MANY, max_examples=60)
+@given(st.lists(WORLD | FAULTS | POLLS | st.tuples(st.just("hang"), NUMBERS), max_size=40))
+@example([("poll", 0), ("hang", 1), ("short", 0), *[("poll", 0)] * 5, ("short", 0)])
+def test_a_store_that_hangs_keeps_no_end_from_being_told(actions: list[tuple[str, int]]) -> None:
+    history = History(actions, Store())
+    history.run()
+    assert history.told == dict.fromkeys(history.ended, 1)
 
 
 @MANY
@@ -318,13 +438,13 @@ def test_a_run_that_was_seen_running_is_told_after_a_restart_however_old_its_end
     world = World()
 
     async def polls() -> None:
-        runs = EndedRuns("w", lambda: world.here)
+        runs = EndedRuns("w", lambda: world.here, lambda: world.here)
         one = world.start()
         for _ in range(40):
             await runs.poll(world)  # type: ignore[arg-type]
             world.here += POLL
         world.rows[one] = datetime.fromtimestamp(START + AHEAD + 1, timezone.utc)
-        again = EndedRuns("w", lambda: world.here)
+        again = EndedRuns("w", lambda: world.here, lambda: world.here)
         again.go_on_from(json.loads(json.dumps(runs.state())))
         for _ in range(2):
             ended = (await again.poll(world)).ended  # type: ignore[arg-type]
@@ -342,7 +462,7 @@ def test_what_whole_lists_lose_is_told_later(sign: str) -> None:
     told: list[str] = []
 
     async def polls() -> None:
-        runs = EndedRuns("w", lambda: world.here)
+        runs = EndedRuns("w", lambda: world.here, lambda: world.here)
 
         async def poll(*hidden: str) -> None:
             world.hidden = set(hidden)
@@ -373,7 +493,7 @@ def test_what_is_held_stays_small_and_so_does_what_a_poll_reads() -> None:
     world, store = World(), Store()
 
     async def polls() -> None:
-        runs = EndedRuns("w", lambda: world.here)
+        runs = EndedRuns("w", lambda: world.here, lambda: world.here)
         told: Counter[str] = Counter()
         held = []
         for _ in range(500):
@@ -403,7 +523,7 @@ def test_reads_by_id_are_bounded_at_once_and_in_one_poll() -> None:
         world.start()
 
     async def polls() -> list[int]:
-        runs = EndedRuns("w", lambda: world.here)
+        runs = EndedRuns("w", lambda: world.here, lambda: world.here)
         await runs.poll(world)  # type: ignore[arg-type]
         for _ in range(700):
             world.end(0)
@@ -425,7 +545,7 @@ def test_reads_by_id_stop_where_the_server_is_ill() -> None:
         world.start()
 
     async def polls() -> int:
-        runs = EndedRuns("w", lambda: world.here)
+        runs = EndedRuns("w", lambda: world.here, lambda: world.here)
         await runs.poll(world)  # type: ignore[arg-type]
         for _ in range(100):
             world.end(0)

@@ -14,8 +14,8 @@ import pytest
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from orchestration_integrations.airflow import ended_watch, hooks
 from orchestration_integrations.airflow.compat import AirflowNotFoundException, asset_stores
+from orchestration_integrations.airflow.ended_memory import key_of
 from orchestration_integrations.airflow.ended_runs import EndedRuns
-from orchestration_integrations.airflow.ended_watch import key_of
 from orchestration_integrations.airflow.triggers import OrchestrationInstanceEndedTrigger
 from orchestration_integrations.server import EmbeddedServer
 from tests.airflow.framework import Connection
@@ -311,7 +311,7 @@ def test_a_quiet_workflow_writes_nothing(server: Any) -> None:
         async with Watching(workflow_id, store):
             writes = store.writes
             await asyncio.sleep(1.0)
-            assert store.writes == writes <= 2
+            assert store.writes == writes <= 3  # the list of watchers, and what is known at first and by the first poll
 
     asyncio.run(watch())
 

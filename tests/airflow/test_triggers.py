@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import time
 from types import SimpleNamespace
@@ -265,8 +266,7 @@ def test_a_thread_has_the_triggerers_own_loop_ask_airflow(monkeypatch: pytest.Mo
             monkeypatch.setattr(hooks, "get_async_connection", AsyncMock(return_value=connection))
             await hooks.OrchestrationHook().async_settings()
         else:
-            hooks._mask_token("secret-text")
-            await asyncio.gather(*hooks._masking)
+            await hooks._mask_token.ahear("secret-text")
         return asyncio.get_running_loop()
 
     own = asyncio.run(asyncio.wait_for(ask(), 20))
@@ -293,6 +293,16 @@ def test_airflow_calls_our_on_kill() -> None:
 
     assert OrchestrationInstanceTrigger.on_kill is not BaseTrigger.on_kill
     assert OrchestrationInstanceTrigger.supports_triggerer_queue is True
+
+
+def test_only_what_asset_watchers_use_counts_as_a_watcher() -> None:
+    """A triggerer tells its watchers from its triggers by this class."""
+    base = importlib.import_module("airflow.triggers.base")
+    watchers = getattr(base, "BaseEventTrigger", base.BaseTrigger)
+    assert issubclass(OrchestrationInstanceEndedTrigger, watchers)
+    for kind in (OrchestrationInstanceTrigger, OrchestrationStageTrigger):
+        assert issubclass(kind, base.BaseTrigger)
+        assert watchers is base.BaseTrigger or not issubclass(kind, watchers)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_an_address_keeps_the_token_of_the_environment(command, way):
             said = command("unreleased", workflow_id, ORCHESTRATION_URL=server.url, ORCHESTRATION_TOKEN=HIDDEN)
         refused = command("unreleased", workflow_id, "--url", server.url)
     assert said.stdout.startswith(instance_id), said.output
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert HIDDEN not in said.output + refused.output
 
 
@@ -88,7 +88,7 @@ def test_an_address_keeps_the_token_of_the_environment(command, way):
 )
 def test_a_wrong_setting_is_one_line_that_names_it(command, env, named):
     said = command("unreleased", "w", **env)
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert len(said.stderr.splitlines()) == 1
     assert named in said.stderr
     assert HIDDEN not in said.output
@@ -114,7 +114,7 @@ app({arguments!r})
 def test_a_missing_extra_is_one_clear_line(missing, extra):
     """U5."""
     done = without(*missing, arguments=["serve", "--port", "0", "--token", HIDDEN])
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert f"pip install 'orchestration-integrations{extra}'" in line
     assert HIDDEN not in done.stdout + done.stderr
@@ -156,7 +156,7 @@ def test_version(command):
 
 def test_no_address_names_the_option_and_the_variable(command):
     said = command("unreleased", "w")
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert "--url" in said.stderr
     assert "ORCHESTRATION_URL" in said.stderr
 
@@ -165,7 +165,7 @@ def test_no_address_names_the_option_and_the_variable(command):
 def test_a_wrong_address_is_shown_with_where_it_came_from(command, way):
     wrong = f"ftp://me:{HIDDEN}@shop.example/x?token={HIDDEN}"
     said = command("unreleased", "w", "--url", wrong) if way == "--url" else command("unreleased", "w", **{way: wrong})
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert "the scheme must be http or https; given: 'ftp://…@shop.example/x…'" in said.stderr
     assert f"(from {way})" in said.stderr
     assert HIDDEN not in said.output

@@ -42,7 +42,12 @@ GOOD = [
     send(amount={"amount": "${n}", "asset": "${a}"}),
     send(source={"wallet": {"name": "w"}}),
     send(destination={"payment": {"psp": "stripe"}}),
+    send(
+        destination={"payment": {"psp": "wise", "type": "PAYOUT", "sourceAccount": "${s}", "waitingValidation": True}}
+    ),
     send(source={"account": {"id": "x", "allowOverdraft": True}}),
+    send(source={"payment": {"id": "p", "ledger": "l", "holdingAccount": "h", "allowOverdraft": False}}),
+    {"stages": [{"send": {"source": {"payment": {"id": "p"}}, "destination": {"account": {"id": "bank"}}}}]},
     send(metadata={"k": "${v}"}, timestamp="2024-01-01T00:00:00Z"),
 ]
 
@@ -82,6 +87,15 @@ def test_good_definitions_pass_unchanged(definition):
             send(source={"account": {"id": "a", "allowOverdraft": "${yes}"}}),
             "stages[0].send.source.account.allowOverdraft",
         ),
+        (
+            send(source={"payment": {"id": "p", "allowOverdraft": "true"}}),
+            "stages[0].send.source.payment.allowOverdraft",
+        ),
+        (
+            send(destination={"payment": {"psp": "wise", "waitingValidation": 1}}),
+            "stages[0].send.destination.payment.waitingValidation",
+        ),
+        (send(amount=None), "stages[0].send.amount"),
         (send(destination={"wallet": {"balance": "main"}}), "stages[0].send.destination.wallet"),
         (send(amount={"asset": "USD/2"}), "stages[0].send.amount.amount"),
         (send(amount={"amount": True, "asset": "USD/2"}), "stages[0].send.amount.amount"),

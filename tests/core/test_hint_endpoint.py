@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from orchestration_integrations import OrchestrationHttpHook
+from orchestration_integrations import ConfigurationError, OrchestrationHttpHook, ValidationError, hint
 from orchestration_integrations.hint_endpoint import HintEndpoint
 from orchestration_integrations.server import EmbeddedServer
 
@@ -36,7 +37,42 @@ def server() -> Iterator[EmbeddedServer]:
 def test_a_strange_hint_is_answered_and_harms_nothing(body: bytes, status: int) -> None:
     with HintEndpoint() as endpoint:
         assert httpx.post(endpoint.url, content=body).status_code == status
-        assert httpx.get(endpoint.url).status_code == 501
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_what_is_no_post_is_told_so(method: str) -> None:
+    with HintEndpoint() as endpoint:
+        answer = httpx.request(method, endpoint.url)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert method == "HEAD" or "send hints by POST" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"port": 70000}, "port"), ({"port": -1}, "port"), ({"port": "8088"}, "port"), ({"port": True}, "port"),
+     ({"host": ""}, "host"), ({"host": None}, "host")],
+)  # fmt: skip
+def test_a_wrong_argument_is_named(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigurationError, match=field) as told:
+        HintEndpoint(**options)
+    assert told.value.field == field
+
+
+def test_an_endpoint_starts_once_and_stops_for_good() -> None:
+    endpoint = HintEndpoint()
+    with endpoint:
+        endpoint.start()
+        assert httpx.post(endpoint.url, json=[]).status_code == 200
+    endpoint.stop()
+    with pytest.raises(ConfigurationError, match="was stopped"):
+        endpoint.start()
+
+
+@pytest.mark.parametrize("what", [None, "", ["i1", "i2"], 7, b"i1"])
+def test_a_hint_is_the_id_of_one_instance(what: Any) -> None:
+    with pytest.raises(ValidationError, match="instance_id") as told:
+        hint(what)
+    assert told.value.path == "instance_id"
 
 
 def test_the_command_waits_and_is_told_by_a_webhook(server: EmbeddedServer) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -23,7 +23,7 @@ from orchestration_integrations import (
 from orchestration_integrations.api.errors import UnreadableAnswerError
 from orchestration_integrations.api.running import decode_running
 from orchestration_integrations.clock import AttentiveClock
-from orchestration_integrations.http_hook import waits
+from orchestration_integrations.http_hook import background, hints, waits
 from orchestration_integrations.procedures.listing import Versions
 from orchestration_integrations.procedures.snapshots import RunningInstances
 from orchestration_integrations.server import Core, EmbeddedServer, InProcessTransport, VirtualClock
@@ -118,6 +118,58 @@ def test_an_iterator_that_is_closed_early_waits_no_longer(server: EmbeddedServer
     assert requests_of(server) == before
 
 
+def test_any_number_of_ids_in_any_collection_will_do(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    ids = begun(hook, 3)
+    for one in ids:
+        hook.send_event_when_ready(one, "go")
+    for given in (set(ids), tuple(ids), (one for one in ids), dict.fromkeys(ids)):
+        assert {name for name, _ in hook.wait_many(given, timeout=20)} == set(ids)
+
+
+def test_a_payment_that_keeps_failing_is_given_up(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration_integrations import InstanceStuckError, watching
+
+    monkeypatch.setattr(watching, "CLOSER_LOOK_SECONDS", 1.0)
+    poor = {"send": {**FAILS["send"], "source": {"account": {"id": "poor"}}, "destination": {"account": {"id": "a"}}}}
+    ids = [*begun(hook, 2, [poor]), *begun(hook, 1)]
+    results = dict(hook.wait_many(ids, timeout=25, poll_interval=0.5, fail_after_attempts=2))
+    stuck = [results[one] for one in ids[:2]]
+    assert [one.reason for one in stuck if isinstance(one, InstanceStuckError)] == ["attempts"] * 2
+    assert isinstance(results[ids[2]], WaitTimeoutError)
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_a_loop_that_stands_still_holds_up_no_thread(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    """Something that blocks the background loop is a fault of its own; waits in threads go on by themselves."""
+    for module in (background, waits):
+        monkeypatch.setattr(module, "CHECK_SECONDS", 0.5)
+    ids = begun(hook, 3)
+    results: list[RunResult] = []
+    threads = [
+        threading.Thread(target=lambda one=one: results.append(hook.wait(one, poll_interval=0.5, timeout=limit)))
+        for one in ids
+    ]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 20
+    while requests_of(server)["list_instances"] < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    free = threading.Event()
+    background.background_loop().call_soon_threadsafe(free.wait, 30)
+    try:
+        for one in ids:
+            hook.send_event_when_ready(one, "go")
+        for thread in threads:
+            thread.join(15)
+        assert len(results) == 3
+    finally:
+        free.set()
+
+
 def test_nothing_is_asked_for_nobody(hook: OrchestrationHttpHook, server: EmbeddedServer) -> None:
     before = requests_of(server)
     assert list(hook.wait_many([])) == []
@@ -126,7 +178,12 @@ def test_nothing_is_asked_for_nobody(hook: OrchestrationHttpHook, server: Embedd
 
 @pytest.mark.parametrize(
     ("ids", "options", "path"),
-    [("one id", {}, "instance_ids"), ([""], {}, "instance_id"), (["i"], {"poll_interval": 0}, "poll_interval")],
+    [
+        ("one id", {}, "instance_ids"),
+        (7, {}, "instance_ids"),
+        ([""], {}, "instance_id"),
+        (["i"], {"poll_interval": 0}, "poll_interval"),
+    ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
     hook: OrchestrationHttpHook, server: EmbeddedServer, ids: object, options: dict[str, float], path: str
@@ -301,6 +358,68 @@ def test_a_wait_that_tells_of_stages_reads_them_itself(server: EmbeddedServer, h
 # ---- hints ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [3, 24])
+@pytest.mark.parametrize("way", ["loop", "many"])
+def test_a_wrong_hint_costs_a_few_reads(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, way: str, count: int
+) -> None:
+    ids = begun(hook, count)
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as own:
+            if way == "many":
+                waiting = [asyncio.ensure_future(anext_of(own.wait_many(ids, poll_interval=60)))]
+            else:
+                waiting = [asyncio.ensure_future(own.wait(one, poll_interval=60)) for one in ids]
+            await asyncio.sleep(4)
+            before = requests_of(server)
+            assert hint(ids[0])
+            await asyncio.sleep(9)
+            sent = (requests_of(server) - before)["get_instance"]
+            assert 4 <= sent - (0 if way == "many" or count > 20 else 3 * count) <= 9
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def anext_of(results: AsyncIterator[object]) -> None:
+        async for _ in results:
+            return
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["thread", "loop", "many"])
+def test_a_hint_that_comes_before_the_end_is_no_loss(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, way: str
+) -> None:
+    """Whoever knows that a run is about to end mostly knows it a moment before the server says so."""
+    ids = begun(hook, 1)
+    ended: list[float] = []
+
+    def wait() -> None:
+        if way == "thread":
+            hook.wait(ids[0], poll_interval=60)
+        elif way == "many":
+            list(hook.wait_many(ids, poll_interval=60))
+        else:
+            asyncio.run(await_())
+        ended.append(time.monotonic())
+
+    async def await_() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as own:
+            await own.wait(ids[0], poll_interval=60)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(5)  # it looks each two seconds and more rarely by now
+    assert hint(ids[0])
+    time.sleep(0.6)
+    hook.send_event_when_ready(ids[0], "go")
+    sent_at = time.monotonic()
+    thread.join(20)
+    assert ended[0] - sent_at < 2.5
+
+
 def test_a_hint_ends_waits_at_once(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     """In threads, on a loop, alone and in company; with polls that would take a minute."""
     ids = begun(hook, 26)
@@ -340,7 +459,7 @@ def test_a_hint_ends_waits_at_once(server: EmbeddedServer, hook: OrchestrationHt
         thread.join(60)
     assert max(delays) < 2.0, "each would have slept for tens of seconds"
     assert not hint(ids[0])
-    assert not waits.hint_all(set(ids))
+    assert not hints.hint_all(set(ids))
 
 
 # ---- the list -------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class World:
         self.woken: list[tuple[float, str, str]] = []
         self.lists: list[tuple[float, str | None]] = []
         self.ill = self.reads_fail = False
+        self.listed_at: dict[str, float | None] = {}
+        self.list_seconds = 0.01
         self.rows_of_others = rows_of_others
         self.page = page
         self.begun = self.clock.monotonic()
@@ -38,7 +40,7 @@ class World:
 
     async def read(self, workflow_id: str | None, until: float) -> Snapshot:
         self.lists.append((self.at(), workflow_id))
-        await self.clock.asleep(0.01)
+        await self.clock.asleep(self.list_seconds)
         if self.ill:
             raise ServerError("the list is ill", status_code=503)
         rows = len(self.running) + (self.rows_of_others if workflow_id is None else 0)
@@ -50,6 +52,7 @@ class World:
     def sleep(self, instance_id: str, *, again: bool = False, workflow: str | None = "w", **options: Any) -> Any:
         def woken(reason: Any, listed_at: float | None) -> None:
             self.woken.append((self.at(), instance_id, type(reason).__name__))
+            self.listed_at[instance_id] = None if listed_at is None else round(listed_at - self.begun, 1)
             if again:
                 asyncio.get_running_loop().call_soon(
                     lambda: self.sleep(
@@ -258,12 +261,153 @@ def test_a_hint_wakes_whoever_sleeps_and_whoever_is_about_to() -> None:
         world.enter("a", "b")
         assert world.watch.hint("a")
         await world.clock.asleep(0.01)
-        assert world.woken == [(0.0, "a", "Paused")]
+        assert world.woken == [(0.0, "a", "Hinted")]
         assert world.watch.hint("a")  # it is awake: its read may have come too early
         world.sleep("a")
         await world.clock.asleep(0.1)
         assert [name for _, name, _ in world.woken] == ["a", "a"]
         assert not world.watch.hint("somebody else")
+        world.enter("c")
+        await world.clock.asleep(0)
+        world.watch.enter("c")
+        world.watch.enter("c")  # these two read it just now
+        assert world.watch.hint("c")
+        world.sleep("c")
+        world.sleep("c")
+        await world.clock.asleep(0.5)
+        assert [name for _, name, _ in world.woken].count("c") == 3, "each who waits for it"
+
+    played(world, main)
+
+
+def test_hints_in_a_flood_hold_up_nobody_else() -> None:
+    """An end that no list shows is told as soon as without the flood, or nearly so."""
+    world = World()
+
+    async def main() -> None:
+        world.enter(*(f"i{number}" for number in range(100)), again=True)
+        world.enter("ends")
+        flooding = True
+
+        async def flood() -> None:
+            while flooding:
+                for number in range(100):
+                    world.watch.hint(f"i{number}")
+                await world.clock.asleep(0.1)
+
+        task = asyncio.ensure_future(flood())
+        await world.clock.asleep(3)
+        world.running.discard("ends")
+        await world.clock.asleep(6)
+        flooding = False
+        await task
+        assert [why for _, name, why in world.woken if name == "ends"] == ["Absent"]
+        assert len(world.woken) <= world.at() * READS_PER_SECOND + BURST, "and hints have the rate of all"
+
+    played(world, main)
+
+
+def test_a_hint_is_followed_at_once_though_a_crowd_waits_for_its_turn() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.enter(*(f"i{number:04}" for number in range(1500)))
+        await world.clock.asleep(4)
+        world.running.clear()
+        await world.clock.asleep(2)
+        waits = next(one.instance_id for one in reversed(list(world.watch._sleepers)) if one.queued)
+        hinted_at = world.at()
+        world.watch.hint(waits)
+        await world.clock.asleep(5)
+        assert next(at for at, name, _ in world.woken if name == waits) - hinted_at <= 0.2
+
+    played(world, main)
+
+
+def test_whoever_was_hinted_at_too_early_looks_again_when_it_wants() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.enter("a", "b", interval=3600.0, again_at=world.clock.monotonic() + 0.3)
+        await world.clock.asleep(1)
+        assert world.woken == [(0.3, "a", "Paused"), (0.3, "b", "Paused")]
+
+    played(world, main)
+
+
+def test_a_long_interval_keeps_nobody_asleep_whose_own_is_short_while_the_server_is_ill() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.ill = world.reads_fail = True
+        world.enter(*(f"i{number}" for number in range(24)), interval=3600.0, again=True)
+        world.watch.enter("short")
+        world.running.add("short")
+        for _ in range(20):  # its reads hang while others poll, so that it is awake whenever a pause is chosen
+            world.sleep("short", interval=0.5, failed=True)
+            await world.clock.asleep(1.5)
+        world.ill = world.reads_fail = False
+        world.woken.clear()
+        world.sleep("short", interval=0.5, failed=True)
+        await world.clock.asleep(61)
+        assert [name for _, name, _ in world.woken].count("short") >= 1
+
+    played(world, main)
+
+
+def test_a_list_tells_only_of_those_that_it_holds_that_they_were_read() -> None:
+    """Whoever is missing, and cannot be read, gives up as it would by itself."""
+    world = World()
+
+    async def main() -> None:
+        world.enter("a", "b", "c", again=True)
+        await world.clock.asleep(17)
+        world.running.discard("b")
+        await world.clock.asleep(40)
+        times = [round(at) for at, name, _ in world.woken if name == "b"]
+        assert len(times) >= 7
+        assert world.listed_at["b"] is None, "no list of its last sleep held it"
+        assert world.listed_at["a"] is not None
+        world.running.add("b")
+        await world.clock.asleep(45)
+        assert world.listed_at["b"] is not None
+
+    played(world, main)
+
+
+@pytest.mark.parametrize(("waiting", "listed"), [(30, False), (300, True)])
+def test_a_list_that_takes_too_long_gives_way_to_reads_where_these_are_few(waiting: int, listed: bool) -> None:
+    world = World()
+    world.list_seconds = 8.0
+
+    async def main() -> None:
+        world.enter(*(f"i{number}" for number in range(waiting)), again=True, interval=2.0)
+        await world.clock.asleep(100)
+        assert (len(world.lists) > 8) is listed
+        if not listed:
+            looked = [at for at, name, _ in world.woken if name == "i3" and at > 12]
+            assert max(two - one for one, two in pairwise(looked)) < 4.5
+            assert any(name == "i3" and 2 < at < 9 for at, name, _ in world.woken), "also while it is being read"
+
+    played(world, main)
+
+
+def test_any_number_may_wait_for_the_same_and_leave_in_any_order() -> None:
+    world = World()
+
+    async def main() -> None:
+        sleepers = []
+        for _ in range(2000):
+            world.watch.enter("a")
+            sleepers.append(world.sleep("a", until=world.clock.monotonic() + 10_000))
+        assert len(world.watch._sleepers._alarms) == 2000
+        for sleeper in (*sleepers[:700:2], *sleepers[1999:900:-3]):
+            world.watch.forget(sleeper)
+        left = [one for one in sleepers if one.asleep]
+        assert list(world.watch._sleepers.of("a")) == left[::-1]
+        for sleeper in left:
+            world.watch.forget(sleeper)
+        assert world.watch.remembers == 0
 
     played(world, main)
 
@@ -306,7 +450,7 @@ def test_a_sleeper_that_looks_closer_for_ever_leaves_no_trail_of_deadlines() -> 
     async def main() -> None:
         world.enter("a", "b", again=True, until=world.clock.monotonic() + 10**6)
         await world.clock.asleep(40_000)
-        assert len(world.watch._deadlines) < 200
+        assert len(world.watch._sleepers._alarms) < 200
 
     played(world, main)
 

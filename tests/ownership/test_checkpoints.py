@@ -210,7 +210,7 @@ def test_a_held_run_goes_on_once_it_is_resumed(server, hook, store):
     assert CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path]).exit_code == 0
     assert run(hook, store).instance.id == held
     assert paid(server) == ALL
-    assert CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path]).exit_code == 1
+    assert CliRunner().invoke(app, ["runs", "resume", "k", "--store", store.path]).exit_code == 2
 
 
 @pytest.mark.parametrize("server", [2], indirect=True)

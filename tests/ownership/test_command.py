@@ -43,8 +43,8 @@ def test_records_are_listed_shown_and_settled(command, tmp_path):
         assert listed.stdout.split("\t")[:4] == ["order [17]", "told", "succeeded", first]
         assert json.loads(command("show", "order [17]").stdout)["instance_id"] == first
         refused = command("settle", "order [17]", input="n\n")
-        assert refused.exit_code == 1
-        assert "will pay again" in refused.stdout
+        assert refused.exit_code == 2
+        assert "will pay again" in refused.stderr
         assert hook.run_once(PAYS, run_key="order [17]", store=store).instance.id == first
         assert command("settle", "order [17]", "--yes").exit_code == 0
         assert "(settled)" in command("list").stdout

@@ -129,6 +129,7 @@ def test_triggers(server: EmbeddedServer, credentials: OrchestrationCredentials,
     tested = call(f"test_trigger{suffix}", credentials, made["trigger_id"], payload)
     assert tested["variables"]["of"]["value"] == "x"
     server.world("publish " + json.dumps({"type": "SAVED_PAYMENT", "payload": payload}))
+    server.advance(1)  # a worker starts the run a moment later
     (occurred,) = call(f"list_trigger_occurrences{suffix}", credentials, made)
     assert occurred["trigger_id"] == made["trigger_id"]
     assert call(f"get_instance{suffix}", credentials, occurred)["workflow_id"] == workflow_id

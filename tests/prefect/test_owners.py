@@ -27,6 +27,7 @@ from orchestration_integrations import (
     OrchestrationHttpHook,
     OwnerGoneError,
     RecordConflictError,
+    StateUnknownError,
     WaitTimeoutError,
 )
 from orchestration_integrations.prefect import (
@@ -315,7 +316,7 @@ def test_the_next_call_takes_up_one_that_raised(
         return str(run_workflow(credentials, workflow_id, timeout=2.0)["instance_id"])
 
     def loop() -> str:
-        with pytest.raises(AmbiguousRunError):
+        with pytest.raises(StateUnknownError, match="goes on"):
             call()
         server.core.clear_faults()
         return call()

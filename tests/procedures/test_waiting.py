@@ -18,7 +18,9 @@ from orchestration_integrations.procedures.waiting import (
     DefinitionRead,
     DetailFailed,
     End,
+    Hinted,
     LookAt,
+    Paused,
     Read,
     ReadDefinition,
     ReadFailed,
@@ -77,6 +79,50 @@ def test_being_absent_from_a_list_means_nothing():
     step = wait.feed(seen(stages=[False]), NOW + 1)
     assert isinstance(step.next, LookAt)
     assert wait.feed(seen(terminated=True), NOW + 2).next == End("succeeded", instance(terminated=True))
+
+
+def after_hint(wait, now):
+    """The pauses of a wait that was hinted at, until it is as patient as before, with the instance still running."""
+    step = wait.feed(Hinted(), now)
+    pauses = []
+    while wait.hurries:
+        at = step.next.at if isinstance(step.next, LookAt) else now
+        pauses.append(at - now)
+        now = at
+        step = wait.feed(Paused(), now) if isinstance(step.next, LookAt) else step
+        assert step.next == Read(None)
+        step = wait.feed(seen(stages=[False]), now)
+    return pauses, step.next.at - now
+
+
+def test_after_a_hint_that_came_too_early_it_looks_a_few_times_more():
+    wait = waiting(poll_interval=60.0)
+    wait.begin(NOW)
+    for _ in range(20):
+        wait.feed(seen(stages=[False]), NOW)
+    pauses, then = after_hint(wait, NOW + 30)
+    assert pauses[0] == 0
+    assert pauses[1] == pytest.approx(0.2)
+    assert 4 < sum(pauses) < 10
+    assert then > 1
+    assert wait.is_settled
+    assert not wait.hurries
+
+
+def test_hints_in_a_flood_make_no_more_than_five_looks_a_second():
+    wait = waiting(poll_interval=60.0)
+    wait.begin(NOW)
+    step = wait.feed(seen(stages=[False]), NOW)
+    looks = 0
+    for number in range(100):  # 10 ms apart
+        now = NOW + 1 + number / 100
+        step = wait.feed(Hinted(), now)
+        if isinstance(step.next, Read):
+            looks += 1
+            wait.feed(seen(stages=[False]), now)
+        else:
+            assert step.next.at <= now + 0.2
+    assert looks <= 6
 
 
 def test_the_deadline_ends_in_exactly_one_last_look():

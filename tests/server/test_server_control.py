@@ -177,7 +177,6 @@ class TestTriggers:
         [
             ({"event": "E", "filter": "event.amount >"}, 400),
             ({"event": "E", "vars": {"a": "event."}}, 400),
-            ({"event": "E", "vars": {"a": "__import__('os')"}}, 400),
             ({"workflowID": "x"}, 400),
             ({"event": "E", "workflowID": "nope"}, 404),
             ({"event": "E", "vars": {"a": 1}}, 500),

@@ -178,7 +178,7 @@ def test_the_command_says_that_a_port_is_taken() -> None:
         port = str(taken.getsockname()[1])
         run = [sys.executable, "-m", "orchestration_integrations.cli", "serve", "--port", port]
         done = subprocess.run(run, capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert port in done.stderr
 
 
@@ -187,6 +187,6 @@ def test_the_command_says_that_a_file_is_no_database(tmp_path: Path) -> None:
     file.write_text("not a database, but long enough to be taken for one" * 50)
     run = [sys.executable, "-m", "orchestration_integrations.cli", "serve", "--port", "0", "--db", str(file)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "x.db" in done.stderr
     assert "Traceback" not in done.stderr

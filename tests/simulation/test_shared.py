@@ -14,6 +14,7 @@ from orchestration_integrations.procedures.observations import Absent
 from orchestration_integrations.procedures.waiting import Waiting
 from orchestration_integrations.server import AsyncInProcessTransport, Core, VirtualClock
 from orchestration_integrations.server.exchange import Request
+from orchestration_integrations.sleepers import Sleepers
 from orchestration_integrations.watching import Watch
 
 from .histories import Violation, approval
@@ -72,14 +73,19 @@ def absence_is_an_end(patch):
 
 
 def deadlines_are_forgotten(patch):
-    patch.setattr(Watch, "_note_deadline", lambda self, until, sleeper: None)
+    set_alarm = Sleepers.set_alarm
+
+    def wrong(self, sleeper, at, *, is_deadline):
+        return not is_deadline and set_alarm(self, sleeper, at, is_deadline=is_deadline)
+
+    patch.setattr(Sleepers, "set_alarm", wrong)
 
 
 def nobody_who_is_missing_is_woken(patch):
     compare = Watch._compare
 
     def wrong(self, found, began):
-        compare(self, watching.Snapshot(frozenset(self._sleepers), found.rows, found.requests), began)
+        compare(self, watching.Snapshot(frozenset(self._sleepers.instance_ids), found.rows, found.requests), began)
 
     patch.setattr(Watch, "_compare", wrong)
     patch.setattr(watching, "CLOSER_LOOKS_PER_SECOND", 1e-9)

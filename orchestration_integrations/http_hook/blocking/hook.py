@@ -36,11 +36,13 @@ class OrchestrationHttpHook(Waits):
         base_url, token, client_id, client_secret, token_url, scope, api_version, verify, cert, timeout, retry_budget,
             max_connections: as in ``Settings``. What is given here wins over the environment.
         face: what calls this hook, for the User-Agent: ``airflow/3.3.2``.
-        on_token: told each access token that is fetched, so that it can be masked in logs.
+        on_token: told each access token that is fetched, before this hook first sends it, so that it can be masked in
+            logs. It may block: only calls that need the token for a hook with this listener wait, on an event loop
+            until their deadline. What it raises is logged by its kind.
         clock, transport: time and httpx transport, for tests.
         own_connections: share nothing with other hooks.
 
-    Callbacks (``on_stage``, ``on_chosen``, ``wants``) are plain functions.
+    Callbacks (``on_stage``, ``on_chosen``, ``wants``, ``on_token``) are plain functions.
 
     Raises:
         ConfigurationError: a setting is wrong or missing.

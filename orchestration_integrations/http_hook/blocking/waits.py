@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Callable, Sequence
+from collections.abc import Iterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ... import telemetry
@@ -56,8 +56,8 @@ class Waits(Operations):
             deadline: epoch seconds, instead of ``timeout``; None (default) for none.
             row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
                 for an id that this hook was given by the server.
-            read_budget: seconds for which reads may fail, one after the other, before the wait gives up; default 120.
-                The run goes on.
+            read_budget: seconds for which reads may fail, one after the other and ten at least, before the wait gives
+                up; default 120. The run goes on.
             at_checkpoint: asked before the instance passes a checkpoint, each time, with the number of the stage behind
                 it as its user counts. True lets it go on, False ends the wait. Nothing else is asked: no record is
                 read, so a stop that stands on one is not seen. If it raises, it is asked again until
@@ -94,7 +94,13 @@ class Waits(Operations):
             )
 
     def wait_many(
-        self, instance_ids: Sequence[str], *, timeout: float | None = None, poll_interval: float = POLL_SECONDS
+        self,
+        instance_ids: Iterable[str],
+        *,
+        timeout: float | None = None,
+        poll_interval: float = POLL_SECONDS,
+        fail_after_attempts: int | None = None,
+        read_budget: float = READ_BUDGET,
     ) -> Iterator[tuple[str, RunResult | OrchestrationError]]:
         """Wait for many instances, and tell each one as it ends. One poll serves all of them. It calls ListInstances;
         for what has changed GetInstance, GetInstanceHistory and GetInstanceStageHistory.
@@ -105,15 +111,28 @@ class Waits(Operations):
 
         Args:
             instance_ids: the instances. One that is named twice is told once.
-            timeout: seconds for all of them, None (default) for no limit. One last look of at most 5 s follows.
+            timeout: seconds for all of them, None (default) for no limit. One last look of at most 5 s follows. Without
+                a limit, a payment that fails again and again is waited for without end, unless ``fail_after_attempts``
+                is given.
             poll_interval: seconds between polls, once they have slowed down to it; default 5.
+            fail_after_attempts: give an instance up once a payment of it has failed so often; the instance goes on. It
+                is noticed by closer looks, so up to half a minute later. None (default) for never.
+            read_budget: seconds for which reads of an instance may fail, one after the other and ten at least, before
+                its wait gives up; default 120. The run goes on.
 
         Returns:
-            An iterator of ids with what ``wait`` returns, or with the error that it raises. Close it to wait no longer.
+            An iterator of ids with what ``wait`` returns, or with the error that it raises. Close it to wait no longer:
+            leaving a loop early closes it only where nobody keeps the iterator.
 
         Raises:
             ValidationError: an argument is wrong; nothing was sent.
         """
         from ..many import each_ended
 
-        return each_ended(self, instance_ids, WaitArguments(timeout=timeout, poll_interval=poll_interval))
+        arguments = WaitArguments(
+            timeout=timeout,
+            poll_interval=poll_interval,
+            fail_after_attempts=fail_after_attempts,
+            read_budget=read_budget,
+        )
+        return each_ended(self, instance_ids, arguments)

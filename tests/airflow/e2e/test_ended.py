@@ -13,7 +13,7 @@ import pytest
 
 from orchestration_integrations import OrchestrationHttpHook
 from orchestration_integrations.airflow.compat import AIRFLOW_VERSION
-from orchestration_integrations.airflow.ended_watch import key_of
+from orchestration_integrations.airflow.ended_memory import key_of
 from orchestration_integrations.server import EmbeddedServer
 
 if AIRFLOW_VERSION < (3, 3):

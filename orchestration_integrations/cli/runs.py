@@ -1,0 +1,118 @@
+"""`runs`: the records that run keys have in a SQLite file."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Store, Yes
+from .session import Session, confirmed, local
+
+if TYPE_CHECKING:
+    from ..ownership.record import RunRecord
+    from ..run_store import SqliteRunStore
+
+HELP = "The records that run keys have in a SQLite file."
+_Key = Annotated[str, typer.Argument(help="The run key.", show_default=False)]
+_NEEDS = "the records are in a file"
+
+
+def record_of(store: "SqliteRunStore | None", key: str) -> "RunRecord":
+    """The record of a key.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    from ..api.errors import ConfigurationError
+
+    record = None if store is None else store.load(key)
+    if record is None:
+        raise ConfigurationError(f"there is no record of run key {key}", field="run_key")
+    return record
+
+
+def _store(session: Session, path: str | None) -> "SqliteRunStore":
+    store = session.store(path, needed_for=_NEEDS)
+    assert store is not None  # noqa: S101  (it is needed, so its absence has raised)
+    return store
+
+
+@local
+def list_(session: Session, store: Store = None) -> None:
+    """List the keys: one line each, separated by tabs.
+
+    The fields are the key, the state of its record, how its run ended, the instance, and when that was created.
+    """
+    from . import shapes
+
+    rows = []
+    for record in _store(session, store).records():
+        created = record.created_at.isoformat(timespec="seconds") if record.created_at is not None else None
+        shown = {"shown_state": f"{record.state}{' (settled)' if record.settled else ''}", "created": created}
+        rows.append({**shapes.record(record), **shown})
+    session.out.many(rows, ("key", "shown_state", "end", "instance_id", "created"), none="no key is on record")
+
+
+@local
+def show(session: Session, key: _Key, store: Store = None) -> None:
+    """Show all that is on record of a key, as JSON."""
+    from . import shapes
+
+    record = record_of(_store(session, store), key)
+    if session.out.as_json:
+        return session.out.one(shapes.record(record))
+    return session.out.text(json.dumps(record.to_json(), indent=2, default=str))
+
+
+@local
+def settle(session: Session, key: _Key, store: Store = None, yes: Yes = False) -> None:
+    """Let the next start of a key be a new run: once you know how the one on record ended. Nothing is deleted.
+
+    A run that still goes on is cancelled first by the next start, and waited for where that does not end it.
+    """
+    found = _store(session, store)
+    record = record_of(found, key)
+    ended = f"instance {record.instance_id or '(unknown)'}, {record.end or record.state}"
+    confirmed(f"The next start of {key} will pay again ({ended}). Settle it?", yes)
+    found.settle(key)
+    _done(session, found, key, "settled", f"{key} is settled: its next start is a new run")
+
+
+@local
+def resume(session: Session, key: _Key, store: Store = None) -> None:
+    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing."""
+    from ..api.errors import ValidationError
+    from ..ownership.keeping import resume as take_back
+
+    found = _store(session, store)
+    record = record_of(found, key)
+    if not record.hold:
+        raise ValidationError(f"no stop of {key} is on record", path="run_key")
+    take_back(found, key)
+    text = f"the stop of {key} is taken back: the next call with this key lets instance {record.instance_id} go on"
+    _done(session, found, key, "resumed", text)
+
+
+@local
+def forget(session: Session, key: _Key, store: Store = None, yes: Yes = False) -> None:
+    """Remove the record of a key whose run is over and was told, or that is settled.
+
+    The file then no longer proves of any key used until now that it was not used: a start of such a key looks at the
+    server, and without a gate it needs --first-attempt.
+    """
+    found = _store(session, store)
+    record = record_of(found, key)
+    confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
+    found.forget(key)
+    row = {"type": "record", "key": key, "result": "forgotten", "text": f"the record of {key} is removed"}
+    session.out.line(row, "text")
+
+
+def _done(session: Session, store: "SqliteRunStore", key: str, result: str, text: str) -> None:
+    from . import shapes
+
+    row = {**shapes.record(record_of(store, key)), "result": result, "text": text}
+    session.out.line(row, "text")
+
+
+COMMANDS = {"list": list_, "show": show, "settle": settle, "resume": resume, "forget": forget}

@@ -1,0 +1,237 @@
+"""What a command runs in: its settings, its output, and what its errors mean.
+
+Every command that reaches a server has the same options for the settings, each beside its variable of the
+environment. They are added here, so no command repeats them.
+"""
+
+# Annotations are evaluated here: typer reads those of the options below.
+import functools
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import notices
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..api.errors import OrchestrationError
+    from ..http_hook import OrchestrationHttpHook
+    from ..run_store import SqliteRunStore
+    from ..settings import Settings
+
+_SETTINGS = {
+    "url": ("base_url", "--url", "Base URL of the server; default: ORCHESTRATION_URL."),
+    "token": ("token", "--token", "Bearer token. Others on this machine can see it: prefer ORCHESTRATION_TOKEN."),
+    "client_id": ("client_id", "--client-id", "OAuth2 client; default: ORCHESTRATION_CLIENT_ID."),
+    "client_secret": ("client_secret", "--client-secret", "Its secret; prefer ORCHESTRATION_CLIENT_SECRET."),
+    "token_url": ("token_url", "--token-url", "Where tokens are issued; default: ORCHESTRATION_TOKEN_URL."),
+    "scope": ("scope", "--scope", "Scope of the token; default: ORCHESTRATION_SCOPE."),
+    "api_version": ("api_version", "--api-version", "auto, v1 or v2; default: ORCHESTRATION_API_VERSION."),
+    "verify": ("verify", "--verify", "true, false or a CA bundle; default: ORCHESTRATION_VERIFY."),
+    "cert": ("cert", "--cert", "Client certificate; default: ORCHESTRATION_CERT."),
+    "http_timeout": ("timeout", "--http-timeout", "Seconds of one HTTP exchange; default: ORCHESTRATION_TIMEOUT."),
+    "retry_budget": ("retry_budget", "--retry-budget", "Of a call with retries; default: ORCHESTRATION_RETRY_BUDGET."),
+    "max_connections": ("max_connections", "--max-connections", "Connections; default: ORCHESTRATION_MAX_CONNECTIONS."),
+}  # fmt: skip
+_JSON = Annotated[bool, typer.Option("--json", help="One JSON object a line; docs/cli.md describes them.")]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: an interrupt with another exit status."""
+
+
+class Session:
+    """One run of one command.
+
+    Args:
+        out: its output.
+        given: settings by their field, None where an option was not given.
+
+    Attributes:
+        if_interrupted: what is true of the run if the command is interrupted now.
+    """
+
+    def __init__(self, out: Output, given: Mapping[str, str | None]) -> None:
+        self.out = out
+        self.if_interrupted = ""
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._hook: OrchestrationHttpHook | None = None
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings: of the options, and of the environment where an option is not given."""
+        from ..api.errors import ConfigurationError
+        from ..settings import Settings
+
+        if "base_url" not in self._given and not os.environ.get("ORCHESTRATION_URL", "").strip():
+            raise ConfigurationError("base_url: name the server by --url, or set ORCHESTRATION_URL", field="base_url")
+        try:
+            return Settings.from_env(**self._given)
+        except ConfigurationError as error:
+            if error.field not in self._given:
+                raise
+            option = next(one[1] for one in _SETTINGS.values() if one[0] == error.field)
+            raise ConfigurationError(f"{error} (from {option})", field=error.field) from error
+
+    @property
+    def hook(self) -> "OrchestrationHttpHook":
+        """The hook, made when it is first needed."""
+        if self._hook is None:
+            from ..http_hook import OrchestrationHttpHook
+
+            self._hook = OrchestrationHttpHook(self.settings, face="cli")
+        return self._hook
+
+    def store(self, path: str | None, *, create: bool = False, needed_for: str = "") -> "SqliteRunStore | None":
+        """The store in a file that is there; a missing file is a typing mistake, and is not made.
+
+        Args:
+            path: of the file; None for no store.
+            create: make it where it is missing.
+            needed_for: what cannot be done without a store; empty where it can.
+        """
+        from ..api.errors import ConfigurationError
+        from ..run_store import SqliteRunStore
+
+        if not path:
+            if needed_for:
+                raise ConfigurationError(
+                    f"store: {needed_for}; name the file by --store, or set ORCHESTRATION_STORE", field="store"
+                )
+            return None
+        if not create and not os.path.exists(path):
+            raise ConfigurationError(f"store: there is no file {path}", field="store")
+        return SqliteRunStore(path)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._hook is not None:
+            self._hook.close()
+
+
+def reaching_server(function: Callable[..., int | None]) -> Callable[..., None]:
+    """A command that talks to a server: it gets the options of the settings, and ``--json``.
+
+    Args:
+        function: called with a ``Session`` and with its own options; what it returns is the exit status.
+    """
+    return _command(function, {name: (option, text) for name, (_, option, text) in _SETTINGS.items()})
+
+
+def local(function: Callable[..., int | None]) -> Callable[..., None]:
+    """A command that talks to no server: it gets ``--json``."""
+    return _command(function, {})
+
+
+def _command(function: Callable[..., int | None], settings: Mapping[str, tuple[str, str]]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        notices.keep_secret((given.get("token"), given.get("client_secret")))
+        notices.tell_warnings()
+        out = Output(given.pop("as_json"))
+        session = Session(out, {_SETTINGS[name][0]: given.pop(name) for name in settings})
+        with _ending(session), _terminable():
+            try:
+                status = function(session, **given)
+            finally:
+                session.close()
+        if status:
+            raise typer.Exit(status)
+
+    own = list(inspect.signature(function).parameters.values())[1:]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(option, help=text, show_default=False)],
+        )
+        for name, (option, text) in settings.items()
+    ]
+    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_JSON)
+    parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *added, as_json]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    del command.__wrapped__  # else its signature would count
+    return command
+
+
+@contextmanager
+def _ending(session: Session) -> Iterator[None]:
+    """Tell what ended a command before its time, and turn that into an exit status."""
+    from .exit_codes import INTERRUPTED, TERMINATED, status_of
+
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        status = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+        text = f"interrupted{': ' * bool(session.if_interrupted)}{session.if_interrupted}"
+        tell_error(session.out, "Interrupted", text, status)
+        raise typer.Exit(status) from None
+    except Exception as error:
+        from ..api.errors import OrchestrationError
+
+        if not isinstance(error, OrchestrationError):
+            raise
+        status = status_of(error)
+        tell_error(session.out, type(error).__name__, str(error), status, **_facts(error))
+        raise typer.Exit(status) from None
+
+
+def tell_error(out: Output, kind: str, text: str, status: int, **facts: Any) -> None:
+    """One line on the standard error, and with --json an object of the type ``error``."""
+    notices.tell(text)
+    if out.as_json:
+        message = notices.masked(text)
+        out.line({"type": "error", "error": kind, "message": message, "exit_status": status, **facts})
+
+
+def _facts(error: "OrchestrationError") -> dict[str, Any]:
+    """What one needs to act on an error; the same fields for each kind of error."""
+    names = ("field", "path", "reason", "instance_id", "workflow_id", "run_key", "token", "candidates", "differs")
+    facts = {name: getattr(error, name, None) for name in names}
+    facts["candidates"] = list(facts["candidates"] or ())
+    return facts
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that it can say what is true of its run."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def confirmed(question: str, yes: bool) -> None:
+    """Ask before what cannot be taken back.
+
+    Raises:
+        ValidationError: the answer is no, or nobody is there to answer.
+    """
+    if yes:
+        return
+    import sys
+
+    from ..api.errors import ValidationError
+
+    sys.stderr.write(f"{notices.printable(question)} [y/N]: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if answer.strip().lower() not in ("y", "yes"):
+        said = "nobody answered; --yes does it without asking" if not answer.strip() else "the answer was no"
+        raise ValidationError(f"nothing was changed: {said}", path="yes")

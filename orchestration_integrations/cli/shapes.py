@@ -1,0 +1,193 @@
+"""What --json says of each thing: plain objects, whose fields docs/cli.md lists. People see a choice of the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ..api.models import (
+    ActivityRun,
+    CancelOutcome,
+    Instance,
+    Occurrence,
+    RunResult,
+    StageEvent,
+    StageRun,
+    StageStatus,
+    StandingRun,
+    Trigger,
+    Workflow,
+)
+from ..procedures.gate import own_number, parsed_event
+from ..procedures.wording import KINDS, cancel_summary, cancel_text, moved_summary, stage_line
+from .exit_codes import end_of
+
+if TYPE_CHECKING:
+    from ..ownership.record import RunRecord
+
+Object = dict[str, Any]
+Stages = Sequence[Mapping[str, Any]]
+
+
+def instant(value: datetime | None) -> str | None:
+    """An instant in UTC."""
+    return None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def workflow(one: Workflow, **more: Any) -> Object:
+    """A stored definition."""
+    return {
+        "type": "workflow",
+        "id": one.id,
+        "name": one.name or None,
+        "created_at": instant(one.created_at),
+        "deleted_at": instant(one.deleted_at),
+        "stages": [dict(stage) for stage in one.stages],
+        **more,
+    }
+
+
+def instance(one: Instance, **more: Any) -> Object:
+    """A run of a workflow."""
+    return {
+        "type": "instance",
+        "id": one.id,
+        "workflow_id": one.workflow_id,
+        "state": one.state,
+        "created_at": instant(one.created_at),
+        "ended_at": instant(one.terminated_at),
+        "error": one.failure,
+        **more,
+    }
+
+
+def stage(instance_id: str, number: int, row: StageStatus | None, run: StageRun | None, stages: Stages) -> Object:
+    """A stage of a run: its row, and what the engine shows of it."""
+    ended = row.terminated_at if row is not None else run.terminated_at if run is not None else None
+    error = (row.error if row is not None else None) or (run.error if run is not None else None)
+    known: Any = next(iter(stages[number]), None) if number < len(stages) else None
+    begun = row.started_at if row is not None else run.started_at if run is not None else None
+    return {
+        "type": "stage",
+        "instance_id": instance_id,
+        "stage": number,
+        "own_stage": own_number(stages, number) if number < len(stages) else None,
+        "kind": known or (KINDS.get(run.name, run.name) if run is not None else None),
+        "state": "failed" if error else "running" if ended is None else "ended",
+        "begun_at": instant(begun),
+        "ended_at": instant(ended),
+        "error": error,
+        "input": None if run is None else dict(run.input),
+    }
+
+
+def activity(instance_id: str, number: int, one: ActivityRun) -> Object:
+    """A call that a stage made to another service."""
+    return {
+        "type": "activity",
+        "instance_id": instance_id,
+        "stage": number,
+        "name": one.name,
+        "state": "failed" if one.error else "ended" if one.terminated else "running",
+        "attempt": one.attempt,
+        "begun_at": instant(one.started_at),
+        "ended_at": instant(one.terminated_at),
+        "next_try_at": instant(one.next_execution),
+        "last_failure": one.last_failure,
+        "error": one.error,
+        "input": dict(one.input),
+        "output": None if one.output is None else dict(one.output),
+    }
+
+
+def stage_event(one: StageEvent) -> Object:
+    """What a wait tells of a stage. ``text`` is empty for the gate, which is no stage of the user's."""
+    return {
+        "type": "stage_event",
+        "instance_id": one.instance_id,
+        "stage": one.stage,
+        "own_stage": one.own_stage,
+        "checkpoint": one.checkpoint,
+        "kind": one.kind,
+        "name": one.name,
+        "detail": one.detail,
+        "text": stage_line(one),
+    }
+
+
+def end(instance_id: str, result: object, **more: Any) -> Object:
+    """What a wait for a run came to: ``RunResult``, or the error that the wait raised."""
+    status, word = end_of(result)
+    known = result.instance if isinstance(result, RunResult) else getattr(result, "instance", None)
+    moved = result.moved if isinstance(result, RunResult) else getattr(result, "moved", None)
+    return {
+        "type": "end",
+        "instance_id": instance_id,
+        "workflow_id": None if known is None else known.workflow_id,
+        "state": word,
+        "reason": "" if isinstance(result, RunResult) else str(result),
+        "exit_status": status,
+        **moved_summary(moved, postings=True),
+        **more,
+    }
+
+
+def cancelled(instance_id: str, outcome: CancelOutcome, status: int) -> Object:
+    """What a cancel came to."""
+    told = {"type": "cancel", **cancel_summary(instance_id, outcome), "checkpoint": outcome.checkpoint}
+    return {**told, "text": cancel_text(outcome), "exit_status": status}
+
+
+def trigger(one: Trigger, **more: Any) -> Object:
+    """What runs a workflow on an event."""
+    return {
+        "type": "trigger",
+        "id": one.id,
+        "event": one.event,
+        "workflow_id": one.workflow_id,
+        "filter": one.filter,
+        "variables": dict(one.variables),
+        "created_at": instant(one.created_at),
+        **more,
+    }
+
+
+def occurrence(one: Occurrence) -> Object:
+    """One firing of a trigger."""
+    return {
+        "type": "occurrence",
+        "trigger_id": one.trigger_id,
+        "instance_id": one.instance_id,
+        "date": instant(one.date),
+        "error": one.error,
+        "event": dict(one.event),
+    }
+
+
+def standing(one: StandingRun, stopped: str) -> Object:
+    """A run that stands still and moves nothing."""
+    where = "at its gate" if one.checkpoint is None else f"at the checkpoint before stage {one.checkpoint}"
+    return {
+        "type": "standing",
+        "instance_id": one.instance.id,
+        "workflow_id": one.instance.workflow_id,
+        "run_key": one.run_key,
+        "created_at": instant(one.instance.created_at),
+        "where": where,
+        "checkpoint": one.checkpoint,
+        "since": instant(one.since),
+        "stopped": stopped,
+    }
+
+
+def record(one: RunRecord) -> Object:
+    """What is on record of a key."""
+    return {"type": "record", **one.to_json()}
+
+
+def gate_key(history: Sequence[StageRun]) -> str | None:
+    """The run key that the gate of a run shows; None where it has no gate of ours, or the engine does not show it."""
+    first = history[0] if history else None
+    gate = parsed_event(first.input.get("event")) if first is not None and first.name == "RunWaitEvent" else None
+    return None if gate is None else gate.key

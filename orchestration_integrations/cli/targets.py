@@ -1,0 +1,63 @@
+"""What the texts on a command line name: a workflow by its id or name, a definition in a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..api.errors import NotFoundError, ValidationError
+from ..definition_files import names_file, read_definition
+from ..procedures.named_workflow import WorkflowName, several_text
+
+if TYPE_CHECKING:
+    from ..api.models import Workflow
+    from ..http_hook import OrchestrationHttpHook
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument means a file with a definition: ``-`` is the standard input."""
+    return text == "-" or names_file(text) or (os.sep in text) or os.path.isfile(text)
+
+
+def definition_in(text: str) -> Mapping[str, Any]:
+    """The definition in a file, or on the standard input for ``-``.
+
+    Raises:
+        ValidationError: there is none.
+    """
+    if text == "-":
+        return read_definition(sys.stdin.read() or " ", None)
+    return read_definition(None, text)
+
+
+def workflow_of(hook: OrchestrationHttpHook, text: str) -> Workflow:
+    """The workflow that an id or a name means. A text that is an id and a name means the id.
+
+    Raises:
+        NotFoundError: there is none.
+        ValidationError: several workflows have that name.
+    """
+    if not text.strip():
+        raise ValidationError("workflow: is empty", path="workflow")
+    if _ID.fullmatch(text):
+        return hook.get_workflow(text)
+    there = [one for one in hook.list_workflows() if one.deleted_at is None]
+    found = [one for one in there if one.id == text] or [one for one in there if one.name == text]
+    if not found:
+        raise NotFoundError(f"no workflow on the server has the id or the name {text!r}", error_code="NOT_FOUND")
+    if len(found) > 1:
+        found.sort(key=lambda one: one.created_at)
+        raise ValidationError(
+            f"workflow: {several_text(WorkflowName(text), found)}; name one by its id", path="workflow"
+        )
+    return found[0]
+
+
+def workflow_id_of(hook: OrchestrationHttpHook, text: str) -> str:
+    """As ``workflow_of``, without asking the server about an id."""
+    return text if _ID.fullmatch(text) else workflow_of(hook, text).id

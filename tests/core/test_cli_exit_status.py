@@ -1,0 +1,268 @@
+"""What a script may conclude from the exit status: 1 says that a run failed, and nothing else says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from orchestration_integrations import OrchestrationHttpHook
+from orchestration_integrations.server import EmbeddedServer
+from tests.commands import COMMAND, ROOT, begun, ended, environment, invoked, objects, piped
+from tests.outside import eventually, free_port
+
+WAITS = {"name": "waits", "stages": [{"wait_event": {"event": "go"}}]}
+FAILS = {
+    "name": "fails",
+    "stages": [
+        {
+            "send": {
+                "source": {"account": {"id": "world"}},
+                "destination": {"account": {"id": "not an account"}},
+                "amount": {"amount": "5", "asset": "USD/2"},
+            }
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EmbeddedServer(1) as started:
+        yield started
+
+
+@pytest.fixture
+def hook(server):
+    with OrchestrationHttpHook(base_url=server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def runs(hook):
+    """A run that waits, one that failed and one that was cancelled."""
+    waits, fails = hook.create_workflow(WAITS).id, hook.create_workflow(FAILS).id
+    ids = {"waits": hook.run_workflow(waits).id, "failed": hook.run_workflow(fails).id}
+    ids["cancelled"] = hook.run_workflow(waits).id
+    hook.cancel(ids["cancelled"])
+    eventually(lambda: hook.get_instance(ids["failed"]).terminated, "it failed", every=0.05)
+    return ids
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {"ORCHESTRATION_URL": "ftp://x"},
+        {"ORCHESTRATION_URL": "http://127.0.0.1:9", "ORCHESTRATION_TIMEOUT": "soon"},
+        {"ORCHESTRATION_URL": "http://127.0.0.1:9", "ORCHESTRATION_TOKEN": "t", "ORCHESTRATION_CLIENT_ID": "c"},
+        {"ORCHESTRATION_URL": "http://127.0.0.1:9", "ORCHESTRATION_VERIFY": "/no/such/file"},
+    ],
+    ids=["no address", "ftp", "timeout", "credentials", "verify"],
+)
+@pytest.mark.parametrize("command", [["wait", "i"], ["cancel", "i"], ["instances", "watch", "i"]], ids=" ".join)
+def test_a_wrong_setting_is_no_failed_payment(env, command):
+    done = invoked(*command, env=env)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["wait"],
+        ["wait", "i", "--timeout", "-1"],
+        ["wait", "i", "--poll-interval", "0"],
+        ["wait", "i", "--fail-after-attempts", "0"],
+        ["wait", "i", "--hints", "70000"],
+        ["wait", "a,b"],
+        ["wait", "a b"],
+        ["wait", "a;b", "c"],
+        ["wait", ""],
+        ["cancel"],
+        ["cancel", "i", "--run-key", "k"],
+        ["run", "no-such-file.yaml", "--store", "/tmp/never.db"],
+        ["run", "w"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--checkpoints"],
+        ["run", "w", "--store", "/tmp/never.db", "--settled", "0-abc"],
+        ["run", "w", "--store", "/tmp/never.db", "--var", "amount"],
+        ["run", "w", "--store", "/tmp/never.db", "--var", "a=1", "--var", "a=2"],
+        ["reconcile"],
+        ["instances", "list", "--state", "gone"],
+        ["triggers", "test", "t", "{"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_no_failed_payment(arguments):
+    """Refused at once, also where nothing would answer."""
+    done = invoked(*arguments, env={"ORCHESTRATION_URL": f"http://127.0.0.1:{free_port()}"})
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    assert done.stderr
+
+
+def test_each_end_has_its_status(server, runs, hook):
+    def waited(*ids, **more):
+        done = piped("wait", *ids, "--url", server.url, "--timeout", "1", "--json")
+        return done.returncode, {one["instance_id"]: (one["state"], one["exit_status"]) for one in objects(done)}
+
+    assert waited(runs["waits"]) == (4, {runs["waits"]: ("timeout", 4)})
+    assert waited(runs["failed"]) == (1, {runs["failed"]: ("failed", 1)})
+    assert waited(runs["cancelled"]) == (1, {runs["cancelled"]: ("cancelled", 1)})
+    assert waited(runs["cancelled"], runs["waits"])[0] == 4, "the highest counts"
+    hook.send_event_when_ready(runs["waits"], "go")
+    assert waited(runs["waits"]) == (0, {runs["waits"]: ("succeeded", 0)})
+    assert waited("8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000")[0] == 3
+
+
+def test_a_wrong_address_is_unknown_and_no_time_out():
+    """Nothing was ever read."""
+    done = piped("wait", "i", "--url", f"http://127.0.0.1:{free_port()}", "--timeout", "1")
+    assert done.returncode == 3
+    assert done.stdout.startswith("i\tunknown\t")
+    assert "could not be reached" in done.stdout
+
+
+@pytest.mark.parametrize("place", ["a closed pipe", "/dev/full", "nowhere"])
+def test_an_output_that_is_lost_has_a_status_of_its_own(server, runs, place):
+    line = {
+        "a closed pipe": '"$@" | true; exit ${PIPESTATUS[0]}',
+        "/dev/full": '"$@" > /dev/full',
+        "nowhere": '"$@" >&-',
+    }[place]
+    arguments = ["wait", runs["failed"], runs["cancelled"], "--url", server.url]
+    shell = ["bash", "-c", line, "bash", *COMMAND, *arguments]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False, timeout=60)
+    assert done.returncode == 5, done.stderr
+    assert "output could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_of_the_command_has_that_status_too_and_tells_no_secret():
+    program = """
+import sys
+from orchestration_integrations import http_hook
+
+class Broken:
+    def __init__(self, *args, **kwargs):
+        raise RuntimeError("broken by " + args[0].token)
+
+http_hook.OrchestrationHttpHook = Broken
+from orchestration_integrations.cli import main
+sys.argv = ["orchestration-integrations", *sys.argv[1:]]
+main()
+"""
+    for given, env in ((["--token", "geheimnis-4711"], {}), ([], {"ORCHESTRATION_TOKEN": "geheimnis-4711"})):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "wait", "i", "--url", "http://127.0.0.1:9", *given],
+            capture_output=True, text=True, check=False, timeout=60, cwd=ROOT, env=environment(**env),
+        )  # fmt: skip
+        assert done.returncode == 5
+        assert "RuntimeError: broken by ****" in done.stderr
+        assert "geheimnis" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_leaves_the_runs(server, runs, hook, number, status):
+    process = begun("wait", runs["waits"], "--url", server.url, "--hints", "0")
+    assert process.stderr is not None
+    assert "hints" in process.stderr.readline()
+    process.send_signal(number)
+    code, out, err = ended(process)
+    assert (code, out) == (status, "")
+    assert "interrupted: the instances go on" in err
+    assert "Traceback" not in err
+    assert not hook.get_instance(runs["waits"]).terminated
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(server, runs, hook):
+    """Not once a poll, and not once for each instance."""
+    others = [hook.run_workflow(hook.get_instance(runs["waits"]).workflow_id).id for _ in range(3)]
+    process = begun("wait", runs["waits"], *others, "--url", server.url, "--poll-interval", "0.2", "--timeout", "60")
+    assert process.stderr is not None
+    time.sleep(1)
+    server.fault("any", "status", -1, code=503)
+    try:
+        assert f"{server.url} cannot be read since " in process.stderr.readline()
+        time.sleep(2)
+    finally:
+        server.clear_faults()
+    assert "can be read again" in process.stderr.readline()
+    for one in (runs["waits"], *others):
+        hook.send_event_when_ready(one, "go")
+    code, out, err = ended(process)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 4
+
+
+def test_reads_may_fail_as_long_as_one_says(server, runs):
+    """Ten reads in a row and the seconds that are given."""
+    server.fault("any", "status", -1, code=503)
+    try:
+        done = piped("wait", runs["waits"], "--url", server.url, "--read-budget", "0.5", "--poll-interval", "0.2")
+    finally:
+        server.clear_faults()
+    assert done.returncode == 3
+    assert "unknown" in done.stdout
+
+
+def test_a_payment_that_fails_for_ever_can_be_given_up(server, hook):
+    poor = {
+        **FAILS["stages"][0]["send"],
+        "source": {"account": {"id": "poor"}},
+        "destination": {"account": {"id": "a"}},
+    }
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "poor", "stages": [{"send": poor}]}).id).id
+    arguments = ["--url", server.url, "--fail-after-attempts", "2", "--poll-interval", "0.5"]
+    for command in ("watch", "wait"):
+        group = ["instances"] if command == "watch" else []
+        done = piped(*group, command, instance_id, *arguments)
+        assert done.returncode == 3
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith(f"{instance_id}\tstuck\t")
+        assert "insufficient funds" in last
+
+
+def test_whoever_does_not_confirm_changes_nothing(server, hook):
+    workflow_id = hook.create_workflow(WAITS).id
+    for answer in ("n\n", ""):
+        done = piped("workflows", "delete", workflow_id, "--url", server.url, input=answer)
+        assert done.returncode == 2
+        assert "nothing was changed" in done.stderr
+    assert hook.get_workflow(workflow_id).deleted_at is None
+    assert piped("workflows", "delete", workflow_id, "--url", server.url, input="y\n").returncode == 0
+    assert hook.get_workflow(workflow_id).deleted_at is not None
+
+
+def test_help_loads_nothing_that_is_slow():
+    """It comes at once, and what is in brackets is text."""
+    program = (
+        "import sys; from orchestration_integrations.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert not {'httpx', 'starlette', 'msgspec', 'yaml'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "[OPTIONS] COMMAND" in done.stdout
+    assert "Exit status: 0 well; 1 the instance failed" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_the_command(shell):
+    variable = "_ORCHESTRATION_INTEGRATIONS_COMPLETE"
+    program = (
+        "import sys; sys.argv[0] = 'orchestration-integrations'; "
+        "from orchestration_integrations.cli import main; main()"
+    )
+    asked = {
+        "bash": {"COMP_WORDS": "orchestration-integrations inst", "COMP_CWORD": "1"},
+        "zsh": {"_TYPER_COMPLETE_ARGS": "orchestration-integrations inst"},
+        "fish": {"_TYPER_COMPLETE_ARGS": "orchestration-integrations inst", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60,
+        env=environment(**{variable: f"complete_{shell}", **asked}),
+    )  # fmt: skip
+    assert "instances" in done.stdout, done.stderr
