@@ -12,6 +12,7 @@ import orchestration_integrations
 package = Path(str(files("orchestration_integrations")))
 assert "site-packages" in package.parts, f"not the wheel: {package}"
 assert (package / "py.typed").is_file()
+assert {one.suffix for one in (package / "ui" / "static").iterdir()} == {".css", ".html", ".js", ".svg"}
 assert version("orchestration-integrations") == orchestration_integrations.__version__
 for absent in ("starlette", "typer", "airflow", "prefect", "yaml"):
     assert importlib.util.find_spec(absent) is None, f"{absent} is here: this proves nothing"

@@ -203,7 +203,7 @@ def test_nothing_reaches_for_airflows_database_but_the_one_place_for_airflow_2()
 
 
 def test_only_one_module_imports_airflow() -> None:
-    allowed = {"compat.py", "variables.py", "record_care.py"}
+    allowed = {"compat.py", "variables.py", "record_care.py", "page_plugin.py"}
     for file in PACKAGE.glob("*.py"):
         imports = [
             node.module or ""
@@ -253,3 +253,21 @@ def test_the_form_refuses_a_token_beside_a_login() -> None:
 
 def test_the_form_has_every_extra() -> None:
     assert set(get_provider_info()["connection-types"][0]["conn-fields"]) == set(EXTRAS)
+
+
+PLUGINS = """
+from airflow import plugins_manager as manager
+manager.ensure_plugins_loaded() if hasattr(manager, "ensure_plugins_loaded") else None
+from orchestration_integrations.airflow.page_plugin import OrchestrationPagePlugin as plugin
+from importlib.metadata import entry_points
+assert [one.load() for one in entry_points(group="airflow.plugins") if one.name == "orchestration_page"] == [plugin]
+print(plugin.external_views)
+"""
+
+
+def test_the_page_is_a_tab_of_each_task_instance_where_its_address_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert python(PLUGINS).splitlines()[-1] == "[]"
+    monkeypatch.setenv("AIRFLOW__ORCHESTRATION__UI_URL", "https://page.example/")
+    (view,) = ast.literal_eval(python(PLUGINS).splitlines()[-1])
+    assert view["destination"] == "task_instance"
+    assert view["href"] == "https://page.example/#/task/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"

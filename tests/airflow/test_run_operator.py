@@ -91,6 +91,16 @@ def test_success_returns_a_small_plain_dict(server: Any, deferrable: bool, gener
     }
 
 
+def test_the_link_opens_what_ui_url_says(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = {"ui_url": "https://console.example/{workflow_id}/{instance_id}"}
+    connection = {"conn_type": "orchestration", "host": server.url, "extra": console}
+    monkeypatch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps(connection))
+    task = Task(definition=SHORT)
+    result = task.attempt()
+    url = f"https://console.example/{result['workflow_id']}/{result['instance_id']}"
+    assert task.xcoms["orchestration_instance"]["url"] == url
+
+
 def test_both_ways_return_the_same(server: Any) -> None:
     results = [Task(definition=SHORT, deferrable=way, map_index=way).attempt() for way in (False, True)]
     for one in results:

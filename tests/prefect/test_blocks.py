@@ -238,11 +238,14 @@ def test_the_block_has_every_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         "TIMEOUT": "3",
         "RETRY_BUDGET": "31",
         "MAX_CONNECTIONS": "7",
+        "UI_URL": "https://page.example",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"ORCHESTRATION_{name}", value)
     assert OrchestrationCredentials.from_env().settings() == Settings.from_env()
     assert Settings.from_env().max_connections == 7
+    link = OrchestrationCredentials.from_env().settings().instance_link("i")
+    assert link == "https://page.example/#/instances/i"
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -788,6 +788,7 @@ def test_artifacts_and_events(
         f"{key}-stages": "table",
     }
     by_key = {artifact.key: artifact for artifact in artifacts_of(ids[0])}
+    assert f"({server.url}/instances/{result['instance_id']})" in str(by_key[f"{key}-link"].data)
     assert float(str(by_key[f"{key}-progress"].data)) == 100.0
     assert "succeeded" in str(by_key[f"{key}-progress"].description)
     table = json.loads(str(by_key[f"{key}-stages"].data))

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const [GAP_X, GAP_Y, HEIGHT, CHARACTER, LONGEST] = [150, 26, 38, 7.3, 26];
+const [GAP_Y, HEIGHT, CHARACTER, LONGEST] = [26, 38, 7.3, 26];
 
 const shortened = (text) => text.length > LONGEST ? `${text.slice(0, 12)}…${text.slice(-12)}` : text;
 const labelOf = (edge) => edge.amounts.length > 2 ? `${edge.amounts.length} payments` : edge.amounts.join(", ");
@@ -29,9 +29,10 @@ export function graph({ nodes, edges }) {
   const column = columns(nodes, edges);
   const ledgers = new Set(nodes.map((node) => node.ledger));
   const names = nodes.map((node) => shortened(node.account));
+  const gap = Math.max(110, ...edges.map((edge) => labelOf(edge).length * 6.6 + 40));
   const widths = [];
   column.forEach((at, n) => { widths[at] = Math.max(widths[at] ?? 90, names[n].length * CHARACTER + 24); });
-  const lefts = widths.map((_, at) => 8 + widths.slice(0, at).reduce((sum, width) => sum + width + GAP_X, 0));
+  const lefts = widths.map((_, at) => 8 + widths.slice(0, at).reduce((sum, width) => sum + width + gap, 0));
   const filled = widths.map(() => 0);
   const places = nodes.map((_, n) => ({ x: lefts[column[n]], y: 12 + filled[column[n]]++ * (HEIGHT + GAP_Y), w: widths[column[n]] }));
   const width = Math.max(...places.map((place) => place.x + place.w)) + 8;
