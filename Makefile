@@ -15,7 +15,7 @@ export PATH := $(PATH)$(if $(PYENVS),:$(subst $(space),:,$(strip $(PYENVS))))
 TOX := $(BIN)/tox
 
 help:
-	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server"
+	@echo "make demo           one run through Airflow and one through Prefect, on an embedded server (KEEP=1: it stays up)"
 	@echo "make test           the checks that CI runs"
 	@echo "make test-cluster   Airflow and Prefect on several workers, some of which are killed; stops and watches on whole Airflows"
 	@echo "make lint           ruff, import rules, types"
@@ -25,7 +25,7 @@ help:
 	@echo "make clean          remove what all of these have made"
 
 demo: $(TOOLS)/ready
-	@$(BIN)/python -m orchestration_integrations.demo
+	@$(if $(KEEP),DEMO_KEEP=1) $(BIN)/python -m orchestration_integrations.demo
 
 # Stops of runs with checkpoints, and restarts of a watching triggerer, on whole Airflows: too long for each change.
 LONG := tests/airflow/e2e/test_checkpoints.py tests/airflow/e2e/test_ended.py tests/airflow/e2e211/test_checkpoints.py

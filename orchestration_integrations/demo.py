@@ -40,6 +40,8 @@ LOOK_EVERY = 0.2
 """Seconds between two looks at a running example."""
 PATIENCE = 600.0
 """Seconds for one step, an installation included."""
+KEEP = "DEMO_KEEP"
+"""The variable of the environment that keeps the server up afterwards."""
 SOFT, HARD = 3.0, 5.0
 """Seconds that a group of processes has to end, asked and then killed."""
 
@@ -364,6 +366,9 @@ def play(console: Console, home: Path) -> int:
         missing = [one.title for one in FRAMEWORKS if one not in [framework for framework, _ in rows]]
         if missing:
             console.print(f"no run was seen of {', '.join(missing)}", style="red")
+        if os.environ.get(KEEP):
+            console.print(f"The live page: {server.url}/  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+            threading.Event().wait()
         return 1 if missing or any(instance.state != "succeeded" for _, instance in rows) else 0
 
 
