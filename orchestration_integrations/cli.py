@@ -98,7 +98,8 @@ def wait(
     """Wait until instances have ended, all by one poll, and print each as it ends.
 
     One line for each: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs. With
-    --hints a POST whose JSON names an instance has it read at once; the address is printed to the standard error.
+    --hints a POST whose JSON names an instance has it read at once; the address is printed to the standard error. So
+    is a server that cannot be read, when that begins and when it ends.
     Credentials come from the environment.
 
     Exit status: 0 all have succeeded; 1 one has failed or was cancelled; 3 one stands still, or nobody knows what
@@ -109,7 +110,7 @@ def wait(
 
     worst = 0
     try:
-        with OrchestrationHttpHook(_settings(url)) as hook, _hint_endpoint(hints):
+        with OrchestrationHttpHook(_settings(url)) as hook, _hint_endpoint(hints), _outages_told():
             for instance_id, result in hook.wait_many(instance_ids, timeout=timeout, poll_interval=poll_interval):
                 code, word, why = _end_of(result)
                 _line(instance_id, word, why)
@@ -118,6 +119,26 @@ def wait(
     except OrchestrationError as error:
         _fail(str(error), 2)
     raise typer.Exit(worst)
+
+
+@contextmanager
+def _outages_told() -> Iterator[None]:
+    """Print to the standard error what waits tell of a server that cannot be read."""
+    import logging
+
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(logging.Formatter("%(message)s"))
+    loggers = [logging.getLogger(f"orchestration_integrations.{name}") for name in ("waits", "watching")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.addHandler(shown)
+        one.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.removeHandler(shown)
+            one.setLevel(level)
 
 
 @contextmanager

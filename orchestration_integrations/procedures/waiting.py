@@ -61,13 +61,12 @@ from .observations import (
     Step,
     TryToPass,
 )
+from .outages import FAILURES, Outage
 from .stage_story import StageStory
 
 FIRST_INTERVAL = 0.2
 """Seconds between the first polls; each pause is half as long again, up to the caller's interval."""
 GROWTH = 1.5
-FAILURES = 10
-"""Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
 """Seconds that one read may take that only informs."""
 LAST_DETAIL = 1.0
@@ -90,6 +89,7 @@ class Waiting(msgspec.Struct):
             gives up with StateUnknownError.
         passes: somebody decides at checkpoints whether the instance goes on.
         limit: names the limit that the deadline comes of, for the error.
+        outage: the reads that have failed since the last good one, and what is to be told of them.
     """
 
     instance_id: str
@@ -101,6 +101,7 @@ class Waiting(msgspec.Struct):
     read_budget: float = READ_BUDGET
     passes: bool = False
     limit: str = ""
+    outage: Outage = msgspec.field(default_factory=Outage)
     instance: Instance | None = None
     _begun: float = 0.0
     _interval: float = FIRST_INTERVAL
@@ -238,12 +239,16 @@ class Waiting(msgspec.Struct):
         self._failures += 1
         if self._last_look:
             return self._timeout()
-        missing = isinstance(error, NotFoundError) and self.instance is None and not is_gateways_404(error)
-        if self._failures > FAILURES and now - self._good_at > self.read_budget and not missing:
+        pause = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        if isinstance(error, NotFoundError) and self.instance is None and not is_gateways_404(error):
+            return self._later(now, pause)  # its row may be late
+        self.outage.failed(self.instance_id, error, now, read_budget=self.read_budget, deadline=self.deadline)
+        if self._failures > FAILURES and now - self._good_at > self.read_budget:
             return End("unknown", self.instance, summary(error), error)
-        return self._later(now, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+        return self._later(now, pause)
 
     def _on_success(self, now: float) -> None:
+        self.outage.good(self.instance_id, now)
         self._failures, self._good_at, self._last_error = 0, now, None
 
     def _on_definition(self, stages: Sequence[Mapping[str, Any]], now: float) -> Step:
@@ -376,7 +381,9 @@ class Attended:
         times: Times,
         on_stage: object = None,
         guard: Guard | None = None,
+        on_outage: object = None,
     ) -> None:
+        self._on_outage = on_outage if callable(on_outage) else versions.remembered.outages.tell
         self._waiting = waiting
         self._versions = versions
         self._now = now
@@ -394,6 +401,9 @@ class Attended:
         """Perform steps until time has to pass, or the wait is over."""
         waiting = self._waiting
         while True:
+            news = waiting.outage.take()
+            if news is not None:
+                yield from tell(self._on_outage, news)
             for event in step.tell:
                 yield from tell(self._listener, event)
             following = step.next
@@ -444,10 +454,12 @@ def wait(
     on_stage: object = None,
     guard: Guard | None = None,
     nap: Nap = plain_nap,
+    on_outage: object = None,
 ) -> Procedure[RunResult]:
     """Perform a wait.
 
     Args:
+        on_outage: called with OutageNews when reads begin to fail and when they work again; None: the log is told.
         on_stage: called with each StageEvent, or None.
         guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
         nap: how time passes between two looks.
@@ -457,7 +469,7 @@ def wait(
         StateUnknownError, NotFoundError, AuthenticationError; OwnerGoneError of the guard.
     """
     times = Times(now)
-    attended = Attended(waiting, versions, now, times, on_stage, guard)
+    attended = Attended(waiting, versions, now, times, on_stage, guard, on_outage)
     step = waiting.begin(times.at())
     if isinstance(step.next, Read) and not step.next.last:
         # What the start saw a moment ago need not be looked at again: the first pause of the wait begins there.
