@@ -286,7 +286,7 @@ class Plans:
             row_grace=row_grace,
             read_budget=arguments.read_budget,
             limit=arguments.named_limit,
-            outage=Outage(server=self.settings.base_url),
+            outage=Outage(self.settings.base_url, arguments.gives_up),
         )
 
     def guard_of(self, instance_id: str, at_checkpoint: Callable[[int], object] | None) -> Guard | None:

@@ -41,9 +41,11 @@ class Outage(msgspec.Struct):
 
     Attributes:
         server: base URL of the server, for the text; empty where it is not known.
+        gives_up: what the wait does at last.
     """
 
     server: str = ""
+    gives_up: str = "gives up"
     _failures: int = 0
     _since: float = 0.0
     _told: bool = False
@@ -63,8 +65,8 @@ class Outage(msgspec.Struct):
         ends = f", or at its deadline, {_instant(deadline, now)}" if deadline is not None else ""
         since = _instant(self._since, now)
         text = (
-            f"instance {instance_id}{of} cannot be read since {since} ({summary(error)}); the wait goes on, and gives "
-            f"up after {read_budget:g} s and {FAILURES + 1} failed reads in a row{ends}"
+            f"instance {instance_id}{of} cannot be read since {since} ({summary(error)}); the wait goes on, and "
+            f"{self.gives_up} after {read_budget:g} s and {FAILURES + 1} failed reads in a row{ends}"
         )
         self._news = OutageNews(instance_id, text)
 

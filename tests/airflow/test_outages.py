@@ -131,6 +131,7 @@ def test_each_deferred_task_is_told_in_its_own_log(server: Any, caplog: pytest.L
         began, ended = outage_lines(lines[instance_id])
         assert f"instance {instance_id} of {server.url} cannot be read since" in began
         assert "503" in began
+        assert "has a worker look at it after 120 s" in began
         assert f"instance {instance_id} can be read again" in ended
 
 
