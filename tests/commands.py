@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def begun(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.P
         stderr=subprocess.PIPE,
         text=True,
         env=environment(**(env or {})),
-        process_group=0 if sys.version_info >= (3, 11) else None,
+        start_new_session=True,
+        preexec_fn=_interruptible,
     )
 
 
@@ -82,7 +84,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def _interruptible() -> None:
+    """A shell that starts the tests in the background has them ignore SIGINT, and their children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _take_terminal() -> None:
+    _interruptible()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches the command
 
 

@@ -78,8 +78,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         hold_on_failure: a run whose next checkpoint is reached is not let pass it once another task of the DAG run has
             failed since this task began. Default None: True, but False for teardowns and for tasks whose trigger rule
             lets them run after a failure.
-        start_timeout: seconds for starting the run; default 60. When they are over, the task raises AmbiguousRunError
-            if a run may exist, else the last error.
+        start_timeout: seconds for starting the run; default 60. When they are over, the task raises StateUnknownError
+            if a run is on record, AmbiguousRunError if one may exist and nobody can find out, else the last error.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``workflow_id``, ``state``, ``stages_completed``, ``transactions``,
@@ -89,7 +89,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         InstanceFailedError, InstanceCancelledError: the run failed or was cancelled; each further try raises it again.
         InstanceStuckError, WaitTimeoutError: the waiting ended; the message says what became of the run. With
             ``reason="held"`` the run stands at a checkpoint, held by a cancel: not retried; a clear lets it go on.
-        AmbiguousRunError: a run may have started; not retried by default.
+        StateUnknownError: the run on record could not be read; the next try goes on with it.
+        AmbiguousRunError: a run may have started, and the server's answers do not tell; not retried by default.
         KeyReusedError: the key stands for another payment; not retried.
         WrongServerError, UnreadableRecordError: not retried; the message says what to do.
         OwnerGoneError: the task was marked, cleared or taken over, or another task has failed (``hold_on_failure``);

@@ -263,6 +263,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
                     row_grace=self.row_grace,
                     read_budget=self.read_budget,
                     shares="always",
+                    gives_up="has a worker look at it",
                 )
                 with telemetry.span("wait", instance_id=self.instance_id):
                     waiting = http.waiting_for(self.instance_id, arguments, _log_stage, self._guard())
@@ -345,7 +346,10 @@ class OrchestrationStageTrigger(_InstanceTrigger):
         try:
             async with await self._hook.get_async_conn() as http:
                 arguments = WaitArguments(
-                    deadline=self.deadline, poll_interval=self.poll_interval, row_grace=self.row_grace
+                    deadline=self.deadline,
+                    poll_interval=self.poll_interval,
+                    row_grace=self.row_grace,
+                    gives_up="has a worker look at it",
                 )
                 guard = left_to_others(self.instance_id)
                 with telemetry.span("wait", instance_id=self.instance_id):

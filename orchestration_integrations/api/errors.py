@@ -479,6 +479,6 @@ def is_ambiguous(error: OrchestrationError) -> bool:
 
 def summary(error: BaseException) -> str:
     """One line for a log or an outcome: ``500 <message>`` or the class and what it says."""
-    if isinstance(error, _HttpError) and error.status_code is not None:
-        return f"{error.status_code} {error.message}".rstrip()
-    return f"{type(error).__name__}: {error}"
+    known = isinstance(error, _HttpError) and error.status_code is not None
+    text = f"{error.status_code} {error.message}" if known else f"{type(error).__name__}: {error}"  # type: ignore[attr-defined]
+    return " ".join(text.split())

@@ -70,7 +70,7 @@ class Through:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "outcome") or record.name.endswith(".watching"):
+        if hasattr(record, "outcome") or record.name.endswith((".watching", ".waits")):
             return  # what came of a cancel, and outages: the command itself tells them
         with suppress(Exception):
             tell(record.getMessage())
@@ -80,6 +80,4 @@ def tell_warnings() -> None:
     """What the package logs as a warning is a notice of the command."""
     logger = logging.getLogger("orchestration_integrations")
     if not any(isinstance(one, _Handler) for one in logger.handlers):
-        handler = _Handler(logging.WARNING)
-        logger.addHandler(handler)
-        logger.propagate = False
+        logger.addHandler(_Handler(logging.WARNING))

@@ -20,6 +20,7 @@ from ..api.errors import (
 from ..api.models import CancelOutcome, RunResult, StageEvent
 from ..clock import SYSTEM_CLOCK, Clock, SystemClock
 from ..procedures.effects import Procedure
+from ..procedures.outages import OutageNews
 from ..procedures.wait_arguments import Shares, WaitArguments
 from ..settings import Settings
 from .deadline import Deadline
@@ -225,10 +226,17 @@ class HookBase:
         """A submit is given its whole time-out also at the end of the budget: cut short it would be ambiguous."""
         return None if call.retry is RetryClass.SUBMIT else deadline
 
-    def _retry_told(self, call: Call[Any]) -> Callable[[float], None]:
-        def told(pause: float) -> None:
+    def _retry_told(self, call: Call[Any]) -> Callable[[float, BaseException | None], None]:
+        def told(pause: float, error: BaseException | None) -> None:
             telemetry.count("retries", operation=call.operation)
-            logger.info("%s failed, next try in %.2f s", call.what, pause, extra={"operation": call.operation})
+            logger.info(
+                "%s failed (%s; server %s), next try in %.2f s",
+                call.what,
+                "no reason is known" if error is None else summary(error),
+                self.settings.base_url,
+                pause,
+                extra={"operation": call.operation},
+            )
 
         return told
 
@@ -293,6 +301,7 @@ class HookBase:
         arguments: WaitArguments = WAITS_FOR_EVER,
         on_stage: Callable[[StageEvent], object] | None = None,
         guard: Guard | None = None,
+        on_outage: Callable[[OutageNews], object] | None = None,
     ) -> Procedure[RunResult]:
         """The wait for an instance as a procedure, to be performed within another one.
 
@@ -301,8 +310,9 @@ class HookBase:
             arguments: how; default: without a limit.
             on_stage: as for ``wait``.
             guard: asked before the instance is let pass a checkpoint; None: nobody may let it pass.
+            on_outage: called when reads begin to fail, and when they work again; None: the log is told.
         """
-        return self.plans.waiting_for(instance_id, arguments, on_stage, guard)
+        return self.plans.waiting_for(instance_id, arguments, on_stage, guard, on_outage)
 
     def cancelling(
         self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None = None

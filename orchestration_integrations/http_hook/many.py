@@ -16,9 +16,10 @@ import httpx
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult
 from ..procedures.ends import End
+from ..procedures.naps import Times, Woken
 from ..procedures.observations import Hinted, LookAt
 from ..procedures.wait_arguments import WaitArguments
-from ..procedures.waiting import Attended, Times, Waiting, Woken
+from ..procedures.waiting import Attended, Waiting
 from ..sleepers import Reason, Sleeper
 from ..watching import Watch
 from .asynchronous_driver import AsyncDriver

@@ -45,6 +45,8 @@ from ..procedures.checkpoints import CallersGuard, Guard
 from ..procedures.effects import Do, Procedure, insist
 from ..procedures.listing import PageCall, Versions, list_all
 from ..procedures.moved import NOTHING_READ
+from ..procedures.naps import plain_nap
+from ..procedures.outages import Outage, OutageNews
 from ..procedures.standing_runs import standing_runs
 from ..procedures.wait_arguments import Shares, WaitArguments
 from ..settings import Settings
@@ -247,6 +249,7 @@ class Plans:
         arguments: WaitArguments,
         on_stage: Callable[[StageEvent], object] | None = None,
         guard: Guard | None = None,
+        on_outage: Callable[[OutageNews], object] | None = None,
     ) -> Procedure[RunResult]:
         """Wait for an instance. Sends nothing until it is performed.
 
@@ -254,12 +257,14 @@ class Plans:
             instance_id: whom to wait for.
             arguments: how.
             on_stage: as for the hook's ``wait``.
+            on_outage: called when reads begin to fail, and when they work again; None: the log is told.
             guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
         """
         tells = on_stage is not None or arguments.fail_after_attempts is not None
         state = self.wait_state(instance_id, arguments, detail=tells)
         state.passes = guard is not None
-        return self._wait(state, on_stage, guard, arguments.shares or ("never" if tells else "always"))
+        shares = arguments.shares or ("never" if tells else "always")
+        return self._wait(state, on_stage, guard, shares, on_outage)
 
     def wait_state(self, instance_id: str, arguments: WaitArguments, *, detail: bool = False) -> waiting.Waiting:
         """The state of a wait that has not begun.
@@ -282,6 +287,7 @@ class Plans:
             row_grace=row_grace,
             read_budget=arguments.read_budget,
             limit=arguments.named_limit,
+            outage=Outage(self.settings.base_url, arguments.gives_up),
         )
 
     def guard_of(self, instance_id: str, at_checkpoint: Callable[[int], object] | None) -> Guard | None:
@@ -295,13 +301,14 @@ class Plans:
         on_stage: Callable[[StageEvent], object] | None,
         guard: Guard | None,
         shares: Shares,
+        on_outage: Callable[[OutageNews], object] | None,
     ) -> Procedure[RunResult]:
         instance_id = state.instance_id
         outcome = "error"
         place = self._place_of_wait(instance_id, shares)
-        nap = waiting.plain_nap if place is None else place.nap
+        nap = plain_nap if place is None else place.nap
         try:
-            result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard, nap)
+            result = yield from waiting.wait(state, self.versions, self.clock, on_stage, guard, nap, on_outage)
             outcome = "succeeded"
         except OrchestrationError as error:
             outcome = type(error).__name__

@@ -19,6 +19,7 @@ from ..clock import Clock
 if TYPE_CHECKING:
     import tenacity  # loaded with the first call that fails: it takes long to import
 
+Pausing = Callable[[float, "BaseException | None"], None]
 FIRST_PAUSE = 0.25
 """Seconds: ceiling of the first pause; each further one doubles it."""
 LONGEST_PAUSE = 10.0
@@ -46,14 +47,14 @@ def pause_before(tries: int, error: BaseException) -> float:
     return max(random.uniform(0.0, ceiling), float(asked))  # noqa: S311
 
 
-def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Callable[[float], None]) -> dict[str, Any]:
+def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Pausing) -> dict[str, Any]:
     """The arguments of a tenacity ``Retrying`` or ``AsyncRetrying`` for one call.
 
     Args:
         retry: the class of the call.
         clock: gives monotonic time.
         deadline: monotonic seconds after which nothing is begun.
-        before_sleep: told the length of each pause, in seconds.
+        before_sleep: told the length of each pause, in seconds, and why there is one.
     """
 
     left: OrchestrationError | None = None
@@ -81,7 +82,7 @@ def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Calla
         return clock.monotonic() + state.upcoming_sleep >= deadline
 
     def told(state: tenacity.RetryCallState) -> None:
-        before_sleep(state.upcoming_sleep)
+        before_sleep(state.upcoming_sleep, failure(state))
 
     def given_up(state: tenacity.RetryCallState) -> Any:
         # A last try that never left must not say that nothing was sent.
@@ -100,18 +101,14 @@ def policy(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Calla
     }
 
 
-def retrying(
-    retry: RetryClass, clock: Clock, deadline: float, before_sleep: Callable[[float], None]
-) -> tenacity.Retrying:
+def retrying(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Pausing) -> tenacity.Retrying:
     """A fresh policy for one synchronous call."""
     import tenacity
 
     return tenacity.Retrying(sleep=clock.sleep, **policy(retry, clock, deadline, before_sleep))
 
 
-def async_retrying(
-    retry: RetryClass, clock: Clock, deadline: float, before_sleep: Callable[[float], None]
-) -> tenacity.AsyncRetrying:
+def async_retrying(retry: RetryClass, clock: Clock, deadline: float, before_sleep: Pausing) -> tenacity.AsyncRetrying:
     """A fresh policy for one asynchronous call. Never share one: its iterator is itself."""
     import tenacity
 

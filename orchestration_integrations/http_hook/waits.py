@@ -22,9 +22,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ..clock import monotonic
 from ..procedures.effects import Procedure, ask_or_raise
+from ..procedures.naps import Woken
 from ..procedures.observations import Hinted
 from ..procedures.snapshots import RunningInstances
-from ..procedures.waiting import Waiting, Woken
+from ..procedures.waiting import Waiting
 from .asynchronous_driver import AsyncDriver
 from .background import CHECK_SECONDS, background_answers, background_loop, background_runs
 from .hints import Asleep, ignore, listen

@@ -361,11 +361,10 @@ class Beginning:
 
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
-        self._starting.lost_ungated = True
+        why = self._starting.lost_ungated = f"its submit got no answer ({summary(lost)})"
         seen = yield from self._observer.prove()
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))
-        why = f"its submit got no answer ({summary(lost)})"
         if not self._observer.provable:
             why += "; no stage carries the key, so nothing can be proved"
         raise self._starting.ambiguous(why, seen.candidates, lost) from lost

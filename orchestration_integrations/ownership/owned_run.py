@@ -144,6 +144,7 @@ class OwnedRun:
 
         Raises:
             KeyReusedError: the key stands for other content, or another caller of this attempt has it.
+            StateUnknownError: the run on record could not be read; an attempt with the same key goes on with it.
             AmbiguousRunError: a run may exist, and nothing proves that it does or does not.
             OwnerGoneError, OwnerUnreachableError: nothing was released.
             RecordConflictError: another process has the key; nothing was released.

@@ -10,6 +10,7 @@ checkpoints that this package put between them are not counted.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from ..api.models import Instance, StageEvent
 from ..http_hook import OrchestrationHttpHook
 from ..ownership.begun import Did, begun_text
 from ..procedures.gate import own_number, own_stages
+from ..procedures.outages import OutageNews
 from ..procedures.wording import stage_line, stage_text
 from ..settings import Settings
 from .api import api
@@ -87,6 +89,10 @@ class Progress:
         self._logger.info(line)
         self._emit("checkpoint", {"stage": number, "kind": event.kind, "detail": event.detail or ""})
         self._progress(self._last[0] if self._last else 0.0, f"I{line[1:]}")
+
+    def outage(self, news: OutageNews) -> None:
+        """Tell the log that reads begin to fail, or work again."""
+        self._logger.log(logging.INFO if news.over else logging.WARNING, "%s", news.text)
 
     def held(self, checkpoint: int | None, instance: Instance | None) -> None:
         """The wait was interrupted, and the run stands at the checkpoint before this stage."""

@@ -19,6 +19,7 @@ from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
 from ..ownership.owned_run import OwnedRun, WaitFor
 from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
+from ..procedures.outages import OutageNews
 from ..procedures.wording import run_summary
 from ..settings import Settings
 from .artifacts import Progress
@@ -152,12 +153,17 @@ async def arun_and_wait(settings: Settings, request: RunRequest, options: WaitOp
 # ---- waiting ---------------------------------------------------------------------------------------
 
 
-def wait_from_now(hook: Hook, options: WaitOptions, on_stage: Callable[[StageEvent], object]) -> WaitFor:
+def wait_from_now(
+    hook: Hook,
+    options: WaitOptions,
+    on_stage: Callable[[StageEvent], object],
+    on_outage: Callable[[OutageNews], object],
+) -> WaitFor:
     """The wait that begins now, for an instance: its time counts once, also where it is taken up again."""
     arguments = wait_arguments(options)
 
     def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
-        return hook.waiting_for(instance_id, arguments, on_stage, guard)
+        return hook.waiting_for(instance_id, arguments, on_stage, guard, on_outage)
 
     return waiting
 
@@ -165,7 +171,7 @@ def wait_from_now(hook: Hook, options: WaitOptions, on_stage: Callable[[StageEve
 def _attended(
     hook: OrchestrationHttpHook, run: OwnedRun, instance_id: str, progress: Progress, options: WaitOptions
 ) -> RunResult:
-    waiting = wait_from_now(hook, options, progress.stage)
+    waiting = wait_from_now(hook, options, progress.stage, progress.outage)
     try:
         result: RunResult = hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
     except OrchestrationError as error:
@@ -180,7 +186,7 @@ async def _aattended(
     async def stage(event: StageEvent) -> None:
         await asyncio.to_thread(progress.stage, event)
 
-    waiting = wait_from_now(hook, options, stage)
+    waiting = wait_from_now(hook, options, stage, progress.outage)
     try:
         result: RunResult = await hook.perform(run.attend(instance_id, waiting, on_timeout=options["on_timeout"]))
     except OrchestrationError as error:

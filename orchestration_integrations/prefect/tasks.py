@@ -57,8 +57,8 @@ def run_workflow(
         credentials: the block, or the name of the stored block.
         workflow_id: what to run; best one with a gate (``create_workflow(…, gate=True)``).
         variables: strings, booleans, integers, Decimals, dates and aware datetimes.
-        timeout: seconds for all of the start, default 60. When they are over, it raises AmbiguousRunError if a run may
-            exist, else the last error.
+        timeout: seconds for all of the start, default 60. When they are over, it raises StateUnknownError if a run is
+            on record, AmbiguousRunError if one may exist and nobody can find out, else the last error.
         {options}
 
     Returns:
@@ -66,6 +66,7 @@ def run_workflow(
 
     Raises:
         KeyReusedError: the key stands for other content, or another call of this attempt has it; nothing was started.
+        StateUnknownError: the run on record could not be read; a retry goes on with it.
         AmbiguousRunError: a run may exist, and nothing proves that it does or does not.
         OwnerGoneError: the flow run is over, or another attempt of it is at work; nothing was released.
         RecordConflictError, OwnerUnreachableError, WrongServerError, UnreadableRecordError: nothing was released.

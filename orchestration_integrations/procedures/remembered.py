@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..api.models import Instance, Workflow
+from .outages import OutageLog
 
 KNOWN_DEFINITIONS = 128
 KNOWN_LOOKS = 1_000
@@ -43,11 +44,16 @@ class _Bounded(dict[str, T]):
 
 
 class Remembered:
-    """The memory of one hook. May be used by several threads."""
+    """The memory of one hook. May be used by several threads.
+
+    Attributes:
+        outages: tells the log of reads that fail; it knows which waits it has named.
+    """
 
     def __init__(self) -> None:
         self._definitions: _Bounded[Sequence[Mapping[str, Any]]] = _Bounded(KNOWN_DEFINITIONS)
         self._looks: _Bounded[tuple[Instance, float]] = _Bounded(KNOWN_LOOKS)
+        self.outages = OutageLog()
 
     # Definitions
 

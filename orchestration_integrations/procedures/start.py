@@ -100,7 +100,7 @@ class Starting:
         self.foreign: set[str] = set()
         self.rounds: set[int] = set()
         self.submit_may_exist = not fresh  # by an earlier attempt
-        self.lost_ungated = False  # a submit of this attempt, which no gate holds back
+        self.lost_ungated = ""  # why the fate of a submit of this attempt is unknown that no gate holds back
         self.token: str | None = None
 
     def left(self) -> float:
@@ -161,7 +161,9 @@ class Starting:
             instance_id: the run, where it is on record.
             what: instead of "a run may exist".
         """
-        later = self.comes_again and not self.lost_ungated and (error is None or is_mendable(error))
+        if self.lost_ungated:
+            return self.ambiguous(f"{self.lost_ungated}, and {why}", candidates, error)
+        later = self.comes_again and (error is None or is_mendable(error))
         if not later or (error is None and instance_id is None):
             return self.ambiguous(why, candidates or ((instance_id,) if instance_id else ()), error, what=what)
         if instance_id is None and error is not None:

@@ -27,6 +27,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
             ``always``, or where ``many`` wait, or ``never``. None: ``always`` if it tells nobody of stages, else
             ``never``.
         limit: names the limit that ``deadline`` comes of, as its user knows it. ``timeout`` names itself.
+        gives_up: what the wait does when reads have failed for too long, for its log.
 
     Raises:
         ValidationError: one is wrong; ``path`` names it.
@@ -40,6 +41,7 @@ class WaitArguments(msgspec.Struct, frozen=True, kw_only=True):
     read_budget: float = READ_BUDGET
     shares: Shares | None = None
     limit: str = ""
+    gives_up: str = "gives up"
 
     def __post_init__(self) -> None:
         for name in ("timeout", "deadline", "poll_interval", "row_grace", "read_budget"):

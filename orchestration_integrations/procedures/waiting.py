@@ -17,7 +17,7 @@ up; the deadline ends in exactly one last look, which decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -34,7 +34,7 @@ from ..api.errors import (
 from ..api.models import Instance, RunResult
 from .checkpoint_watch import NEAR_INTERVAL, CheckpointWatch, Over
 from .checkpoints import Guard, PassTried, try_to_pass
-from .effects import Now, Procedure, do, pause, tell
+from .effects import Now, Procedure, do, tell
 from .ends import End, Known, conclude, definition_of
 from .ghosts import is_old
 from .limits import FIRST_PAUSE, GROWTH, POLL_SECONDS, READ_BUDGET
@@ -42,6 +42,7 @@ from .limits import LAST_LOOK as LAST_LOOK
 from .limits import ROW_GRACE as ROW_GRACE
 from .limits import ROW_PATIENCE as ROW_PATIENCE
 from .listing import Versions
+from .naps import Nap, Times, Woken, plain_nap
 from .observations import (
     Absent,
     DefinitionRead,
@@ -62,12 +63,11 @@ from .observations import (
     Step,
     TryToPass,
 )
+from .outages import FAILURES, Outage
 from .stage_story import StageStory
 
 HURRY_UP_TO = 3.0
 """Seconds between looks after a hint, which often comes a moment early; then the wait is as patient as before."""
-FAILURES = 10
-"""Reads in a row that must have failed, beside the seconds of the read budget, before a wait gives up."""
 DETAIL_SECONDS = 5.0
 """Seconds that one read may take that only informs."""
 LAST_DETAIL = 1.0
@@ -90,6 +90,7 @@ class Waiting(msgspec.Struct):
             gives up with StateUnknownError.
         passes: somebody decides at checkpoints whether the instance goes on.
         limit: names the limit that the deadline comes of, for the error.
+        outage: the reads that have failed since the last good one, and what is to be told of them.
     """
 
     instance_id: str
@@ -101,6 +102,7 @@ class Waiting(msgspec.Struct):
     read_budget: float = READ_BUDGET
     passes: bool = False
     limit: str = ""
+    outage: Outage = msgspec.field(default_factory=Outage)
     instance: Instance | None = None
     _begun: float = 0.0
     _interval: float = FIRST_PAUSE
@@ -256,12 +258,16 @@ class Waiting(msgspec.Struct):
         self._failures += 1
         if self._last_look:
             return self._timeout()
-        missing = isinstance(error, NotFoundError) and self.instance is None and not is_gateways_404(error)
-        if self._failures > FAILURES and now - self._good_at > self.read_budget and not missing:
+        pause = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        if isinstance(error, NotFoundError) and self.instance is None and not is_gateways_404(error):
+            return self._later(now, pause)  # its row may be late
+        self.outage.failed(self.instance_id, error, now, read_budget=self.read_budget, deadline=self.deadline)
+        if self._failures > FAILURES and now - self._good_at > self.read_budget:
             return End("unknown", self.instance, summary(error), error)
-        return self._later(now, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+        return self._later(now, pause)
 
     def _on_success(self, now: float) -> None:
+        self.outage.good(self.instance_id, now)
         self._failures, self._good_at, self._last_error = 0, now, None
 
     def _on_definition(self, stages: Sequence[Mapping[str, Any]], now: float) -> Step:
@@ -340,59 +346,6 @@ class Waiting(msgspec.Struct):
         return End("timeout", self.instance, summary(error) if error is not None else why, error, self.limit)
 
 
-class Woken(msgspec.Struct, frozen=True):
-    """Why a wait looks at its instance now.
-
-    Attributes:
-        seen: the time has passed, the instance is not listed, or somebody gave a hint.
-        listed_at: monotonic seconds at which a list was last read that holds the instance; None for never.
-    """
-
-    seen: Observation = Paused()
-    listed_at: float | None = None
-
-
-class Nap(Protocol):
-    """How a wait lets time pass between two looks."""
-
-    def __call__(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
-        """Sleep until there is a reason to look, or until ``at`` where nobody else would see one.
-
-        Args:
-            waiting: who sleeps. It never sleeps past its deadline.
-            now: epoch seconds.
-            at: epoch seconds.
-        """
-        ...
-
-
-def plain_nap(waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
-    """A nap that nothing ends but the time."""
-    yield from pause(at - now)
-    return Woken()
-
-
-class Times:
-    """Epoch seconds that no adjustment of the wall clock can move, and what they are on the monotonic clock."""
-
-    def __init__(self, now: Now) -> None:
-        self._now = now
-        self._start = now.monotonic()
-        self._epoch = now.time()
-
-    def at(self) -> float:
-        """Epoch seconds."""
-        return self._epoch + (self._now.monotonic() - self._start)
-
-    def until(self, moment: float | None) -> float | None:
-        """A moment in monotonic seconds."""
-        return None if moment is None else self._start + (moment - self._epoch)
-
-    def epoch(self, monotonic: float) -> float:
-        """Monotonic seconds as epoch seconds."""
-        return self._epoch + (monotonic - self._start)
-
-
 class Attended:
     """A wait that is performed: its reducer, and whatever else that needs."""
 
@@ -404,7 +357,9 @@ class Attended:
         times: Times,
         on_stage: object = None,
         guard: Guard | None = None,
+        on_outage: object = None,
     ) -> None:
+        self._on_outage = on_outage if callable(on_outage) else versions.remembered.outages.tell
         self._waiting = waiting
         self._versions = versions
         self._now = now
@@ -422,6 +377,9 @@ class Attended:
         """Perform steps until time has to pass, or the wait is over."""
         waiting = self._waiting
         while True:
+            news = waiting.outage.take()
+            if news is not None:
+                yield from tell(self._on_outage, news)
             for event in step.tell:
                 yield from tell(self._listener, event)
             following = step.next
@@ -472,10 +430,12 @@ def wait(
     on_stage: object = None,
     guard: Guard | None = None,
     nap: Nap = plain_nap,
+    on_outage: object = None,
 ) -> Procedure[RunResult]:
     """Perform a wait.
 
     Args:
+        on_outage: called with OutageNews when reads begin to fail and when they work again; None: the log is told.
         on_stage: called with each StageEvent, or None.
         guard: asked before a checkpoint is passed; None: nobody may let the instance pass one.
         nap: how time passes between two looks.
@@ -485,7 +445,7 @@ def wait(
         StateUnknownError, NotFoundError, AuthenticationError; OwnerGoneError of the guard.
     """
     times = Times(now)
-    attended = Attended(waiting, versions, now, times, on_stage, guard)
+    attended = Attended(waiting, versions, now, times, on_stage, guard, on_outage)
     step = waiting.begin(times.at())
     if isinstance(step.next, Read) and not step.next.last:
         # What the start saw a moment ago need not be looked at again: the first pause of the wait begins there.

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from orchestration_integrations import InstanceCancelledError, OrchestrationError, StateUnknownError, WaitTimeoutError
+from orchestration_integrations import (
+    AsyncOrchestrationHttpHook,
+    InstanceCancelledError,
+    OrchestrationError,
+    StateUnknownError,
+    WaitTimeoutError,
+)
 from orchestration_integrations.airflow.compat import AirflowFailException
-from tests.airflow.harness import SHORT, WAITS, Task
+from orchestration_integrations.airflow.triggers import OrchestrationInstanceTrigger
+from tests.airflow.harness import SHORT, WAITS, Task, begin_waiting, rebuilt
 from tests.airflow.test_reattach import STORES
 
 
@@ -77,3 +87,53 @@ def test_an_outage_amid_a_start_is_not_final(server: Any, durable: bool, operati
     server.clear_faults()
     assert task.attempt()["state"] == "succeeded"
     assert len(server.record().money) == 1
+
+
+def test_each_deferred_task_is_told_in_its_own_log(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A triggerer sorts what is logged by the context of the trigger that logs it."""
+    caplog.set_level(logging.INFO)
+    whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+    lines: dict[str, list[str]] = {}
+
+    class Sorting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.setdefault(whose.get(), []).append(record.getMessage())
+
+    ids = [begin_waiting(server) for _ in range(3)]
+
+    async def waits(instance_id: str) -> None:
+        whose.set(instance_id)
+        async for event in rebuilt(OrchestrationInstanceTrigger(instance_id, poll_interval=0.3)).run():
+            assert event.payload["status"] == "succeeded"
+            return
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(waits(one)) for one in ids]
+        await asyncio.sleep(1)
+        away(server)
+        for _ in range(600):
+            if all(outage_lines(lines.get(one, [])) for one in ids):
+                break
+            await asyncio.sleep(0.1)
+        server.clear_faults()
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as http:
+            for one in ids:
+                await http.send_event_when_ready(one, "approve")
+        await asyncio.gather(*tasks)
+
+    handler = Sorting()
+    logging.getLogger().addHandler(handler)
+    try:
+        asyncio.run(asyncio.wait_for(main(), 90))
+    finally:
+        logging.getLogger().removeHandler(handler)
+    for instance_id in ids:
+        began, ended = outage_lines(lines[instance_id])
+        assert f"instance {instance_id} of {server.url} cannot be read since" in began
+        assert "503" in began
+        assert "has a worker look at it after 120 s" in began
+        assert f"instance {instance_id} can be read again" in ended
+
+
+def outage_lines(lines: list[str]) -> list[str]:
+    return [one for one in lines if "be read" in one]

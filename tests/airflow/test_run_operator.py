@@ -112,7 +112,7 @@ def test_both_ways_return_the_same(server: Any) -> None:
 @WAYS
 def test_failure_is_told_with_its_stage_and_what_had_moved(server: Any, deferrable: bool, generation: int) -> None:
     with pytest.raises(
-        InstanceFailedError, match=r"in stage 1 \(send\).* after 1 completed stage and 1 transaction"
+        InstanceFailedError, match=r"in stage 1 \(send; 2 on the server\).* after 1 completed stage and 1 transaction"
     ) as caught:
         Task(definition=BROKEN, deferrable=deferrable).attempt()
     assert len(caught.value.moved.transactions) == 1

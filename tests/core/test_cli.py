@@ -169,3 +169,16 @@ def test_a_wrong_address_is_shown_with_where_it_came_from(command, way):
     assert "the scheme must be http or https; given: 'ftp://…@shop.example/x…'" in said.stderr
     assert f"(from {way})" in said.stderr
     assert HIDDEN not in said.output
+
+
+def test_a_wait_tells_the_standard_error_of_an_outage(command):
+    with EmbeddedServer(2) as server, OrchestrationHttpHook(base_url=server.url) as hook:
+        workflow = hook.create_workflow({"name": "short", "stages": [{"delay": {"duration": "2s"}}]})
+        instance_id = hook.run_workflow(workflow.id).id
+        server.fault("get_instance", "status", 3, code=503)
+        said = command("wait", instance_id, "--url", server.url, "--poll-interval", "0.2")
+    assert said.exit_code == 0, said.output
+    began, ended = said.stderr.splitlines()
+    assert f"instance {instance_id} of {server.url} cannot be read since " in began
+    assert f"instance {instance_id} can be read again" in ended
+    assert "can" not in said.stdout

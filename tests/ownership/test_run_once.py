@@ -250,9 +250,8 @@ def test_wants_must_be_a_function(server, hook, store):
 
 
 def test_a_bad_end_is_told_again_until_another_run_is_wished(server, hook, store):
-    with pytest.raises(
-        InstanceFailedError, match=r"in stage 0 \(send; 1 on the server\).*after 0 completed stages"
-    ) as first:
+    said = r"in stage 0 \(send; 1 on the server\).*after 0 completed stages"
+    with pytest.raises(InstanceFailedError, match=said) as first:
         hook.run_once(FAILS, {"amount": 100}, run_key="k", store=store)
     with pytest.raises(InstanceFailedError) as again:
         hook.run_once(FAILS, {"amount": 100}, run_key="k", store=store)

@@ -232,7 +232,9 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
             KeyReusedError: the key stands for other content, or another call of this process has it.
             InstanceFailedError, InstanceCancelledError, InstanceStuckError: how it ended; told again by later calls.
             WaitTimeoutError: it had not ended in time; the message says what became of it.
-            AmbiguousRunError: a run may exist; ``token`` settles that once you know how it ended.
+            StateUnknownError: the run on record could not be read; the same call goes on with it later.
+            AmbiguousRunError: a run may exist, and the server's answers do not tell; ``token`` settles that once you
+                know how it ended.
             RecordConflictError: another process has the key; nothing was released.
             OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
             ValidationError: nothing was released.
