@@ -66,8 +66,8 @@ def test_a_drain_leaves_the_run_to_whoever_goes_on_with_it(
 def test_a_drain_amid_a_start_lets_it_go_on(server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = task_run.TaskRun._noticed
 
-    def drained(self: Any, instance_id: str) -> None:
-        real(self, instance_id)
+    def drained(self: Any, instance_id: str, *did: str) -> None:
+        real(self, instance_id, *did)
         self.operator.on_kill()
 
     monkeypatch.setattr(task_run.TaskRun, "_noticed", drained)
