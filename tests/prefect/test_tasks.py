@@ -266,9 +266,9 @@ def test_the_time_of_a_wait_counts_once(
         server.advance(60)
         return real_cancel(*args, **kwargs)
 
-    def noted(self: Any, instance_id: str, arguments: Any, listener: Any, guard: Any) -> Any:
+    def noted(self: Any, instance_id: str, arguments: Any, *others: Any) -> Any:
         deadlines.append(arguments.ends_at(time.time()))
-        return real_wait(self, instance_id, arguments, listener, guard)
+        return real_wait(self, instance_id, arguments, *others)
 
     monkeypatch.setattr(owned_run, "cancel", late)
     monkeypatch.setattr(HookBase, "waiting_for", noted)
