@@ -28,6 +28,8 @@ class OrchestrationError(Exception):
 
     retry_after: float | None = None
     """Seconds after which the server asked to try again, where it did."""
+    run_may_exist: bool = False
+    """True where a run of the key that was asked for may exist all the same, whatever the error is about."""
     before_send: bool = False
     """True where the call itself surely never left, since getting a token for it failed."""
 

@@ -58,6 +58,8 @@ def end_of(result: object) -> tuple[int, Word]:
 
 def status_of(error: OrchestrationError) -> int:
     """Exit status for an error that ends a command."""
+    if error.run_may_exist:
+        return UNKNOWN
     if isinstance(
         error,
         InstanceFailedError | InstanceCancelledError | InstanceStuckError | WaitTimeoutError | StateUnknownError,

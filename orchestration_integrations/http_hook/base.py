@@ -229,13 +229,10 @@ class HookBase:
     def _retry_told(self, call: Call[Any]) -> Callable[[float, BaseException | None], None]:
         def told(pause: float, error: BaseException | None) -> None:
             telemetry.count("retries", operation=call.operation)
+            why, server = "no reason is known" if error is None else summary(error), self.settings.base_url
+            where = why if server in why else f"{why}; server {server}"
             logger.info(
-                "%s failed (%s; server %s), next try in %.2f s",
-                call.what,
-                "no reason is known" if error is None else summary(error),
-                self.settings.base_url,
-                pause,
-                extra={"operation": call.operation},
+                "%s failed (%s), next try in %.2f s", call.what, where, pause, extra={"operation": call.operation}
             )
 
         return told

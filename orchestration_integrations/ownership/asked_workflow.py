@@ -8,6 +8,7 @@ from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     AmbiguousSubmitError,
+    AuthenticationError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
@@ -86,7 +87,10 @@ class AskedWorkflow:
         try:
             yield from self._read_and_check(record, how)
         except OrchestrationError as error:
-            raise self._refused(record, how, error) from error.__cause__
+            refused = self._refused(record, how, error)
+            if isinstance(refused, AuthenticationError) and record is not None and record.state != "told":
+                refused.run_may_exist = True
+            raise refused from refused.__cause__
 
     def _read_and_check(self, record: RunRecord | None, how: How) -> Procedure[None]:
         request, starting, comparing = self._request, self._starting, self._comparing

@@ -27,6 +27,7 @@ from ..api.errors import (
     InstanceFailedError,
     InstanceStuckError,
     KeyReusedError,
+    OrchestrationError,
     OwnerGoneError,
     OwnerUnreachableError,
     RecordConflictError,
@@ -365,6 +366,9 @@ class OwnedRun:
             unknown = isinstance(error, StateUnknownError)
             choice = on_unknown if unknown and on_unknown is not None else on_timeout
             return (yield from self._give_up(error, instance_id, waiting, choice, cancel_seconds))
+        except OrchestrationError as error:
+            error.run_may_exist = True  # it is there: only what became of it could not be read
+            raise
         yield from Comparing(self.keeper, self._versions, self._now).verify(result.instance)
         yield from self.conclude(GOOD_END)
         return result

@@ -166,10 +166,11 @@ class Starting:
         later = self.comes_again and (error is None or is_mendable(error))
         if not later or (error is None and instance_id is None):
             return self.ambiguous(why, candidates or ((instance_id,) if instance_id else ()), error, what=what)
-        if instance_id is None and error is not None:
-            return retold(error, f"{what}: {why}" if what else f"a run with key {self.key} may exist: {why}; {_LATER}")
-        if isinstance(error, AuthenticationError):
-            return retold(error, f"{why}; {_GOES_ON}")
+        if error is not None and (instance_id is None or isinstance(error, AuthenticationError)):
+            unsure = f"{what}: {why}" if what else f"a run with key {self.key} may exist: {why}; {_LATER}"
+            told = retold(error, unsure if instance_id is None else f"{why}; {_GOES_ON}")
+            told.run_may_exist = True
+            return told
         made = StateUnknownError(
             f"{why}; {_GOES_ON}",
             instance_id=instance_id or "",

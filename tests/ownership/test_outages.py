@@ -17,6 +17,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.api.errors import is_mendable
+from orchestration_integrations.cli.exit_codes import UNKNOWN, status_of
 from tests.core.test_answers import PAYMENT, World
 
 PAYS = {"name": "pays", "stages": [PAYMENT]}
@@ -77,6 +78,7 @@ def test_whenever_an_outage_begins_a_later_attempt_goes_on_with_the_one_run(kind
         for one in (first, error):
             assert isinstance(one, StateUnknownError) or is_mendable(one), f"{number}: {one!r}"
             assert "settled" not in str(one)
+            assert record is None or status_of(one) == UNKNOWN, "a script must not pay by other means"
         assert record == before, f"{number}: the attempt could do nothing, so it is not on record"
         if record is not None and record.instance_id is not None:
             assert record.instance_id in str(error) or isinstance(error, AuthenticationError)
