@@ -25,7 +25,7 @@ from ..api.errors import (
 
 OK = 0
 FAILED = 1
-"""The instance failed or was cancelled."""
+"""The instance failed or was cancelled, and no payment of it may still arrive."""
 REFUSED = 2
 """Usage or configuration: what was asked for cannot be done, and nothing was started by this command."""
 UNKNOWN = 3
@@ -48,7 +48,8 @@ def end_of(result: object) -> tuple[int, Word]:
     if isinstance(result, InstanceFailedError):
         return FAILED, "failed"
     if isinstance(result, InstanceCancelledError):
-        return FAILED, "cancelled"
+        # A payment that was under way may still arrive, and nobody hears of it.
+        return (FAILED if result.moved.complete else UNKNOWN), "cancelled"
     if isinstance(result, InstanceStuckError):
         return UNKNOWN, "stuck"
     if isinstance(result, WaitTimeoutError) and result.instance is not None:

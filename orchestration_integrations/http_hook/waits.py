@@ -317,9 +317,10 @@ class AsyncPlace(Place):
                 if looking.done():
                     looking.result()
                     await wait({sleeping}, timeout=every)
-                    looking = ensure_future(self._clock.alook())
                 if sleeping.done():
                     return sleeping.result()
+                if looking.done():
+                    looking = ensure_future(self._clock.alook())
                 if not isinf(end) and (not background_answers(self._loop_there) or monotonic() >= end):
                     return None
         finally:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from orchestration_integrations import OrchestrationHttpHook
+from orchestration_integrations import OrchestrationError, OrchestrationHttpHook
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import COMMAND, ROOT, begun, ended, environment, invoked, objects, piped
 from tests.outside import eventually, free_port
@@ -101,6 +101,27 @@ def test_wrong_usage_is_no_failed_payment(arguments):
     done = invoked(*arguments, env={"ORCHESTRATION_URL": f"http://127.0.0.1:{free_port()}"})
     assert (done.exit_code, done.stdout) == (2, ""), done.stderr
     assert done.stderr
+
+
+def test_a_run_that_was_cancelled_amid_a_payment_may_still_pay(server, hook):
+    """A script that pays by other means on 1 would pay twice if the payment arrived."""
+    poor = {"id": "nobody:has:paid:in"}
+    send = {
+        "send": {**FAILS["stages"][0]["send"], "source": {"account": poor}, "destination": {"account": {"id": "a"}}}
+    }
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "poor", "stages": [send]}).id).id
+
+    def is_tried() -> bool:
+        try:
+            return any(one.attempt > 1 for one in hook.get_stage_history(instance_id, 0))
+        except OrchestrationError:  # the stage has not begun
+            return False
+
+    eventually(is_tried, "its payment is tried again", every=0.05)
+    assert hook.cancel(instance_id).in_flight
+    done = piped("wait", instance_id, "--url", server.url, "--json")
+    assert done.returncode == 3
+    assert [(one["state"], one["exit_status"]) for one in objects(done)] == [("cancelled", 3)]
 
 
 def test_each_end_has_its_status(server, runs, hook):
