@@ -1,7 +1,7 @@
 """An HTTP endpoint that takes hints: whoever is told of an end by a webhook or a broker passes it on to waits.
 
 The body of a POST is any JSON. Each text in it that is the id of an instance that this process waits for makes its
-waits read it at once. Nothing in a body is believed, so a forged one costs a read and changes nothing.
+waits read it at once. Nothing in a body is believed, so a forged one costs a few reads and changes nothing.
 """
 
 from __future__ import annotations
