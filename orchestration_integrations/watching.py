@@ -133,7 +133,7 @@ class Watch:
         self._filled_at = time.monotonic()
         self._closer = 1.0
         self._pace = FIRST_PAUSE
-        self._due = self._filled_at
+        self._due = self._not_before = self._filled_at
         self._poll_began = self._filled_at
         self._polled_at: float | None = None
         self._listed_at: float | None = None
@@ -190,8 +190,8 @@ class Watch:
         *,
         until: float | None = None,
         again_at: float | None = None,
-        hurry: bool = False,
-        failed: bool = False,
+        first_look: float | None = None,
+        answered: bool | None = None,
     ) -> Sleeper:
         """Sleep until there is a reason to read the instance. Whoever sleeps has entered.
 
@@ -202,26 +202,29 @@ class Watch:
             wake: called when it is woken.
             until: monotonic seconds at which it is woken in any case.
             again_at: monotonic seconds at which it looks again after a hint that came too early.
-            hurry: it has just begun to wait: the next poll comes at once, and the following ones soon.
-            failed: its last read has failed.
+            first_look: it has just begun to wait: seconds until the next poll. The following ones come soon, too.
+            answered: whether its last read was answered; None where it has read nothing.
         """
         now = self._time.monotonic()
-        self._note_read(failed, hurry)
-        sleeper = Sleeper(instance_id, workflow_id, interval, wake, now, hurry)
+        self._note_read(answered)
+        sleeper = Sleeper(instance_id, workflow_id, interval, wake, now, first_look is not None)
         sleeper.missing = instance_id in self._missed
         self._sleepers.add(sleeper)
         for at, is_deadline in ((until, True), (again_at, False)):
             if at is not None and self._sleepers.set_alarm(sleeper, at, is_deadline=is_deadline):
                 self._kick.set()
-        if hurry and self._pace > FIRST_PAUSE:
-            self._pace, self._due = FIRST_PAUSE, min(self._due, now + FIRST_PAUSE)
-            self._kick.set()
         if self.takes_hint(instance_id):
             self._queues.hint(sleeper)
             self._kick.set()
         latest = now + self._longest_pause(interval)
-        if self._task is None or self._task.done():
-            self._due, self._pace = (now, FIRST_PAUSE) if hurry else (latest, interval)
+        begins = self._task is None or self._task.done()
+        if first_look is not None:
+            latest = now + (first_look if begins else max(first_look, FIRST_PAUSE, self._not_before - now))
+            self._pace = FIRST_PAUSE
+        elif begins:
+            self._pace = interval
+        if begins:
+            self._due = latest
             self._task = _task_of_nobody(self._watch())
         elif latest < self._due:
             self._due = latest
@@ -230,11 +233,11 @@ class Watch:
             self._kick.set()  # while nobody slept, no poll was due
         return sleeper
 
-    def _note_read(self, failed: bool, hurry: bool) -> None:
-        """Somebody falls asleep after a read, unless it has just begun."""
-        if failed:
+    def _note_read(self, answered: bool | None) -> None:
+        """What the read came to after which somebody falls asleep."""
+        if answered is False:
             self._bad_reads += 1
-        elif not hurry:
+        elif answered:
             self._good_reads += 1
             if self._ill:  # the server is well again: nobody waits out the long pause
                 self._ill = 0
@@ -372,7 +375,9 @@ class Watch:
     def _schedule(self, took: float) -> None:
         interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
         self._pace = min(self._pace * GROWTH, interval)
-        pause = max(self._pace, min(took / BUSY_SHARE, interval))
+        least = min(took / BUSY_SHARE, interval)
+        self._not_before = self._time.monotonic() + least
+        pause = max(self._pace, least)
         if self._ill:
             pause = self._longest_pause(max(pause, interval))
         self._due = self._time.monotonic() + pause * (0.9 + 0.2 * self._jitter())

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, TypeVar
 
 import httpx
@@ -39,25 +40,21 @@ BODY_LIMIT = 64 * 2**20
 def read_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """The whole body, unpacked. Raises httpx.ReadTimeout at the deadline, httpx.ReadError for one that is too large."""
     _check_packing(response)
-    parts: list[bytes] = []
-    size = 0
+    body = BytesIO()  # it gives what it holds without a copy: a list can be large
     for part in response.iter_bytes():
-        size += len(part)
-        _check(size, deadline)
-        parts.append(part)
-    return b"".join(parts)
+        _check(body.tell() + len(part), deadline)
+        body.write(part)
+    return body.getvalue()
 
 
 async def aread_body(response: httpx.Response, deadline: Deadline) -> bytes:
     """As ``read_body``."""
     _check_packing(response)
-    parts: list[bytes] = []
-    size = 0
+    body = BytesIO()
     async for part in response.aiter_bytes():
-        size += len(part)
-        _check(size, deadline)
-        parts.append(part)
-    return b"".join(parts)
+        _check(body.tell() + len(part), deadline)
+        body.write(part)
+    return body.getvalue()
 
 
 def _check_packing(response: httpx.Response) -> None:

@@ -128,7 +128,7 @@ class ManyWaits:
             self._watch.enter(instance_id)
             waiting.begin(self._times.at())
         for waiting in self._waits.values():
-            self._sleep(waiting, hurry=True)
+            self._sleep(waiting, first_look=0.0)
         listen(self)
 
     def leave(self) -> None:
@@ -167,7 +167,7 @@ class ManyWaits:
         elif not pausing.done():
             pausing.set_result(Woken(Hinted()))
 
-    def _sleep(self, waiting: Waiting, *, again_at: float | None = None, hurry: bool = False) -> None:
+    def _sleep(self, waiting: Waiting, *, again_at: float | None = None, first_look: float | None = None) -> None:
         instance, deadline = waiting.instance, self._times.until(waiting.deadline)
         self._sleepers[waiting.instance_id] = self._watch.fall_asleep(
             waiting.instance_id,
@@ -176,8 +176,8 @@ class ManyWaits:
             partial(self._woken, waiting),
             until=deadline,
             again_at=again_at,
-            hurry=hurry,
-            failed=waiting.is_failing,
+            first_look=first_look,
+            answered=None if first_look is not None else not waiting.is_failing,
         )
 
     def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:

@@ -4,8 +4,8 @@ Waits of asynchronous hooks meet on their event loop. Waits of blocking hooks ru
 ones that are alone on a loop, as the tasks that Prefect submits are. As soon as two of all these wait for instances of
 the same server, they sleep in the ``Watch`` of a loop that a thread of its own runs. A wait that is alone sleeps by
 itself. So does one that needs its stages as they come, or that has begun a moment ago, as long as few wait: it looks
-more often at first. Where a hook's clock says that whoever sleeps has to look up now and then, each of them does (but
-not ``wait_many``).
+more often at first. Where many wait, the watch does that for all who have just begun. Where a hook's clock says that
+whoever sleeps has to look up now and then, each of them does (but not ``wait_many``).
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Place:
         self._there: Watch | None = None
         self._loop_there: asyncio.AbstractEventLoop | None = None
         self._left = False
+        self._is_new = True
         if self._meeting is not None:
             with _lock:
                 self._meeting.places.add(self)
@@ -178,6 +179,37 @@ class Place:
 
     _nap: Callable[..., Any]
 
+    async def _sleep_in(self, watch: Watch, waiting: Waiting, left: float | None, seconds: float) -> Woken:
+        """Sleep in a watch until that wakes the wait, at most ``left`` seconds; after a hint, ``seconds``.
+
+        Whoever sleeps there for the first time has begun a moment ago, if ``seconds`` is short.
+        """
+        from asyncio import get_running_loop
+
+        woken: asyncio.Future[Woken] = get_running_loop().create_future()
+
+        def wake(seen: Reason, listed_at: float | None) -> None:
+            if not woken.done():
+                woken.set_result(Woken(seen, listed_at))
+
+        is_new, self._is_new = self._is_new and not waiting.is_settled and not waiting.is_failing, False
+        workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
+        now = watch.now()
+        sleeper = watch.fall_asleep(
+            waiting.instance_id,
+            workflow_id,
+            waiting.poll_interval,
+            wake,
+            until=None if left is None else now + left,
+            again_at=now + seconds if waiting.hurries else None,
+            first_look=seconds if is_new else None,
+            answered=not waiting.is_failing,
+        )
+        try:
+            return await woken
+        finally:
+            watch.forget(sleeper)
+
     def _has_company(self, waiting: Waiting, present: int) -> bool:
         """Whether a wait sleeps better in the watch than by itself."""
         return present >= self._least and (waiting.is_settled or present > FEW)
@@ -210,7 +242,7 @@ class Place:
                 self._there.enter(self.instance_id)
             if self._there is None or self._is_told():
                 return Woken(Hinted())
-            return await sleep_in(self._there, waiting, left, seconds)
+            return await self._sleep_in(self._there, waiting, left, seconds)
 
         self._slept_there = True
         return run_coroutine_threadsafe(sleep(), loop)
@@ -275,7 +307,7 @@ class AsyncPlace(Place):
             here = self._watch
             if here is not None and listed and self._has_company(waiting, here.present):
                 self._sleeps_here = True
-                return await self._attentively(sleep_in(here, waiting, left, seconds), inf) or Woken()
+                return await self._attentively(self._sleep_in(here, waiting, left, seconds), inf) or Woken()
             if listed and self._has_company(waiting, self._in_the_process()) and background_answers():
                 return await self._sleep_there(waiting, left, seconds)
             return await self._attentively(self._sleep_alone(seconds), inf) or Woken()
@@ -381,35 +413,6 @@ class BlockingPlace(Place):
 def _ends_at(left: float | None) -> float:
     """Monotonic seconds at which a sleep elsewhere is over in any case."""
     return monotonic() + (WITHOUT_A_DEADLINE if left is None else left + LATE_SECONDS)
-
-
-async def sleep_in(watch: Watch, waiting: Waiting, left: float | None, seconds: float) -> Woken:
-    """Sleep in a watch until it wakes the wait, and never longer than ``left`` seconds; after a hint, ``seconds``."""
-    from asyncio import get_running_loop
-
-    woken: asyncio.Future[Woken] = get_running_loop().create_future()
-
-    def wake(seen: Reason, listed_at: float | None) -> None:
-        if not woken.done():
-            woken.set_result(Woken(seen, listed_at))
-
-    workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
-    now = watch.now()
-    until = None if left is None else now + left
-    again_at = now + seconds if waiting.hurries else None
-    sleeper = watch.fall_asleep(
-        waiting.instance_id,
-        workflow_id,
-        waiting.poll_interval,
-        wake,
-        until=until,
-        again_at=again_at,
-        failed=waiting.is_failing,
-    )
-    try:
-        return await woken
-    finally:
-        watch.forget(sleeper)
 
 
 def _settle(future: asyncio.Future[Woken], woken: Woken) -> None:

@@ -254,6 +254,26 @@ def test_waits_on_a_loop_share_a_poll_and_time_out_by_themselves(
     asyncio.run(main())
 
 
+def test_many_short_runs_are_told_soon_however_long_the_interval(
+    server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    ids = begun(hook, 30)
+
+    async def main() -> None:
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as other:
+            waits_ = [asyncio.create_task(other.wait(one, poll_interval=60.0, timeout=30)) for one in ids]
+            await asyncio.sleep(0.1)
+            for one in ids:
+                await other.send_event(one, "go")
+            await asyncio.wait_for(asyncio.gather(*waits_), 20)
+
+    before = requests_of(server)
+    asyncio.run(main())
+    sent = requests_of(server) - before
+    assert sent["get_instance"] <= 3 * 30
+    assert sent["list_instances"] <= 20
+
+
 def test_waits_on_loops_of_their_own_share_a_poll(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     """As the asynchronous tasks that Prefect submits: each has a loop to itself."""
     ids = begun(hook, 24)

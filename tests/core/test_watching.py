@@ -56,12 +56,18 @@ class World:
             if again:
                 asyncio.get_running_loop().call_soon(
                     lambda: self.sleep(
-                        instance_id, again=True, workflow=workflow, **{**options, "failed": self.reads_fail}
+                        instance_id,
+                        again=True,
+                        workflow=workflow,
+                        **{**options, "answered": not self.reads_fail, "first_look": None},
                     )
                 )
 
-        given = {"interval": 5.0, **options}
+        given = {"interval": 5.0, "answered": True, **options}
         return self.watch.fall_asleep(instance_id, workflow, given.pop("interval"), woken, **given)
+
+    def later(self) -> dict[str, Any]:
+        return {"answered": not self.reads_fail, "first_look": None}
 
     def enter(self, *ids: str, **options: Any) -> None:
         for instance_id in ids:
@@ -344,13 +350,52 @@ def test_a_long_interval_keeps_nobody_asleep_whose_own_is_short_while_the_server
         world.watch.enter("short")
         world.running.add("short")
         for _ in range(20):  # its reads hang while others poll, so that it is awake whenever a pause is chosen
-            world.sleep("short", interval=0.5, failed=True)
+            world.sleep("short", interval=0.5, answered=False)
             await world.clock.asleep(1.5)
         world.ill = world.reads_fail = False
         world.woken.clear()
-        world.sleep("short", interval=0.5, failed=True)
+        world.sleep("short", interval=0.5, answered=False)
         await world.clock.asleep(61)
         assert [name for _, name, _ in world.woken].count("short") >= 1
+
+    played(world, main)
+
+
+def test_the_poll_comes_soon_for_whoever_has_just_begun_and_then_as_before() -> None:
+    world = World()
+
+    async def main() -> None:
+        world.enter(*(f"i{number}" for number in range(30)))
+        await world.clock.asleep(7)
+        world.enter("short", first_look=0.2)
+        world.running.discard("short")
+        await world.clock.asleep(0.5)
+        assert [(name, why) for _, name, why in world.woken] == [("short", "Absent")]
+        assert world.woken[0][0] == pytest.approx(7.2, abs=0.05)
+        world.lists.clear()
+        await world.clock.asleep(60)
+        pauses = [round(later - earlier, 1) for (earlier, _), (later, _) in pairwise(world.lists)]
+        assert pauses[0] < 1
+        assert pauses[:8] == sorted(pauses[:8]), "ever more rarely"
+        assert all(4.4 < pause < 5.6 for pause in pauses[9:])
+
+    played(world, main)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.1])
+def test_newcomers_one_after_the_other_take_a_small_share_of_the_time_for_lists(seconds: float) -> None:
+    world = World()
+    world.list_seconds = seconds
+
+    async def main() -> None:
+        world.enter(*(f"i{number}" for number in range(1_000)))
+        await world.clock.asleep(6)
+        world.lists.clear()
+        for number in range(100):
+            world.enter(f"new{number}", first_look=0.2)
+            await world.clock.asleep(0.3)
+        assert 10 <= len(world.lists) <= 100, "one for each newcomer at most"
+        assert len(world.lists) * seconds <= 0.06 * 30
 
     played(world, main)
 
