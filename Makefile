@@ -65,7 +65,7 @@ lint: $(TOOLS)/ready
 # What is compared needs the machine for itself, so nothing of this runs in parallel.
 bench bench-smoke: $(TOOLS)/ready
 	@$(TOX) run --notest -e bench-airflow33,bench-airflow211,bench-prefect
-	@$(TOX) run -e $@ -- $(ARGS)
+	@$(TOX) run -e $@ $(if $(ARGS),-- $(ARGS))
 
 soak: $(TOOLS)/ready
 	@$(BIN)/python -m tests.simulation.soak --count $(COUNT)

@@ -7,17 +7,22 @@ waits read it at once. Nothing in a body is believed, so a forged one costs a fe
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
 from .api.errors import ConfigurationError
+from .clock import monotonic
 from .http_hook.hints import hint_all
 
 LONGEST_BODY = 1_000_000
 """Bytes."""
+SENDERS = 32
+"""Senders that are served at once; further ones are refused."""
 SECONDS = 10.0
 """For so long a sender may take."""
 
@@ -43,8 +48,7 @@ class HintEndpoint:
         if not isinstance(host, str) or not host.strip():
             raise ConfigurationError(f"host: must be an address of this machine, not {host!r}", field="host")
         self._stopped = False
-        self._server = ThreadingHTTPServer((host, port), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), _Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="orchestration-hints", daemon=True)
         self.url = f"http://{host}:{self._server.server_address[1]}/"
 
@@ -77,6 +81,39 @@ class HintEndpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves few senders at once, each for a bounded time, however slowly it sends."""
+
+    daemon_threads = True
+
+    def __init__(self, *given: Any) -> None:
+        self._since: dict[Any, float] = {}
+        super().__init__(*given)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a sender, unless there are too many."""
+        if len(self._since) >= SENDERS:
+            self.shutdown_request(request)
+            return
+        self._since[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A sender is through, or is refused."""
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called each half second: whoever has taken too long is cut off."""
+        for request, since in list(self._since.items()):
+            if monotonic() - since > SECONDS:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a sender that was cut off, or has hung up."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -18,6 +18,10 @@ Wake = Callable[[Reason, "float | None"], None]
 """Called once, on the loop: why, and the monotonic seconds at which a list was last read that holds the instance."""
 
 
+READ_SECONDS = 60.0
+"""Seconds after which a read counts as through of which nothing was heard."""
+
+
 class Sleeper:
     """Somebody who waits for an instance, from when it fell asleep until it is woken.
 
@@ -225,6 +229,43 @@ class WakingOrder:
         if not sleeper.queued:
             sleeper.queued = True
             queue.append((sleeper, reason))
+
+
+class Reading:
+    """Who was woken and has not read yet.
+
+    Args:
+        most: how many there may be.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._since: dict[Sleeper, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def is_full(self, now: float) -> bool:
+        """Whether nobody else is to read now."""
+        while self._since:
+            first = next(iter(self._since))
+            if now - self._since[first] < READ_SECONDS:
+                break
+            del self._since[first]
+        return len(self._since) >= self._most
+
+    def begin(self, sleeper: Sleeper, now: float) -> None:
+        """One was woken."""
+        self._since[sleeper] = now
+
+    def end(self, sleeper: Sleeper) -> bool:
+        """One is through, or was before. Returns whether another one may read that could not until now."""
+        was_full = len(self._since) >= self._most
+        return self._since.pop(sleeper, None) is not None and was_full
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self._since.clear()
 
 
 def _nobody(reason: Reason, listed_at: float | None) -> None:

@@ -20,8 +20,9 @@ good. Where they do not, the list is left alone for five minutes. So is one that
 shortest interval, as long as those who wait can be read by id within that; they need not wait for it either.
 
 Whoever is woken has one rate with all others: if a thousand runs end at once, their waiters are told one after the
-other. Hints, ends, closer looks and looks without a list take turns, so that none of them starves. Only a sleeper's
-deadline does not wait.
+other. A slow server is not asked for more than it answers: only so many read at once, and the next is woken when one of
+them is through. Hints, ends, closer looks and looks without a list take turns, so that none of them starves. Only a
+sleeper's deadline does not wait.
 
 A sleeper holds no connection, and nothing is kept of one that left.
 """
@@ -35,13 +36,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from .api.errors import OrchestrationError, summary
 from .procedures.limits import FIRST_PAUSE, GROWTH
 from .procedures.observations import Paused
 from .procedures.snapshots import Snapshot
-from .sleepers import Reason, Sleeper, Sleepers, Wake, WakingOrder
+from .sleepers import Reading, Reason, Sleeper, Sleepers, Wake, WakingOrder
 
 ROW_COST = 0.01
 """What a row of the list costs, where a request costs 1."""
@@ -65,6 +67,10 @@ LONGEST_PAUSE = 60.0
 """Seconds between two polls of a server that is ill, unless all intervals are longer."""
 GIVEN_UP_AFTER = 3
 """Lists in a row that could not be read, after which the list is left alone for a while, if reads by id are good."""
+MOST_COSTS = 100
+"""Workflows of whose lists it is kept what they cost."""
+REVIVED_AFTER = 1.0
+"""Seconds after which the watch goes on that somebody else has cancelled."""
 GRANT_SECONDS = 0.05
 """Seconds between two rounds of waking sleepers that have to wait for their turn."""
 
@@ -92,7 +98,7 @@ class _Cost:
     known_at: float
 
 
-UNKNOWN_COST = _Cost(0.0, 0.0, float("-inf"))
+UNKNOWN_COST = _Cost(0.0, 0.0, -inf)
 
 
 class Watch:
@@ -104,6 +110,7 @@ class Watch:
         jitter: gives a random number from 0 to 1.
         on_empty: called when the last one has left.
         server: its name, for the log.
+        reads_at_once: how many of those that were woken may be reading, at most, unless a deadline is due.
 
     Attributes:
         present: how many wait, asleep or awake.
@@ -116,12 +123,14 @@ class Watch:
         jitter: Callable[[], float],
         on_empty: Callable[[], object] | None = None,
         server: str = "the server",
+        reads_at_once: float = inf,
     ) -> None:
         self._on_empty = on_empty
         self._read = read
         self._time = time
         self._jitter = jitter
         self._server = server
+        self._reading = Reading(reads_at_once)
         self.present = 0
         self._present: Counter[str] = Counter()
         self._sleepers = Sleepers()
@@ -148,7 +157,13 @@ class Watch:
     @property
     def remembers(self) -> int:
         """How much is kept: of those that sleep or have just been woken."""
-        return self._sleepers.remembers + len(self._missed) + len(self._hinted) + self._queues.remember
+        return (
+            self._sleepers.remembers
+            + len(self._missed)
+            + len(self._hinted)
+            + len(self._reading)
+            + self._queues.remember
+        )
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -171,6 +186,7 @@ class Watch:
             self._hinted.pop(instance_id, None)
         if not self._present:
             self._queues.clear()
+            self._reading.clear()
             self._good_reads = self._bad_reads = 0
             for task in (self._task, self._polling):
                 if task is not None:
@@ -202,7 +218,7 @@ class Watch:
             wake: called when it is woken.
             until: monotonic seconds at which it is woken in any case.
             again_at: monotonic seconds at which it looks again after a hint that came too early.
-            first_look: it has just begun to wait: seconds until the next poll. The following ones come soon, too.
+            first_look: seconds until it would look by itself, while its looks have not slowed down to its interval.
             answered: whether its last read was answered; None where it has read nothing.
         """
         now = self._time.monotonic()
@@ -218,14 +234,14 @@ class Watch:
             self._kick.set()
         latest = now + self._longest_pause(interval)
         begins = self._task is None or self._task.done()
-        if first_look is not None:
+        if first_look is not None and not self._ill:
+            self._pace = min(self._pace, max(first_look, FIRST_PAUSE))
             latest = now + (first_look if begins else max(first_look, FIRST_PAUSE, self._not_before - now))
-            self._pace = FIRST_PAUSE
         elif begins:
             self._pace = interval
         if begins:
             self._due = latest
-            self._task = _task_of_nobody(self._watch())
+            self._begin()
         elif latest < self._due:
             self._due = latest
             self._kick.set()
@@ -243,6 +259,11 @@ class Watch:
                 self._ill = 0
                 self._due = min(self._due, self._time.monotonic() + self._sleepers.shortest_interval(0.0))
                 self._kick.set()
+
+    def has_read(self, sleeper: Sleeper) -> None:
+        """Who was woken is through with its read, whatever that came to. Say it whenever it is; again is harmless."""
+        if self._reading.end(sleeper) and self._queues:
+            self._kick.set()
 
     def forget(self, sleeper: Sleeper) -> None:
         """A sleeper goes away before it is woken."""
@@ -277,6 +298,17 @@ class Watch:
 
     # ---- the poll ----------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        task = self._task = _task_of_nobody(self._watch())
+
+        def revive() -> None:
+            if self._task is task and self._present:
+                self._begin()
+
+        # Whoever cancels all tasks of a loop that runs on cancels this one too. Those who sleep here must go on.
+        task.add_done_callback(lambda _: None if self._task is not task else loop.call_later(REVIVED_AFTER, revive))
+
     async def _watch(self) -> None:
         while True:
             try:
@@ -299,8 +331,8 @@ class Watch:
             self._poll_began = now
         interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
         at = self._due if self._sleepers and not polling else now + LONGEST_PAUSE
-        if polling and self._may_do_without(interval):
-            at = now + interval / 2
+        if polling:
+            at = min(at, now + interval / 2)
             if now - self._poll_began >= interval:
                 self._look_without_a_list(now)  # the list takes its time
         self._grant(now)
@@ -347,28 +379,32 @@ class Watch:
             elif all_fail:
                 self._ill += 1  # where nothing came back since, it stays as it was
             self._polled_at = now
-            self._schedule(self._time.monotonic() - now if found is not None else 0.0)
+            self._schedule(self._time.monotonic() - now)
             self._kick.set()
 
     async def _listed(self, workflow_id: str | None, now: float, some_are_good: bool) -> Snapshot | None:
         """A snapshot; None where it cannot be read."""
+        was_told = self._lists_failed > 0
         try:
             found = await self._read(workflow_id, now + LIST_SECONDS)
         except Exception as error:  # whatever it is: those who sleep here must go on
-            self._lists_failed += 1
-            if self._lists_failed == 1:
+            slow = self._time.monotonic() - now >= self._sleepers.shortest_interval(LONGEST_PAUSE)
+            self._lists_failed += 2 if slow else 1  # nobody has been told anything for too long
+            if not was_told:
                 why = summary(error) if isinstance(error, OrchestrationError) else type(error).__name__
                 waits = "1 wait that shares it goes" if self.present == 1 else f"{self.present} waits that share it go"
                 logger.warning(
                     "the list of running instances on %s cannot be read (%s); %s on", self._server, why, waits
                 )
             if self._lists_failed >= GIVEN_UP_AFTER and some_are_good:
-                self._costs[workflow_id] = _Cost(float("inf"), 0.0, now)  # it is the list that is ill
+                self._costs[workflow_id] = _Cost(inf, 0.0, now)  # it is the list that is ill
             return None
         if self._lists_failed:
             logger.info("the list of running instances on %s can be read again", self._server)
         self._lists_failed = 0
         took = self._time.monotonic() - now
+        if len(self._costs) >= MOST_COSTS:
+            self._costs.clear()
         self._costs[workflow_id] = _Cost(found.requests + found.rows * ROW_COST, took, now)
         return found
 
@@ -435,9 +471,11 @@ class Watch:
 
     def _look_without_a_list(self, now: float) -> None:
         """Wake whoever has slept its interval."""
+        pause = min(self._pace * GROWTH, self._sleepers.shortest_interval(LONGEST_PAUSE))
         for sleeper in self._sleepers:
             interval = min(sleeper.interval, self._pace) if sleeper.is_new else sleeper.interval
-            if now - sleeper.since >= 0.8 * interval:
+            slept = now - sleeper.since
+            if slept >= 0.8 * interval or slept + pause >= 1.1 * interval:  # at the next poll it would be late
                 self._queues.look_without_a_list(sleeper)
 
     # ---- waking ------------------------------------------------------------------------------------
@@ -446,7 +484,7 @@ class Watch:
         """Wake as many as the rate allows."""
         self._tokens = min(self._tokens + max(now - self._filled_at, 0.0) * READS_PER_SECOND, BURST)
         self._filled_at = now
-        while self._tokens >= 1.0:
+        while self._tokens >= 1.0 and not self._reading.is_full(now):
             turn = self._queues.next()
             if turn is None:
                 return
@@ -456,6 +494,7 @@ class Watch:
     def _wake(self, sleeper: Sleeper, reason: Reason) -> None:
         wake = sleeper.wake
         self._sleepers.remove(sleeper)
+        self._reading.begin(sleeper, self._time.monotonic())
         at = sleeper.listed_at if sleeper.missing else self._listed_at
         wake(reason, at if at is not None and at > sleeper.since else None)
 

@@ -20,6 +20,8 @@ SECONDS_UNTIL_GIVEN_UP = 600.0
 """Seconds for which it must have denied it by then."""
 DENIALS_IN_DOUBT = 10
 """Denials in one poll after which, where nothing else was answered, the other denied ones are left to later polls."""
+READS_OF_DENIED = READS_PER_POLL // 4
+"""Denied ones that a poll reads, if there are so many, whatever else there is to read."""
 MOST_GIVEN_UP = 10_000
 """Ids that are kept of those given up; the oldest are forgotten first."""
 
@@ -88,9 +90,14 @@ class RunsToRead:
         self._denied.pop(instance_id, None)
 
     def next(self) -> list[str]:
-        """The ids of this poll: those not denied yet, then those denied, then one of those given up."""
+        """The ids of this poll: those not denied yet, then those denied, then one of those given up.
+
+        Many new ones do not keep the denied ones from being read: a part of each poll is theirs.
+        """
         given_up = list(islice(self._given_up, 1))
-        return [*islice(self, READS_PER_POLL - len(given_up)), *given_up]
+        most = READS_PER_POLL - len(given_up)
+        fresh = list(islice(self._fresh, max(most - min(len(self._denied), READS_OF_DENIED), 0)))
+        return [*fresh, *islice(self._denied, most - len(fresh)), *given_up]
 
     def was_denied(self, instance_id: str) -> bool:
         """Whether the server has denied this one before."""

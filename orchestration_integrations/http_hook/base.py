@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote_plus
 
@@ -219,8 +220,10 @@ class HookBase:
         now = self._clock.monotonic()
         if until is not None and now >= until:
             raise TransportError(f"{call.what}: not sent, its time was over", sent=False)
-        at = now + allowed
-        return Deadline(self._clock, at if until is None else min(at, until))
+        at = now + allowed if until is None else min(now + allowed, until)
+        if call.retry is RetryClass.SUBMIT:
+            return Deadline(self._clock, at)
+        return Deadline(self._clock, at, seconds=allowed, until=inf if until is None else until)
 
     def _until(self, call: Call[Any], deadline: float) -> float | None:
         """A submit is given its whole time-out also at the end of the budget: cut short it would be ambiguous."""

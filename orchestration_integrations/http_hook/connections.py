@@ -83,7 +83,8 @@ class _OfLoop:
     def __init__(self, places: int) -> None:
         self.clients: dict[RetryClass, _Lent[httpx.AsyncClient]] = {}
         self.holders: WeakSet[object] = WeakSet()
-        self.places = Places(places)
+        self.places = {retry: Places(places) for retry in RetryClass}
+        """Whoever reads holds up nobody who starts or cancels."""
         self.prepared = False
         self.preparing: asyncio.Future[None] | None = None
 
@@ -166,7 +167,8 @@ class Connections:
         """As ``client``, for the running loop. Raises httpx.PoolTimeout where no place is free by the deadline."""
         of_loop = await self._of_running_loop(deadline)
         of_loop.holders.add(holder)
-        await of_loop.places.take(deadline)
+        places = of_loop.places[retry]
+        await places.take(deadline)
         try:
             lent = of_loop.clients.get(retry)
             if lent is None or not lent.begin():
@@ -184,7 +186,7 @@ class Connections:
                 if lent.end(broken_off=broken_off):
                     await lent.client.aclose()
         finally:
-            of_loop.places.give_back()
+            places.give_back()
 
     async def arelease(self, holder: object) -> None:
         """As ``release``, for the running loop."""

@@ -9,6 +9,7 @@ and each write. The sockets note here what is known of the exchange once it has 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from ..clock import Clock
@@ -34,6 +35,8 @@ class Deadline(dict[str, float]):
     Args:
         clock: gives monotonic time.
         at: monotonic seconds.
+        seconds: that the exchange may take from when it has a connection for itself; None: ``at`` stands.
+        until: monotonic seconds by which it has to be over in any case, and for which it may wait for that connection.
 
     Attributes:
         watched: whether the exchange goes over sockets that note here what they were handed.
@@ -41,13 +44,24 @@ class Deadline(dict[str, float]):
         proxy: name of the proxy that is being asked for a way to the server at the moment; None for none.
     """
 
-    def __init__(self, clock: Clock, at: float) -> None:
+    def __init__(self, clock: Clock, at: float, *, seconds: float | None = None, until: float = inf) -> None:
         super().__init__(connect=0.0, read=0.0, write=0.0, pool=0.0)
         self._clock = clock
+        self._seconds = seconds
+        self._until = until
         self.at = at
         self.watched = False
         self.sent = False
         self.proxy: str | None = None
+
+    def patience(self) -> float:
+        """Seconds for which it may wait for a connection; inf for no limit."""
+        return self.left() if self._seconds is None else max(LEAST_TIMEOUT, self._until - self._clock.monotonic())
+
+    def begin(self) -> None:
+        """It has a connection. Its time counts from now on: how long it waited for that says nothing of the server."""
+        if self._seconds is not None:
+            self.at = min(self._clock.monotonic() + self._seconds, self._until)
 
     def remaining(self) -> float:
         """Seconds that remain; 0 or less once it is over."""

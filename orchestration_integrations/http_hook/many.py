@@ -167,7 +167,14 @@ class ManyWaits:
         elif not pausing.done():
             pausing.set_result(Woken(Hinted()))
 
-    def _sleep(self, waiting: Waiting, *, again_at: float | None = None, first_look: float | None = None) -> None:
+    def _sleep(
+        self,
+        waiting: Waiting,
+        *,
+        again_at: float | None = None,
+        first_look: float | None = None,
+        has_read: bool = False,
+    ) -> None:
         instance, deadline = waiting.instance, self._times.until(waiting.deadline)
         self._sleepers[waiting.instance_id] = self._watch.fall_asleep(
             waiting.instance_id,
@@ -177,30 +184,37 @@ class ManyWaits:
             until=deadline,
             again_at=again_at,
             first_look=first_look,
-            answered=None if first_look is not None else not waiting.is_failing,
+            answered=not waiting.is_failing if has_read else None,
         )
 
     def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
-        del self._sleepers[waiting.instance_id]
-        self._do(waiting, Woken(seen, listed_at))
+        self._do(waiting, Woken(seen, listed_at), self._sleepers.pop(waiting.instance_id))
 
-    def _do(self, waiting: Waiting, woken: Woken) -> None:
+    def _do(self, waiting: Waiting, woken: Woken, sleeper: Sleeper) -> None:
         # In the context of whoever waits, not of the watch.
-        task = self._context.copy().run(self._loop.create_task, self._awake(waiting, woken))
+        task = self._context.copy().run(self._loop.create_task, self._awake(waiting, woken, sleeper))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _awake(self, waiting: Waiting, woken: Woken) -> None:
+    async def _awake(self, waiting: Waiting, woken: Woken, sleeper: Sleeper) -> None:
         plans = self._driver.plans
         attended = Attended(waiting, plans.versions, plans.clock, self._times)
         try:
             while True:
-                following = await self._driver.perform(attended.go_on(attended.wake(woken)))
+                try:
+                    following = await self._driver.perform(attended.go_on(attended.wake(woken)))
+                finally:
+                    self._watch.has_read(sleeper)
                 if isinstance(following, End):
                     break
                 now = self._times.at()
                 if waiting.may_be_listed(now) and following.at - now <= waiting.poll_interval:
-                    return self._sleep(waiting, again_at=self._times.until(following.at) if waiting.hurries else None)
+                    return self._sleep(
+                        waiting,
+                        again_at=self._times.until(following.at) if waiting.hurries else None,
+                        first_look=following.at - now if waiting.is_young else None,
+                        has_read=True,
+                    )
                 woken = await self._pause(waiting.instance_id, following)
             self._tell(waiting, await self._driver.perform(attended.result(following)))
         except OrchestrationError as error:

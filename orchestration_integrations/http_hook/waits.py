@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..clock import SystemClock
     from ..procedures.wait_arguments import Shares
-    from ..sleepers import Reason
+    from ..sleepers import Reason, Sleeper
     from ..watching import Watch
     from .base import HookBase
 
@@ -44,6 +44,8 @@ FEW = 20
 
 LEAST: Final[dict[Shares, float]] = {"always": 2, "many": FEW + 1, "never": inf}
 """How many have to wait before one of them sleeps in the watch."""
+SHARE_OF_CONNECTIONS = 0.75
+"""How many of the connections for reads those take at most whom a watch has woken: others read too."""
 LATE_SECONDS = 1.0
 """Seconds after its deadline at which such a thread goes on by itself."""
 WITHOUT_A_DEADLINE = 3600.0
@@ -100,7 +102,8 @@ def watch_by(reader: AsyncDriver, on_empty: Callable[[], object]) -> Watch:
         closing.add(task)
         task.add_done_callback(closing.discard)
 
-    return Watch(read, reader.clock, random.random, empty, reader.settings.base_url)
+    at_once = max(reader.settings.max_connections * SHARE_OF_CONNECTIONS, 1.0)
+    return Watch(read, reader.clock, random.random, empty, reader.settings.base_url, at_once)
 
 
 class Place:
@@ -123,7 +126,7 @@ class Place:
         self._there: Watch | None = None
         self._loop_there: asyncio.AbstractEventLoop | None = None
         self._left = False
-        self._is_new = True
+        self._woken: tuple[Watch, asyncio.AbstractEventLoop, Sleeper] | None = None
         if self._meeting is not None:
             with _lock:
                 self._meeting.places.add(self)
@@ -132,6 +135,7 @@ class Place:
     def leave(self) -> None:
         """The wait is over. May be called twice."""
         self._left = True
+        self._has_read()
         ignore(self)
         if self._meeting is not None:
             with _lock:
@@ -167,6 +171,7 @@ class Place:
 
     def nap(self, waiting: Waiting, now: float, at: float) -> Procedure[Woken]:
         """How a wait sleeps here."""
+        self._has_read()
         # Where the server has asked for a longer pause, the wait keeps that by itself.
         listed = self._meeting is not None and waiting.may_be_listed(now) and at - now <= waiting.poll_interval
         left = None if waiting.deadline is None else max(waiting.deadline - now, 0.0)
@@ -180,9 +185,9 @@ class Place:
     _nap: Callable[..., Any]
 
     async def _sleep_in(self, watch: Watch, waiting: Waiting, left: float | None, seconds: float) -> Woken:
-        """Sleep in a watch until that wakes the wait, at most ``left`` seconds; after a hint, ``seconds``.
+        """Sleep in a watch until that wakes the wait, at most ``left`` seconds.
 
-        Whoever sleeps there for the first time has begun a moment ago, if ``seconds`` is short.
+        ``seconds``: after these it would look by itself, as it has just begun, or after a hint.
         """
         from asyncio import get_running_loop
 
@@ -192,7 +197,6 @@ class Place:
             if not woken.done():
                 woken.set_result(Woken(seen, listed_at))
 
-        is_new, self._is_new = self._is_new and not waiting.is_settled and not waiting.is_failing, False
         workflow_id = waiting.instance.workflow_id if waiting.instance is not None else None
         now = watch.now()
         sleeper = watch.fall_asleep(
@@ -202,13 +206,26 @@ class Place:
             wake,
             until=None if left is None else now + left,
             again_at=now + seconds if waiting.hurries else None,
-            first_look=seconds if is_new else None,
+            first_look=seconds if waiting.is_young else None,
             answered=not waiting.is_failing,
         )
         try:
-            return await woken
+            told = await woken
+        except BaseException:
+            watch.has_read(sleeper)
+            raise
         finally:
             watch.forget(sleeper)
+        self._woken = watch, get_running_loop(), sleeper
+        return told
+
+    def _has_read(self) -> None:
+        """What it was woken for is read."""
+        woken, self._woken = self._woken, None
+        if woken is not None:
+            watch, loop, sleeper = woken
+            with suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(watch.has_read, sleeper)
 
     def _has_company(self, waiting: Waiting, present: int) -> bool:
         """Whether a wait sleeps better in the watch than by itself."""
@@ -229,6 +246,10 @@ class Place:
         if there is not None and loop is not None:
             loop.call_soon_threadsafe(there.hint, self.instance_id)
 
+    def _home_is_gone(self) -> bool:
+        """Whether nobody can be told any more: nothing of a wait is kept whose loop was closed over it."""
+        return False
+
     def _begin_there(self, waiting: Waiting, left: float | None, seconds: float) -> concurrent.futures.Future[Woken]:
         from asyncio import run_coroutine_threadsafe
 
@@ -242,7 +263,10 @@ class Place:
                 self._there.enter(self.instance_id)
             if self._there is None or self._is_told():
                 return Woken(Hinted())
-            return await self._sleep_in(self._there, waiting, left, seconds)
+            told = await self._sleep_in(self._there, waiting, left, seconds)
+            if self._home_is_gone():
+                self.leave()
+            return told
 
         self._slept_there = True
         return run_coroutine_threadsafe(sleep(), loop)
@@ -298,6 +322,9 @@ class AsyncPlace(Place):
 
     def _is_told(self) -> bool:
         return self._hinted
+
+    def _home_is_gone(self) -> bool:
+        return self._loop.is_closed()
 
     async def _nap(self, waiting: Waiting, seconds: float, left: float | None, listed: bool) -> Woken:
         if self._hinted:

@@ -84,6 +84,8 @@ class RunningInstances:
                 raise UnreadableAnswerError("the list of running instances repeats its cursor", status_code=200)
             cursors.add(page.next)
             page = yield from do(list_running(version, page.next), until)
+            if page.next is not None and page.rows and page.ids and page.ids <= ids:
+                raise UnreadableAnswerError("the list of running instances repeats its pages", status_code=200)
             ids |= page.ids
             rows += page.rows
             requests += 1

@@ -132,6 +132,11 @@ class Waiting(msgspec.Struct):
         return self._interval >= self.poll_interval
 
     @property
+    def is_young(self) -> bool:
+        """Whether it looks more often than its caller asked for, since it began a moment ago."""
+        return not self.is_settled and not self.is_failing and not self.hurries
+
+    @property
     def hurries(self) -> bool:
         """Whether a hint has come a moment ago, so that it looks more often."""
         return self._before_hint is not None
@@ -143,10 +148,12 @@ class Waiting(msgspec.Struct):
 
     def may_be_listed(self, now: float) -> bool:
         """Whether the list of running instances shows what this wait has to know for now."""
-        instance = self.instance
+        if self.instance is None:  # a server that cannot be read is asked by all as by one; for a late row, each asks
+            seen = self._failures > 1 and not isinstance(self._last_error, NotFoundError)
+        else:
+            seen = bool(self.instance.status)
         return (
-            instance is not None
-            and bool(instance.status)
+            seen
             and not self._last_look
             and not (self.passes and self._checkpoints.numbers != {})
             and not self._checkpoints.near(now)
@@ -185,7 +192,7 @@ class Waiting(msgspec.Struct):
         if isinstance(seen, ReadFailed):
             return Step(self._on_failure(seen.error, now))
         if isinstance(seen, Paused | Absent):
-            return Step(self._read(now))
+            return Step(self._rested(now))
         if isinstance(seen, Hinted):
             return Step(self._on_hint(now))
         if isinstance(seen, DefinitionRead):
@@ -318,6 +325,13 @@ class Waiting(msgspec.Struct):
             self._last_look = True
             return Read(self.over, last=True)
         return Read(self.deadline)
+
+    def _rested(self, now: float) -> Next:
+        """Where it slept longer than it wanted, since others looked for it, its looks have slowed down to that."""
+        slept = now - self._looked_at
+        if slept > GROWTH * self._interval and not self.hurries:
+            self._interval = max(min(slept, self.poll_interval), self._interval)
+        return self._read(now)
 
     def _on_hint(self, now: float) -> Next:
         if self._before_hint is None:
