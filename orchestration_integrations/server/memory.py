@@ -31,7 +31,7 @@ class Memory:
         return self.outside.ledger
 
     def workflow(self, workflow_id: str) -> Workflow | None:
-        """A workflow that can be read, run and deleted: on generation 3 no deleted one. Every way to a run asks here."""
+        """A workflow that can be read, run and deleted; on generation 3 no deleted one. Each way to a run asks here."""
         workflow = self.workflows.get(workflow_id)
         if workflow is None or (self.generation > 2 and workflow.deleted_ns is not None):
             return None

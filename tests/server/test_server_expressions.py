@@ -3,6 +3,7 @@ regular expressions. What is expected here was found by asking expr-lang 1.17.7 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -317,10 +318,8 @@ class TestPatterns:
 
     @given(st.text("ab1(|)[]^$.*+?{},-\\dwsz:iU", max_size=12))
     def test_whatever_is_accepted_can_be_used(self, pattern: str) -> None:
-        try:
+        with contextlib.suppress(PatternError):
             go_regexps.compiled(pattern).search("ab1")
-        except PatternError:
-            pass
 
     def test_a_deep_one(self) -> None:
         with pytest.raises(PatternError, match="nests too deeply"):
