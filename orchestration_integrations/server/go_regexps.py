@@ -142,11 +142,11 @@ class _Parser:
                 parts.append(self._repeated(parts.pop(), count, last))
                 last = self._pattern[start : self._at]
                 continue
-            found = self._one()
+            found, last = self._one(), ""
             if found is None:
                 continue  # flags: what stands before them can still be repeated
             parts += found
-            empty, last = found[-1:] == [_BAR], ""
+            empty = found[-1] == _BAR
         return _Part("".join(part.written for part in parts), max((part.repeats for part in parts), default=1))
 
     def _one(self) -> list[_Part] | None:
@@ -350,12 +350,10 @@ class _Parser:
                 continue
             ranges.append(self._range(opened))
         self._at += 1
-        return _class(_but(ranges)) if negated and "i" not in self._flags else self._folded(ranges, negated)
-
-    def _folded(self, ranges: Ranges, negated: bool) -> str:
-        """A class; where the case doesn't count, Python has to know what isn't in it before it folds."""
-        written = _class(ranges)
-        return f"[^{written[1:]}" if negated else written
+        if not negated:
+            return _class(ranges)
+        # Where the case doesn't count, Python has to fold what isn't in the class.
+        return f"[^{_class(ranges)[1:]}" if "i" in self._flags else _class(_but(ranges))
 
     def _range(self, opened: int) -> tuple[int, int]:
         start = self._at
