@@ -47,10 +47,10 @@ class Core:
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
         data: accounts, wallets, payments and connectors that are there from the start (see `seeding`), as a mapping
-            or as a file in JSON or YAML. Not applied to a `db` that was used before.
+            or as a file in JSON or YAML. A `db` that was used before has it already.
 
     Raises:
-        ValueError: no such generation, or the data isn't right.
+        ValueError: no such generation, the data isn't right, or the `db` was used before with other data.
         OSError: the data's file can't be read.
     """
 
@@ -77,7 +77,8 @@ class Core:
         self.faults = Faults()
         self.store = SqliteStore(db) if db is not None else Store()
         self._record = Record()
-        loaded = self.store.load()
+        self._seeded = "" if wanted is None else seeding.fingerprint(wanted)
+        loaded = self._loaded(db)
         if loaded is not None and isinstance(self.clock, RealClock):
             self.clock.offset_ns = max(self.clock.offset_ns, loaded[4].get("offset_ns", 0))
         self.engine = Engine(generation, self.clock, timing or Timing(), self.store, self._record, self.rng)
@@ -288,7 +289,24 @@ class Core:
             "parked": engine.parts.parked,
             "stalled": engine.parts.stalled,
             "seen": sorted(self.triggers.seen),
+            "seeded": self._seeded,
         }
+
+    def _loaded(self, db: str | None) -> Any:
+        """What an earlier server left in the file, which has this data already if any is given. ValueError."""
+        loaded = self.store.load()
+        if loaded is None:
+            return None
+        meta = loaded[4]
+        before = meta.get("seeded", self._seeded if meta else "")  # files of earlier versions don't tell
+        if self._seeded not in ("", before):
+            self.store.close()
+            raise ValueError(
+                f"database {db} was used before, with {'other' if before else 'no'} data: take a new file, or leave the"
+                " data out and add what is missing to the running server (seed_data)"
+            )
+        self._seeded = before
+        return loaded
 
     def _restore(self, loaded: Any) -> None:
         workflows, instances, triggers, entries, meta = loaded

@@ -49,8 +49,8 @@ class EmbeddedServer(Judging):
         seed: makes ids, jitter and moments repeatable; None: random.
         timing: the server's latencies.
         data: accounts, wallets, payments and connectors that are there from the start, as a mapping with these keys
-            or as a file in JSON or YAML; their fields are those of module `seeding`. Not applied to a `db` that was
-            used before.
+            or as a file in JSON or YAML; their fields are those of module `seeding`. A `db` that was used before
+            has it already.
         time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
             comes next; see `skipping`.
         page: whether it serves its live page at `/`; True.
@@ -60,7 +60,7 @@ class EmbeddedServer(Judging):
 
     Raises:
         OSError: the port is taken, or the data's file can't be read.
-        ValueError: the data isn't right; the text names the field.
+        ValueError: the data isn't right (the text names the field), or the `db` was used before with other data.
     """
 
     def __init__(

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _ADDRESS = re.compile(r"[a-zA-Z0-9_-]+(:[a-zA-Z0-9_-]+)*", re.ASCII)
+_NAME = re.compile(r"[0-9a-zA-Z_-]{1,63}", re.ASCII)
 _ASSET = re.compile(r"[A-Z][A-Z0-9]{0,16}(_[A-Z]{1,16})?(/\d{1,6})?", re.ASCII)
+
+INTERNAL_LEDGER = "orchestration-000-internal"
+"""Where payments are saved that name no ledger."""
 
 
 class Refused(Exception):
@@ -31,7 +35,9 @@ FINAL_REFUSALS = frozenset({"VALIDATION", "CONFLICT", "NO_SCRIPT", "COMPILATION_
 class Ledger:
     """All ledgers of one server. Each posting takes from one account what it gives to another, so all sums are zero.
 
-    `world` has no floor; every other account has one at 0.
+    `world` has no floor; every other account has one at 0. A ledger need not be created. But once some are named as
+    the ones that exist, any other is refused, as the real service refuses one that nobody created: not for good, so
+    that the payment is tried again and again.
     """
 
     balances: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # ledger -> account -> asset
@@ -39,6 +45,7 @@ class Ledger:
     transactions: dict[str, int] = field(default_factory=dict)  # ledger -> how many
     references: dict[str, int] = field(default_factory=dict)  # "ledger/reference" -> id
     by_key: dict[str, dict[str, Any]] = field(default_factory=dict)  # idempotency key -> the transaction made
+    existing: list[str] = field(default_factory=list)  # the ledgers that exist; empty: whatever is named
 
     def create_transaction(
         self,
@@ -53,6 +60,7 @@ class Ledger:
         overdraft: Sequence[str] = (),
     ) -> tuple[dict[str, Any], bool]:
         """Move money, all postings or none. Returns the transaction and whether it was made now (False: known key)."""
+        self._need(ledger)
         if key is not None and key in self.by_key:
             return self.by_key[key], False
         for p in postings:
@@ -98,15 +106,31 @@ class Ledger:
 
     def account(self, ledger: str, account: str) -> dict[str, Any]:
         """An account as `GetAccount` shows it."""
-        if not _ADDRESS.fullmatch(account):
+        self._need(ledger)
+        if not self.is_address(account):
             raise Refused("VALIDATION", "invalid account address")
         return {"address": account, "metadata": dict(self.metadata.get(ledger, {}).get(account, {}))}
 
     def add_metadata(self, ledger: str, account: str, metadata: Mapping[str, str]) -> None:
         """Add to an account's metadata."""
-        if not _ADDRESS.fullmatch(account):
+        self._need(ledger)
+        if not self.is_address(account):
             raise Refused("VALIDATION", "invalid account address")
         self.metadata.setdefault(ledger, {}).setdefault(account, {}).update(metadata)
+
+    def _need(self, ledger: str) -> None:
+        if self.existing and ledger not in self.existing:
+            raise Refused("LEDGER_NOT_FOUND", "not found")
+
+    @staticmethod
+    def is_name(text: str) -> bool:
+        """Whether a ledger can have this name."""
+        return _NAME.fullmatch(text) is not None
+
+    @staticmethod
+    def is_address(text: str) -> bool:
+        """Whether a text is the address of an account."""
+        return _ADDRESS.fullmatch(text) is not None
 
     @staticmethod
     def is_asset(text: str) -> bool:

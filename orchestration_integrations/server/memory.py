@@ -30,6 +30,13 @@ class Memory:
         """The ledger behind the server."""
         return self.outside.ledger
 
+    def workflow(self, workflow_id: str) -> Workflow | None:
+        """A workflow that can be read, run and deleted; on generation 3 no deleted one. Each way to a run asks here."""
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or (self.generation > 2 and workflow.deleted_ns is not None):
+            return None
+        return workflow
+
     def stages_of(self, instance: Instance) -> list[Any]:
         """The stages of an instance's workflow, as they were sent."""
         return self.workflows[instance.workflow_id].stages or []

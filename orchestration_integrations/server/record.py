@@ -71,11 +71,14 @@ class Record:
     def lines(self) -> Iterator[dict[str, Any]]:
         """All entries in the order of time, each with its `kind`: an audit record.
 
-        The kinds are `run_started`, `event_heard` (`released` says whether it ended its stage), `money_moved`,
-        `payout_requested`, `run_aborted`, `run_ended`.
+        The kinds are `run_started`, `event_heard` (it ended its stage), `event_unheard` (a stage took it, and nobody
+        waited for it), `money_moved`, `payout_requested`, `run_aborted`, `run_ended`.
         """
         return heapq.merge(
-            *([{"kind": kind, **entry} for entry in getattr(self, name)] for name, kind in _KINDS.items()),
+            *(
+                [{"kind": kind if entry.get("released", True) else "event_unheard", **entry} for entry in entries]
+                for kind, entries in ((kind, getattr(self, name)) for name, kind in _KINDS.items())
+            ),
             key=lambda entry: entry["at"],
         )
 

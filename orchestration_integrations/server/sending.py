@@ -22,12 +22,11 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from . import steps
+from .ledger import INTERNAL_LEDGER
 from .steps import Step, Terms
 
 Program = Generator[Step, Any, None]
 Amount = Mapping[str, Any]
-INTERNAL_LEDGER = "orchestration-000-internal"
-"""Where payments are saved that name no ledger."""
 
 
 class StageFailed(Exception):

@@ -5,6 +5,9 @@ trigger. A message about a payment or an account whose id was there before is dr
 count as one object. On generation 2 the first message about an object uses its id up, whether the filter lets it pass
 or not; on generation 3 the first that passes. The second gate is the filter: one that can't be evaluated, or is no
 condition, lets nothing pass. Variables that can't be evaluated leave an occurrence with an error.
+
+A trigger outlives its workflow. On generation 2 it goes on to start runs of the deleted one; on generation 3 it hears
+nothing any more.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Triggers:
         if object_id is not None and not isinstance(object_id, str):
             return  # the server can't read it, and never gets further with it
         for trigger in self.by_id.values():
-            if trigger.deleted or trigger.event != kind:
+            if trigger.deleted or trigger.event != kind or self._engine.memory.workflow(trigger.workflow_id) is None:
                 continue
             key = None if object_id is None else f"{trigger.id}/{object_id}"
             if key in self.seen:

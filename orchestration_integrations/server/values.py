@@ -14,7 +14,18 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from . import go_regexps
+from .go_regexps import PatternError
+
+LARGEST = 2**63 - 1
+"""The largest whole number of an expression."""
 _LONGEST_LIST = 10_000
+_WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DIGITS, _HEX = "[0-9](?:_?[0-9])*", "[0-9a-f](?:_?[0-9a-f])*"
+_REAL = re.compile(
+    rf"[+-]?(?:(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e[+-]?{_DIGITS})?|inf(?:inity)?|nan)", re.IGNORECASE
+)
+_HEX_REAL = re.compile(rf"[+-]?0x(?:_?{_HEX}(?:\.(?:{_HEX})?)?|\.{_HEX})p[+-]?{_DIGITS}", re.IGNORECASE)
 
 
 class ExpressionError(ValueError):
@@ -72,7 +83,12 @@ def negative(value: Any) -> Any:
     """`-value`. ExpressionError."""
     if not _is_number(value):
         raise ExpressionError(f"invalid operation: - {type_of(value)}")
-    return -value
+    return _wrapped(-value)
+
+
+def _wrapped(value: Any) -> Any:
+    """A whole number in 64 bits."""
+    return (value + LARGEST + 1) % 2**64 - LARGEST - 1 if isinstance(value, int) else value
 
 
 def _ordered(sign: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -91,7 +107,7 @@ def _calculated(sign: str, calculate: Callable[[Any, Any], Any]) -> Callable[[An
         if not joined and not (_is_number(left) and _is_number(right)):
             raise _refuse(left, sign, right)
         try:
-            return calculate(left, right)
+            return _wrapped(calculate(left, right)) if _is_number(left) else calculate(left, right)
         except OverflowError:
             return math.inf
 
@@ -148,14 +164,13 @@ def _on_texts(sign: str, test: Callable[[str, str], bool]) -> Callable[[Any, Any
 
 def _matches(text: str, pattern: str) -> bool:
     try:
-        return re.search(pattern, text) is not None
-    except re.error as error:
-        raise ExpressionError(f"error parsing regexp: {error}") from None
+        return go_regexps.compiled(pattern).search(text) is not None
+    except PatternError as error:
+        raise ExpressionError(str(error)) from None
 
 
 def _range(left: Any, right: Any) -> list[int]:
-    if not (isinstance(left, int) and isinstance(right, int)):
-        raise _refuse(left, "..", right)
+    left, right = _whole(left), _whole(right)
     if right - left >= _LONGEST_LIST:
         raise ExpressionError("memory budget exceeded")
     return list(range(left, right + 1))
@@ -198,17 +213,98 @@ def _length(value: Any) -> int:
 
 
 def _whole(value: Any) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ExpressionError(f"invalid operation: int({text_of(value)})") from None
+    """`int(…)`: of a text only digits with a sign; of a fraction what stands before the point."""
+    if isinstance(value, str):
+        found = int(value) if len(value) < 100 and _WHOLE.fullmatch(value) else None
+        if found is None or not -LARGEST - 1 <= found <= LARGEST:
+            raise ExpressionError(f"invalid operation: int({value})")
+        return found
+    if not _is_number(value):
+        raise ExpressionError(f"invalid operation: int({type_of(value)})")
+    if isinstance(value, float) and not -LARGEST - 1 <= value < LARGEST + 1:
+        return -LARGEST - 1  # so does the processor
+    return int(value)
 
 
 def _real(value: Any) -> float:
+    """`float(…)`: of a text a number as Go reads it, `1_0`, `0x1p-2`, `inf` and `nan` too."""
+    if not isinstance(value, str):
+        return _number("float", value)
     try:
+        if _HEX_REAL.fullmatch(value):
+            return float.fromhex(value.replace("_", ""))
+        found = float(value.replace("_", "")) if _REAL.fullmatch(value) else None
+    except OverflowError:
+        found = None
+    if found is None or (math.isinf(found) and "inf" not in value.lower()):
+        raise ExpressionError(f"invalid operation: float({value})")
+    return found
+
+
+def _number(name: str, value: Any) -> float:
+    if _is_number(value):
         return float(value)
-    except (TypeError, ValueError):
-        raise ExpressionError(f"invalid operation: float({text_of(value)})") from None
+    if name == "float":
+        raise ExpressionError(f"invalid operation: float({type_of(value)})")
+    raise ExpressionError(f"invalid argument for {name} (type {type_of(value)})")
+
+
+def _rounding(name: str, way: Callable[[float], float]) -> Callable[[Any], float]:
+    def perform(value: Any) -> float:
+        real = _number(name, value)
+        return math.copysign(way(real), real) if math.isfinite(real) else real
+
+    return perform
+
+
+def _nearest(value: float) -> float:
+    """The nearest whole number; half way, the one further from 0."""
+    whole = float(math.trunc(value))
+    return whole + math.copysign(1.0, value) if abs(value - whole) >= 0.5 else whole
+
+
+def _item(owner: Any, key: Any) -> Any:
+    """A field or an item; nil where there is none."""
+    try:
+        return fetch(owner, key)
+    except ExpressionError:
+        return None
+
+
+def _map(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ExpressionError(f"cannot get {what} from {type_of(value)}")
+    return value
+
+
+def _as_written(value: Any) -> Any:
+    """A value for JSON, with whole numbers without a point."""
+    if isinstance(value, dict):
+        return {key: _as_written(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_written(inner) for inner in value]
+    return int(value) if isinstance(value, float) and abs(value) < 1e21 and value.is_integer() else value
+
+
+def _joined(values: Any, by: Any = "") -> str:
+    if not isinstance(values, list):
+        raise ExpressionError(f"invalid argument for join (type {type_of(values)})")
+    return _text(by).join(_text(value) for value in values)
+
+
+def _split(text: Any, by: Any, most: Any = -1) -> list[str]:
+    whole, separator, limit = _text(text), _text(by), _whole(most)
+    if limit == 0:
+        return []
+    if separator:
+        return whole.split(separator, limit - 1 if limit > 0 else -1)
+    if limit < 0 or len(whole) < limit:
+        return list(whole)
+    return [*whole[: limit - 1], whole[limit - 1 :]]
+
+
+def _replaced(text: Any, old: Any, new: Any, most: Any = -1) -> str:
+    return _text(text).replace(_text(old), _text(new), _whole(most))
 
 
 def _link(*arguments: Any) -> Any:
@@ -229,29 +325,29 @@ def _link(*arguments: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": lambda value: abs(negative(value)),
-    "ceil": lambda value: float(math.ceil(_real(value))),
-    "first": lambda values: values[0] if values else None,
+    "abs": lambda value: negative(value) if value < 0 else value,
+    "ceil": _rounding("ceil", math.ceil),
+    "first": lambda values: _item(values, 0),
     "float": _real,
-    "floor": lambda value: float(math.floor(_real(value))),
-    "get": lambda owner, key: owner.get(key) if isinstance(owner, dict) else fetch(owner, key),
+    "floor": _rounding("floor", math.floor),
+    "get": _item,
     "hasPrefix": lambda text, start: _text(text).startswith(_text(start)),
     "hasSuffix": lambda text, end: _text(text).endswith(_text(end)),
     "int": _whole,
-    "join": lambda values, by="": _text(by).join(_text(value) for value in values),
-    "keys": lambda value: list(value),
-    "last": lambda values: values[-1] if values else None,
+    "join": _joined,
+    "keys": lambda value: list(_map("keys", value)),
+    "last": lambda values: _item(values, -1),
     "len": _length,
     "link": _link,
     "lower": lambda text: _text(text).lower(),
-    "replace": lambda text, old, new: _text(text).replace(_text(old), _text(new)),
-    "round": lambda value: float(math.floor(_real(value) + 0.5)),
-    "split": lambda text, by: _text(text).split(_text(by)) if by else list(_text(text)),
+    "replace": _replaced,
+    "round": _rounding("round", _nearest),
+    "split": _split,
     "string": lambda value: text_of(value),
-    "toJSON": lambda value: json.dumps(value, indent=2),
-    "trim": lambda text, signs=None: _text(text).strip(signs),
+    "toJSON": lambda value: json.dumps(_as_written(value), indent=2, ensure_ascii=False, sort_keys=True),
+    "trim": lambda text, *signs: _text(text).strip(*(_text(one) for one in signs)),
     "upper": lambda text: _text(text).upper(),
-    "values": lambda value: list(value.values()),
+    "values": lambda value: list(_map("values", value).values()),
 }
 """The functions that an expression can call."""
 

@@ -78,8 +78,8 @@ class WorkflowCalls:
 
     def _find(self, workflow_id: str) -> Workflow:
         self._answers.need_database()
-        workflow = self._engine.workflows.get(workflow_id)
-        if workflow is None or (self._generation > 2 and workflow.deleted_ns is not None):
+        workflow = self._engine.memory.workflow(workflow_id)
+        if workflow is None:
             self._answers.missing(NO_ROWS)
         return workflow
 
@@ -91,8 +91,8 @@ class WorkflowCalls:
         if not _UUID.fullmatch(workflow_id):
             self._answers.refuse("Key: '' Error:Field validation for '' failed on the 'uuid' tag")
         self._answers.need_database()
-        workflow = self._engine.workflows.get(workflow_id)
-        if workflow is None or (self._generation > 2 and workflow.deleted_ns is not None):
+        workflow = self._engine.memory.workflow(workflow_id)
+        if workflow is None:
             self._answers.not_found()
         workflow.deleted_ns = self._engine.now
         self._engine.memory.store.touch(workflow)

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestration_integrations.server import Core, EmbeddedServer, create_app
 
@@ -41,6 +43,20 @@ BAD = [
     ),
     ({"accounts": [{"id": "a", "balances": {"EUR/2": "1.5"}}]}, "must be a whole number from 0, not '1.5'"),
     ({"accounts": [{"id": "a", "balances": {"EUR/2": 1.5}}]}, "$.accounts[0].balances"),
+    ({"accounts": [{"id": "a", "balances": {"EUR/2": "0125"}}]}, "write its plain digits, such as 1250"),
+    (
+        {"accounts": [{"id": "a", "ledger": "no such / ledger!"}]},
+        "account 'a': ledger 'no such / ledger!' isn't made of",
+    ),
+    ({"wallets": [{"id": "a", "ledger": ""}]}, "wallet 'a': ledger '' isn't made of"),
+    ({"ledgers": ["a b"]}, "ledgers: ledger 'a b' isn't made of"),
+    (
+        {"ledgers": ["default"], "accounts": [{"id": "a", "ledger": "fees"}]},
+        "'fees' is none of those that exist (default, ",
+    ),
+    ({"payments": [{"id": "", "amount": 1, "asset": "EUR/2"}]}, "payment: its id is empty"),
+    ({"connectors": [{"provider": "no such"}]}, "connector: provider 'no such' isn't made of"),
+    ({"connectors": [{"provider": "wise", "id": "a b"}]}, "connector 'a b': an id has no spaces"),
     ({"wallets": [{"id": "a:b"}]}, "wallet 'a:b': an id is made of"),
     ({"wallets": [{"id": "ab"}, {"id": "a-b"}]}, "wallet 'a-b': there is one already"),
     ({"wallets": [{"id": "a", "balances": {"x y": {}}}]}, "balance 'x y'"),
@@ -93,6 +109,96 @@ def test_a_file(tmp_path: Path, suffix: str) -> None:
     assert create_app(data=path).state.core.balance("users:1", "EUR/2") == 12
 
 
+@pytest.mark.parametrize(
+    "amount", ["01250", "12:30", "1_250", "0x4e2", "0o2342", "0b11", "+5", "1.0", "1e3", ".inf", "-1"]
+)
+def test_an_amount_in_a_file_is_what_stands_there(tmp_path: Path, amount: str) -> None:
+    """YAML's own numbers are others: its `01250` is 680, and its `12:30` is 750."""
+    path = tmp_path / "seed.yaml"
+    path.write_text(f"accounts:\n- {{id: users:1, balances: {{EUR/2: {amount}}}}}\n")
+    error = (
+        f"account 'users:1': the amount of EUR/2 must be a whole number from 0, not '{amount}'; write its plain digits"
+    )
+    with pytest.raises(ValueError, match=re.escape(error)):
+        Core(1, data=path)
+
+
+@given(amount=st.integers(0, 10**40))
+def test_plain_digits_in_a_file(tmp_path_factory: pytest.TempPathFactory, amount: int) -> None:
+    path = tmp_path_factory.mktemp("seed") / "seed.yaml"
+    path.write_text(
+        f"accounts:\n- {{id: '1', balances: {{EUR/2: {amount}}}, metadata: {{born: 2001-02-03, code: 0123}}}}\n"
+        f"payments:\n- {{id: 0123, amount: {amount}, asset: EUR/2}}\n"
+    )
+    core = Core(2, data=path)
+    assert core.balance("1", "EUR/2") == amount
+    assert core.engine.memory.outside.payments.by_id["0123"]["amount"] == amount
+    assert core.engine.ledger.metadata["default"]["1"] == {"born": "2001-02-03", "code": "0123"}
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        ([{"provider": "wise", "id": "wise-2"}, {"provider": "wise"}], ["wise-2", "wise-3"]),
+        ([{"provider": "WISE"}, {"provider": "wise", "id": "wise-1"}], ["wise-2", "wise-1"]),
+        ([{"provider": "wise"}, {"provider": "wise"}], ["wise-1", "wise-2"]),
+    ],
+)
+def test_ids_that_are_made_are_free(given: list[dict[str, str]], ids: list[str]) -> None:
+    core = Core(2, data={"connectors": given})
+    assert [one["id"] for one in core.engine.memory.outside.payments.connectors] == ids
+    core.seed_data({"connectors": [{"provider": "wise"}]})
+    made = [one["id"] for one in core.engine.memory.outside.payments.connectors]
+    assert len(set(made)) == len(given) + 1
+
+
+class TestLedgersThatExist:
+    DATA: ClassVar[dict[str, Any]] = {
+        "ledgers": ["default", "fees"],
+        "accounts": [{"id": "users:1", "balances": {"USD/2": 100}}, {"id": "a", "ledger": "fees"}],
+        "wallets": [{"id": "w-1"}],
+        "payments": [{"id": "p1", "amount": 7, "asset": "USD/2"}],
+    }
+
+    @pytest.mark.parametrize("generation", [1, 2, 3])
+    def test_a_payment_into_any_other_is_tried_for_ever(self, world: MakeWorld, generation: int) -> None:
+        w = world(generation, data=self.DATA)
+        stage = send("1", source="users:1", destination="shop")
+        assert w.instance(w.start(stage))["terminated"] is True
+        stage = send("1", source="users:1", destination="shop")
+        stage["send"]["source"]["account"]["ledger"] = stage["send"]["destination"]["account"]["ledger"] = "defualt"
+        i = w.start(stage)
+        w.clock.sleep(3600)
+        (activity,) = w.history(i, 0)
+        assert (activity["terminated"], activity["lastFailure"]) == (False, "not found")
+        assert activity["attempt"] > 30
+        assert w.core.balance("shop", "USD/2", "defualt") == 0
+
+    def test_those_of_wallets_and_payments_do(self, world: MakeWorld) -> None:
+        w = world(2, data=self.DATA)
+        source, amount = {"payment": {"id": "p1"}}, {"amount": "7", "asset": "USD/2"}
+        i = w.start({"send": {"source": source, "destination": {"wallet": {"id": "w-1"}}, "amount": amount}}, settle=5)
+        assert w.instance(i)["terminated"] is True
+        assert w.core.wallet("w-1") == {"main": {"USD/2": 7}}
+
+    def test_more_can_be_added(self, world: MakeWorld, tmp_path: Path) -> None:
+        w = world(2, data=self.DATA, db=str(tmp_path / "s.db"))
+        other = {"accounts": [{"id": "a", "ledger": "other", "balances": {"USD/2": 1}}]}
+        with pytest.raises(ValueError, match="ledger 'other' is none of those that exist"):
+            w.core.seed_data(other)
+        w.core.seed_data({"ledgers": ["other"], **other})
+        w.core.close()
+        again = world(2, data=self.DATA, db=str(tmp_path / "s.db"))
+        assert again.core.balance("a", "USD/2", "other") == 1
+        assert "other" in again.core.engine.ledger.existing
+
+    def test_without_a_list_any_does(self, world: MakeWorld) -> None:
+        w = world(2)
+        stage = send()
+        stage["send"]["source"]["account"]["ledger"] = stage["send"]["destination"]["account"]["ledger"] = "whatever"
+        assert w.instance(w.start(stage))["terminated"] is True
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x80"])
 def test_a_file_of_something_else(tmp_path: Path, text: str) -> None:
     path = tmp_path / "seed.yaml"
@@ -111,6 +217,36 @@ def test_a_database_that_was_used_keeps_what_it_has(tmp_path: Path) -> None:
     assert again.wallet("w2") == {"main": {"EUR/2": 3}}
     assert again.engine.memory.outside.payments.get("p1")["data"]["initialAmount"] == 250
     again.close()
+
+
+def test_other_data_than_a_database_has_is_refused(tmp_path: Path) -> None:
+    db = str(tmp_path / "s.db")
+    Core(2, db=db, data=DATA).close()
+    other = {**DATA, "connectors": []}
+    with pytest.raises(
+        ValueError, match=r"s\.db was used before, with other data: take a new file, or leave the data out"
+    ):
+        EmbeddedServer(2, db=db, data=other)
+    written_otherwise = json.loads(json.dumps(DATA))
+    written_otherwise["payments"][0]["amount"] = 250
+    for data in (DATA, written_otherwise, None):
+        again = Core(2, db=db, data=data)
+        assert again.balance("users:1", "USD/2") == 5
+        again.seed_data({"accounts": [{"id": "more"}]})
+        again.close()
+
+
+@pytest.mark.parametrize("what", ["workflow", "seed_data"])
+def test_data_for_a_database_that_was_used_without_any(tmp_path: Path, what: str) -> None:
+    db = str(tmp_path / "s.db")
+    w = World(2, db=db)
+    if what == "workflow":
+        w.workflow()
+    else:
+        w.core.seed_data(DATA)
+    w.core.close()
+    with pytest.raises(ValueError, match="was used before, with no data"):
+        Core(2, db=db, data=DATA)
 
 
 def test_a_send_that_is_stored_halfway_goes_on(tmp_path: Path) -> None:
@@ -155,6 +291,8 @@ class TestTheAuditRecord:
             {"send": {"source": payout[0], "destination": payout[1], "amount": {"amount": "1", "asset": "EUR/2"}}},
         )
         (i,) = w.core.engine.instances
+        w.event(i, "come")
+        w.clock.sleep(1)
         w.event(i)
         w.clock.sleep(5)
         stopped = w.start({"wait_event": {"event": "never"}})
@@ -162,12 +300,12 @@ class TestTheAuditRecord:
         w.clock.sleep(1)
         lines = [json.loads(line) for line in w.core.record().as_json_lines().splitlines()]
         assert [(line["kind"], line["instance_id"]) for line in lines] == [
-            *((kind, i) for kind in ("run_started", "money_moved", "event_heard", "money_moved", "payout_requested")),
-            ("run_ended", i),
+            *((kind, i) for kind in ("run_started", "money_moved", "event_unheard", "event_heard", "money_moved")),
+            *((kind, i) for kind in ("payout_requested", "run_ended")),
             *((kind, stopped) for kind in ("run_started", "run_aborted", "run_ended")),
         ]
         assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
-        assert lines[2]["released"] is True
+        assert [(line["event"], line["released"]) for line in lines[2:4]] == [("come", False), ("go", True)]
         assert lines[1]["posting"]["amount"] == 10**24
 
     def test_over_a_socket(self) -> None:
