@@ -34,6 +34,8 @@ class Agenda:
     def __init__(self, clock: Clock, timing: Timing, store: Store, rng: random.Random) -> None:
         self.timing = timing
         self.rng = rng
+        self.ids = rng
+        """Where fresh ids come from."""
         self.now = clock.now_ns()
         self._store = store
         self._heap: list[Entry] = []
@@ -48,7 +50,7 @@ class Agenda:
 
     def uuid(self) -> str:
         """A fresh id."""
-        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        return str(uuid.UUID(int=self.ids.getrandbits(128), version=4))
 
     def at(self, instant_ns: int, kind: str, *args: Any) -> None:
         """Have a step done at an instant."""

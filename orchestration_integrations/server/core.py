@@ -77,6 +77,7 @@ class Core:
         self.faults = Faults()
         self.store = SqliteStore(db) if db is not None else Store()
         self._record = Record()
+        self.store.keep(self._record)
         loaded = self.store.load()
         if loaded is not None and isinstance(self.clock, RealClock):
             self.clock.offset_ns = max(self.clock.offset_ns, loaded[4].get("offset_ns", 0))
@@ -129,6 +130,11 @@ class Core:
             if self.engine.pump(self.clock.now_ns()):
                 self.store.flush(self._meta)
                 self._wake_held()
+
+    def answers(self, exchange: Exchange) -> None:
+        """The answer is about to go out."""
+        with self.lock:
+            self.calls.ended(exchange)
 
     def forget(self, exchange: Exchange) -> None:
         """The exchange is over: answered, cut or left by the client."""
