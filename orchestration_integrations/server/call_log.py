@@ -46,7 +46,7 @@ class Call:
         body: what was sent, as bytes; empty for a token request and where it was longer than 64 KiB.
         at: seconds since 1970, on the server's clock.
         status: of the answer; None while there is none, and where the connection is cut before.
-        faults: the faults that it met.
+        faults: the faults that changed its answer or its connection.
     """
 
     operation: str
@@ -105,7 +105,10 @@ class CallLog:
     def ended(self, exchange: Exchange) -> None:
         """Its answer is about to go out, or never will."""
         call = self._open.pop(exchange, None)
-        if call is not None and exchange.reply is not None:
+        if call is None:
+            return
+        call.faults = exchange.faults
+        if exchange.reply is not None:
             call.status = exchange.reply.status
 
     def kept(self, operation: str | None = None) -> tuple[Call, ...]:

@@ -141,6 +141,7 @@ class Core:
         with self.lock:
             if exchange.reply is None:
                 self.pump()  # what the client's leaving comes too late for
+            self.api.settle(exchange)
             self.calls.ended(exchange)
             exchange.gone = True
             self.held.discard(exchange)
