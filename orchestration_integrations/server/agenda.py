@@ -73,6 +73,10 @@ class Agenda:
             return self._heap[0][0]
         return min((due for due, _, kind, args in self._heap if counts(kind, args)), default=None)
 
+    def pending(self) -> list[tuple[str, list[Any]]]:
+        """All steps, by kind and arguments, in no order."""
+        return [(kind, args) for _, _, kind, args in self._heap]
+
     def take(self, now_ns: int) -> tuple[str, list[Any]] | None:
         """The next step that is due by `now_ns`, with `now` moved to its instant. None: no more, and it is `now_ns`."""
         if not self._heap or self._heap[0][0] > now_ns:
