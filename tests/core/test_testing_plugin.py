@@ -134,7 +134,7 @@ def test_the_tests_of_the_documentation_pass(pytester: pytest.Pytester) -> None:
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-W", "error", "--strict-markers")
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)
     assert set(files) == {"test_payout.py", "test_a_week.py"}
 
 
