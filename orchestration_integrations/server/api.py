@@ -136,6 +136,7 @@ class Api:
     def settle(self, exchange: Exchange) -> None:
         """What its faults could do to an exchange, they have done."""
         for name, fault in exchange.undecided.items():
-            self._faults.settle(fault, name in exchange.changes)
-        exchange.faults += tuple(fault.kind for name, fault in exchange.undecided.items() if name in exchange.changes)
+            if name in exchange.changes:
+                fault.met += 1
+                exchange.faults += (fault.kind,)
         exchange.undecided = {}

@@ -44,8 +44,8 @@ Each a sort of its own, what the answer says:
 All kinds take `skip`: so many requests pass first, and one that another fault of the same sort harms is none of them. A
 count below 0 has no end.
 
-A fault counts the requests whose answer or connection it changed. One that leaves a request as it is, such as `hidden`
-a success, has not met it, and holds on. Where a fault could never change anything, it cannot be set.
+A fault has met the requests whose answer or connection it changed. One that leaves a request as it is, such as `hidden`
+a success, has not met it, although it is used up by it. Where a fault could never change anything, it cannot be set.
 """
 
 from __future__ import annotations
@@ -189,9 +189,7 @@ class Fault:
     met: int = 0
     """How many requests it has changed."""
     came: int = 0
-    """How many came that it might have changed."""
-    undecided: int = 0
-    """How many of these have not shown yet whether it changes them."""
+    """How many came that it was there for."""
 
     @property
     def name(self) -> str:
@@ -211,11 +209,11 @@ class Faults:
         self._set: list[Fault] = []
 
     def __bool__(self) -> bool:
-        return any(fault.left for fault in self._set)
+        return bool(self._set)
 
     def holds(self, fault: Fault) -> bool:
         """Whether it can still meet a request."""
-        return fault.left != 0 and any(one is fault for one in self._set)
+        return any(one is fault for one in self._set)
 
     def add(self, operation: str, kind: str, count: int = 1, **options: Any) -> Fault:
         """Set a fault.
@@ -261,12 +259,11 @@ class Faults:
         self._set.clear()
 
     def take(self, operation: str) -> list[Fault]:
-        """The faults of a request that came in. Each of them is to be told by `settle` what it did."""
-        self._set = [fault for fault in self._set if fault.left or fault.undecided]
+        """The faults of a request that came in; they count as used. Whoever lets them happen counts what they meet."""
         matching = [
             fault
             for fault in self._set
-            if fault.left and fault.operation in (operation, "any") and fault.can_change(operation)
+            if fault.operation in (operation, "any") and (fault.kind not in WORK or fault.can_change(operation))
         ]
         taken: dict[str, Fault] = {}
         for fault in matching:
@@ -278,13 +275,6 @@ class Faults:
         for fault in taken.values():
             fault.left -= 1
             fault.came += 1
-            fault.undecided += 1
+            if fault.left == 0:
+                self.remove(fault)
         return list(taken.values())
-
-    def settle(self, fault: Fault, changed: bool) -> None:
-        """Whether a fault has changed a request that took it."""
-        fault.undecided -= 1
-        if changed:
-            fault.met += 1
-        else:
-            fault.left += 1

@@ -64,9 +64,10 @@ def test_pays(orchestration_server):
     assert orchestration_server.calls() == ()
 """
     )
+    folder = pytester.mkdir("payouts")
     for name, text in files.items():
-        (pytester.path / name).write_text(text)
-    result = pytester.runpytest_subprocess("--strict-markers", "-p", "no:cacheprovider", "-rP", timeout=300)
+        (folder / name).write_text(text)
+    result = pytester.runpytest_subprocess("--strict-markers", "-p", "no:cacheprovider", "-rP", folder, timeout=300)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["*https://payments.example: nothing was sent: a server for tests runs in this process*"]
