@@ -11,6 +11,7 @@ from .. import telemetry
 from ..api.calls import Call, RetryClass
 from ..api.errors import OrchestrationError
 from ..procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
+from . import reachable
 from .base import HookBase
 from .callbacks import acall, atell
 from .deadline import Deadline
@@ -135,6 +136,7 @@ class AsyncDriver(HookBase):
     async def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
+        reachable.check(request.url)
         async with self._reach().aclient(retry, self, deadline) as client:
             response = await client.send(request, stream=True)
             try:

@@ -12,6 +12,7 @@ from .. import telemetry
 from ..api.calls import Call, RetryClass
 from ..api.errors import OrchestrationError
 from ..procedures.effects import Answer, Ask, Do, Effect, Pause, Procedure
+from . import reachable
 from .base import HookBase
 from .callbacks import call_plain, tell_plain
 from .deadline import Deadline
@@ -136,6 +137,7 @@ class BlockingDriver(HookBase):
     def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
+        reachable.check(request.url)
         with self._reach().client(retry, self, deadline) as client:
             response = client.send(request, stream=True)
             try:

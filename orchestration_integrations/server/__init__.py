@@ -10,7 +10,8 @@ The same core serves both faces. What happens: `engine` and what it names. What 
 names. Definitions and stages: `definitions`, `sending`, `steps`. What stages call: `outside` and what it names, filled
 by `seeding`. Triggers: `triggers`, `expressions`, `values`. What goes wrong: `faults`, `misread`, `mishaps`. `app`,
 `bell`, `wire` and `embedded` carry it over sockets, `inprocess` doesn't.
-For tests of users: `judging` (sentences about money), `call_log`, `set_fault`, `skipping` (time that skips).
+For tests of users: `judging` (sentences about money) with `asked`, `forthcoming`, `story`; `call_log`, `set_fault`,
+`skipping` (time that skips).
 
 Not imitated: balances of wallets that expire, holds on wallets (no stage makes one), what a provider makes of a payout,
 the end of the engine's memory of old runs (a `status` fault on a history call shows it), scopes of tokens.

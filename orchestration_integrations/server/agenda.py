@@ -34,6 +34,8 @@ class Agenda:
     def __init__(self, clock: Clock, timing: Timing, store: Store, rng: random.Random) -> None:
         self.timing = timing
         self.rng = rng
+        self.ids = rng
+        """Where fresh ids come from."""
         self.now = clock.now_ns()
         self._store = store
         self._heap: list[Entry] = []
@@ -48,7 +50,7 @@ class Agenda:
 
     def uuid(self) -> str:
         """A fresh id."""
-        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+        return str(uuid.UUID(int=self.ids.getrandbits(128), version=4))
 
     def at(self, instant_ns: int, kind: str, *args: Any) -> None:
         """Have a step done at an instant."""
@@ -70,6 +72,10 @@ class Agenda:
         if self._heap and counts(*self._heap[0][2:]):
             return self._heap[0][0]
         return min((due for due, _, kind, args in self._heap if counts(kind, args)), default=None)
+
+    def pending(self) -> list[tuple[str, list[Any]]]:
+        """All steps, by kind and arguments, in no order."""
+        return [(kind, args) for _, _, kind, args in self._heap]
 
     def take(self, now_ns: int) -> tuple[str, list[Any]] | None:
         """The next step that is due by `now_ns`, with `now` moved to its instant. None: no more, and it is `now_ns`."""

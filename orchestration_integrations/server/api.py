@@ -80,7 +80,7 @@ class Api:
         requests = self._engine.memory.record.requests
         requests[found.operation] = requests.get(found.operation, 0) + 1
         faults = self._faults.take(found.operation) if self._faults and found.operation in OPERATIONS else []
-        exchange.faults = tuple(fault.kind for fault in faults)
+        exchange.undecided = {fault.name: fault for fault in faults}
         rng = self._engine.agenda.rng
         if faults and not mishaps.prepare(exchange, faults, self._engine.now, rng, self._answers.internal):
             if exchange.override is not None:
@@ -118,10 +118,25 @@ class Api:
         if exchange.override is not None:
             reply = exchange.override
         else:
-            reply = changed(reply, exchange.content)
+            for what in exchange.content:
+                before, reply = reply, changed(reply, what)
+                if reply is not before:
+                    exchange.changes.add(what)
             if exchange.bomb_bytes and reply.status < 300:
                 reply = mishaps.as_bomb(reply, exchange.bomb_bytes)
+                exchange.changes.add("gzip_bomb")
+        if reply.body:
+            exchange.changes.update(("truncated", "slow"))
+        self.settle(exchange)
         exchange.reply = reply
         exchange.ready_ns = self._engine.now + exchange.stall_ns
         if exchange.cut_ns is not None:
             exchange.ready_ns = max(exchange.ready_ns, exchange.cut_ns + 1)
+
+    def settle(self, exchange: Exchange) -> None:
+        """What its faults could do to an exchange, they have done."""
+        for name, fault in exchange.undecided.items():
+            if name in exchange.changes:
+                fault.met += 1
+                exchange.faults += (fault.kind,)
+        exchange.undecided = {}

@@ -90,6 +90,7 @@ class Shell:
             if reply is None or exchange.lost or self._cut_now(exchange):
                 self.core.forget(exchange)
                 return await self._cut(scope, receive)
+            self.core.answers(exchange)  # before its first byte: whoever has read it finds its status
             return await self._answer(scope, receive, send, exchange, reply)
         finally:
             self.core.forget(exchange)

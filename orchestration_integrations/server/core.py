@@ -78,6 +78,7 @@ class Core:
         self.store = SqliteStore(db) if db is not None else Store()
         self._record = Record()
         self._seeded = "" if wanted is None else seeding.fingerprint(wanted)
+        self.store.keep(self._record)
         loaded = self._loaded(db)
         if loaded is not None and isinstance(self.clock, RealClock):
             self.clock.offset_ns = max(self.clock.offset_ns, loaded[4].get("offset_ns", 0))
@@ -131,11 +132,17 @@ class Core:
                 self.store.flush(self._meta)
                 self._wake_held()
 
+    def answers(self, exchange: Exchange) -> None:
+        """The answer is about to go out."""
+        with self.lock:
+            self.calls.ended(exchange)
+
     def forget(self, exchange: Exchange) -> None:
         """The exchange is over: answered, cut or left by the client."""
         with self.lock:
             if exchange.reply is None:
                 self.pump()  # what the client's leaving comes too late for
+            self.api.settle(exchange)
             self.calls.ended(exchange)
             exchange.gone = True
             self.held.discard(exchange)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .faults import Fault
+
 
 class Request:
     """A request as it came. Header names are in lower case; the path is as sent, escapes and all."""
@@ -66,12 +68,15 @@ class Exchange:
     - `gone`: the client isn't there any more; set by the shell.
     - `override`: what goes out in place of the answer, once the work is done.
     - `content`: faults that change what an answer says, by kind, or by the way in which it is misread.
-    - `faults`: the kinds of all faults that it meets.
+    - `faults`: the kinds of the faults that have changed it.
+    - `undecided`: the faults that it took and that may change it yet, by what they do.
+    - `changes`: what of these has changed it.
     - `bomb_bytes`: the size to which a compressed answer unpacks.
     """
 
     __slots__ = (
         "bomb_bytes",
+        "changes",
         "content",
         "cut_ns",
         "faults",
@@ -89,11 +94,14 @@ class Exchange:
         "reply",
         "stall_ns",
         "truncate",
+        "undecided",
     )
 
     def __init__(self, operation: str = "") -> None:
         self.operation = operation
         self.faults: tuple[str, ...] = ()
+        self.undecided: dict[str, Fault] = {}
+        self.changes: set[str] = set()
         self.reply: Reply | None = None
         self.override: Reply | None = None
         self.ready_ns = 0

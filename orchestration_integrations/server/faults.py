@@ -41,7 +41,11 @@ Each a sort of its own, what the answer says:
 | `shuffled` | | a list comes in another order each time, so its pages overlap |
 | `misread` | `how` (required) | the work is done, and what goes out isn't the answer: see module `misread` |
 
-All kinds take `skip`: so many matching requests pass unharmed first. A count below 0 has no end.
+All kinds take `skip`: so many requests pass first, and one that another fault of the same sort harms is none of them. A
+count below 0 has no end.
+
+A fault has met the requests whose answer or connection it changed. One that leaves a request as it is, such as `hidden`
+a success, has not met it, although it is used up by it. Where a fault could never change anything, it cannot be set.
 """
 
 from __future__ import annotations
@@ -92,6 +96,43 @@ NETWORK = (
 WORK = ("late_row", "ghost")
 CONTENT = ("hidden", "unknown_fields", "shuffled", "misread")
 _SORT = {**dict.fromkeys(NETWORK, "network"), **dict.fromkeys(WORK, "work"), **{kind: kind for kind in CONTENT}}
+
+LISTS = (
+    "list_workflows",
+    "list_instances",
+    "get_instance_history",
+    "get_stage_history",
+    "list_triggers",
+    "list_trigger_occurrences",
+)
+_THINGS = ("create_workflow", "get_workflow", "run_workflow", "get_instance", "create_trigger", "get_trigger")
+_OBJECTS = (*_THINGS, "test_trigger")
+_EMPTY = ("delete_workflow", "send_event", "abort_instance", "delete_trigger")
+_CAN_CHANGE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(WORK, ("run_workflow",)),
+    "hidden": tuple(one for one in OPERATIONS if one not in ("info", "token")),
+    "unknown_fields": (*LISTS, *_THINGS),
+    "shuffled": ("list_workflows", "list_instances"),
+    "object": LISTS,
+    "list": _OBJECTS,
+    "other_id": _THINGS,
+    "other_workflow": (
+        "run_workflow",
+        "get_instance",
+        "list_instances",
+        "create_trigger",
+        "get_trigger",
+        "list_triggers",
+    ),
+    "no_next": tuple(one for one in LISTS if one.startswith("list_")),
+    "zero_time": (
+        *(one for one in LISTS if "trigger" not in one),
+        *(one for one in _THINGS if "trigger" not in one),
+    ),
+    "no_filter": ("list_instances",),
+    "bom": tuple(one for one in OPERATIONS if one not in _EMPTY),
+}
+"""By kind, or by the way in which an answer is misread: operations that such a fault can change. Not named: all."""
 
 
 def _is_number(value: Any) -> bool:
@@ -146,7 +187,19 @@ class Fault:
     skip: int
     options: dict[str, Any]
     met: int = 0
-    """How many requests it has met."""
+    """How many requests it has changed."""
+    came: int = 0
+    """How many came that it was there for."""
+
+    @property
+    def name(self) -> str:
+        """What it does: its kind, or the way in which an answer is misread."""
+        how: str = self.options.get("how", self.kind)
+        return how
+
+    def can_change(self, operation: str) -> bool:
+        """Whether it can change anything about an operation."""
+        return operation in _CAN_CHANGE.get(self.name, OPERATIONS)
 
 
 class Faults:
@@ -158,11 +211,16 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._set)
 
+    def holds(self, fault: Fault) -> bool:
+        """Whether it can still meet a request."""
+        return any(one is fault for one in self._set)
+
     def add(self, operation: str, kind: str, count: int = 1, **options: Any) -> Fault:
         """Set a fault.
 
         Raises:
-            ValueError: there is no such operation, kind or option, or an option is missing or makes no sense.
+            ValueError: there is no such operation, kind or option, an option is missing or makes no sense, or the fault
+                can change nothing about this operation.
         """
         if operation != "any" and operation not in OPERATIONS:
             raise ValueError(f"no operation {operation!r}; there are any, {', '.join(OPERATIONS)}")
@@ -182,6 +240,12 @@ class Faults:
         if isinstance(count, bool) or not isinstance(count, int):
             raise ValueError(f"count must be a whole number, not {count!r}")
         fault = Fault(operation, kind, count, options.pop("skip", 0), options)
+        if operation != "any" and not fault.can_change(operation):
+            what = f"{kind!r} with how={fault.name!r}" if fault.name != kind else repr(kind)
+            raise ValueError(
+                f"the fault {what} can change nothing about {operation!r}, only about "
+                f"{', '.join(one for one in OPERATIONS if fault.can_change(one))}"
+            )
         if count:
             self._set.append(fault)
         return fault
@@ -195,20 +259,22 @@ class Faults:
         self._set.clear()
 
     def take(self, operation: str) -> list[Fault]:
-        """The faults of a request that came in; they count as used."""
+        """The faults of a request that came in; they count as used. Whoever lets them happen counts what they meet."""
+        matching = [
+            fault
+            for fault in self._set
+            if fault.operation in (operation, "any") and (fault.kind not in WORK or fault.can_change(operation))
+        ]
         taken: dict[str, Fault] = {}
-        for fault in list(self._set):
-            if fault.operation != operation and fault.operation != "any":
-                continue
-            if fault.kind in WORK and operation != "run_workflow":
-                continue
-            if fault.skip:
+        for fault in matching:
+            if not fault.skip:
+                taken.setdefault(_SORT[fault.kind], fault)
+        for fault in matching:
+            if fault.skip and _SORT[fault.kind] not in taken:
                 fault.skip -= 1
-                continue
-            if taken.setdefault(_SORT[fault.kind], fault) is not fault:
-                continue
+        for fault in taken.values():
             fault.left -= 1
-            fault.met += 1
+            fault.came += 1
             if fault.left == 0:
-                self._set.remove(fault)
+                self.remove(fault)
         return list(taken.values())

@@ -36,18 +36,21 @@ class InstanceCalls:
         engine = self._engine
         running, workflow_id = query.get("running", ""), query.get("workflowID", "")
         only_running = running == "true" if self._generation == 1 else running.lower() in ("true", "1")
+        asked = only_running, workflow_id
         if call.exchange.has("no_filter"):
             only_running, workflow_id = False, ""
         rows = [
             i
             for i in engine.instances.values()
-            if (not workflow_id or i.workflow_id == workflow_id)
-            and not (only_running and i.terminated_ns is not None)
+            if _is_asked_for(i, only_running, workflow_id)
             and engine.workflows[i.workflow_id].deleted_ns is None
             and i.visible_ns <= engine.now
         ]
-        if call.exchange.has("shuffled"):
+        if call.exchange.has("no_filter") and not all(_is_asked_for(one, *asked) for one in rows):
+            call.exchange.changes.add("no_filter")
+        if call.exchange.has("shuffled") and len(rows) > 1:
             engine.agenda.rng.shuffle(rows)
+            call.exchange.changes.add("shuffled")
         shown, cursor = self._answers.page(rows, query, call.route.v2, self._generation < 3)
         out = []
         for instance in shown:
@@ -118,3 +121,9 @@ class InstanceCalls:
     def _need_engine(self, prefix: str = "") -> None:
         if not self._engine.parts.up["engine"]:
             raise EngineAwayError(prefix)
+
+
+def _is_asked_for(instance: Instance, only_running: bool, workflow_id: str) -> bool:
+    return (not workflow_id or instance.workflow_id == workflow_id) and not (
+        only_running and instance.terminated_ns is not None
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .clock import SECOND
 from .exchange import Exchange, Interim, Reply
+from .faults import NETWORK
 from .replies import encode
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{1}</h1></center>\r\n</body>\r\n</html>\r\n"
 _MEGABYTE = 2**20
+_OF_AN_ANSWER = ("truncated", "slow", "gzip_bomb")
+"""What changes nothing where the answer has no body, or is an error."""
 
 
 def prepare(exchange: Exchange, faults: Sequence[Fault], now_ns: int, rng: random.Random, internal: str) -> bool:
@@ -32,6 +35,8 @@ def prepare(exchange: Exchange, faults: Sequence[Fault], now_ns: int, rng: rando
     """
     for fault in faults:
         _set(exchange, fault, internal)
+        if fault.kind in NETWORK and fault.kind not in _OF_AN_ANSWER:
+            exchange.changes.add(fault.name)
     for fault in faults:
         if fault.kind in ("refuse", "cut_before"):
             exchange.refused = fault.kind == "refuse"

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from .exchange import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 BOM = b"\xef\xbb\xbf"
@@ -110,14 +110,12 @@ def another_id(known: str) -> str:
     return known[:-1] + ("1" if known[-1:] == "0" else "0")
 
 
-def changed(reply: Reply, content: Sequence[str]) -> Reply:
-    """A reply as the faults of the exchange have it: `hidden`, `unknown_fields`, and the ways above."""
-    for what in content:
-        if reply.status < 300:
-            reply = _misread(reply, what)
-        elif what == "hidden":
-            reply = _with_json(reply, _hide)
-    return reply
+def changed(reply: Reply, what: str) -> Reply:
+    """A reply as a fault has it: `hidden`, `unknown_fields`, or one of the ways above. The reply itself where that
+    changes nothing."""
+    if reply.status < 300:
+        return _misread(reply, what)
+    return _with_json(reply, _hide) if what == "hidden" else reply
 
 
 def _misread(reply: Reply, how: str) -> Reply:
@@ -139,6 +137,8 @@ def _with_json(reply: Reply, change: Callable[[Any], None]) -> Reply:
         return reply
     body = json.loads(reply.body)
     change(body)
+    if body == json.loads(reply.body):
+        return reply
     return Reply(reply.status, json.dumps(body).encode(), reply.content_type, reply.headers)
 
 

@@ -142,6 +142,11 @@ class Parts:
             return False
         return True
 
+    @property
+    def holding(self) -> int:
+        """How many requests wait for the engine."""
+        return len(self._held)
+
     def hold_for_engine(self, go_on: Callable[[bool], None]) -> None:
         """Call `go_on(True)` when the engine is back, `go_on(False)` when a request waits no longer for it."""
         ticket = self._agenda.ticket()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 _KINDS = {
@@ -21,7 +21,8 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Record:
-    """Everything that happened since the server's start, in order.
+    """Everything that happened since the server's start, in order; with a database, since the start of the first server
+    on it.
 
     Instants (`at`) are in seconds since 1970, on the server's clock. Each entry is a plain dict with JSON values:
 
@@ -54,19 +55,8 @@ class Record:
         return self.requests.get("get_instance_history", 0) + self.requests.get("get_stage_history", 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "started": self.started,
-            "released": self.released,
-            "money": self.money,
-            "payouts": self.payouts,
-            "events": self.events,
-            "ended": self.ended,
-            "aborts": self.aborts,
-            "requests": self.requests,
-            "history_calls": self.history_calls,
-            "tokens": self.tokens,
-        }
+        """As JSON values, `history_calls` among them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"history_calls": self.history_calls}
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """All entries in the order of time, each with its `kind`: an audit record.
@@ -86,16 +76,30 @@ class Record:
         """`lines` as JSON, one entry a line."""
         return "".join(json.dumps(entry) + "\n" for entry in self.lines())
 
+    def lists(self) -> dict[str, list[dict[str, Any]]]:
+        """The lists themselves, by name."""
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {name: value for name, value in values if isinstance(value, list)}
+
+    def counts(self) -> dict[str, Any]:
+        """What is only counted, by name."""
+        lists = self.lists()
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in lists}
+
+    def take_counts(self, counts: dict[str, Any]) -> None:
+        """The reverse of `counts`."""
+        for name, value in counts.items():
+            setattr(self, name, value)
+
     def copy(self) -> Record:
-        """A copy that later events leave alone."""
-        return Record(
-            list(self.started),
-            list(self.released),
-            list(self.money),
-            list(self.payouts),
-            list(self.events),
-            list(self.ended),
-            list(self.aborts),
-            dict(self.requests),
-            self.tokens,
-        )
+        """A copy that later events leave alone, and that leaves this one alone, whatever is done to it."""
+        return Record(**{one.name: _copied(getattr(self, one.name)) for one in fields(self)})
+
+
+def _copied(value: Any) -> Any:
+    """Of JSON values; a quick `deepcopy`."""
+    if isinstance(value, list):
+        return [_copied(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _copied(one) for name, one in value.items()}
+    return value

@@ -17,17 +17,20 @@ class SetFault:
         with server.fault("run_workflow", "cut_after"):
             ...  # here the answer to the first run gets lost
 
-    What of it has not happened by then is taken back. A block that ends well although the fault met no request proves
-    nothing about it: that is an AssertionError.
+    What of it has not happened by then is taken back. A block that ends well although the fault changed no request
+    proves nothing about it: that is an AssertionError. A fault that was in a block before, that was taken back, or that
+    is used up, has nothing left for a block: entering it is a ValueError.
 
     Attributes:
-        met: how many requests it has met.
+        met: how many requests it has met: those whose answer or connection it changed.
     """
 
     def __init__(self, faults: Faults, fault: Fault, lock: RLock) -> None:
         self._faults = faults
         self._fault = fault
         self._lock = lock
+        self._entered = False
+        self._before = (0, 0)
 
     @property
     def met(self) -> int:
@@ -39,15 +42,24 @@ class SetFault:
             self._faults.remove(self._fault)
 
     def __enter__(self) -> SetFault:
+        with self._lock:
+            if self._entered or not self._faults.holds(self._fault):
+                raise ValueError(f"this fault {self._fault.kind!r} was used before: set another one for this block")
+            self._entered = True
+            self._before = (self._fault.met, self._fault.came)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.take_back()
-        if kind is None and not self.met:
-            fault = self._fault
-            raise AssertionError(
-                f"the fault {fault.kind!r} met no request: nobody sent {fault.operation!r} inside the block"
-                + (f" after the first {fault.skip} were skipped" if fault.skip else "")
-            )
+        fault = self._fault
+        met, came = fault.met - self._before[0], fault.came - self._before[1]
+        if kind is not None or met:
+            return
+        if came:
+            why = f"{came} of {fault.operation!r} came inside the block, and it could change nothing about them"
+        else:
+            why = f"nobody sent {fault.operation!r} inside the block"
+            why += f" after the first {fault.skip} were skipped" if fault.skip else ""
+        raise AssertionError(f"the fault {fault.name!r} met no request: {why}")

@@ -117,6 +117,11 @@ class Starting:
         if exchange is not None and exchange.on_instance is not None:
             exchange.on_instance(self._memory.instances[instance_id], waited)
 
+    def has_client(self, ticket: int) -> bool:
+        """Whether the request for a run is still there that a step belongs to."""
+        exchange = self._exchanges.get(ticket)
+        return exchange is not None and not exchange.gone
+
     def _client(self, ticket: int) -> Exchange | None:
         """The exchange if its client is still there; after a restart none is."""
         exchange = self._exchanges.get(ticket)

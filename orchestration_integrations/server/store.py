@@ -11,9 +11,11 @@ import json
 import sqlite3
 from typing import Any
 
+from .record import Record
 from .state import Instance, Trigger, Workflow, dump, load_instance
 
 Entry = tuple[int, int, str, list[Any]]
+_PUT = "INSERT OR REPLACE INTO things VALUES (?, ?, ?)"
 
 
 class Store:
@@ -30,6 +32,9 @@ class Store:
 
     def event_done(self, seq: int) -> None:
         """It isn't any more."""
+
+    def keep(self, record: Record) -> None:
+        """Fill a record that is still empty with what earlier servers noted, and keep what is added to it."""
 
     def flush(self, meta: Any) -> None:
         """Make the changes durable; `meta()` gives the rest of the state as JSON values."""
@@ -57,6 +62,9 @@ class SqliteStore(Store):
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, due INTEGER, kind TEXT, args TEXT)"
         )
+        self._db.execute("CREATE TABLE IF NOT EXISTS record (seq INTEGER PRIMARY KEY, name TEXT, entry TEXT)")
+        self._record = Record()
+        self._kept: dict[str, int] = {}
         self._things: dict[tuple[str, str], Any] = {}
         self._events: dict[int, Entry | None] = {}
         self._meta = False
@@ -74,13 +82,25 @@ class SqliteStore(Store):
     def event_done(self, seq: int) -> None:
         self._events[seq] = None
 
+    def keep(self, record: Record) -> None:
+        for name, entry in self._db.execute("SELECT name, entry FROM record ORDER BY seq"):
+            record.lists()[name].append(json.loads(entry))
+        for (data,) in self._db.execute("SELECT data FROM things WHERE kind = 'counts'"):
+            record.take_counts(json.loads(data))
+        self._record = record
+        self._kept = {name: len(entries) for name, entries in record.lists().items()}
+
+    def _new_entries(self) -> list[tuple[str, Any]]:
+        lists = self._record.lists().items()
+        return [(name, one) for name, entries in lists for one in entries[self._kept.get(name, 0) :]]
+
     def flush(self, meta: Any) -> None:
-        if not self._open or not (self._things or self._events or self._meta):
+        new = self._new_entries() if self._open else []
+        if not self._open or not (self._things or self._events or self._meta or new):
             return
-        put = "INSERT OR REPLACE INTO things VALUES (?, ?, ?)"
         self._db.execute("BEGIN")
         for (kind, key), thing in self._things.items():
-            self._db.execute(put, (kind, key, json.dumps(dump(thing))))
+            self._db.execute(_PUT, (kind, key, json.dumps(dump(thing))))
         for seq, entry in self._events.items():
             if entry is None:
                 self._db.execute("DELETE FROM events WHERE seq = ?", (seq,))
@@ -88,13 +108,20 @@ class SqliteStore(Store):
                 row = (seq, entry[0], entry[2], json.dumps(entry[3]))
                 self._db.execute("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?)", row)
         if self._meta:
-            self._db.execute(put, ("meta", "", json.dumps(meta())))
+            self._db.execute(_PUT, ("meta", "", json.dumps(meta())))
+        for name, entry in new:
+            self._db.execute("INSERT INTO record (name, entry) VALUES (?, ?)", (name, json.dumps(entry)))
+            self._kept[name] = self._kept.get(name, 0) + 1
+        self._put_counts()
         self._db.execute("COMMIT")
         self._things, self._events, self._meta = {}, {}, False
 
+    def _put_counts(self) -> None:
+        self._db.execute(_PUT, ("counts", "", json.dumps(self._record.counts())))
+
     def load(self) -> tuple[list[Workflow], list[Instance], list[Trigger], list[Entry], dict[str, Any]] | None:
         found: dict[str, list[Any]] = {"Workflow": [], "Instance": [], "Trigger": [], "meta": []}
-        for kind, data in self._db.execute("SELECT kind, data FROM things ORDER BY rowid"):
+        for kind, data in self._db.execute("SELECT kind, data FROM things WHERE kind != 'counts' ORDER BY rowid"):
             found[kind].append(json.loads(data))
         if not found["meta"] and not found["Workflow"]:
             return None
@@ -113,4 +140,5 @@ class SqliteStore(Store):
     def close(self) -> None:
         if self._open:
             self._open = False
+            self._put_counts()  # reads count, and change nothing else
             self._db.close()

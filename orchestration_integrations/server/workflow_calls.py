@@ -43,8 +43,9 @@ class WorkflowCalls:
         query = query_of(call.request)
         self._answers.need_database()
         rows = [w for w in self._engine.workflows.values() if w.deleted_ns is None]
-        if call.exchange.has("shuffled"):
+        if call.exchange.has("shuffled") and len(rows) > 1:
             self._engine.agenda.rng.shuffle(rows)
+            call.exchange.changes.add("shuffled")
         shown, cursor = self._answers.page(rows, query, call.route.v2, self._generation < 3)
         return self._answers.listing([workflow_json(w) for w in shown], cursor)
 
@@ -104,9 +105,11 @@ class WorkflowCalls:
         starting, fault, late_ns = self._engine.starting, call.work, 0
         if fault is not None and fault.kind == "ghost":
             starting.add_instance(self._engine.agenda.uuid(), workflow.id, variables, 0)
+            call.exchange.changes.add("ghost")
             self._answers.fail(fault.options.get("message", DEADLINE))
         if fault is not None:
             late_ns = int(fault.options.get("seconds", 5.0) * SECOND)
+            call.exchange.changes.add("late_row")
         wait = query_of(call.request).get("wait", "").lower() in ("true", "1")
         exchange = call.exchange
         exchange.on_instance = lambda instance, waited: self._complete(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
 import pytest
 
+from orchestration_integrations.testing import server_for_tests
 from tests.documents import files_of
 
 pytest_plugins = ["pytester"]
@@ -128,7 +134,7 @@ def test_the_tests_of_the_documentation_pass(pytester: pytest.Pytester) -> None:
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-W", "error", "--strict-markers")
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=3)
     assert set(files) == {"test_payout.py", "test_a_week.py"}
 
 
@@ -198,9 +204,12 @@ def test_markers_say_whether_time_skips(pytester: pytest.Pytester) -> None:
     ("marker", "told"),
     [
         ('time="fast"', "time must be 'real' or 'skip', not 'fast'"),
-        ("tiem='skip'", "orchestration_server takes time and patience, not tiem"),
-        ("'skip'", "orchestration_server takes time and patience, not 'skip'"),
+        ("tiem='skip'", "orchestration_server takes time, patience, seed and allow, not tiem"),
+        ("'skip'", "orchestration_server takes time, patience, seed and allow, not 'skip'"),
         ("patience=-1", "patience must be a number of seconds from 0, not -1"),
+        ("seed='x'", "seed must be a whole number, not 'x'"),
+        ("allow='https://payments.example'", "allow must be a list of addresses, not 'https://payments.example'"),
+        ("allow=['payments.example']", "'payments.example' is no address: give https://host or https://host:port"),
     ],
 )
 def test_a_marker_that_cannot_be_meant_is_refused(pytester: pytest.Pytester, marker: str, told: str) -> None:
@@ -312,3 +321,267 @@ def test_frozen_time_stops_neither_the_server_nor_who_waits(pytester: pytest.Pyt
     """,
     )
     result.assert_outcomes(passed=5)
+
+
+FENCE = """
+    import asyncio
+    from orchestration_integrations import AsyncOrchestrationHttpHook, ConfigurationError, OrchestrationHttpHook
+    from orchestration_integrations.testing import server_for_tests
+
+    REAL = "http://payments.example:8443/api/orchestration"
+
+    def refused(**options):
+        with OrchestrationHttpHook(**options) as hook, pytest.raises(ConfigurationError) as caught:
+            hook.list_workflows()
+        return str(caught.value)
+"""
+
+
+def test_no_hook_of_a_test_reaches_another_machine(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a call nor for a token, blocking or not, whatever proxy stands in the environment."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for variable in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        result = ended(
+            pytester,
+            FENCE
+            + """
+    def test_an_address_of_its_own(orchestration_server):
+        text = refused(base_url=REAL)
+        assert text.startswith("http://payments.example:8443: nothing was sent: a server for tests")
+        assert "@pytest.mark.orchestration_server(allow=['http://payments.example:8443'])" in text
+
+    def test_a_token(orchestration_server):
+        url, token_url = orchestration_server.url, "http://login.example/token"
+        text = refused(base_url=url, client_id="me", client_secret="secret-secret", token_url=token_url)
+        assert text.startswith("http://login.example: nothing was sent")
+        assert orchestration_server.calls() == ()
+
+    def test_asynchronous(orchestration_server):
+        async def ask():
+            async with AsyncOrchestrationHttpHook(base_url=REAL) as hook:
+                with pytest.raises(ConfigurationError, match="nothing was sent"):
+                    await hook.list_workflows()
+        asyncio.run(ask())
+
+    def test_in_a_block():
+        with server_for_tests():
+            refused(base_url=REAL)
+
+    @pytest.mark.orchestration_server(allow=["http://other.example", "http://payments.example:8442"])
+    def test_another_one_is_allowed(orchestration_server):
+        refused(base_url=REAL)
+    """,
+        )
+        result.assert_outcomes(passed=5)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_an_address_that_a_test_allows_is_reached(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the proxy on the way to it, which answers in its place; afterwards nobody is kept from anything."""
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = b'{"cursor": {"hasMore": false, "pageSize": 15, "data": []}}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        for variable in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_port}")
+        result = ended(
+            pytester,
+            FENCE
+            + """
+    @pytest.mark.orchestration_server(allow=["http://payments.example:8443"])
+    def test_allowed(orchestration_server):
+        with OrchestrationHttpHook(base_url=REAL) as hook:
+            assert list(hook.list_workflows()) == []
+        with server_for_tests():  # which does not allow it
+            refused(base_url=REAL)
+        with OrchestrationHttpHook(base_url=REAL) as hook:
+            assert list(hook.list_workflows()) == []
+
+    def test_in_a_block():
+        with server_for_tests(allow=["http://payments.example:8443"]), OrchestrationHttpHook(base_url=REAL) as hook:
+            hook.list_workflows()
+
+    def test_without_a_server():
+        with OrchestrationHttpHook(base_url=REAL) as hook:
+            hook.list_workflows()
+    """,
+        )
+        proxy.shutdown()
+    result.assert_outcomes(passed=3)
+    assert [one.partition("?")[0] for one in asked] == [
+        "http://payments.example:8443/api/orchestration/v2/workflows"
+    ] * 4
+
+
+def test_a_marker_that_nobody_follows_fails_its_test(pytester: pytest.Pytester) -> None:
+    result = ended(
+        pytester,
+        """
+    import unittest
+    from orchestration_integrations.testing import server_for_tests
+
+    @pytest.fixture
+    def own():
+        with server_for_tests() as server:
+            yield server
+
+    skips = pytest.mark.orchestration_server(time="skip")
+
+    @skips
+    def test_by_a_block():
+        with server_for_tests():
+            pass
+
+    @skips
+    def test_by_a_fixture_with_a_block(own):
+        pass
+
+    @pytest.mark.orchestration_generation(1)
+    def test_generation(own):
+        assert own.core.generation == 2
+
+    class TestOfUnittest(unittest.TestCase):
+        @skips
+        def test_by_a_block(self):
+            with server_for_tests():
+                pass
+
+    @skips
+    class TestOfAClass:
+        def test_by_a_block(self):
+            with server_for_tests(3):
+                pass
+
+        def test_that_needs_no_server(self):
+            pass
+
+        def test_that_says_it(self):
+            with server_for_tests(time="real"):
+                pass
+
+    @skips
+    @pytest.mark.skip
+    def test_skipped():
+        pass
+    """,
+    )
+    result.assert_outcomes(failed=5, passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "nobody followed the marker orchestration_server: the test used no fixture orchestration_server. *",
+            "nobody followed the marker orchestration_generation: *",
+            "nobody followed the marker orchestration_server of the test's class or module: server_for_tests was "
+            "started without time=. *",
+        ]
+    )
+
+
+def test_markers_reach_whoever_asks_for_the_fixture(pytester: pytest.Pytester) -> None:
+    result = ended(
+        pytester,
+        """
+    import unittest
+
+    @pytest.fixture
+    def own(orchestration_server):
+        return orchestration_server
+
+    skips = pytest.mark.orchestration_server(time="skip")
+    three = pytest.mark.orchestration_generation(3)
+    first_and_third = pytest.mark.orchestration_generation(1, 3)
+
+    @skips
+    @first_and_third
+    def test_by_name(request):
+        server = request.getfixturevalue("orchestration_server")
+        assert server.time == "skip"
+        print("by name", server.core.generation)
+
+    @skips
+    @first_and_third
+    def test_by_an_own_fixture(own):
+        assert own.time == "skip"
+        print("by own", own.core.generation)
+
+    class TestOfUnittest(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def given(self, orchestration_server):
+            self.server = orchestration_server
+
+        @skips
+        @three
+        def test_by_an_attribute(self):
+            assert (self.server.time, self.server.core.generation) == ("skip", 3)
+
+    @first_and_third
+    class TestOfAClass:
+        @pytest.mark.xfail(raises=pytest.UsageError, strict=True)
+        def test_by_name(self, request):
+            request.getfixturevalue("orchestration_server")
+    """,
+        "-s",
+    )
+    result.assert_outcomes(passed=5, xfailed=1)
+    assert [line[-1] for line in result.outlines if "by name " in line or "by own " in line] == ["1", "3", "1", "3"]
+
+
+def test_the_dice_are_the_same_each_time_and_a_failure_names_their_seed(pytester: pytest.Pytester) -> None:
+    test = """
+    from orchestration_integrations.testing import server_for_tests
+
+    def throw(server):
+        return [server.core.rng.random() for _ in range(3)]
+
+    def test_own(orchestration_server):
+        print("dice own", throw(orchestration_server))
+        print("ids", orchestration_server.core.engine.agenda.uuid())
+        assert False
+
+    def test_another(orchestration_server):
+        print("dice another", throw(orchestration_server))
+
+    def test_by_a_block():
+        with server_for_tests() as server:
+            print("dice block", throw(server))
+        assert False
+
+    @pytest.mark.orchestration_server(seed=7)
+    def test_given(orchestration_server):
+        with server_for_tests(seed=7) as server:
+            assert throw(orchestration_server) == throw(server)
+        assert False
+    """
+    first, second = ended(pytester, test, "-s"), ended(pytester, test, "-s")
+    first.assert_outcomes(failed=3, passed=1)
+    first.stdout.fnmatch_lines(["*- orchestration server -*", "seed=*: @pytest.mark.orchestration_server(seed=*"])
+    first.stdout.fnmatch_lines(["seed=7: @pytest.mark.orchestration_server(seed=7) or server_for_tests(seed=7) *"])
+    dice = [[line for line in one.outlines if "dice " in line and "print" not in line] for one in (first, second)]
+    assert dice[0] == dice[1]
+    assert len({line.split("[")[1] for line in dice[0]}) == 3
+    ids = [[line for line in one.outlines if "ids " in line and "print" not in line] for one in (first, second)]
+    assert ids[0] != ids[1]  # a record that outlives the test knows none of the runs of the next one
+
+
+@pytest.mark.parametrize(
+    "options", [{"patience": -1}, {"patience": float("nan")}, {"seed": True}, {"allow": ["payments"]}, {"time": "fast"}]
+)
+def test_an_option_that_cannot_be_meant_is_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match=next(iter(options)) + " must|is no address"):
+        with server_for_tests(**options):
+            pass

@@ -288,8 +288,9 @@ def test_time_does_not_race_away_for_a_payment_that_fails_for_ever(
 
 def test_a_payment_that_fails_holds_nobody_else_up(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     waiting(hook, begun(hook, send(source="empty")))
-    hook.wait(begun(hook, WEEK, send()), timeout=8 * DAY)
-    server.paid("merchants:m1", 1250, "EUR/2", once=True)
+    paying = begun(hook, WEEK, send())
+    hook.wait(paying, timeout=8 * DAY)
+    server.paid("merchants:m1", 1250, "EUR/2", instance_id=paying, once=True)
 
 
 def test_a_payment_that_is_funded_in_time_goes_through(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:

@@ -178,7 +178,7 @@ def test_faults_are_taken_in_turn(world: MakeWorld, generation: int) -> None:
     w = world(generation)
     w.core.fault("info", "status", 2, code=503, skip=1)
     w.core.fault("info", "html")
-    assert [w.client.get("/_info").status_code for _ in range(5)] == [502, 503, 503, 200, 200]
+    assert [w.client.get("/_info").status_code for _ in range(5)] == [502, 200, 503, 503, 200]
     w.core.fault("info", "html", -1)
     assert {w.client.get("/_info").status_code for _ in range(5)} == {502}
     w.core.clear_faults()

@@ -190,3 +190,28 @@ def test_the_command_says_that_a_file_is_no_database(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "x.db" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@ALL
+def test_the_record_goes_on_after_a_restart(generation: Any, tmp_path: Path) -> None:
+    """A payment before it counts as one of two."""
+    file = str(tmp_path / "server.db")
+    with EmbeddedServer(generation, db=file) as server:
+        body = {"stages": [send("1250", "bank", "shop")]}
+        server.seed_data({"accounts": [{"id": "bank", "balances": {"USD/2": 5000}}]})
+        workflow = httpx.post(f"{server.url}/workflows", json=body).json()["data"]["id"]
+        httpx.post(f"{server.url}/workflows/{workflow}/instances")
+        server.advance(60)
+        before = server.record()
+    assert (len(before.started), len(before.money), len(before.ended)) == (1, 1, 1)
+    with EmbeddedServer(generation, db=file) as server:
+        assert server.record() == before
+        with pytest.raises(AssertionError, match="was paid once, expected never"):
+            server.paid_nothing("shop")
+        httpx.post(f"{server.url}/workflows/{workflow}/instances")
+        server.advance(60)
+        server.started(2)
+        with pytest.raises(AssertionError, match="twice, expected once"):
+            server.paid("shop", 1250, "USD/2", once=True)
+        after = server.record()
+    assert Core(generation, db=file).record() == after

@@ -100,7 +100,7 @@ class TestInPlaceOfAnAnswer:
     def test_an_error_is_left_alone(self, world: MakeWorld, generation: int) -> None:
         w = world(generation)
         for how in HOWS:
-            w.core.fault("get_instance", "misread", how=how)
+            w.core.fault("any", "misread", how=how)
             assert w.error(w.client.get("/instances/nope"))[2] == "Instance not found"
 
 
@@ -196,7 +196,7 @@ class TestContent:
     def test_an_answer_without_what_would_change_goes_out_as_it_is(self, world: MakeWorld, generation: int) -> None:
         w = world(generation)
         for how in ("object", "list", "other_id", "other_workflow", "no_filter", "no_next", "zero_time"):
-            w.core.fault("info", "misread", how=how)
+            w.core.fault("any", "misread", how=how)
             assert w.client.get("/_info").json().keys() == {"version"}
 
     def test_meets_a_late_row(self, world: MakeWorld) -> None:
