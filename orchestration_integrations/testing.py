@@ -82,11 +82,19 @@ def _options(item: pytest.Item) -> dict[str, Any]:
             raise pytest.UsageError(f"{item.nodeid}: {_SERVER_MARKER} takes {' and '.join(_OPTIONS)}, not {given}")
         if marker.kwargs.get("time", "real") not in ("real", "skip"):
             raise pytest.UsageError(f"{item.nodeid}: time must be 'real' or 'skip', not {marker.kwargs['time']!r}")
-        patience = marker.kwargs.get("patience", 0)
-        if isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience >= 0:
-            raise pytest.UsageError(f"{item.nodeid}: patience must be a number of seconds from 0, not {patience!r}")
+        if "patience" in marker.kwargs:
+            _check_patience(item, marker.kwargs["patience"])
         found = {**marker.kwargs, **found}
     return found
+
+
+def _check_patience(item: pytest.Item, patience: object) -> None:
+    from .server.skipping import checked_patience
+
+    try:
+        checked_patience(patience)
+    except ValueError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
 
 
 @contextmanager
@@ -105,12 +113,14 @@ def server_for_tests(
         time: ``real`` (default), or ``skip``: while all that is left is waiting, its clock jumps to what comes next.
         patience: real seconds in which nothing but waiting happens, after which time limits of waits pass too, with
             ``time="skip"``; None (default): 3.
+
+    Raises:
+        ValueError: the patience is no number of seconds from 0.
+        RuntimeError: at the end: the server has failed while it ran, such as when its time could no longer skip.
     """
-    from .http_hook.passing_time import WaitsAsleep
     from .server import EmbeddedServer
 
     with pytest.MonkeyPatch.context() as patch, EmbeddedServer(generation=generation) as server:
-        server.skipping.waits_for = WaitsAsleep
         if patience is not None:
             server.skipping.patience = patience
         _name_in_environment(patch, server)

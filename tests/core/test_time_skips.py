@@ -160,7 +160,7 @@ def test_an_event_goes_to_a_stage_that_listens_a_week_later(
     server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
     instance_id = begun(hook, WEEK, event("approved"), send())
-    hook.send_event_when_ready(instance_id, "approved", timeout=SOON)
+    hook.send_event_when_ready(instance_id, "approved", timeout=8 * DAY)
     hook.wait(instance_id, timeout=SOON)
     server.heard("approved", once=True)
 
