@@ -34,7 +34,7 @@ from .compat import (
 from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .limits import deferral_limit
+from .limits import deferral_limit, less_what_was_skipped
 from .marks import VariableMarks, parts_of, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
@@ -171,6 +171,10 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         said = event if isinstance(event, Mapping) else {}
         self.log.info("the triggerer reported: %s %s", said.get("status"), said.get("message"))
         try:
+            if deadline is None:
+                deadline = less_what_was_skipped(self._deadline(context), self.instance_id, _start_of_try(context))
+            if deadline is not None and said.get("status") == "timeout":
+                deadline = min(deadline, time.time())
             return self._send(context, deadline)
         except OrchestrationError as error:
             raise told(error) from error.__cause__
@@ -193,8 +197,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         seconds = seconds_of(self.timeout, "timeout")
         if seconds is None:
             return None
-        started = context["ti"].start_date
-        return (started.timestamp() if started is not None else time.time()) + seconds
+        return _start_of_try(context) + seconds
 
     def _deferral(self, deadline: float | None) -> TaskDeferred:
         """What is raised to leave the wait for the stage to the triggerer."""
@@ -246,6 +249,11 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
                 else:
                     raise final(error) from error
         return {"instance_id": instance.id, "event": self.event, "state": instance.state}
+
+
+def _start_of_try(context: Context) -> float:
+    started = context["ti"].start_date
+    return float(started.timestamp()) if started is not None else time.time()
 
 
 class _Sending:

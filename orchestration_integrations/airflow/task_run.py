@@ -302,7 +302,8 @@ class TaskRun:
         """Go on where the triggerer has told something. Its word is a hint: the server decides."""
         said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
         instance_id = self.take_up(instance_id or said.get("instance_id"))
-        limit = self.times.limit_resumed(deadline, limited_by)
+        anew = deadline is None
+        limit = self.times.limit_anew(instance_id) if anew else self.times.limit_resumed(deadline, limited_by)
         if said.get("instance_id") not in (None, instance_id):
             said = {}
         status = said.get("status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ..api.errors import ValidationError
 from ..procedures.limits import POLL_SECONDS
 from .arguments import poll_seconds_of, seconds_of
 from .compat import AIRFLOW_3, Context
-from .limits import Limit, limit_of, limit_resumed
+from .limits import Limit, less_what_was_skipped, limit_of, limit_resumed
 
 if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
@@ -53,6 +54,11 @@ class TaskTimes:
             deferrable=bool(self._operator.deferrable and self._operator.wait_for_termination),
             applies_deferred=not AIRFLOW_3,
         )
+
+    def limit_anew(self, instance_id: str) -> Limit:
+        """The limit of a try that goes on after its deferral, where nothing is left of what was stored."""
+        limit = self.limit()
+        return replace(limit, deadline=less_what_was_skipped(limit.deadline, instance_id, self._started()))
 
     def limit_resumed(self, deadline: float | None, by: str) -> Limit:
         """The limit of a try that goes on after its deferral, with what was stored as it deferred."""

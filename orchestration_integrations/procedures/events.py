@@ -196,9 +196,7 @@ def _ended(instance: Instance, stage: int) -> bool:
     return any(other.stage > stage for other in instance.status) or (bool(rows) and instance.state == "succeeded")
 
 
-def _deliver(
-    delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, resend: bool
-) -> Procedure[Instance]:
+def _deliver(delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, resend: bool) -> Procedure[Instance]:
     now = delivery.now
     sent = lost = seen = False
     nudges = 0

@@ -1,12 +1,12 @@
 """Time that skips: where all that is left is waiting, the server's clock jumps to what comes next.
 
-**The rule.** Time moves only while somebody is seen to wait and nobody is seen to do anything else; it moves to the next
-thing that happens by itself, and no further; and what it moves counts against each wait that it moves for.
+**The rule.** Time moves only while somebody is seen to wait and nobody is seen to do anything else; it moves to the
+next thing that happens by itself, and no further; and what it moves counts against each wait that it moves for.
 
 **Somebody waits.** Never does time move by itself. A wait is one of these:
 
 - a known one: of this package, in this process, asleep between two looks at a run of this server (see
-  `same_process`). Waits for one run or many, triggers, tasks, the sensors of Airflow and the delivery of an event are known;
+  `same_process`). Waits for one run or many, triggers, tasks, Airflow's sensors and the delivery of an event are known;
 - a client that polls, another process or another language (see `sights`);
 - a request for a run with `wait=true`, held until the run has ended.
 
@@ -14,8 +14,8 @@ thing that happens by itself, and no further; and what it moves counts against e
 answer; for a moment after one that changes something; while a known wait is awake, or cannot read its run; and while
 one has not yet seen what its run has become: that one is woken, and looks first. So a run that was started and is then
 cancelled, with nobody waiting in between, is cancelled at the instant at which it was started. And whoever asks for an
-abort wants to see whether that takes effect: for 20 s time moves to nothing that would happen to that run, whoever waits
-for it, unless it has ended.
+abort wants to see whether that takes effect: for 20 s time moves to nothing that would happen to that run, whoever
+waits for it, unless it has ended.
 
 **The next thing.** The end of a delay, the next attempt of a payment; and on through what follows within a quarter of
 a second, such as the change of a stage. Nothing is left out, each step happens at its own instant. An event that nobody
