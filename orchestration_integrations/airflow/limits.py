@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from ..http_hook.passing_time import passed_for
 from ..procedures.limits import CANCEL_SECONDS
 
 LEAST_CANCEL_SECONDS = 1.0
@@ -102,14 +101,6 @@ def limit_resumed(
     if execution_timeout is not None:
         airflow_at = (started if applies_deferred else began) + execution_timeout
     return Limit(deadline, "execution_timeout" if by == "execution_timeout" else "timeout", airflow_at)
-
-
-def less_what_was_skipped(deadline: float | None, instance_id: Any, started: float) -> float | None:
-    """A deadline that is counted anew from the start of the try, less what a test's server skipped for it since then.
-
-    Where a task waits in pieces, a piece may know nothing of those before: ``dag.test()`` hands on nothing of them.
-    """
-    return None if deadline is None else deadline - passed_for(str(instance_id), started)
 
 
 def deferral_limit(deadline: float | None) -> timedelta | None:

@@ -34,11 +34,12 @@ from .compat import (
 from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .limits import deferral_limit, less_what_was_skipped
+from .limits import deferral_limit
 from .marks import VariableMarks, parts_of, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
+from .skipped import deadline_after, keep_deadline
 
 SEND_SECONDS = 60.0
 """Seconds for delivering an event to a stage that was seen listening."""
@@ -159,6 +160,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             self._check()
             deadline = self._deadline(context)
             if self.deferrable:
+                keep_deadline(context, deadline)
                 raise self._deferral(deadline)
             return self._send(context, deadline)
         except OrchestrationError as error:
@@ -171,8 +173,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         said = event if isinstance(event, Mapping) else {}
         self.log.info("the triggerer reported: %s %s", said.get("status"), said.get("message"))
         try:
-            if deadline is None:
-                deadline = less_what_was_skipped(self._deadline(context), self.instance_id, _start_of_try(context))
+            deadline = deadline_after(context, self.instance_id, deadline, lambda: self._deadline(context))
             if deadline is not None and said.get("status") == "timeout":
                 deadline = min(deadline, time.time())
             return self._send(context, deadline)
@@ -197,7 +198,8 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         seconds = seconds_of(self.timeout, "timeout")
         if seconds is None:
             return None
-        return _start_of_try(context) + seconds
+        started = context["ti"].start_date
+        return (started.timestamp() if started is not None else time.time()) + seconds
 
     def _deferral(self, deadline: float | None) -> TaskDeferred:
         """What is raised to leave the wait for the stage to the triggerer."""
@@ -249,11 +251,6 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
                 else:
                     raise final(error) from error
         return {"instance_id": instance.id, "event": self.event, "state": instance.state}
-
-
-def _start_of_try(context: Context) -> float:
-    started = context["ti"].start_date
-    return float(started.timestamp()) if started is not None else time.time()
 
 
 class _Sending:

@@ -17,20 +17,20 @@ from typing import Any
 from ..clock import monotonic
 from ..http_hook.passing_time import Asleep, no_longer, passed_for, pausing
 from .compat import Context, first_start
+from .skipped import try_of
 
 PAUSES_UNTIL_GONE = 3
 LEAST_UNTIL_GONE = 1.0
 
-_NAMES_OF_A_TRY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 _rescheduled: dict[Hashable, Pokes] = {}
 
 
 def pokes_of(sensor: Any, context: Context) -> Pokes:
     """The pokes of the piece of work that begins."""
-    ti, key, begun = context["ti"], None, time.time()
+    started, key, begun = context["ti"].start_date, None, time.time()
     if sensor.reschedule:
-        key = tuple(getattr(ti, name, None) for name in _NAMES_OF_A_TRY)
-        begun = first_start(context) or (begun if ti.start_date is None else ti.start_date.timestamp())
+        key = try_of(context)
+        begun = first_start(context) or (begun if started is None else started.timestamp())
     return Pokes(key, begun, sensor.timeout, sensor.poke_interval)
 
 

@@ -42,9 +42,10 @@ from .compat import (
 )
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
-from .limits import MOST_DEFERRALS, deferral_limit, less_what_was_skipped
+from .limits import MOST_DEFERRALS, deferral_limit
 from .poking import Pokes, pokes_of
 from .sensor_options import Options, is_configuration
+from .skipped import deadline_after, keep_deadline
 from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
 
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
@@ -124,7 +125,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             found = self._guarded_look(context)
             if found is not None:
                 return found
-            raise self._deferral(_start_of_try(context) + float(self.timeout), 0)
+            raise self._deferral(context, _start_of_try(context) + float(self.timeout), 0)
 
     def _poked(self, context: Context) -> Any:
         """As Airflow's ``execute``."""
@@ -161,14 +162,13 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         if found is not None:
             return found
         said = event if isinstance(event, Mapping) else {}
-        if deadline is None:
-            started = _start_of_try(context)
-            deadline = less_what_was_skipped(started + float(self.timeout), self.instance_id, started)
+        anew = _start_of_try(context) + float(self.timeout)
+        deadline = deadline_after(context, self.instance_id, deadline, lambda: anew)
         if said.get("status") == "timeout" or (deadline is not None and time.time() >= deadline):
             raise self._too_late(said.get("message"))
         if resumed >= MOST_DEFERRALS:
             self._go_on_after(TransportError(f"waiting failed in the triggerer again and again: {said.get('message')}"))
-        raise self._deferral(deadline, resumed + 1)
+        raise self._deferral(context, deadline, resumed + 1)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, with the sensor's options as ``sensor_options`` says."""
@@ -232,8 +232,9 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             self._go_on_after(error)
         return None
 
-    def _deferral(self, deadline: float | None, resumed: int) -> TaskDeferred:
+    def _deferral(self, context: Context, deadline: float | None, resumed: int) -> TaskDeferred:
         """What is raised to leave the wait to the triggerer."""
+        keep_deadline(context, deadline)
         return TaskDeferred(
             trigger=self._trigger(deadline),
             method_name="execute_complete",

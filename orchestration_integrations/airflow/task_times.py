@@ -12,7 +12,8 @@ from ..api.errors import ValidationError
 from ..procedures.limits import POLL_SECONDS
 from .arguments import poll_seconds_of, seconds_of
 from .compat import AIRFLOW_3, Context
-from .limits import Limit, less_what_was_skipped, limit_of, limit_resumed
+from .limits import Limit, limit_of, limit_resumed
+from .skipped import deadline_after
 
 if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
@@ -55,10 +56,11 @@ class TaskTimes:
             applies_deferred=not AIRFLOW_3,
         )
 
-    def limit_anew(self, instance_id: str) -> Limit:
-        """The limit of a try that goes on after its deferral, where nothing is left of what was stored."""
-        limit = self.limit()
-        return replace(limit, deadline=less_what_was_skipped(limit.deadline, instance_id, self._started()))
+    def limit_after(self, instance_id: str, stored: float | None, by: str) -> Limit:
+        """The limit of a try that goes on after its deferral, by what was stored then; else counted anew."""
+        anew = self.limit()
+        deadline = deadline_after(self._context, instance_id, stored, lambda: anew.deadline)
+        return replace(anew, deadline=deadline) if stored is None else self.limit_resumed(deadline, by)
 
     def limit_resumed(self, deadline: float | None, by: str) -> Limit:
         """The limit of a try that goes on after its deferral, with what was stored as it deferred."""
