@@ -1,4 +1,4 @@
-"""The limit of a task that waits in pieces, on a test's server whose time skips: what it skipped counts for all of them.
+"""The limit of a task that waits in pieces, where a test's server skips time: what it skipped counts for all of them.
 
 A deferred task goes on with what was stored as it deferred. ``dag.test()`` stores nothing: it hands on the event of the
 trigger alone, and lets the try begin anew. But it runs all pieces in one process, so the deadline is kept here too,

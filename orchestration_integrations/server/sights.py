@@ -3,9 +3,9 @@
 **A sight.** An instance was seen as it was when it was read by its id and the answer, a good one, went out to its last
 byte. What was never read so is unseen.
 
-**Polling.** Somebody asks the same question for the third time, nothing has changed on the server since the first, and
-between the times are pauses of about the same length. An answer that failed is no answer: whoever asks again after it
-asks the first question still. And it ends: who has not asked again within a few of its own pauses waits no more. A hook
+**Polling.** Somebody asks the same question for the third time, at least 0.3 s after the first, nothing has changed on
+the server since, and between the times are pauses of about the same length. An answer that failed is no answer:
+whoever asks again after it asks the first question still. And it ends: who has not asked again within a few of its own pauses waits no more. A hook
 of this process is no such client: what it waits for is known (see `same_process`), and whatever else it reads,
 it does not wait for.
 """
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _READS = frozenset({"get_instance", "get_instance_history", "get_stage_history", "list_instances"})
 _ASKED_OFTEN = 3
-_LEAST_PAUSE_NS = 30 * MILLISECOND
+_ASKED_FOR_NS = 300 * MILLISECOND
+"""Or three questions of one test in a row would be polling."""
+_LEAST_PAUSE_NS = 10 * MILLISECOND
 _ALIKE = 4
 """Of two pauses of one who polls, the longer is so many times the shorter at most."""
 _PAUSES_UNTIL_GONE = 3
@@ -37,24 +39,28 @@ _LEAST_UNTIL_GONE_NS = SECOND
 class _Asked:
     """How often a question was asked, in real nanoseconds."""
 
-    __slots__ = ("at", "pause", "times")
+    __slots__ = ("at", "pause", "since", "times")
 
     def __init__(self, at: int) -> None:
-        self.at = at
+        self.at = self.since = at
         self.pause = 0
         self.times = 1
 
     def again(self, begun: int, ended: int) -> None:
-        pause, gone_at = begun - self.at, self.gone_at
+        earlier, pause, gone_at = self.at, begun - self.at, self.gone_at
         self.at = ended
         if begun > gone_at and self.times > 1:
-            self.times, self.pause = 1, 0
+            self.times, self.pause, self.since = 1, 0, ended
         elif pause < _LEAST_PAUSE_NS:
             return
         elif self.times > 1 and not self.pause <= pause * _ALIKE <= self.pause * _ALIKE * _ALIKE:
-            self.times, self.pause = 2, pause
+            self.times, self.pause, self.since = 2, pause, earlier
         else:
             self.times, self.pause = self.times + 1, pause
+
+    @property
+    def polls(self) -> bool:
+        return self.times >= _ASKED_OFTEN and self.at - self.since >= _ASKED_FOR_NS
 
     @property
     def gone_at(self) -> int:
@@ -145,7 +151,7 @@ class Sights:
         """Whether somebody waits by asking."""
         self._forget_what_is_old()
         now = monotonic_ns()
-        return any(one.times >= _ASKED_OFTEN and now < one.gone_at for one in self._asked.values())
+        return any(one.polls and now < one.gone_at for one in self._asked.values())
 
     def aborted_since(self, instant: int) -> set[str]:
         """The instances that an abort was asked for since a real instant, and that have not ended."""

@@ -1,4 +1,4 @@
-"""DAGs on a server whose time skips, by ``dag.test()`` in a pytest of their own: what is skipped counts against them."""
+"""DAGs on a server whose time skips, by ``dag.test()`` in a pytest of their own: what is skipped counts for them."""
 
 from __future__ import annotations
 
