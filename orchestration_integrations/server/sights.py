@@ -5,9 +5,9 @@ byte. What was never read so is unseen.
 
 **Polling.** Somebody asks the same question for the third time, at least 0.3 s after the first, nothing has changed on
 the server since, and between the times are pauses of about the same length. An answer that failed is no answer:
-whoever asks again after it asks the first question still. And it ends: who has not asked again within a few of its own pauses waits no more. A hook
-of this process is no such client: what it waits for is known (see `same_process`), and whatever else it reads,
-it does not wait for.
+whoever asks again after it asks the first question still. And it ends: who has not asked again within a few of its own
+pauses waits no more. A hook of this process is no such client: what it waits for is known (see `same_process`), and
+whatever else it reads, it does not wait for.
 """
 
 from __future__ import annotations
