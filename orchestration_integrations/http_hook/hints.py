@@ -60,8 +60,8 @@ def hint_all(names: Set[str]) -> int:
 class Listener(Protocol):
     """Whoever takes hints. Any thread may call it.
 
-    Who was woken is awake until it has looked, whatever of it still sleeps: whoever moves the time of a test's server
-    must not take it for one that has seen what there is to see.
+    Who was woken is awake until it has taken that in, whatever of it still sleeps: whoever moves the time of a test's
+    server must not take it for one that has slept through it. Then it looks, or sleeps a moment where it has just looked.
     """
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
@@ -77,7 +77,7 @@ class Listener(Protocol):
         ...
 
     def wake(self, instance_id: str) -> None:
-        """As ``hint``; ``asleep`` tells None from now on, until it has looked."""
+        """As ``hint``; ``asleep`` tells None from now on, until it has taken that in."""
         ...
 
 
