@@ -61,7 +61,7 @@ class Listener(Protocol):
     """Whoever takes hints. Any thread may call it.
 
     Who was woken is awake until it has taken that in, whatever of it still sleeps: whoever moves the time of a test's
-    server must not take it for one that has slept through it. Then it looks, or sleeps a moment where it has just looked.
+    server must not take it for one that has slept through it. Then it looks, or sleeps a moment if it has just looked.
     """
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
