@@ -445,7 +445,10 @@ def test_an_abort_holds_the_time_for_its_run_whoever_waits(server: EmbeddedServe
 
 
 def test_many_at_once_see_each_attempt_too(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
-    ids = [begun(hook, send(f"m{number}", source="empty")) for number in range(2)]
+    """They share a list; what nobody has read by its id yet is unseen."""
+    workflow = hook.ensure_workflow({"name": "empty", "stages": [send(source="empty")]}).workflow
+    started = [httpx.post(f"{server.url}/workflows/{workflow.id}/instances", json={}) for _ in range(2)]
+    ids = [one.json()["data"]["id"] for one in started]
     told = dict(hook.wait_many(ids, fail_after_attempts=3))
     assert all(isinstance(one, InstanceStuckError) for one in told.values())
     assert skipped(server) < 60
