@@ -197,14 +197,13 @@ def _generations(item: pytest.Item) -> tuple[Any, ...]:
 def _check(options: Mapping[str, Any]) -> None:
     """ValueError: an option makes no sense."""
     from .http_hook.reachable import origin_of
+    from .server.skipping import checked_patience
 
     time, patience, seed = (options.get(name) for name in ("time", "patience", "seed"))
     if time not in (None, "real", "skip"):
         raise ValueError(f"time must be 'real' or 'skip', not {time!r}")
-    if patience is not None and (
-        isinstance(patience, bool) or not isinstance(patience, (int, float)) or not patience >= 0
-    ):
-        raise ValueError(f"patience must be a number of seconds from 0, not {patience!r}")
+    if patience is not None:
+        checked_patience(patience)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise ValueError(f"seed must be a whole number, not {seed!r}")
     allow = options.get("allow") or ()
@@ -242,6 +241,7 @@ def server_for_tests(
 
     Raises:
         ValueError: an argument makes no sense.
+        RuntimeError: at the end: the server has failed while it ran, such as when its time could no longer skip.
     """
     said = {"generation": generation, "time": time}
     if _at_work:
@@ -261,7 +261,6 @@ def _seed_of(item: pytest.Item) -> int:
 
 @contextmanager
 def _server(generation: Literal[1, 2, 3], options: Mapping[str, Any]) -> Iterator[EmbeddedServer]:
-    from .http_hook.passing_time import WaitsAsleep
     from .http_hook.reachable import only_this_machine
     from .server import EmbeddedServer
 
@@ -271,7 +270,6 @@ def _server(generation: Literal[1, 2, 3], options: Mapping[str, Any]) -> Iterato
         with EmbeddedServer(generation=generation, seed=seed) as server:
             # What outlives a test, such as a store of runs, must know none of the next one's runs.
             server.core.engine.agenda.ids = random.Random()  # noqa: S311
-            server.skipping.waits_for = WaitsAsleep
             if patience is not None:
                 server.skipping.patience = patience
             _name_in_environment(patch, server)

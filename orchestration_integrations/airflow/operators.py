@@ -39,6 +39,7 @@ from .marks import VariableMarks, parts_of, put_up_hold
 from .owner import Calls, TaskOwner
 from .run_operator import OrchestrationRunWorkflowOperator
 from .run_records import EventNote
+from .skipped import deadline_after, keep_deadline
 
 SEND_SECONDS = 60.0
 """Seconds for delivering an event to a stage that was seen listening."""
@@ -159,6 +160,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
             self._check()
             deadline = self._deadline(context)
             if self.deferrable:
+                keep_deadline(context, deadline)
                 raise self._deferral(deadline)
             return self._send(context, deadline)
         except OrchestrationError as error:
@@ -171,6 +173,9 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         said = event if isinstance(event, Mapping) else {}
         self.log.info("the triggerer reported: %s %s", said.get("status"), said.get("message"))
         try:
+            deadline = deadline_after(context, self.instance_id, deadline, lambda: self._deadline(context))
+            if deadline is not None and said.get("status") == "timeout":
+                deadline = min(deadline, time.time())
             return self._send(context, deadline)
         except OrchestrationError as error:
             raise told(error) from error.__cause__

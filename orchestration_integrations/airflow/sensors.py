@@ -43,7 +43,9 @@ from .compat import (
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import MOST_DEFERRALS, deferral_limit
+from .poking import Pokes, pokes_of
 from .sensor_options import Options, is_configuration
+from .skipped import deadline_after, keep_deadline
 from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
 
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
@@ -79,6 +81,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         self._from_upstream = not isinstance(instance_id, str) or "{" in instance_id
         self._hook: OrchestrationHook | None = None
         self._judged: Exception | None = None
+        self._pokes: Pokes | None = None
 
     # What a sensor looks for
 
@@ -118,16 +121,38 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             if not self.reschedule or self.deferrable:
                 self._tell_url()
             if not self.deferrable:
-                return super().execute(context)
+                return self._poked(context)
             found = self._guarded_look(context)
             if found is not None:
                 return found
-            raise self._deferral(_start_of_try(context) + float(self.timeout), 0)
+            raise self._deferral(context, _start_of_try(context) + float(self.timeout), 0)
+
+    def _poked(self, context: Context) -> Any:
+        """As Airflow's ``execute``."""
+        pokes = self._pokes = pokes_of(self, context)
+        try:
+            return super().execute(context)
+        finally:
+            pokes.ends()
+            self._pokes = None
 
     def poke(self, context: Context) -> Any:
         """Look once."""
+        pokes = self._pokes
+        if pokes is not None:
+            pokes.looks(self.instance_id)
         found = self._guarded_look(context)
-        return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
+        if found is not None:
+            return PokeReturnValue(is_done=True, xcom_value=found)
+        if pokes is not None and pokes.sleeps():
+            raise self._too_late("a test's server skipped the rest")
+        return False
+
+    def _too_late(self, why: object) -> Exception:
+        timeout: Exception = AirflowSensorTimeout(
+            f"instance {self.instance_id}: not as expected within {self.timeout:.0f} s: {why}"
+        )
+        return timeout
 
     def execute_complete(
         self, context: Context, event: Any = None, deadline: float | None = None, resumed: int = 0, **later: Any
@@ -137,13 +162,13 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         if found is not None:
             return found
         said = event if isinstance(event, Mapping) else {}
+        anew = _start_of_try(context) + float(self.timeout)
+        deadline = deadline_after(context, self.instance_id, deadline, lambda: anew)
         if said.get("status") == "timeout" or (deadline is not None and time.time() >= deadline):
-            raise AirflowSensorTimeout(
-                f"instance {self.instance_id}: not as expected within {self.timeout:.0f} s: {said.get('message')}"
-            )
+            raise self._too_late(said.get("message"))
         if resumed >= MOST_DEFERRALS:
             self._go_on_after(TransportError(f"waiting failed in the triggerer again and again: {said.get('message')}"))
-        raise self._deferral(deadline, resumed + 1)
+        raise self._deferral(context, deadline, resumed + 1)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's, with the sensor's options as ``sensor_options`` says."""
@@ -156,9 +181,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
                 return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             except DEFERRAL_FAILURES as failure:
                 if is_deferral_timeout(failure):
-                    raise AirflowSensorTimeout(
-                        f"instance {self.instance_id}: not as expected within {self.timeout:.0f} s ({failure})"
-                    ) from failure
+                    raise self._too_late(failure) from failure
                 self._go_on_after(failure)
             deadline = _start_of_try(context) + float(self.timeout)
             return self.execute_complete(context, None, deadline=deadline)
@@ -204,11 +227,14 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             except OrchestrationError as error:
                 raise told(error) from error.__cause__
         except Exception as error:
+            if self._pokes is not None:
+                self._pokes.cannot_read = True
             self._go_on_after(error)
         return None
 
-    def _deferral(self, deadline: float | None, resumed: int) -> TaskDeferred:
+    def _deferral(self, context: Context, deadline: float | None, resumed: int) -> TaskDeferred:
         """What is raised to leave the wait to the triggerer."""
+        keep_deadline(context, deadline)
         return TaskDeferred(
             trigger=self._trigger(deadline),
             method_name="execute_complete",

@@ -48,6 +48,7 @@ from .links import ABOUT_KEY, INSTANCE_ID_KEY
 from .one_pass import GoesOn, one_pass
 from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
+from .skipped import keep_deadline
 from .summary import told_moved
 from .task_times import TaskTimes
 
@@ -270,6 +271,7 @@ class TaskRun:
         """What is raised to leave the wait to the triggerer."""
         from .triggers import OrchestrationInstanceTrigger
 
+        keep_deadline(self.context, limit.deadline)
         return TaskDeferred(
             trigger=OrchestrationInstanceTrigger(
                 instance_id=instance_id,
@@ -302,7 +304,7 @@ class TaskRun:
         """Go on where the triggerer has told something. Its word is a hint: the server decides."""
         said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
         instance_id = self.take_up(instance_id or said.get("instance_id"))
-        limit = self.times.limit_resumed(deadline, limited_by)
+        limit = self.times.limit_after(instance_id, deadline, limited_by)
         if said.get("instance_id") not in (None, instance_id):
             said = {}
         status = said.get("status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ..procedures.limits import POLL_SECONDS
 from .arguments import poll_seconds_of, seconds_of
 from .compat import AIRFLOW_3, Context
 from .limits import Limit, limit_of, limit_resumed
+from .skipped import deadline_after
 
 if TYPE_CHECKING:
     from .run_operator import OrchestrationRunWorkflowOperator
@@ -53,6 +55,12 @@ class TaskTimes:
             deferrable=bool(self._operator.deferrable and self._operator.wait_for_termination),
             applies_deferred=not AIRFLOW_3,
         )
+
+    def limit_after(self, instance_id: str, stored: float | None, by: str) -> Limit:
+        """The limit of a try that goes on after its deferral, by what was stored then; else counted anew."""
+        anew = self.limit()
+        deadline = deadline_after(self._context, instance_id, stored, lambda: anew.deadline)
+        return replace(anew, deadline=deadline) if stored is None else self.limit_resumed(deadline, by)
 
     def limit_resumed(self, deadline: float | None, by: str) -> Limit:
         """The limit of a try that goes on after its deferral, with what was stored as it deferred."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from ..api.errors import ValidationError
-from ..clock import monotonic
 
 if TYPE_CHECKING:
-    from ..procedures.waiting import Waiting
+    from .passing_time import Asleep
 
 _lock = threading.RLock()  # a signal's handler may come while its own thread holds it
 _listeners: WeakSet[Listener] = WeakSet()
@@ -59,7 +58,11 @@ def hint_all(names: Set[str]) -> int:
 
 
 class Listener(Protocol):
-    """Whoever takes hints. Any thread may call it."""
+    """Whoever takes hints. Any thread may call it.
+
+    Who was woken is awake until it has taken that in, whatever of it still sleeps: whoever moves the time of a test's
+    server must not take it for one that has slept through it. Then it looks, or sleeps a moment if it has just looked.
+    """
 
     def waits_for(self, names: Set[str]) -> Collection[str]:
         """The instances among these that it waits for."""
@@ -74,30 +77,8 @@ class Listener(Protocol):
         ...
 
     def wake(self, instance_id: str) -> None:
-        """As ``hint``; it counts as awake from now on."""
+        """As ``hint``; ``asleep`` tells None from now on, until it has taken that in."""
         ...
-
-
-class Asleep:
-    """A wait between two looks.
-
-    Args:
-        waiting: the wait.
-        now: epoch seconds, as the wait counts them.
-    """
-
-    __slots__ = ("_now", "_since", "waiting")
-
-    def __init__(self, waiting: Waiting, now: float) -> None:
-        self.waiting = waiting
-        self._now = now
-        self._since = monotonic()
-
-    @property
-    def left(self) -> float | None:
-        """Seconds to its deadline; None: it has none."""
-        deadline = self.waiting.deadline
-        return None if deadline is None else deadline - self._now - (monotonic() - self._since)
 
 
 def listeners() -> list[Listener]:

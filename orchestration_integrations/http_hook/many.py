@@ -25,7 +25,8 @@ from ..watching import Watch
 from .asynchronous_driver import AsyncDriver
 from .background import CHECK_SECONDS, background_loop, background_runs
 from .base import HookBase
-from .hints import Asleep, ignore, listen
+from .hints import ignore, listen
+from .passing_time import Asleep
 from .waits import meeting_of, watch_by
 
 Told = tuple[str, "RunResult | OrchestrationError"]
@@ -121,6 +122,7 @@ class ManyWaits:
         self._sleepers: dict[str, Sleeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing: dict[str, asyncio.Future[Woken]] = {}
+        self._told: set[str] = set()
 
     def begin(self) -> None:
         """Begin to wait. All sleep until the first poll, which comes at once."""
@@ -153,11 +155,12 @@ class ManyWaits:
     def asleep(self, instance_id: str) -> Asleep | None:
         """How the wait for an instance sleeps until it looks again."""
         waiting = self._waits.get(instance_id)
-        sleeps = instance_id in self._sleepers or instance_id in self._pausing
+        sleeps = (instance_id in self._sleepers or instance_id in self._pausing) and instance_id not in self._told
         return Asleep(waiting, self._times.at()) if sleeps and waiting is not None else None
 
     def wake(self, instance_id: str) -> None:
-        """Look at an instance at once."""
+        """Look at an instance at once, and count as awake until then."""
+        self._told.add(instance_id)
         self.hint(instance_id)
 
     def _tell_of(self, instance_id: str) -> None:
@@ -188,6 +191,7 @@ class ManyWaits:
         )
 
     def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
+        self._told.discard(waiting.instance_id)
         self._do(waiting, Woken(seen, listed_at), self._sleepers.pop(waiting.instance_id))
 
     def _do(self, waiting: Waiting, woken: Woken, sleeper: Sleeper) -> None:
@@ -237,6 +241,7 @@ class ManyWaits:
         finally:
             pause.cancel()
             del self._pausing[instance_id]
+            self._told.discard(instance_id)
 
     def _tell(self, waiting: Waiting, what: RunResult | OrchestrationError) -> None:
         del self._waits[waiting.instance_id]

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpcore
 
+from . import own_connections
 from .deadline import Deadline, Left
 from .inner_tls import InnerTls
 from .proxies import Proxy
@@ -236,6 +237,7 @@ class BoundedBackend(httpcore.NetworkBackend):
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
                 made = self._sockets.connect_tcp(address, port, share, local_address, socket_options)
+                own_connections.note(made)
                 return BoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -388,6 +390,7 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
                 made = await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
+                own_connections.note(made)
                 return AsyncBoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error

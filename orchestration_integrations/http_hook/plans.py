@@ -332,16 +332,35 @@ class Plans:
         calls.send_event(instance_id, name)  # refuses bad input before anything is sent
         if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
             raise ValidationError(f"stage must be a whole number from 0, not {stage!r}", path="stage")
-        return events.send_event_when_ready(
-            instance_id,
-            name,
-            stage=stage,
-            timeout=None if timeout is None else at_least_zero(timeout, "timeout"),
-            versions=self.versions,
-            now=self.clock,
-            row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
-            before_send=before_send,
-        )
+        seconds = None if timeout is None else at_least_zero(timeout, "timeout")
+        return self._deliver(instance_id, name, stage, seconds, before_send)
+
+    def _deliver(
+        self,
+        instance_id: str,
+        name: str,
+        stage: int | None,
+        timeout: float | None,
+        before_send: Callable[[], object] | None,
+    ) -> Procedure[Instance]:
+        place = self._place_of_wait(instance_id, "never")
+        try:
+            return (
+                yield from events.send_event_when_ready(
+                    instance_id,
+                    name,
+                    stage=stage,
+                    timeout=timeout,
+                    versions=self.versions,
+                    now=self.clock,
+                    row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
+                    before_send=before_send,
+                    nap=plain_nap if place is None else place.nap,
+                )
+            )
+        finally:
+            if place is not None:
+                place.leave()
 
     def cancel(
         self, instance_id: str, timeout: float, store: RunStore | None, run_key: str | None

@@ -28,7 +28,8 @@ from ..procedures.snapshots import RunningInstances
 from ..procedures.waiting import Waiting
 from .asynchronous_driver import AsyncDriver
 from .background import CHECK_SECONDS, background_answers, background_loop, background_runs
-from .hints import Asleep, ignore, listen
+from .hints import ignore, listen
+from .passing_time import Asleep
 
 if TYPE_CHECKING:
     import asyncio

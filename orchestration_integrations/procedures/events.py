@@ -33,6 +33,8 @@ from ..api.models import Instance, StageStatus
 from .effects import Backoff, Now, Procedure, ask_or_raise, do, insist, pause
 from .limits import LAST_LOOK, LEAST, READ_BUDGET, ROW_GRACE
 from .listing import Versions
+from .naps import Nap, Times, plain_nap
+from .waiting import Waiting
 
 NUDGE_SECONDS = 0.7
 """Seconds that a stage gets to end by itself before the first nudge; each further nudge waits longer."""
@@ -51,24 +53,24 @@ def send_event_when_ready(
     now: Now,
     row_grace: float = ROW_GRACE,
     before_send: Callable[[], object] | None = None,
+    nap: Nap = plain_nap,
 ) -> Procedure[Instance]:
     """Deliver an event to the stage that waits for it.
 
     Args:
+        nap: how time passes between two looks whether the stage listens.
         before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
     Raises:
         EventNotDeliveredError: with the reason.
         NotFoundError: the server knows no such instance.
     """
-    started = now.monotonic()
-    until = float("inf") if timeout is None else started + timeout
-    delivery = _Delivery(instance_id, name, versions, now, until, before_send)
+    delivery = _Delivery(instance_id, name, versions, now, timeout, before_send)
     instance = yield from delivery.read(row_grace)
     waiting_stages = yield from delivery.stages_for(instance)
     target = _target(delivery, waiting_stages, stage, instance)
     resend = waiting_stages is not None and len(waiting_stages) == 1
-    return (yield from _deliver(delivery, target, instance, resend=resend))
+    return (yield from _deliver(delivery, target, instance, nap, resend=resend))
 
 
 class _Delivery:
@@ -80,16 +82,23 @@ class _Delivery:
         name: str,
         versions: Versions,
         now: Now,
-        until: float,
+        timeout: float | None,
         before_send: Callable[[], object] | None,
     ) -> None:
+        self.times = Times(now)
+        self.sleep = Waiting(instance_id, deadline=None if timeout is None else self.times.at() + timeout)
         self.instance_id = instance_id
         self.name = name
         self.versions = versions
         self.now = now
-        self.until = until
         self.before_send = before_send
         self.event_call = send_event(instance_id, name, versions.plain)
+
+    @property
+    def until(self) -> float:
+        """Monotonic seconds at which it is given up."""
+        until = self.times.until(self.sleep.deadline)
+        return float("inf") if until is None else until
 
     def failed(self, reason: NotDelivered, why: str, instance: Instance | None) -> EventNotDeliveredError:
         message = f"event {self.name!r} to instance {self.instance_id} was not delivered: {why}"
@@ -187,13 +196,13 @@ def _ended(instance: Instance, stage: int) -> bool:
     return any(other.stage > stage for other in instance.status) or (bool(rows) and instance.state == "succeeded")
 
 
-def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: bool) -> Procedure[Instance]:
-    now, until = delivery.now, delivery.until
+def _deliver(delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, resend: bool) -> Procedure[Instance]:
+    now = delivery.now
     sent = lost = seen = False
     nudges = 0
     nudge_at = 0.0
     pace = Backoff(now, longest=5.0)
-    least = min(LEAST, max(0.0, until - now.monotonic()) / 2)  # no send without time for its answer
+    least = min(LEAST, max(0.0, delivery.until - now.monotonic()) / 2)  # no send without time for its answer
     while True:
         if sent and _ended(instance, stage):
             return instance
@@ -206,7 +215,7 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: boo
             seen = True
             pace = Backoff(now, first=0.05, longest=1.0)
         may_send = not sent or (lost and resend and nudges >= NUDGES_BEFORE_RESEND)
-        if begun and may_send and until - now.monotonic() >= least:
+        if begun and may_send and delivery.until - now.monotonic() >= least:
             if (yield from _listens(delivery, stage)):
                 outcome = yield from _send(delivery)
                 if outcome != "refused":
@@ -218,9 +227,10 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, *, resend: boo
             nudge_at = now.monotonic() + min(NUDGE_SECONDS * (nudges + 1), LONGEST_NUDGE_SECONDS)
             yield from _nudge(delivery)
         wait = pace.seconds()
-        if now.monotonic() + wait >= until:
+        if now.monotonic() + wait >= delivery.until:
             return (yield from _last_look(delivery, stage, sent))
-        yield from pause(wait)
+        at = delivery.times.at()
+        yield from nap(delivery.sleep, at, at + wait)
         instance = yield from _read_again(delivery, sent, instance)
 
 

@@ -77,6 +77,11 @@ class Outage(msgspec.Struct):
             self._news = OutageNews(instance_id, text, over=True)
         self._failures, self._told = 0, False
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the last read has failed."""
+        return self._failures > 0
+
     def take(self) -> OutageNews | None:
         """What is to be told now, once."""
         news, self._news = self._news, None

@@ -146,6 +146,11 @@ class Waiting(msgspec.Struct):
         """Whether its last read has failed."""
         return self._failures > 0
 
+    @property
+    def cannot_read(self) -> bool:
+        """Whether its last read has failed, and not for a row that may be late."""
+        return self.outage.lasts
+
     def may_be_listed(self, now: float) -> bool:
         """Whether the list of running instances shows what this wait has to know for now."""
         if self.instance is None:  # a server that cannot be read is asked by all as by one; for a late row, each asks

@@ -65,7 +65,14 @@ class Shell:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return None
+            return
+        self.core.arrives()
+        try:
+            await self._exchange(scope, receive, send)
+        finally:
+            self.core.leaves()
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, complete = b"", False
         while not complete:
             message = await receive()
@@ -81,6 +88,7 @@ class Shell:
             scope["query_string"].decode("latin-1"),
             headers,
             body,
+            tuple(scope["client"][:2]) if scope.get("client") else None,
         )
         exchange = self.core.handle(request)
         try:
@@ -154,7 +162,9 @@ class Shell:
                 await asyncio.sleep(len(chunk) / exchange.rate)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             body = b""
-        return await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body})
+        exchange.whole = True
+        return None
 
     async def _answer_past_the_server(
         self,
@@ -173,6 +183,7 @@ class Shell:
             head = b""
         if not connection.is_closing():
             connection.write(head + (reply.body if scope["method"] != "HEAD" else b""))
+            exchange.whole = True
         await self._cut(scope, receive)
 
 

@@ -92,6 +92,11 @@ class Core:
         self.calls = CallLog()
         self.hears: list[Callable[[Request, Exchange], object]] = []
         """Called with each request, once it is taken in."""
+        self.overs: list[Callable[[Exchange], object]] = []
+        """Called with each exchange, once it is over."""
+        self.under_way = 0
+        """Requests from their arrival until the last byte of their answers; counted by the shell."""
+        self._failed: tuple[str, BaseException] | None = None
         if loaded is not None:
             self._restore(loaded)
         elif wanted is not None:
@@ -106,7 +111,7 @@ class Core:
         with self.lock:
             now = self.clock.now_ns()
             self.engine.pump(now)
-            exchange = self._control(request) or self.api.handle(request)
+            exchange = self._refused() or self._control(request) or self.api.handle(request)
             if self.controlled:
                 self.calls.begun(request, exchange, now)
             for hear in self.hears:
@@ -116,6 +121,35 @@ class Core:
             self.store.flush(self._meta)
             self._wake_held()
             return exchange
+
+    def fail(self, why: str, error: BaseException) -> None:
+        """This server can't be what it is to be: each further request is refused, and `raise_failure` raises."""
+        with self.lock:
+            self._failed = (why, error)
+
+    def raise_failure(self) -> None:
+        """RuntimeError: the server has failed."""
+        if self._failed is not None:
+            raise RuntimeError(self._failed[0]) from self._failed[1]
+
+    def _refused(self) -> Exchange | None:
+        if self._failed is None:
+            return None
+        exchange = Exchange()
+        # As a mistake of the client's: what is repeated after other answers would be so for long.
+        told = {"errorCode": "VALIDATION", "errorMessage": self._failed[0]}
+        self.api.complete(exchange, Reply(400, msgspec.json.encode(told)))
+        return exchange
+
+    def arrives(self) -> None:
+        """A request has begun to arrive."""
+        with self.lock:
+            self.under_way += 1
+
+    def leaves(self) -> None:
+        """Its exchange is over, or it never became one."""
+        with self.lock:
+            self.under_way -= 1
 
     def _control(self, request: Request) -> Exchange | None:
         path = below_prefix(request.path)
@@ -144,6 +178,9 @@ class Core:
                 self.pump()  # what the client's leaving comes too late for
             self.api.settle(exchange)
             self.calls.ended(exchange)
+            if not exchange.gone:
+                for over in self.overs:
+                    over(exchange)
             exchange.gone = True
             self.held.discard(exchange)
 

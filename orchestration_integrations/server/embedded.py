@@ -52,7 +52,7 @@ class EmbeddedServer(Judging):
             or as a file in JSON or YAML; their fields are those of module `seeding`. A `db` that was used before
             has it already.
         time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
-            comes next; see `skipping`.
+            comes next; see `skipping`. The waits of this process are known, as in `server_for_tests`.
         page: whether it serves its live page at `/`; True.
 
     Attributes:
@@ -166,7 +166,11 @@ class EmbeddedServer(Judging):
             self.skipping.stop()
 
     def stop(self) -> None:
-        """Cut what is under way, close everything; again is harmless."""
+        """Cut what is under way, close everything; again is harmless.
+
+        Raises:
+            RuntimeError: the server has failed while it ran, such as when its time could no longer skip.
+        """
         self.skipping.stop()
         if self._app is not None:
             self._app.state.front.stop()
@@ -179,6 +183,7 @@ class EmbeddedServer(Judging):
             self._socket.close()
         self._app = self._server = self._thread = self._socket = None
         self.core.close()
+        self.core.raise_failure()
 
     def __enter__(self) -> EmbeddedServer:
         return self.start()

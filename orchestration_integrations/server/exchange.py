@@ -11,18 +11,26 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """A request as it came. Header names are in lower case; the path is as sent, escapes and all."""
+    """A request as it came. Header names are in lower case; the path is as sent, escapes and all. `client`: host and
+    port that it came from, where there is a socket."""
 
-    __slots__ = ("body", "headers", "method", "path", "query")
+    __slots__ = ("body", "client", "headers", "method", "path", "query")
 
     def __init__(
-        self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b""
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        client: tuple[str, int] | None = None,
     ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers if headers is not None else {}
         self.body = body
+        self.client = client
 
 
 class Reply:
@@ -66,6 +74,7 @@ class Exchange:
     - `head_rate`: bytes a second at which status line and headers drip; the body follows at once.
     - `interim`: informational answers that come first.
     - `gone`: the client isn't there any more; set by the shell.
+    - `whole`: the answer has gone out, to its last byte; set by the shell.
     - `override`: what goes out in place of the answer, once the work is done.
     - `content`: faults that change what an answer says, by kind, or by the way in which it is misread.
     - `faults`: the kinds of the faults that have changed it.
@@ -95,6 +104,7 @@ class Exchange:
         "stall_ns",
         "truncate",
         "undecided",
+        "whole",
     )
 
     def __init__(self, operation: str = "") -> None:
@@ -115,6 +125,7 @@ class Exchange:
         self.interim: Interim | None = None
         self.bomb_bytes = 0
         self.gone = False
+        self.whole = False
         self.content: tuple[str, ...] = ()
         self.on_instance: Callable[[Any, bool], None] | None = None
         self.on_error: Callable[[str], None] | None = None

@@ -133,11 +133,6 @@ class Ledger:
         return _ADDRESS.fullmatch(text) is not None
 
     @staticmethod
-    def is_address(text: str) -> bool:
-        """Whether a text can be the name of an account."""
-        return _ADDRESS.fullmatch(text) is not None
-
-    @staticmethod
     def is_asset(text: str) -> bool:
         """Whether a text is the name of an asset."""
         return _ASSET.fullmatch(text) is not None

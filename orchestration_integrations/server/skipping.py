@@ -1,26 +1,34 @@
 """Time that skips: where all that is left is waiting, the server's clock jumps to what comes next.
 
-**Who waits.** Time moves for somebody who waits, never by itself:
+**The rule.** Time moves only while somebody is seen to wait and nobody is seen to do anything else; it moves to the
+next thing that happens by itself, and no further; and what it moves counts against each wait that it moves for.
 
-- a wait of this package in the same process, between two looks at a run of this server (told by a `Waits`);
-- a client that asks the same question for the third time while nothing has changed on the server: it polls. That is all
-  that is seen of other processes, of sensors that poke, of other languages;
+**Somebody waits.** Never does time move by itself. A wait is one of these:
+
+- a known one: of this package, in this process, asleep between two looks at a run of this server (see
+  `same_process`). Waits for one run or many, triggers, tasks, Airflow's sensors and the delivery of an event are known;
+- a client that polls, another process or another language (see `sights`);
 - a request for a run with `wait=true`, held until the run has ended.
 
-**When that is all that is left.** No other request is under way, none that changes something came in the last moments,
-and no wait of this process is awake: one that has something to see sees it before the next jump. So a run that was
-started and is then cancelled, with nobody waiting in between, is cancelled at the instant at which it was started. A
-client that polls after an abort looks whether that took effect: for a while it moves nothing.
+**Nobody does anything else.** Time stands while a request is under way, from its arrival until the last byte of its
+answer; for a moment after one that changes something; while a known wait is awake, or cannot read its run; and while
+one has not yet seen what its run has become: that one is woken, and looks first. So a run that was started and is then
+cancelled, with nobody waiting in between, is cancelled at the instant at which it was started. And whoever asks for an
+abort wants to see whether that takes effect: for 20 s time moves to nothing that would happen to that run, whoever
+waits for it, unless it has ended.
 
-**How far.** To the next thing that happens by itself: the end of a delay, the next attempt of a payment; and on through
-what follows within a quarter of a second, such as the change of a stage. Nothing is left out, each step happens at its
-own instant. An event that nobody sends is no such thing. A payment that fails is tried again for ever, so only its
-first attempts are: after those, time does not move for its sake, or it would race away without an end.
+**The next thing.** The end of a delay, the next attempt of a payment; and on through what follows within a quarter of
+a second, such as the change of a stage. Nothing is left out, each step happens at its own instant. An event that nobody
+sends is no such thing. A payment that fails is tried again for ever, so only its first attempts are: after those, time
+does not move for its sake, or it would race away without an end.
 
-**Time limits.** What is skipped counts against the limit of each wait of this process, so a wait of an hour ends before
-a delay of a day does, as it would. Such a limit is reached only after some real seconds in which nothing but waiting
-happened: somebody who is not seen here, a thread that is about to send the event, may need them. All other limits (of
-an exchange, of a call, of a cancel; of other processes) are real time.
+**What it moves counts.** A wait of an hour ends before a delay of a day does, as it would. Such a limit is reached only
+after some real seconds in which nothing but waiting happened: somebody who is not seen here, a thread that is about to
+send the event, may need them. All other limits (of an exchange, of a call, of a cancel; of other processes) are real
+time, and what keeps them in this process moves nothing: a hook that reads outside a wait does not wait.
+
+**And if it cannot go on,** each further request is refused with the reason, and `stop` raises it: a test whose time
+stands for that may wait for ever, or prove nothing.
 
 Nothing here reads a clock that a test may have frozen.
 """
@@ -29,18 +37,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .clock import MILLISECOND, SECOND, monotonic_ns
+from .same_process import Waits, waits_here
+from .sights import Sights
 from .standing import where_it_stands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Set
+    from collections.abc import Callable, Set
 
     from .core import Core
-    from .exchange import Exchange, Request
-    from .state import Instance
 
 PATIENCE = 3.0
 """Real seconds of nothing but waiting, after which the time limits of waits pass too."""
@@ -52,106 +59,12 @@ _QUIET_NS = 20 * MILLISECOND
 _AFTER_LIMIT_NS = SECOND
 """Since a limit was reached: whoever waited gives up, and may cancel its run, before time moves for others."""
 _AFTER_ABORT_NS = 20 * SECOND
-"""Since an abort was asked for; whoever polls then waits for its effect."""
-_ASKED_OFTEN = 3
+"""Since an abort was asked for; whoever looks then waits for its effect."""
 _SETTLED_NS = SECOND // 4
 _MOST_STEPS = 10_000
-_READS = frozenset({"get_instance", "get_instance_history", "get_stage_history", "list_instances"})
 _OF_AN_OPEN_STAGE = frozenset({"timer", "activity", "act_start", "act_call", "act_done", "act_timeout"})
 
 logger = logging.getLogger("orchestration_integrations.server")
-
-
-class Waits(Protocol):
-    """The waits of this process for some instances, at one moment."""
-
-    @property
-    def awake(self) -> int:
-        """How many of them do not sleep."""
-        ...
-
-    @property
-    def known(self) -> Set[str]:
-        """The instances that one of them waits for."""
-        ...
-
-    @property
-    def instances(self) -> Set[str]:
-        """Those that one sleeps for."""
-        ...
-
-    @property
-    def left(self) -> float | None:
-        """The least seconds that one that sleeps has until its time limit."""
-        ...
-
-    def let_pass(self, seconds: float, changed: Iterable[str]) -> None:
-        """So much time has passed for those that sleep, and these instances have changed."""
-        ...
-
-
-class NoWaits:
-    """Where the waits of this process are not known."""
-
-    awake = 0
-    known: Set[str] = frozenset()
-    instances: Set[str] = frozenset()
-    left: float | None = None
-
-    def __init__(self, instances: Set[str] = frozenset()) -> None:
-        pass
-
-    def let_pass(self, seconds: float, changed: Iterable[str]) -> None:
-        """There is nobody to tell."""
-
-
-class Polls:
-    """Which questions are asked again and again while nothing changes. Used under the core's lock."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._asked: Counter[tuple[str, str]] = Counter()
-        self._seen: dict[str, object] = {}
-        self._at = (-1, 0)
-        self._changes = 0
-        self._not_before = 0
-        self.changed_ns = 0
-        """When the last request came that changes something, in real nanoseconds."""
-
-    def hear(self, request: Request, exchange: Exchange) -> None:
-        """A request came in."""
-        if not exchange.operation:
-            return
-        if request.method != "GET":
-            self._changes += 1
-            self.changed_ns = monotonic_ns()
-        if exchange.operation == "abort_instance":
-            self._not_before = monotonic_ns() + _AFTER_ABORT_NS
-        elif exchange.operation in _READS:
-            self._note_sight(request.path.rsplit("/", 1)[-1])
-            self._forget_what_is_old()
-            self._asked[request.path, request.query] += 1
-
-    def _note_sight(self, name: str) -> None:
-        instance = self._core.engine.instances.get(name)
-        if instance is not None:
-            self._seen[name] = _face(instance, self._core.engine.now)
-
-    def unseen(self, instances: Iterable[str]) -> list[str]:
-        """Those that have changed since they were last read by their id."""
-        now, known = self._core.engine.now, self._core.engine.instances
-        return [one for one in instances if one in self._seen and self._seen[one] != _face(known[one], now)]
-
-    def _forget_what_is_old(self) -> None:
-        now = (self._core.engine.agenda.done, self._changes)
-        if now != self._at:
-            self._at = now
-            self._asked.clear()
-
-    def somebody_polls(self) -> bool:
-        """Whether somebody waits by asking."""
-        self._forget_what_is_old()
-        return monotonic_ns() >= self._not_before and any(often >= _ASKED_OFTEN for often in self._asked.values())
 
 
 class Skipping:
@@ -159,28 +72,35 @@ class Skipping:
 
     Args:
         core: the server.
-        waits_for: tells of the waits of this process for instances; by default none is known.
-        patience: real seconds of nothing but waiting after which time limits of waits pass.
+        waits_for: tells of the waits of this process for instances.
     """
 
-    def __init__(
-        self, core: Core, waits_for: Callable[[Set[str]], Waits] = NoWaits, patience: float = PATIENCE
-    ) -> None:
-        self.waits_for = waits_for
-        self.patience = patience
+    def __init__(self, core: Core, waits_for: Callable[[Set[str]], Waits] = waits_here) -> None:
+        self._waits_for = waits_for
+        self._patience = PATIENCE
         self._core = core
-        self._polls = Polls(core)
+        self._sights = Sights(core, waits_for)
         self._known: tuple[object, ...] = ()
         self._idle_ns = self._not_before = monotonic_ns()
         self._told = False
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def patience(self) -> float:
+        """Real seconds of nothing but waiting after which the time limits of waits pass; 3."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._patience = checked_patience(seconds)
+
     def start(self) -> None:
         """Begin; again is harmless."""
         if self._thread is None:
             self._end.clear()
-            self._core.hears.append(self._polls.hear)
+            self._core.hears.append(self._sights.hear)
+            self._core.overs.append(self._sights.over)
             self._thread = threading.Thread(target=self._run, name="orchestration-time", daemon=True)
             self._thread.start()
 
@@ -188,7 +108,8 @@ class Skipping:
         """Time goes on as usual; again is harmless."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._core.hears.remove(self._polls.hear)
+            self._core.hears.remove(self._sights.hear)
+            self._core.overs.remove(self._sights.over)
             self._end.set()
             if thread is not threading.current_thread():
                 thread.join(5)
@@ -197,8 +118,9 @@ class Skipping:
         while not self._end.wait(_TICK):
             try:
                 self.look()
-            except Exception:
+            except Exception as error:
                 logger.exception("the server's time no longer skips")
+                self._core.fail(f"the server's time no longer skips: {error!r}", error)
                 return
 
     def look(self) -> None:
@@ -206,29 +128,34 @@ class Skipping:
         core = self._core
         with core.lock:
             core.pump()
-            waits = self.waits_for(core.engine.instances.keys())
+            waits = self._waits_for(core.engine.instances.keys())
             real = monotonic_ns()
             self._note_what_happens(waits, real)
             if not self._only_waiting(waits, real):
                 return
-            unseen = self._polls.unseen(waits.instances)
+            unseen = self._sights.unseen(waits.instances)
             if unseen:
                 waits.let_pass(0.0, unseen)
                 return
             now = core.clock.now_ns()
             due = self._next_step(waits, now)
             limit = None if waits.left is None else now + int(max(waits.left, 0.0) * SECOND) + MILLISECOND
-            if limit is not None and (due is None or limit < due):
-                if real - self._idle_ns >= self.patience * SECOND:
-                    self._jump(waits, limit, limit)
-                    self._not_before = real + _AFTER_LIMIT_NS
-            elif due is not None:
-                self._jump(waits, due, limit)
-            elif real - self._idle_ns >= self.patience * SECOND:
-                self._tell_that_it_stands(waits)
+            stop = self._next_of_aborted(real)
+            target = min((one for one in (due, limit) if one is not None), default=None)
+            is_patient = real - self._idle_ns < self.patience * SECOND
+            if target is None:
+                if not is_patient:
+                    self._tell_that_it_stands(waits)
+            elif stop is not None and target >= stop:
+                return
+            elif target == due:
+                self._jump(waits, target, min((one for one in (limit, stop) if one is not None), default=None))
+            elif not is_patient:
+                self._jump(waits, target, target)
+                self._not_before = real + _AFTER_LIMIT_NS
 
     def _note_what_happens(self, waits: Waits, real: int) -> None:
-        known = (self._polls.changed_ns, self._core.engine.agenda.done, waits.known)
+        known = (self._sights.changed_ns, self._core.engine.agenda.done, waits.known)
         if known != self._known:
             self._known = known
             self._idle_ns = real
@@ -236,11 +163,11 @@ class Skipping:
 
     def _only_waiting(self, waits: Waits, real: int) -> bool:
         core, waiters = self._core, self._core.engine.starting.waiters
-        if waits.awake or len(core.held) > waiters or real < self._not_before:
+        if waits.awake or core.under_way > waiters or real < self._not_before:
             return False
-        if real - self._polls.changed_ns < _QUIET_NS:
+        if real - self._sights.changed_ns < _QUIET_NS:
             return False
-        return bool(waits.instances or waiters or self._polls.somebody_polls())
+        return bool(waits.instances or waiters or self._sights.somebody_polls())
 
     def _next_step(self, waits: Waits, now: int) -> int | None:
         """When something happens next by itself that time moves for."""
@@ -248,6 +175,13 @@ class Skipping:
         dues = [engine.agenda.next_of(self._counts)]
         dues += [one.visible_ns for name in waits.instances if (one := engine.instances[name]).visible_ns > now]
         return min((due for due in dues if due is not None), default=None)
+
+    def _next_of_aborted(self, real: int) -> int | None:
+        """When something happens next to a run that somebody wants to see aborted."""
+        aborted = self._sights.aborted_since(real - _AFTER_ABORT_NS)
+        if not aborted:
+            return None
+        return self._core.engine.agenda.next_of(lambda kind, args: bool(args) and args[0] in aborted)
 
     def _counts(self, kind: str, args: list[Any]) -> bool:
         if kind == "deadline":  # of a request, which is under way
@@ -265,10 +199,8 @@ class Skipping:
         return bool(activity.attempt <= MOST_ATTEMPTS)
 
     def _jump(self, waits: Waits, target: int, limit: int | None) -> None:
-        core = self._core
-        instances = core.engine.instances
-        begun = core.clock.now_ns()
-        before = {name: _face(instances[name], begun) for name in waits.instances}
+        core, face = self._core, self._sights.face
+        before = {name: face(name) for name in waits.instances}
         moved = 0
         for _ in range(_MOST_STEPS):
             step = max(0, target - core.clock.now_ns())
@@ -276,10 +208,10 @@ class Skipping:
             moved += step
             now = core.clock.now_ns()
             following = self._next_step(waits, now)
-            if following is None or following > now + _SETTLED_NS or (limit is not None and following > limit):
+            if following is None or following > now + _SETTLED_NS or (limit is not None and following >= limit):
                 break
             target = following
-        changed = [name for name, face in before.items() if _face(instances[name], now) != face]
+        changed = [name for name, was in before.items() if face(name) != was]
         waits.let_pass(moved / SECOND, changed)
         self._idle_ns = monotonic_ns()
 
@@ -293,11 +225,8 @@ class Skipping:
         logger.warning("time stands still: nothing on the server happens by itself. %s", stands)
 
 
-def _face(instance: Instance, now: int) -> tuple[Any, ...]:
-    """What of an instance a wait can see."""
-    run = instance.runs.get(max(instance.runs, default=-1))
-    rows = [(row.stage, row.terminated_ns) for row in instance.rows]
-    if run is None:
-        return (instance.visible_ns > now, instance.terminated_ns, rows)
-    attempts = [(activity.attempt, activity.terminated_ns) for activity in run.activities]
-    return (instance.visible_ns > now, instance.terminated_ns, rows, run.number, run.terminated_ns, attempts)
+def checked_patience(seconds: object) -> float:
+    """What may be given as patience. ValueError: it is no number of seconds from 0."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise ValueError(f"patience must be a number of seconds from 0, not {seconds!r}")
+    return float(seconds)

@@ -18,10 +18,12 @@ import pytest
 
 from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
+    EventNotDeliveredError,
     InstanceStuckError,
     OrchestrationError,
     OrchestrationHttpHook,
     RunResult,
+    ValidationError,
     WaitTimeoutError,
 )
 from orchestration_integrations.server import EmbeddedServer
@@ -160,7 +162,7 @@ def test_an_event_goes_to_a_stage_that_listens_a_week_later(
     server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
     instance_id = begun(hook, WEEK, event("approved"), send())
-    hook.send_event_when_ready(instance_id, "approved", timeout=SOON)
+    hook.send_event_when_ready(instance_id, "approved", timeout=8 * DAY)
     hook.wait(instance_id, timeout=SOON)
     server.heard("approved", once=True)
 
@@ -319,3 +321,174 @@ def test_a_server_outside_pytest_skips_for_those_who_poll() -> None:
     with EmbeddedServer(time="skip") as server, OrchestrationHttpHook(base_url=server.url) as hook:
         hook.wait(begun(hook, WEEK, send()), poll_interval=0.2)
         server.paid("merchants:m1", 1250, "EUR/2", once=True)
+
+
+def test_on_a_server_outside_pytest_limits_count_too() -> None:
+    with EmbeddedServer(time="skip") as server, OrchestrationHttpHook(base_url=server.url) as hook:
+        server.skipping.patience = 0.2
+        instance_id = begun(hook, WEEK, send())
+        with pytest.raises(WaitTimeoutError):
+            hook.wait(instance_id, timeout=3600)
+        server.paid_nothing()
+
+
+# ---- who waits, and who only asks ---------------------------------------------------------------------
+
+
+def ask(server: EmbeddedServer, path: str, times: int, pause: float) -> None:
+    """As a client of another language asks, over connections of its own."""
+    for _ in range(times):
+        httpx.get(f"{server.url}{path}")
+        time.sleep(pause)
+
+
+def test_nobody_waits_any_more_after_a_wait_has_given_up(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    server.skipping.patience = 0.1
+    instance_id = begun(hook, WEEK, send())
+    with pytest.raises(WaitTimeoutError):
+        hook.wait(instance_id, timeout=DAY, poll_interval=0.05)
+    time.sleep(1.5)
+    assert skipped(server) < 2 * DAY
+    server.paid_nothing()
+
+
+def test_a_read_that_is_retried_is_one_question(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = begun(hook, WEEK, send())
+    server.fault("get_instance", "status", 4)
+    hook.get_instance(instance_id)
+    for _ in range(4):
+        time.sleep(0.1)
+        assert hook.get_instance(instance_id).state == "running"
+        hook.list_instances()
+    time.sleep(0.3)
+    assert skipped(server) == 0
+
+
+def test_questions_in_a_row_are_no_polling(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = begun(hook, WEEK, send())
+    for _ in range(3):
+        assert httpx.get(f"{server.url}/instances/{instance_id}").json()["data"]["terminated"] is False
+    time.sleep(0.3)
+    assert skipped(server) == 0
+
+
+def test_questions_that_fail_are_no_polling(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = begun(hook, WEEK, send())
+    server.fault("get_instance", "status", 5)
+    ask(server, f"/instances/{instance_id}", 5, 0.1)
+    time.sleep(0.2)
+    assert skipped(server) == 0
+
+
+def test_polling_ends(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """Who asked thrice and went away waits no more when something comes to be that time could move to."""
+    instance_id = begun(hook, WEEK, send())
+    server.fault("list_workflows", "stall", 1, seconds=1.6)
+    stalled = threading.Thread(target=lambda: httpx.get(f"{server.url}/workflows", timeout=SOON))
+    stalled.start()
+    time.sleep(0.1)
+    ask(server, f"/instances/{instance_id}", 3, 0.05)
+    stalled.join()
+    time.sleep(0.3)
+    assert skipped(server) == 0
+
+
+# ---- a wait that cannot read, and an answer under way ---------------------------------------------------
+
+
+def test_time_stands_while_a_wait_cannot_read(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = begun(hook, WEEK, send())
+    before = len(server.calls("get_instance"))
+    server.fault("get_instance", "status", 8)
+    with OrchestrationHttpHook(base_url=server.url) as other:  # one that did not see it start
+        thread = threading.Thread(target=other.wait, args=(instance_id,), daemon=True)
+        thread.start()
+        until(lambda: len(server.calls("get_instance")) >= before + 6)
+        assert skipped(server) == 0
+        thread.join(SOON)
+    server.paid("merchants:m1", 1250, "EUR/2", once=True)
+
+
+def test_an_answer_is_under_way_until_its_last_byte(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = begun(hook, WEEK, send())
+    server.fault("list_workflows", "slow", 1, bytes_per_second=400)
+    seen: list[float] = []
+
+    def read() -> None:
+        httpx.get(f"{server.url}/workflows", timeout=SOON)
+        seen.append(skipped(server))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.1)
+    hook.wait(instance_id)
+    reader.join()
+    assert seen[0] < DAY
+
+
+# ---- aborts ------------------------------------------------------------------------------------------
+
+
+def test_an_abort_holds_the_time_for_its_run_whoever_waits(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """On generation 2 an abort does nothing, so a server that skipped meanwhile would pay amid the cancel."""
+    instance_id, other = begun(hook, WEEK, send()), begun(hook, {"delay": {"duration": "24h"}}, send("other"))
+    httpx.put(f"{server.url}/instances/{instance_id}/abort")
+    waiting(hook, instance_id)
+    assert hook.cancel(instance_id, timeout=1.5).status == "not_confirmed"
+    hook.wait(other)
+    time.sleep(0.3)
+    server.paid("other", 1250, "EUR/2", once=True)
+    server.paid_nothing("merchants:m1")
+    assert skipped(server) < 2 * DAY
+
+
+# ---- many at once ------------------------------------------------------------------------------------
+
+
+def test_many_at_once_see_each_attempt_too(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """They share a list; what nobody has read by its id yet is unseen."""
+    workflow = hook.ensure_workflow({"name": "empty", "stages": [send(source="empty")]}).workflow
+    started = [httpx.post(f"{server.url}/workflows/{workflow.id}/instances", json={}) for _ in range(2)]
+    ids = [one.json()["data"]["id"] for one in started]
+    told = dict(hook.wait_many(ids, fail_after_attempts=3))
+    assert all(isinstance(one, InstanceStuckError) for one in told.values())
+    assert skipped(server) < 60
+
+
+# ---- the delivery of an event ---------------------------------------------------------------------------
+
+
+def test_an_event_that_would_come_too_late_is_not_sent(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    server.skipping.patience = 0.2
+    instance_id = begun(hook, WEEK, event("approved"), send())
+    with pytest.raises(EventNotDeliveredError, match="in time"):
+        hook.send_event_when_ready(instance_id, "approved", timeout=3600)
+    server.heard("approved", times=0)
+    assert skipped(server) < DAY
+
+
+# ---- a helper that dies -------------------------------------------------------------------------------
+
+
+def test_a_server_whose_time_can_no_longer_skip_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = EmbeddedServer(time="skip").start()
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        instance_id = begun(hook, WEEK, send())
+        monkeypatch.setattr(server.skipping, "look", _breaks)
+        until(lambda: "no longer skips" in caplog.text)
+        with pytest.raises(ValidationError, match=r"no longer skips.*what broke"):
+            hook.wait(instance_id)
+    with pytest.raises(RuntimeError, match=r"no longer skips.*what broke"):
+        server.stop()
+
+
+def _breaks() -> None:
+    raise LookupError("what broke")
+
+
+@pytest.mark.parametrize("patience", [-1, float("nan"), True, "3"])
+def test_patience_is_a_number_of_seconds(patience: Any) -> None:
+    with pytest.raises(ValueError, match="patience must be"), server_for_tests(time="skip", patience=patience):
+        pass

@@ -1,0 +1,113 @@
+"""What a sensor that pokes tells a test's server whose time skips: that it waits, for whom, and until when.
+
+Between two pokes Airflow sleeps, and nothing here can wake it. So a server that has skipped something which this sensor
+has to see waits for its next poke. What was skipped counts against the sensor's time-out, which Airflow does not know:
+the poke itself raises it.
+
+In the mode ``reschedule`` the task ends after each poke. Then the sensor waits on until a few of its pauses have passed
+without another poke.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Hashable, Set
+from typing import Any
+
+from ..clock import monotonic
+from ..http_hook.passing_time import Asleep, no_longer, passed_for, pausing
+from .compat import Context, first_start
+from .skipped import try_of
+
+PAUSES_UNTIL_GONE = 3
+LEAST_UNTIL_GONE = 1.0
+
+_rescheduled: dict[Hashable, Pokes] = {}
+
+
+def pokes_of(sensor: Any, context: Context) -> Pokes:
+    """The pokes of the piece of work that begins."""
+    started, key, begun = context["ti"].start_date, None, time.time()
+    if sensor.reschedule:
+        key = try_of(context)
+        begun = first_start(context) or (begun if started is None else started.timestamp())
+    return Pokes(key, begun, sensor.timeout, sensor.poke_interval)
+
+
+class Pokes:
+    """The pokes of one piece of a sensor's work.
+
+    Args:
+        key: names the try of the task, if it is rescheduled between its pokes; else None.
+        begun: epoch seconds at which its time-out began.
+        timeout: seconds.
+        interval: seconds between two pokes.
+    """
+
+    def __init__(self, key: Hashable, begun: float, timeout: float, interval: float) -> None:
+        self.cannot_read = False
+        self._key = key
+        self._begun = begun
+        self._timeout = timeout
+        self._interval = interval
+        self._instance_id = ""
+        self._asleep: Asleep | None = None
+        self._gone_at: float | None = None
+        self._looks_again = False
+        _rescheduled.pop(key, None)
+
+    @property
+    def skipped(self) -> float:
+        """Seconds that a server has skipped since the time-out began."""
+        return passed_for(self._instance_id, self._begun)
+
+    @property
+    def deadline(self) -> float | None:
+        """Epoch seconds."""
+        return self._begun + self._timeout - self.skipped
+
+    def let_pass(self, seconds: float) -> None:
+        """``skipped`` has it."""
+
+    def looks(self, instance_id: str) -> None:
+        """A poke begins."""
+        self._instance_id, self._asleep = instance_id, None
+        self._looks_again = self.cannot_read = False
+
+    def sleeps(self) -> bool:
+        """A poke has not found what it looks for. Returns whether the time is over because of what was skipped."""
+        now = time.time()
+        if self.skipped and self._begun + self._timeout - self.skipped <= now:
+            return True
+        self._looks_again = True
+        self._asleep = Asleep(self, now)
+        pausing(self)
+        return False
+
+    def ends(self) -> None:
+        """This piece of work is over. A rescheduled sensor comes again, if it has not found what it looks for."""
+        if self._key is not None and self._looks_again:
+            self._gone_at = monotonic() + max(LEAST_UNTIL_GONE, PAUSES_UNTIL_GONE * self._interval)
+            _rescheduled[self._key] = self
+        else:
+            no_longer(self)
+
+    # What a server asks
+
+    def waits_for(self, names: Set[str]) -> Collection[str]:
+        """The instance, if it is among these."""
+        if self._gone_at is not None and monotonic() >= self._gone_at:
+            _rescheduled.pop(self._key, None)
+            return ()
+        return (self._instance_id,) if self._instance_id in names else ()
+
+    def hint(self, instance_id: str) -> None:
+        """It cannot be reached."""
+
+    def asleep(self, instance_id: str) -> Asleep | None:
+        """How it sleeps until its next poke."""
+        return self._asleep
+
+    def wake(self, instance_id: str) -> None:
+        """It counts as awake until its next poke."""
+        self._asleep = None
