@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
 from orchestration_integrations.api.models import Instance
-from orchestration_integrations.cli.reconciling import Seen, findings_of
+from orchestration_integrations.cli.reconciling import Seen, Wanted, findings_of
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.procedures.gate import GateText
@@ -58,8 +58,15 @@ def left(hook, workflow_id, key, number=0):
 def released(hook, workflow_id, key, number=0):
     """A run that somebody released."""
     made = left(hook, workflow_id, key, number)
-    hook.send_event_when_ready(made, f"go:{gate(key, number)}", timeout=30)
+    release(hook, made, key, number)
     return made
+
+
+def release(hook, instance_id, key, number=0):
+    """What only the owner of a run does: open its gate."""
+    eventually(lambda: hook.get_instance_history(instance_id), "it stands at its gate", every=0.05)
+    hook.send_event(instance_id, f"go:{gate(key, number)}")
+    eventually(lambda: hook.get_instance_history(instance_id)[0].terminated, "its gate is behind it", every=0.05)
 
 
 def reconciled(server, *arguments):
@@ -238,7 +245,7 @@ def things(draw):
 @given(things())
 def test_what_may_be_the_payment_itself_is_never_called_a_duplicate(drawn):
     runs, records = drawn
-    found = findings_of(runs, records, "", None)
+    found = findings_of(runs, records, Wanted(), None)
     by_id = {run.instance.id: run for run in runs}
     for one in found:
         if one.finding != "duplicate":

@@ -173,7 +173,7 @@ def test_a_lost_answer_is_ambiguous_without_a_gate_and_says_what_to_do(server, e
     (told,) = objects(done)
     assert (told["error"], told["run_key"], told["workflow_id"]) == ("AmbiguousRunError", "k", workflow_id)
     assert [row.id for row in hook.list_instances(workflow_id)] == told["candidates"]
-    assert f"reconcile {workflow_id} --key-prefix k --store " in done.stderr
+    assert f"reconcile {workflow_id} --run-key k --store " in done.stderr
     assert f"--settled {told['token']}" in done.stderr
     assert invoked(*run, env=env).exit_code == 3
     assert paid(server) == 1250
