@@ -64,7 +64,7 @@ def run(
 
     It prints one line: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs.
 
-    Exit status: 0 succeeded; 1 the run failed or was cancelled; 2 usage or configuration, such as a key that stands
+    Exit status: 0 succeeded; 1 the run failed or was cancelled, and what it moved is known; 2 usage or configuration, such as a key that stands
     for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130 interrupted.
     """
     from .options import pairs_of

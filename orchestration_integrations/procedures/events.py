@@ -78,9 +78,9 @@ def send_event_when_ready(
 
 
 _REFUSAL = (
-    "this event opens a gate or a checkpoint. Only the owner of the run may send it, who asks first whether the payment "
-    "is still wanted and whether another run was chosen. Run again with the same key (start, run_once, a run task, the "
-    "command run): that releases the run and lets it pass. If a stop holds it, take that back first: "
+    "this event opens a gate or a checkpoint. Only the owner of the run may send it, who asks first whether the "
+    "payment is still wanted and whether another run was chosen. Run again with the same key (start, run_once, a run "
+    "task, the command run): that releases the run and lets it pass. If a stop holds it, take that back first: "
     "orchestration-integrations runs resume KEY"
 )
 
@@ -164,7 +164,8 @@ class _Delivery:
             if is_denial(error):
                 return None  # deleted, on a server that then hides it
             raise self.unreadable(error, sent=False, instance=instance) from error
-        waiting, own = [], []
+        waiting: list[int] = []
+        own: list[int] = []
         for number, stage in enumerate(workflow.stages):
             event = awaited_event(stage)
             if event is not None and may_become(event, self.name):
