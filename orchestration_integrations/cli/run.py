@@ -64,8 +64,9 @@ def run(
 
     It prints one line: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs.
 
-    Exit status: 0 succeeded; 1 the run failed or was cancelled, and what it moved is known; 2 usage or configuration, such as a key that stands
-    for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130 interrupted.
+    Exit status: 0 succeeded; 1 the run failed or was cancelled, and what it moved is known; 2 usage or configuration,
+    such as a key that stands for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130
+    interrupted. With --no-wait: 0 it is released, or that of its end where it has ended already.
     """
     from .options import pairs_of
     from .targets import definition_in, is_file, workflow_id_of
