@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import msgspec
 
-from .api.errors import ConfigurationError, ValidationError
+from .api.errors import ConfigurationError, UnreadableRecordError, ValidationError
 from .ownership.record import RunRecord, conflict, follows, tombstone
 
 _SCHEMA = """
@@ -157,10 +157,26 @@ class SqliteRunStore:
             connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (now,))
 
     def records(self) -> Sequence[RunRecord]:
-        """All records, the oldest first."""
+        """All records that can be read, the oldest first. ``unreadable`` names the others."""
+        found = (one for one in self._rows().values() if isinstance(one, RunRecord))
+        return tuple(sorted(found, key=lambda one: (one.since, one.key)))
+
+    def unreadable(self) -> Mapping[str, UnreadableRecordError]:
+        """Why records cannot be read, by their keys. ``load`` of such a key raises the same: nothing is started."""
+        return {key: one for key, one in sorted(self._rows().items()) if isinstance(one, UnreadableRecordError)}
+
+    def _rows(self) -> Mapping[str, RunRecord | UnreadableRecordError]:
+        """Each row by itself: an odd one never costs the list."""
         with self._connection() as connection:
-            rows = connection.execute("SELECT record FROM runs").fetchall()
-        return tuple(sorted((RunRecord.from_json(row[0]) for row in rows), key=lambda one: (one.since, one.key)))
+            rows = connection.execute("SELECT key, record FROM runs").fetchall()
+        return {str(key): _read_row(text) for key, text in rows}
+
+
+def _read_row(text: object) -> RunRecord | UnreadableRecordError:
+    try:
+        return RunRecord.from_json(text)
+    except UnreadableRecordError as error:
+        return error
 
 
 def _read(connection: sqlite3.Connection, key: str) -> RunRecord | None:

@@ -12,4 +12,6 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"on_timeout": "stop"}, "on_timeout"),
     ({"on_changed": "ignore"}, "on_changed"),
     ({"fingerprint_ignores": "at"}, "fingerprint_ignores"),
+    ({"run_key": "order-17 "}, "run_key"),
+    ({"run_key": "order\n17"}, "run_key"),
 ]

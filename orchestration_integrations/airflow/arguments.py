@@ -9,6 +9,7 @@ from typing import Any
 
 from ..api.errors import ValidationError
 from ..api.numbers import at_least_zero
+from ..ownership.keys import checked_run_key
 from ..procedures.wait_arguments import check_on_timeout
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -47,8 +48,7 @@ def check_run(
     if variables is not None and not isinstance(variables, Mapping):
         raise ValidationError(f"variables must be a mapping, not a {type(variables).__name__}", path="variables")
     if run_key is not None:
-        if not isinstance(run_key, str) or not run_key:
-            raise ValidationError(f"run_key must be a non-empty string, not {run_key!r}", path="run_key")
+        checked_run_key(run_key)
         refuse_none_text("run_key", run_key)
     for name, value in (variables or {}).items():
         if name not in allow_none_text:

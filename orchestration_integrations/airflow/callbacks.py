@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from ..procedures.wording import cancel_text
+from ..procedures.verdicts import cancel_text
 from .cancelling import RETRY_SECONDS, cancel_all
 from .compat import AIRFLOW_3
 from .hooks import OrchestrationHook

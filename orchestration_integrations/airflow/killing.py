@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError
 from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.wording import outcome_text
+from ..procedures.verdicts import outcome_text
 from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
 from .owner import ASK_SECONDS, Interrupted
 from .run_records import mark_clear

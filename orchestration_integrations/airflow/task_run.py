@@ -30,9 +30,10 @@ from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
 from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.named_workflow import WorkflowName
+from ..procedures.verdicts import outcome_text
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
-from ..procedures.wording import outcome_text, run_summary, stage_line
+from ..procedures.wording import run_summary, stage_line
 from .attempt import asked
 from .checkpointing import REMEDY_HELD, TaskCheckpoints, failure_advice
 from .compat import (

@@ -34,7 +34,8 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback(
     epilog="Exit status: 0 well; 1 the instance failed or was cancelled; 2 usage or configuration; 3 ambiguous or "
-    "unknown; 4 the time is over; 5 this command itself failed, such as a closed pipe; 130 interrupted."
+    "unknown; 4 the time is over; 5 this command itself failed, such as a closed pipe; 6 what was to be stopped had "
+    "succeeded; 130 interrupted."
 )
 def _options(
     version: Annotated[

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import notices
 from .options import Store
 from .session import Session, reaching_server
 
 if TYPE_CHECKING:
-    from ..api.models import CancelOutcome
+    from collections.abc import Sequence
+
     from ..run_store import SqliteRunStore
 
 
@@ -26,20 +28,22 @@ def cancel(
 
     With --store the stop is put on record, so that whoever waits for the run lets it pass no further checkpoint.
 
-    Exit status: 0 nothing of it moves any more (cancelled, held, never_started); 1 it had failed by itself; 2 it had
-    succeeded by itself; 3 not confirmed, or a payment was under way: it may move money. The highest of them counts.
+    Exit status: 0 nothing of it moves any more (cancelled, held, never_started); 1 it had failed by itself; 6 it had
+    succeeded by itself; 3 not confirmed, or a payment was under way, or whether one is could not be read: it may move
+    money. 2 usage or configuration, or an unknown id. The highest of them counts.
     """
     from ..api.errors import OrchestrationError, ValidationError
     from . import shapes
     from .exit_codes import status_of
     from .options import checked_ids
     from .session import tell_error
+    from .targets import stages_of
 
     records = session.store(store, needed_for="--run-key needs the records" if run_key is not None else "")
     ids = checked_ids(instance_ids or ())
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
-    keys = {one: _key_of(records, one) for one in ids} if run_key is None else _run_of(records, run_key)
+    keys = _keys_of(records, ids) if run_key is None else _run_of(records, run_key)
     worst = 0
     for instance_id, key in keys.items():
         session.if_interrupted = f"instance {instance_id} may or may not be cancelled: instances show {instance_id}"
@@ -50,34 +54,37 @@ def cancel(
             status = status_of(error)
             tell_error(session.out, type(error).__name__, str(error), status, instance_id=instance_id)
         else:
-            status = _status(outcome)
-            session.out.line(shapes.cancelled(instance_id, outcome, status), "instance_id", "status", "text")
+            workflow_id = None if outcome.instance is None else outcome.instance.workflow_id
+            row = shapes.cancelled(instance_id, outcome, stages_of(session.hook, workflow_id))
+            session.out.line(row, "instance_id", "status", "text")
+            status = int(row["exit_status"])
         worst = max(worst, status)
     return worst
 
 
-def _status(outcome: "CancelOutcome") -> int:
-    if outcome.status == "not_confirmed" or outcome.in_flight:
-        return 3
-    if outcome.status != "already_ended":
-        return 0
-    return 1 if outcome.instance is not None and outcome.instance.state == "failed" else 2
-
-
-def _key_of(records: "SqliteRunStore | None", instance_id: str) -> str | None:
-    found = () if records is None else records.records()
-    return next((one.key for one in found if one.instance_id == instance_id), None)
+def _keys_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> dict[str, str | None]:
+    """The run key of each instance, None where no record names it. No other record matters to a cancel."""
+    if records is None:
+        return dict.fromkeys(ids)
+    for key in records.unreadable():
+        notices.tell(
+            f"the record of run key {key} cannot be read: if it is of one of these instances, the stop is not on record"
+        )
+    owners = {one.instance_id: one.key for one in records.records()}
+    return {one: owners.get(one) for one in ids}
 
 
 def _run_of(records: "SqliteRunStore | None", run_key: str) -> dict[str, str | None]:
+    from ..api.errors import NotFoundError
+    from ..ownership.keys import checked_run_key
     from .runs import record_of
 
-    instance_id = record_of(records, run_key).instance_id
-    if instance_id is None:
-        from ..api.errors import NotFoundError
-
-        raise NotFoundError(
+    record = record_of(records, checked_run_key(run_key))
+    if record.instance_id is None:
+        missing = NotFoundError(
             f"no instance of run key {run_key} is on record, so there is none to cancel by it; a run may exist all the "
             "same: reconcile",
         )
-    return {instance_id: run_key}
+        missing.run_may_exist = not record.settled  # whoever settled it knew what became of that run
+        raise missing
+    return {record.instance_id: run_key}

@@ -6,6 +6,8 @@ closed pipe, no mistake of this program may look like it. What is not known is 3
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..api.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -22,10 +24,11 @@ from ..api.errors import (
     WrongServerError,
     is_gateways_404,
 )
+from ..procedures.verdicts import Means, Verdict, end_verdict
 
 OK = 0
 FAILED = 1
-"""The instance failed or was cancelled, and no payment of it may still arrive."""
+"""The instance failed or was cancelled, what it has moved is known, and no payment of it may still arrive."""
 REFUSED = 2
 """Usage or configuration: what was asked for cannot be done, and nothing was started by this command."""
 UNKNOWN = 3
@@ -34,27 +37,23 @@ TIMED_OUT = 4
 """The time is over, and the instance was seen to run until then."""
 BROKEN = 5
 """The command itself failed: its output could not be written, or it met an error that it did not foresee."""
+SUCCEEDED = 6
+"""What was to be stopped had succeeded by itself."""
 INTERRUPTED = 130
 TERMINATED = 143
 
-Word = str
-"""``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck`` or ``unknown``."""
+_STATUSES: Mapping[Means, int] = {
+    "well": OK,
+    "ended badly": FAILED,
+    "had succeeded": SUCCEEDED,
+    "runs on": TIMED_OUT,
+    "unsure": UNKNOWN,
+}
 
 
-def end_of(result: object) -> tuple[int, Word]:
-    """Exit status and word for what a wait came to: its result, or the error that it raised."""
-    if not isinstance(result, Exception):
-        return OK, "succeeded"
-    if isinstance(result, InstanceFailedError):
-        return FAILED, "failed"
-    if isinstance(result, InstanceCancelledError):
-        # A payment that was under way may still arrive, and nobody hears of it.
-        return (FAILED if result.moved.complete else UNKNOWN), "cancelled"
-    if isinstance(result, InstanceStuckError):
-        return UNKNOWN, "stuck"
-    if isinstance(result, WaitTimeoutError) and result.instance is not None:
-        return TIMED_OUT, "timeout"
-    return UNKNOWN, "unknown"  # also a time-out within which nothing was ever read
+def status_of_verdict(verdict: Verdict) -> int:
+    """Exit status for what came of a run."""
+    return _STATUSES[verdict.means]
 
 
 def status_of(error: OrchestrationError) -> int:
@@ -65,7 +64,7 @@ def status_of(error: OrchestrationError) -> int:
         error,
         InstanceFailedError | InstanceCancelledError | InstanceStuckError | WaitTimeoutError | StateUnknownError,
     ):
-        return end_of(error)[0]
+        return status_of_verdict(end_verdict(error))
     if isinstance(error, EventNotDeliveredError):
         return _status_of_event(error)
     if isinstance(error, UnreadableRecordError | WrongServerError):

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from io import StringIO
 from typing import Any, NoReturn
 
 import typer
@@ -50,8 +51,7 @@ class CommandGroup(TyperGroup):
             notices.tell("nothing was changed: it was not confirmed")
             sys.exit(2)
         except _REFUSALS as refused:
-            refused.show()  # type: ignore[attr-defined]
-            sys.exit(2)
+            _refused(refused)
         except BrokenPipeError as error:
             _lost(error)
         except Exception:
@@ -74,9 +74,17 @@ def _lost(error: BaseException) -> NoReturn:
     sys.exit(BROKEN)
 
 
+def _refused(error: Exception) -> NoReturn:
+    """A mistake in the usage. It is worded first and then written, by the writer that never raises."""
+    text = StringIO()
+    with suppress(Exception):
+        error.show(file=text)  # type: ignore[attr-defined]
+    notices.write(notices.masked(text.getvalue()))
+    sys.exit(2)
+
+
 def _unforeseen() -> NoReturn:
     """A mistake of this program. Its traceback shows lines of code, no values, and no secret in its message."""
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(notices.masked(traceback.format_exc()))
+    notices.write(notices.masked(traceback.format_exc()))
     notices.tell("orchestration-integrations met an error that it did not foresee; this says nothing of any run")
     sys.exit(BROKEN)

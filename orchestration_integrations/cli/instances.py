@@ -1,6 +1,6 @@
 """`instances`: runs of workflows, as the server shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +10,7 @@ from .session import Session, reaching_server
 
 if TYPE_CHECKING:
     from ..api.models import Instance, StageRun
+    from ..procedures.moved import Reading
 
 HELP = "Runs of workflows."
 _STAGE_FIELDS = ("stage", "kind", "state", "begun_at", "ended_at", "error", "input")
@@ -52,20 +53,17 @@ def list_(
     session.out.many(shown, fields, none="there is no such instance")
 
 
-def _stages(session: Session, instance: "Instance", history: "Sequence[StageRun]") -> list[dict[str, Any]]:
-    from ..api.errors import OrchestrationError
-    from ..procedures.ends import definition_of
+def _stages(
+    instance: "Instance", history: "Sequence[StageRun]", definition: "Sequence[Mapping[str, Any]] | None"
+) -> list[dict[str, Any]]:
     from . import shapes
 
-    hook = session.hook
-    try:
-        stages = hook.perform(definition_of(instance.workflow_id, hook.plans.versions, None))
-    except OrchestrationError:
-        stages = ()
     rows = {row.stage: row for row in instance.status}
     numbers = range(max([len(history), *(number + 1 for number in rows)]))
     return [
-        shapes.stage(instance.id, number, rows.get(number), history[number] if number < len(history) else None, stages)
+        shapes.stage(
+            instance.id, number, rows.get(number), history[number] if number < len(history) else None, definition or ()
+        )
         for number in numbers
     ]
 
@@ -78,9 +76,9 @@ def show(session: Session, instance_id: InstanceId) -> int:
     """
     from ..api.errors import OrchestrationError
     from ..procedures.moved import read_moved
-    from ..procedures.wording import moved_summary
     from . import notices, shapes
     from .options import checked_ids
+    from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
     hook = session.hook
@@ -93,13 +91,15 @@ def show(session: Session, instance_id: InstanceId) -> int:
     reading = hook.perform(
         read_moved(instance, hook.plans.versions, hook.plans.clock, hook.plans.clock.monotonic() + 10)
     )
-    stages = _stages(session, instance, history)
+    definition = stages_of(hook, instance.workflow_id)
+    stages = _stages(instance, history, definition)
     row = shapes.instance(
         instance,
         run_key=shapes.gate_key(history),
-        why=_why(reading, stages),
+        why=_why(instance, reading, definition),
+        in_flight=[activity.name for activity in reading.in_flight],
         page=session.settings.instance_link(one, instance.workflow_id) if session.settings.ui_url else None,
-        **moved_summary(reading.moved, postings=True),
+        **shapes.moved(reading.moved, definition),
     )
     if session.out.as_json:
         session.out.one({**row, "stages": stages})
@@ -109,17 +109,13 @@ def show(session: Session, instance_id: InstanceId) -> int:
     return 0
 
 
-def _why(reading: Any, stages: Sequence[dict[str, Any]]) -> str | None:
-    """Why a running instance goes no further; None where nothing tells."""
-    from ..procedures.ends import describe_failing
+def _why(instance: "Instance", reading: "Reading", definition: "Sequence[Mapping[str, Any]] | None") -> str | None:
+    """Why a running instance goes no further, or what one must know of one that ended; None where nothing tells."""
+    from ..procedures.ends import ended_amid, standing_text
 
-    failing = [each for each in reading.in_flight if each.attempt > 1 or each.last_failure is not None]
-    if failing:
-        return describe_failing(failing[-1])
-    last = stages[-1] if stages else None
-    if last is None or last["state"] != "running" or last["kind"] != "wait_event":
-        return None
-    return f"it waits for event {(last['input'] or {}).get('event')!r}"
+    if instance.terminated:
+        return ended_amid(instance, reading) or None
+    return standing_text(instance, reading, definition) or None
 
 
 @reaching_server
@@ -133,6 +129,7 @@ def history(
     """Show the history that the workflow engine keeps of an instance, or of one of its stages."""
     from . import shapes
     from .options import checked_ids
+    from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
     if stage is not None:
@@ -140,7 +137,8 @@ def history(
         fields = ("name", "state", "attempt", "begun_at", "ended_at", "next_try_at", "last_failure", "error")
         return session.out.many(activities, fields, none="the stage has called no other service")
     instance = session.hook.get_instance(one)
-    stages = _stages(session, instance, session.hook.get_instance_history(one))
+    found = session.hook.get_instance_history(one)
+    stages = _stages(instance, found, stages_of(session.hook, instance.workflow_id))
     return session.out.many(stages, _STAGE_FIELDS, none="no stage has begun")
 
 
@@ -163,6 +161,7 @@ def watch(
     from .options import checked_ids
     from .outage import told_of_outages
     from .stage_display import StageDisplay
+    from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
     session.if_interrupted = f"instance {one} goes on"
@@ -186,7 +185,8 @@ def watch(
             if not hasattr(error, "moved"):
                 raise
             result = error
-    row = shapes.end(one, result)
+    known = getattr(result, "instance", None)
+    row = shapes.end(one, result, stages_of(session.hook, None if known is None else known.workflow_id))
     session.out.line(row, "instance_id", "state", "reason")
     return int(row["exit_status"])
 

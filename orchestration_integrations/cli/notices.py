@@ -43,9 +43,22 @@ def tell(text: str) -> None:
         with suppress(Exception):
             _writers[-1](line)
             return
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+    write(line + "\n")
+
+
+def write(text: str) -> None:
+    """Write to the standard error, and never raise: it may be full or closed.
+
+    A standard error that takes nothing is let go of. Python would try to write the rest as it ends, and would then
+    end with a status of its own.
+    """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(Exception):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def on_terminal() -> bool:

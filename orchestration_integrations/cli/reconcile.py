@@ -1,6 +1,6 @@
 """`reconcile`: what stands, by run key, and what to do about it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ from .options import Store
 from .session import Session, reaching_server
 
 if TYPE_CHECKING:
-    from ..api.models import Instance
+    from ..api.models import Instance, StageRun
     from ..http_hook import OrchestrationHttpHook
     from ..ownership.record import RunRecord
     from .reconciling import Finding, Seen
@@ -27,6 +27,7 @@ def reconcile(
     workflow: Annotated[
         str | None, typer.Argument(help="The id or the name of a workflow; default: all.", show_default=False)
     ] = None,
+    run_key: Annotated[str | None, typer.Option("--run-key", help="Only this run key.")] = None,
     key_prefix: Annotated[str, typer.Option("--key-prefix", help="Only run keys that begin so.")] = "",
     store: Store = None,
     days: Annotated[float, typer.Option(min=0, help="Look at instances that were created in so many days.")] = 7.0,
@@ -37,109 +38,204 @@ def reconcile(
 ) -> int:
     """Compare runs with each other and with the records, by run key, and say what to do about each.
 
-    Findings: released; double (two runs of one key were released: check the ledger); duplicate (never released, another
-    run has the key); unreleased; ambiguous; waits and held (at a checkpoint); stuck (a payment fails and is tried
-    again); never_started; unknown (it could not be read). It changes nothing without --abort-duplicates.
+    Findings: released; ungated (it has no gate, so no key can be seen); not_begun; at_gate (no key releases it); double
+    (two runs of one key were released: check the ledger); duplicate (never released, another run has the key);
+    key_in_several (workflows or contents); unreleased; ambiguous; waits and held (at a checkpoint); stuck (a payment
+    fails and is tried again); never_started; unknown (it could not be read). It changes nothing without
+    --abort-duplicates.
 
-    Exit status: 0 nothing is to be done; 3 something is.
+    Exit status: 0 nothing is to be done; 3 something is, also if the abort of a duplicate is not confirmed.
     """
     from ..api.errors import ValidationError
-    from .reconciling import ATTENTION, findings_of
+    from ..ownership.keys import checked_run_key
+    from .reconciling import Wanted, findings_of
 
-    if workflow is None and not key_prefix:
-        raise ValidationError("give a workflow, or --key-prefix", path="workflow")
+    if workflow is None and run_key is None and not key_prefix:
+        raise ValidationError("give a workflow, --run-key or --key-prefix", path="workflow")
+    if run_key is not None and key_prefix:
+        raise ValidationError("give --run-key or --key-prefix, not both", path="run_key")
+    wanted = Wanted(key=None if run_key is None else checked_run_key(run_key), prefix=key_prefix)
     records = session.store(store)
     on_record = () if records is None else records.records()
+    unreadable = {} if records is None else records.unreadable()
     since = datetime.now(timezone.utc) - timedelta(days=days)
-    ids = _workflows(session, workflow)
+    workflows = _workflows(session, workflow)
     if workflow is not None:
-        on_record = tuple(one for one in on_record if one.workflow_id in ids)
-    runs = list(_runs(session, ids, since, on_record))
-    found = findings_of(runs, on_record, key_prefix, store)
-    rows = [_row(one, one.finding in ATTENTION) for one in found]
+        on_record = tuple(one for one in on_record if one.workflow_id in workflows)
+    runs = list(_runs(session, workflows, since, on_record))
+    found = findings_of(runs, on_record, wanted, store, unreadable)
+    rows = [_row(one) for one in found]
     session.out.many(rows, _FIELDS, none="nothing stands there", blocks=True)
+    statuses = [_status(one) for one in found]
     if abort_duplicates:
-        _abort(session, [one for one in found if one.finding == "duplicate"], yes)
-    return 3 if any(row["attention"] for row in rows) else 0
+        statuses += _abort(session, [one for one in found if one.finding == "duplicate"], yes)
+    return max(statuses, default=0)
 
 
-def _workflows(session: Session, workflow: str | None) -> Sequence[str]:
+def _workflows(session: Session, workflow: str | None) -> Mapping[str, bool]:
+    """The workflows that are looked at, by id; whether each has a gate."""
     from ..procedures.gate import is_gate
     from .targets import workflow_of
 
     if workflow is not None:
-        return (workflow_of(session.hook, workflow).id,)
-    return tuple(one.id for one in session.hook.list_workflows() if one.stages and is_gate(one.stages[0]))
+        one = workflow_of(session.hook, workflow)
+        return {one.id: bool(one.stages) and is_gate(one.stages[0])}
+    return {one.id: True for one in session.hook.list_workflows() if one.stages and is_gate(one.stages[0])}
 
 
-def _runs(session: Session, ids: Sequence[str], since: datetime, on_record: "Sequence[RunRecord]") -> "Iterator[Seen]":
+def _runs(
+    session: Session, workflows: Mapping[str, bool], since: datetime, on_record: "Sequence[RunRecord]"
+) -> "Iterator[Seen]":
     """Each run, with what its history says: one call for each, and one more where a payment may be failing."""
     named = {one.instance_id for one in on_record}
-    rows = [row for one in ids for row in session.hook.list_instances(one)]
+    rows = [row for one in workflows for row in session.hook.list_instances(one)]
     wanted = [row for row in rows if row.created_at >= since or row.id in named or not row.terminated]
     for number, row in enumerate(wanted):
         if notices.on_terminal() and number and number % 200 == 0:
             notices.tell(f"{number} of {len(wanted)} instances are read")
-        yield _seen(session.hook, row)
+        yield _seen(session.hook, row, gated=workflows.get(row.workflow_id, True))
 
 
-def _seen(hook: "OrchestrationHttpHook", row: "Instance") -> "Seen":
+def _seen(hook: "OrchestrationHttpHook", row: "Instance", *, gated: bool) -> "Seen":
+    """What a run shows. What decides a finding is read strictly: a part that cannot be read is ``trouble``."""
+    from ..api.calls import get_instance_history
     from ..api.errors import OrchestrationError, is_denial, summary
-    from ..procedures.ends import describe_failing
+    from ..procedures.effects import do
     from ..procedures.ghosts import is_old
-    from ..procedures.wording import in_flight_text
     from .reconciling import Seen, seen_of
 
+    call = get_instance_history(row.id, hook.plans.versions.plain, strict=True)
     try:
-        history = hook.get_instance_history(row.id)
+        history = hook.perform(do(call, retried=True))
     except OrchestrationError as error:
         denied = is_denial(error)
         ghost = denied and not row.terminated and not row.status and is_old(row, hook.plans.clock.server_time(), 0.0)
-        trouble = "" if ghost or (denied and row.terminated) else f"its history cannot be read: {summary(error)}"
-        return Seen(instance=row, ghost=ghost, trouble=trouble)
-    failing = ""
-    open_ended = not row.terminated or row.state == "cancelled"
-    if history and open_ended and history[-1].name not in ("RunWaitEvent", "RunDelay"):
-        try:
-            activities: Sequence[Any] = hook.get_stage_history(row.id, len(history) - 1)
-        except OrchestrationError:
-            activities = ()
-        tried = [one for one in activities if not one.terminated and (one.attempt > 1 or one.last_failure)]
-        failing = describe_failing(tried[-1]) if tried else ""
-        if row.terminated:
-            failing = in_flight_text([one for one in activities if not one.terminated])
-    return seen_of(row, history, failing)
+        if ghost:
+            return Seen(instance=row, ghost=True)
+        forgotten = denied and row.terminated
+        trouble = f"its history cannot be read: {summary(error)}"
+        if forgotten:
+            trouble = f"it has ended ({row.state}), and the engine keeps no history of it any more"
+        return Seen(instance=row, forgotten=forgotten, trouble=trouble)
+    try:
+        failing = _failing(hook, row, history)
+    except OrchestrationError as error:
+        trouble = f"whether a payment of it is under way cannot be read: {summary(error)}"
+        return seen_of(row, history, trouble=trouble, gated=gated)
+    return seen_of(row, history, failing, gated=gated)
 
 
-def _row(one: "Finding", attention: bool) -> dict[str, Any]:
+def _failing(hook: "OrchestrationHttpHook", row: "Instance", history: "Sequence[StageRun]") -> str:
+    """The last failure of a payment that is tried again, or what was under way when the run was cancelled.
+
+    Raises:
+        OrchestrationError: it could not be read.
+    """
+    from ..api.calls import get_stage_history
+    from ..procedures.effects import do
+    from ..procedures.ends import describe_failing
+    from ..procedures.moved import READS, STILL
+    from ..procedures.wording import in_flight_text
+
+    is_open = not row.terminated or row.state == "cancelled"
+    if not history or not is_open or history[-1].name in STILL:
+        return ""
+    call = get_stage_history(row.id, len(history) - 1, hook.plans.versions.plain, strict=True)
+    under_way = [one for one in hook.perform(do(call, retried=True)) if not one.terminated]
+    if row.terminated:
+        return in_flight_text([one for one in under_way if one.name not in READS])
+    tried = [one for one in under_way if one.attempt > 1 or one.last_failure]
+    return describe_failing(tried[-1]) if tried else ""
+
+
+def _status(one: "Finding") -> int:
+    from .exit_codes import OK, UNKNOWN
+    from .reconciling import ATTENTION
+
+    return UNKNOWN if one.finding in ATTENTION else OK
+
+
+def _row(one: "Finding") -> dict[str, Any]:
     import msgspec
 
-    return {"type": "finding", **msgspec.to_builtins(one), "attention": attention}
+    return {"type": "finding", **msgspec.to_builtins(one), "attention": _status(one) != 0}
 
 
-def _abort(session: Session, duplicates: "Sequence[Finding]", yes: bool) -> None:
-    """Abort runs that stand at their gate while another run has their key. Each is looked at once more."""
-    from ..api.errors import OrchestrationError
-    from . import shapes
-    from .session import confirmed, tell_error
+def _abort(session: Session, duplicates: "Sequence[Finding]", yes: bool) -> list[int]:
+    """Abort runs that stand at their gate while another run has their key. The exit status of each."""
+    from .session import confirmed
 
     if not duplicates:
         notices.tell("there is no duplicate to abort")
-        return
+        return []
     confirmed(f"Abort {len(duplicates)} runs that stand at their gate while another run has their key?", yes)
-    for one in duplicates:
-        instance_id = one.instances[0]
-        try:
-            seen = _seen(session.hook, session.hook.get_instance(instance_id))
-            if not seen.waits_at_gate:
-                notices.tell(f"instance {instance_id} no longer stands at its gate; it was left alone")
-                continue
+    return [_abort_one(session, one) for one in duplicates]
+
+
+def _abort_one(session: Session, duplicate: "Finding") -> int:
+    """Look once more, abort, and look what became of it: it may have been released meanwhile.
+
+    Only a run that is seen to have ended at its gate is done with.
+    """
+    from ..api.errors import OrchestrationError
+    from . import shapes
+    from .exit_codes import OK, UNKNOWN
+    from .session import tell_error
+    from .targets import stages_of
+
+    instance_id = duplicate.instances[0]
+    try:
+        seen = _looked_at(session, instance_id)
+        if seen.waits_at_gate and not seen.trouble:
             outcome = session.hook.cancel(instance_id, timeout=ABORT_SECONDS)
-        except OrchestrationError as error:
-            tell_error(session.out, type(error).__name__, str(error), 3, instance_id=instance_id)
-            continue
-        unconfirmed = outcome.status == "not_confirmed"
-        row = shapes.cancelled(instance_id, outcome, 3 if unconfirmed else 0)
-        session.out.line(row, "instance_id", "status", "text")
-        if unconfirmed:
-            notices.tell(f"instance {instance_id} stands at its gate, where this server keeps it; it moves nothing")
+            row = shapes.cancelled(instance_id, outcome, stages_of(session.hook, duplicate.workflow_id))
+            row["exit_status"] = OK if row["exit_status"] == OK else UNKNOWN
+            session.out.line(row, "instance_id", "status", "text")
+            status = int(row["exit_status"])
+            seen = _looked_at(session, instance_id)
+            if seen.waits_at_gate:
+                notices.tell(f"instance {instance_id} stands at its gate, where this server keeps it; it moves nothing")
+                return UNKNOWN
+        else:
+            status = OK
+            if not seen.trouble:
+                notices.tell(f"instance {instance_id} no longer stands at its gate; it was left alone")
+    except OrchestrationError as error:
+        text = f"whether instance {instance_id} still stands at its gate is not known: {error}"
+        tell_error(session.out, type(error).__name__, text, UNKNOWN, instance_id=instance_id)
+        return UNKNOWN
+    return max(status, _told_of_release(session, duplicate, seen))
+
+
+def _looked_at(session: Session, instance_id: str) -> "Seen":
+    return _seen(session.hook, session.hook.get_instance(instance_id), gated=True)
+
+
+def _told_of_release(session: Session, duplicate: "Finding", seen: "Seen") -> int:
+    """Tell where a duplicate was paid after all, or where nobody can see whether it was; the exit status of that."""
+    from .exit_codes import OK
+    from .reconciling import Finding, double
+
+    instance_id = duplicate.instances[0]
+    if seen.released:
+        ids = [instance_id] if duplicate.other is None else [duplicate.other, instance_id]
+        found = double(duplicate.run_key, duplicate.round, ids, duplicate.workflow_id)
+        found.reason = (
+            f"instance {instance_id} was found to be a duplicate, and was released meanwhile: it may have "
+            "been paid more than once"
+        )
+    elif seen.trouble:
+        found = Finding(
+            finding="unknown",
+            run_key=duplicate.run_key,
+            round=duplicate.round,
+            instances=(instance_id,),
+            workflow_id=duplicate.workflow_id,
+            state=seen.instance.state,
+            reason=f"whether it still stands at its gate is not known: {seen.trouble}",
+            advice=f"look again later: instances show {instance_id}",
+        )
+    else:
+        return OK
+    session.out.line(_row(found), *_FIELDS)
+    return _status(found)

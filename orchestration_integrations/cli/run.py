@@ -2,6 +2,7 @@
 
 import shlex
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,14 +64,25 @@ def run(
 
     It prints one line: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs.
 
-    Exit status: 0 succeeded; 1 the run failed or was cancelled; 2 usage or configuration, such as a key that stands
-    for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130 interrupted.
+    Exit status: 0 succeeded; 1 the run failed or was cancelled, and what it moved is known; 2 usage or configuration,
+    such as a key that stands for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130
+    interrupted. With --no-wait: 0 it is released, or that of its end where it has ended already.
     """
     from .options import pairs_of
     from .targets import definition_in, is_file, workflow_id_of
 
     variables = pairs_of(var or (), "--var")
+    waiting: dict[str, Any] = {
+        "timeout": timeout,
+        "on_timeout": on_timeout,
+        "poll_interval": poll_interval,
+        "read_budget": read_budget,
+        "fail_after_attempts": fail_after_attempts,
+        "cancel_on_interrupt": cancel_on_interrupt,
+    }
     _check(run_key, on_timeout, alone=no_wait and checkpoints, earlier=rerun_failed or settled is not None)
+    if no_wait:
+        _check_not_waiting(waiting)
     if not store:
         session.store(store, needed_for=_STORE)
     hook = session.hook  # wrong settings are refused before the file of records is made
@@ -84,14 +96,6 @@ def run(
         "settled": settled,
         "on_changed": on_changed,
         "checkpoints": checkpoints,
-    }
-    waiting: dict[str, Any] = {
-        "timeout": timeout,
-        "on_timeout": on_timeout,
-        "poll_interval": poll_interval,
-        "read_budget": read_budget,
-        "fail_after_attempts": fail_after_attempts,
-        "cancel_on_interrupt": cancel_on_interrupt,
     }
     if run_key is None:
         notices.tell(f"run key {key}")
@@ -108,6 +112,7 @@ def _check(run_key: str | None, on_timeout: str, *, alone: bool, earlier: bool) 
         earlier: something is said of an earlier run of the key.
     """
     from ..api.errors import ValidationError
+    from ..ownership.keys import checked_run_key
 
     if on_timeout not in ("cancel", "leave"):
         raise ValidationError(f"on_timeout: must be cancel or leave, not {on_timeout!r}", path="on_timeout")
@@ -115,8 +120,29 @@ def _check(run_key: str | None, on_timeout: str, *, alone: bool, earlier: bool) 
         raise ValidationError("--no-wait: a run with checkpoints needs somebody who waits for it", path="no_wait")
     if run_key is None and earlier:
         raise ValidationError("run_key: is needed to speak of an earlier run", path="run_key")
-    if run_key is not None and not run_key.strip():
-        raise ValidationError("run_key: is empty", path="run_key")
+    if run_key is not None:
+        checked_run_key(run_key)
+
+
+_WAITING = {
+    "timeout": None,
+    "on_timeout": "cancel",
+    "poll_interval": 5.0,
+    "read_budget": 120.0,
+    "fail_after_attempts": None,
+    "cancel_on_interrupt": False,
+}
+"""The options of a wait that say nothing."""
+
+
+def _check_not_waiting(waiting: Mapping[str, Any]) -> None:
+    """Refuse options of a wait where nobody waits."""
+    from ..api.errors import ValidationError
+
+    for name, nothing in _WAITING.items():
+        if waiting[name] != nothing:
+            option = f"--{name.replace('_', '-')}"
+            raise ValidationError(f"{option}: with --no-wait nobody waits, so it would do nothing", path=name)
 
 
 def _paid(
@@ -129,7 +155,6 @@ def _paid(
 ) -> int:
     """Start the run and wait for its end, or leave it where there are no options for waiting."""
     from ..api.errors import AmbiguousRunError, OrchestrationError
-    from . import shapes
     from .outage import told_of_outages
     from .stage_display import StageDisplay
 
@@ -149,7 +174,17 @@ def _paid(
                 raise
             result = error
     instance_id = getattr(result, "instance_id", None) or result.instance.id  # type: ignore[attr-defined]
-    row = shapes.end(instance_id, result, run_key=key)
+    return _told(session, instance_id, result, key)
+
+
+def _told(session: Session, instance_id: str, result: object, key: str) -> int:
+    """Print what a run came to; its exit status."""
+    from . import shapes
+    from .targets import stages_of
+
+    known = getattr(result, "instance", None)
+    stages = stages_of(session.hook, None if known is None else known.workflow_id)
+    row = shapes.end(instance_id, result, stages, run_key=key)
     session.out.line(row, "instance_id", "state", "reason")
     return int(row["exit_status"])
 
@@ -165,7 +200,7 @@ class _Teller:
         self._session = session
         self._display = display
         self._key = key
-        self._becomes = "this command asked the server to cancel it" if cancels else "it goes on"
+        self._becomes = "" if cancels else "it goes on; "  # what became of a cancel is a note of the interrupt
         self._again = (
             f"call again with --run-key {shlex.quote(key)} and the same --store: that goes on with the same run"
         )
@@ -178,7 +213,7 @@ class _Teller:
             return
         self._told = instance_id
         self._display.title(f"instance {instance_id} · run key {self._key}")
-        self._session.if_interrupted = f"instance {instance_id}: {self._becomes}; {self._again}"
+        self._session.if_interrupted = f"instance {instance_id}: {self._becomes}{self._again}"
         notices.tell(f"instance {instance_id} of run key {self._key}")
 
     def stage(self, event: "StageEvent") -> None:
@@ -188,7 +223,7 @@ class _Teller:
 
 
 def _begin(session: Session, target: Any, variables: dict[str, str], options: dict[str, Any]) -> int:
-    """Start the run, and leave it."""
+    """Start the run, and leave it. One that has ended is told of as if it had been waited for."""
     from ..api.errors import ValidationError
     from ..procedures.ends import definition_of
     from ..procedures.gate import checkpoints_of
@@ -205,6 +240,9 @@ def _begin(session: Session, target: Any, variables: dict[str, str], options: di
     once = hook.once(target, variables, **options)
     try:
         instance = hook.perform(once.run.begin())
+        if instance.terminated:  # there is an end to tell, and nothing to wait for
+            result = hook.perform(once.run.attend(instance.id, once.waiting_for, on_timeout="leave"))
+            return _told(session, instance.id, result, options["run_key"])
     finally:
         once.run.close()
     row = shapes.instance(instance, run_key=options["run_key"])
@@ -218,7 +256,7 @@ def _advise(error: "AmbiguousRunError", key: str, store: str, workflow: str) -> 
     command = "orchestration-integrations"
     notices.tell("what to do, in this order (docs/3am.md):")
     notices.tell("  1. run the same command again: an answer that was late may be there now")
-    notices.tell(f"  2. {command} reconcile {error.workflow_id} --key-prefix {quoted} --store {file}")
+    notices.tell(f"  2. {command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
     for candidate in error.candidates[:5]:
         notices.tell(f"  3. {command} instances show {candidate}")
     if error.token is not None:

@@ -38,19 +38,26 @@ def _store(session: Session, path: str | None) -> "SqliteRunStore":
 
 
 @local
-def list_(session: Session, store: Store = None) -> None:
+def list_(session: Session, store: Store = None) -> int:
     """List the keys: one line each, separated by tabs.
 
     The fields are the key, the state of its record, how its run ended, the instance, and when that was created.
+
+    Exit status: 3 where a record cannot be read: its run may exist.
     """
     from . import shapes
+    from .exit_codes import UNKNOWN
 
     rows = []
-    for record in _store(session, store).records():
+    kept = _store(session, store)
+    for record in kept.records():
         created = record.created_at.isoformat(timespec="seconds") if record.created_at is not None else None
         shown = {"shown_state": f"{record.state}{' (settled)' if record.settled else ''}", "created": created}
         rows.append({**shapes.record(record), **shown})
+    unreadable = kept.unreadable()
+    rows += [shapes.unreadable_record(key, str(error)) for key, error in unreadable.items()]
     session.out.many(rows, ("key", "shown_state", "end", "instance_id", "created"), none="no key is on record")
+    return UNKNOWN if unreadable else 0
 
 
 @local

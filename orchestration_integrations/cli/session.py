@@ -172,7 +172,8 @@ def _ending(session: Session) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         status = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-        text = f"interrupted{': ' * bool(session.if_interrupted)}{session.if_interrupted}"
+        said = [*getattr(interrupt, "__notes__", ()), *filter(None, [session.if_interrupted])]
+        text = ": ".join(["interrupted", *filter(None, ["; ".join(said)])])
         tell_error(session.out, "Interrupted", text, status)
         raise typer.Exit(status) from None
     except Exception as error:
@@ -230,8 +231,7 @@ def confirmed(question: str, yes: bool) -> None:
 
     from ..api.errors import ValidationError
 
-    sys.stderr.write(f"{notices.printable(question)} [y/N]: ")
-    sys.stderr.flush()
+    notices.write(f"{notices.printable(question)} [y/N]: ")
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if answer.strip().lower() not in ("y", "yes"):
         said = "nobody answered; --yes does it without asking" if not answer.strip() else "the answer was no"

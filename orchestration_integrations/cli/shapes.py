@@ -10,8 +10,8 @@ from ..api.models import (
     ActivityRun,
     CancelOutcome,
     Instance,
+    Moved,
     Occurrence,
-    RunResult,
     StageEvent,
     StageRun,
     StageStatus,
@@ -19,9 +19,11 @@ from ..api.models import (
     Trigger,
     Workflow,
 )
-from ..procedures.gate import own_number, parsed_event
-from ..procedures.wording import KINDS, cancel_summary, cancel_text, moved_summary, stage_line
-from .exit_codes import end_of
+from ..procedures.ends import own_completed
+from ..procedures.gate import gate_of, own_number
+from ..procedures.verdicts import cancel_verdict, end_verdict
+from ..procedures.wording import KINDS, cancel_summary, moved_summary, stage_line
+from .exit_codes import status_of_verdict
 
 if TYPE_CHECKING:
     from ..ownership.record import RunRecord
@@ -116,27 +118,47 @@ def stage_event(one: StageEvent) -> Object:
     }
 
 
-def end(instance_id: str, result: object, **more: Any) -> Object:
+def moved(one: Moved | None, stages: Stages | None) -> Object:
+    """What a run has moved. Its stages are counted as the user wrote them, without the gate and checkpoints.
+
+    Args:
+        one: as it was read; None where nothing was.
+        stages: of its workflow; None where they are not known.
+    """
+    told = {"complete": one is not None, "transactions_left_out": 0, **moved_summary(one, postings=True)}
+    told["stages_completed"] = own_completed(told["stages_completed"], stages)
+    for each in told["transactions"]:
+        each["own_stage"] = own_number(stages, each["stage"]) if stages is not None else None
+    return told
+
+
+def end(instance_id: str, result: object, stages: Stages | None, **more: Any) -> Object:
     """What a wait for a run came to: ``RunResult``, or the error that the wait raised."""
-    status, word = end_of(result)
-    known = result.instance if isinstance(result, RunResult) else getattr(result, "instance", None)
-    moved = result.moved if isinstance(result, RunResult) else getattr(result, "moved", None)
+    verdict = end_verdict(result)
+    known = getattr(result, "instance", None)
     return {
         "type": "end",
         "instance_id": instance_id,
         "workflow_id": None if known is None else known.workflow_id,
-        "state": word,
-        "reason": "" if isinstance(result, RunResult) else str(result),
-        "exit_status": status,
-        **moved_summary(moved, postings=True),
+        "state": verdict.word,
+        "reason": verdict.text,
+        "exit_status": status_of_verdict(verdict),
+        **moved(getattr(result, "moved", None), stages),
         **more,
     }
 
 
-def cancelled(instance_id: str, outcome: CancelOutcome, status: int) -> Object:
+def cancelled(instance_id: str, outcome: CancelOutcome, stages: Stages | None) -> Object:
     """What a cancel came to."""
-    told = {"type": "cancel", **cancel_summary(instance_id, outcome), "checkpoint": outcome.checkpoint}
-    return {**told, "text": cancel_text(outcome), "exit_status": status}
+    verdict = cancel_verdict(outcome)
+    return {
+        "type": "cancel",
+        **cancel_summary(instance_id, outcome),
+        **moved(outcome.moved, stages),
+        "checkpoint": outcome.checkpoint,
+        "text": verdict.text,
+        "exit_status": status_of_verdict(verdict),
+    }
 
 
 def trigger(one: Trigger, **more: Any) -> Object:
@@ -186,8 +208,21 @@ def record(one: RunRecord) -> Object:
     return {"type": "record", **one.to_json()}
 
 
+def unreadable_record(key: str, why: str) -> Object:
+    """A record that cannot be read, in the list of those that can."""
+    return {
+        "type": "record",
+        "key": key,
+        "state": "unreadable",
+        "shown_state": "unreadable",
+        "end": None,
+        "instance_id": None,
+        "created": None,
+        "reason": why,
+    }
+
+
 def gate_key(history: Sequence[StageRun]) -> str | None:
-    """The run key that the gate of a run shows; None where it has no gate of ours, or the engine does not show it."""
-    first = history[0] if history else None
-    gate = parsed_event(first.input.get("event")) if first is not None and first.name == "RunWaitEvent" else None
-    return None if gate is None else gate.key
+    """The run key that the gate of a run shows; None where it has no gate, or the engine does not show it."""
+    gate = gate_of(history)
+    return None if gate is None or not gate.key else gate.key

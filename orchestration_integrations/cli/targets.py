@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import NotFoundError, ValidationError
+from ..api.errors import NotFoundError, OrchestrationError, ValidationError
 from ..definition_files import names_file, read_definition
+from ..procedures.ends import definition_of
 from ..procedures.named_workflow import WorkflowName, several_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ def workflow_of(hook: OrchestrationHttpHook, text: str) -> Workflow:
             f"workflow: {several_text(WorkflowName(text), found)}; name one by its id", path="workflow"
         )
     return found[0]
+
+
+def stages_of(hook: OrchestrationHttpHook, workflow_id: str | None) -> Sequence[Mapping[str, Any]] | None:
+    """The stages of a workflow, read once; None where they cannot be read at once."""
+    if workflow_id is None:
+        return None
+    try:
+        return hook.perform(definition_of(workflow_id, hook.plans.versions, hook.plans.clock.monotonic() + 5.0))
+    except OrchestrationError:
+        return None
 
 
 def workflow_id_of(hook: OrchestrationHttpHook, text: str) -> str:

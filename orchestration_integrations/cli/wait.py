@@ -35,6 +35,7 @@ def wait(
     from . import shapes
     from .options import checked_ids
     from .outage import told_of_outages
+    from .targets import stages_of
 
     ids = checked_ids(instance_ids)
     session.if_interrupted = "the instances go on"
@@ -47,7 +48,9 @@ def wait(
             read_budget=read_budget,
             fail_after_attempts=fail_after_attempts,
         ):
-            row = shapes.end(instance_id, result)
+            known = getattr(result, "instance", None)
+            stages = stages_of(session.hook, None if known is None else known.workflow_id)
+            row = shapes.end(instance_id, result, stages)
             session.out.line(row, "instance_id", "state", "reason")
             worst = max(worst, row["exit_status"])
     return worst

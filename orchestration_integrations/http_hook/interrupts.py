@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from ..api.errors import OrchestrationError, summary
 from ..ownership.owned_run import OwnedRun
 from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.wording import cancel_text
+from ..procedures.verdicts import outcome_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver
 from .threads import in_own_thread
@@ -21,7 +22,7 @@ EXCHANGE_SECONDS = 4.0
 def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:
     """Cancel by connections of its own: nothing of what was interrupted is used again.
 
-    An interrupt that comes meanwhile goes through.
+    An interrupt that comes meanwhile goes through. What became of the run is logged, and is a note of ``error``.
 
     Args:
         hook: was interrupted.
@@ -29,17 +30,24 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
         error: the interrupt.
     """
     why = type(error).__name__
-    key = run.request.run_key
-    instance_id = run.instance_id
-    if instance_id is None:
-        if run.record is not None:
-            logger.warning(
-                "run key %s: interrupted (%s) while the run was being started: a gated one is not released; an ungated "
-                "one may have started",
-                key,
-                why,
-            )
-        return
+    if run.instance_id is None:
+        if run.record is None:
+            return
+        level = logging.WARNING
+        text = "the run was being started: a gated one is not released; an ungated one may have started"
+    else:
+        level, text = _cancelled(hook, run, run.instance_id, why)
+    logger.log(level, "run key %s: interrupted (%s); %s", run.request.run_key, why, text)
+    error.__notes__ = [*notes_of(error), text]  # type: ignore[attr-defined]  # as add_note of Python 3.11
+
+
+def notes_of(error: BaseException) -> Sequence[str]:
+    """What became of the run of an interrupt; nothing where nobody tried to cancel it."""
+    return getattr(error, "__notes__", ())
+
+
+def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, why: str) -> tuple[int, str]:
+    """Level and text for what the cancel came to."""
     settings = hook.settings
     hurried = settings.with_changes(timeout=min(settings.timeout, EXCHANGE_SECONDS))
     with hook.like_this(BlockingDriver, hurried) as fresh:
@@ -49,17 +57,10 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
         try:
             outcome = fresh.perform(again.stop(CANCEL_SECONDS, by=f"its waiter, which was interrupted ({why})"))
         except OrchestrationError as failed:
-            logger.error(
-                "run key %s: interrupted (%s); instance %s was not cancelled and may still run: %s",
-                key,
-                why,
-                instance_id,
-                summary(failed),
-            )
-            return
-    if outcome is not None:
-        level = logging.WARNING if outcome.status in ("cancelled", "already_ended") else logging.ERROR
-        logger.log(level, "run key %s: interrupted (%s); instance %s: %s", key, why, instance_id, cancel_text(outcome))
+            text = f"instance {instance_id} was not cancelled and may still run: {summary(failed)}"
+            return logging.ERROR, text
+    ended = outcome is None or outcome.status in ("cancelled", "already_ended")
+    return (logging.WARNING if ended else logging.ERROR), f"instance {instance_id}: {outcome_text(outcome)}"
 
 
 async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:

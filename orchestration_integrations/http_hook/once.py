@@ -15,6 +15,7 @@ from ..api import calls
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult, StageEvent
 from ..api.numbers import at_least_zero
+from ..ownership.keys import checked_run_key
 from ..ownership.owned_run import OwnedRun, WaitFor
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
@@ -132,7 +133,7 @@ def once_of(
     wanted = OwnedRequest(
         workflow=workflow,
         variables=variables,
-        run_key=run_key,
+        run_key=checked_run_key(run_key),
         key_variable=key_variable,
         how="first" if first_attempt else None,
         shared_key=not first_attempt,

@@ -35,6 +35,7 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
+from ..ownership.keys import checked_run_key
 from ..ownership.marks import MarkPlace, stop_from_outside, stop_is_over
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
@@ -48,6 +49,7 @@ from ..procedures.moved import NOTHING_READ
 from ..procedures.naps import plain_nap
 from ..procedures.outages import Outage, OutageNews
 from ..procedures.standing_runs import standing_runs
+from ..procedures.verdicts import cancel_verdict
 from ..procedures.wait_arguments import Shares, WaitArguments
 from ..settings import Settings
 from .callbacks import owner_of
@@ -185,6 +187,8 @@ class Plans:
                 where = f"variables.{key_variable}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
         first_attempt = options.pop("first_attempt")
+        if run_key is not None:
+            checked_run_key(run_key)
         fresh = run_key is None or first_attempt
         if run_key is None and options["chosen"] is not None:
             raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")
@@ -330,6 +334,7 @@ class Plans:
         before_send: Callable[[], object] | None,
     ) -> Procedure[Instance]:
         calls.send_event(instance_id, name)  # refuses bad input before anything is sent
+        events.refuse_own_event(name)
         if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
             raise ValidationError(f"stage must be a whole number from 0, not {stage!r}", path="stage")
         seconds = None if timeout is None else at_least_zero(timeout, "timeout")
@@ -392,14 +397,14 @@ class Plans:
             holding=holding,
         )
         _warn_of_repeats(instance_id, outcome.moved)
-        sure = outcome.status != "not_confirmed" and not outcome.in_flight and outcome.moved.complete
+        verdict = cancel_verdict(outcome)
         logger.log(
-            logging.INFO if sure else logging.WARNING,
+            logging.INFO if verdict.sure else logging.WARNING,
             "cancel of instance %s: %s (the abort was answered %s)%s",
             instance_id,
             outcome.status,
             outcome.abort_answer,
-            "; a payment was under way and may arrive: check the ledger" if outcome.in_flight else "",
+            "" if verdict.sure else f"; {verdict.text}",
             extra={"instance_id": instance_id, "outcome": outcome.status},
         )
         return outcome

@@ -24,7 +24,7 @@ from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
-from ..procedures.wording import cancel_text
+from ..procedures.verdicts import cancel_text
 from . import refusals
 from .asked_workflow import AskedWorkflow
 from .begun import Did, did

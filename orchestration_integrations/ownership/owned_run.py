@@ -41,7 +41,7 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
 from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
-from ..procedures.wording import cancel_text
+from ..procedures.verdicts import cancel_text
 from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing

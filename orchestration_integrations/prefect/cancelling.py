@@ -24,7 +24,7 @@ from ..ownership.keeping import hold_name
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import OwnerWord, RunRecord
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
-from ..procedures.wording import cancel_text
+from ..procedures.verdicts import cancel_verdict
 from ..settings import Settings
 from .credentials import FACE
 from .marks import PrefectMarks, marks_here
@@ -263,7 +263,8 @@ def _tell(begun: Sequence[_Cancelling], why: str, logger: Any, success_is_bad: b
 
 
 def _said(outcome: CancelOutcome, success_is_bad: bool) -> tuple[int, str]:
-    text = cancel_text(outcome)
+    verdict = cancel_verdict(outcome)
+    text = verdict.text
     moved = len(outcome.moved.transactions)
     if moved:
         text += f"; {moved} transaction{'s' if moved > 1 else ''} had been made"
@@ -274,4 +275,4 @@ def _said(outcome: CancelOutcome, success_is_bad: bool) -> tuple[int, str]:
         return logging.ERROR, text
     if outcome.status == "held":
         return logging.WARNING, text  # no error: nothing of it moves; but it waits for somebody's word
-    return (logging.WARNING if outcome.in_flight else logging.INFO), text
+    return (logging.INFO if verdict.sure else logging.WARNING), text

@@ -14,7 +14,8 @@ from ..api.models import CancelOutcome, EnsuredWorkflow
 from ..definition_files import read_definition
 from ..http_hook import OrchestrationHttpHook
 from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.wording import cancel_summary, cancel_text
+from ..procedures.verdicts import cancel_text
+from ..procedures.wording import cancel_summary
 from .api_tasks import Asked, changing, repeatable
 from .credentials import Credentials
 from .place import run_logger

@@ -19,6 +19,7 @@ from ..api.definitions import variable_texts
 from ..api.errors import AmbiguousRunError, ValidationError
 from ..api.models import Instance
 from ..http_hook import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+from ..ownership.keys import checked_run_key
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunRecord
 from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
@@ -69,6 +70,8 @@ class RunRequest:
             value = self.options[name]
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValidationError(f"{name} must be a non-empty string, not {value!r}", path=name)
+        if self.options["run_key"] is not None:
+            checked_run_key(self.options["run_key"])
         if self.options["step"] is not None and self.options["run_key"] is not None:
             raise ValidationError("step: give either step or run_key", path="step")
 
@@ -114,6 +117,7 @@ class Start:
             if not users_key:
                 where = f"variables.{wishes['key_variable']}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
+            checked_run_key(users_key)
         place = here()
         self._around = users_transaction()
         self._own_transaction = get_transaction() if ids_here()[1] is not None else None

@@ -24,12 +24,12 @@ from ..api.errors import (
     summary,
 )
 from ..api.instants import format_instant
-from ..api.models import ActivityRun, Instance, Moved, RunResult
+from ..api.models import ActivityRun, Instance, Moved, RunResult, StageRun
 from .effects import Now, Procedure, do
-from .gate import checkpoints_of, own_number, parsed_event
+from .gate import checkpoint_of, checkpoints_of, own_number, own_stages, parsed_event, stands_at_gate
 from .listing import Versions
 from .moved import NOTHING_READ, Reading, all_ended_well, read_moved
-from .wording import in_flight_text, stage_named
+from .wording import UNREAD_PAYMENT, in_flight_text, stage_named
 
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
@@ -91,14 +91,14 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
         return RunResult(instance=instance, moved=reading.moved)
     stages = yield from _definition(instance, known.definition, versions, now, latest)
     if end.kind == "timeout" and end.error is None and instance is not None:
-        stands = _standing(instance, reading, stages)
+        stands = standing_text(instance, reading, stages)
         if end.detail and AT_CHECKPOINT in stands:
             stands = f"{stands}: {end.detail}"
         end = msgspec.structs.replace(end, detail=stands or end.detail or UNREAD)
     raise error_of(end, known.instance_id, reading, stages)
 
 
-def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> str:
+def standing_text(instance: Instance, reading: Reading, stages: Stages | None) -> str:
     """What a run that goes on stands at; empty where the histories do not tell."""
     failing = [activity for activity in reading.in_flight if activity.attempt > 1 or activity.last_failure is not None]
     if failing:
@@ -109,7 +109,7 @@ def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> st
     if number < 0 or reading.stages[number].terminated:
         return ""
     run = reading.stages[number]
-    where = _where(number, stages)
+    where = _where(number, stages) if stages is not None else _seen_at(reading.stages)
     if run.name == "RunWaitEvent" and AT_CHECKPOINT in where:
         return f"it stands{where}"
     if run.name == "RunWaitEvent" and where == AT_GATE:
@@ -121,6 +121,15 @@ def _standing(instance: Instance, reading: Reading, stages: Stages | None) -> st
         return f"it waits out a delay ({until}){where}" if until else f"it waits out a delay{where}"
     under_way = ", ".join(sorted({activity.name for activity in reading.in_flight}))
     return f"{under_way or run.name} is under way{where}"
+
+
+def _seen_at(history: Sequence[StageRun]) -> str:
+    """Where a run stands, by its history alone: no message quotes what opens a gate, whether or not its definition
+    could be read."""
+    behind = checkpoint_of(history)
+    if behind is not None:
+        return f" {AT_CHECKPOINT} {behind}"
+    return AT_GATE if stands_at_gate(history) else _where(len(history) - 1, None)
 
 
 def _at_gate(event: object) -> str:
@@ -179,8 +188,8 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
     """
     instance, moved = end.instance, reading.moved
     about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
-    tail = f" after {_moved_text(moved, _own_completed(instance, moved, stages))}"
-    open_payment = in_flight_text(reading.in_flight) if instance is not None and instance.terminated else ""
+    tail = f" after {_moved_text(moved, own_completed(moved.stages_completed, stages))}"
+    open_payment = ended_amid(instance, reading) if instance is not None and instance.terminated else ""
     if open_payment:
         tail += f"; {open_payment}"
     if end.kind == "error" and end.error is not None:
@@ -235,6 +244,14 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
     )
 
 
+def ended_amid(instance: Instance, reading: Reading) -> str:
+    """What it means that payments had not ended when their run did, or that this could not be read; else empty."""
+    if instance.state == "succeeded":
+        return ""
+    unread = "" if reading.moved.complete else f"{UNREAD_PAYMENT}: check the ledger"
+    return in_flight_text(reading.in_flight) or unread
+
+
 def _where_failed(instance: Instance | None, stages: Stages | None) -> str:
     failed = next((row.stage for row in instance.status if row.error), None) if instance is not None else None
     return "" if failed is None else _where(failed, stages)
@@ -251,16 +268,14 @@ def _where(stage: int, stages: Stages | None) -> str:
     return AT_GATE if behind is None else f" {AT_CHECKPOINT} {behind}"
 
 
-def _own_completed(instance: Instance | None, moved: Moved, stages: Stages | None) -> int:
-    """How many of the user's stages ended well."""
-    if instance is None or stages is None:
-        return moved.stages_completed
-    ours = sum(
-        row.terminated_at is not None and row.error is None and row.stage < len(stages)
-        and own_number(stages, row.stage) is None
-        for row in {row.stage: row for row in instance.status}.values()
-    )  # fmt: skip
-    return max(0, moved.stages_completed - ours)
+def own_completed(completed: int, stages: Stages | None) -> int:
+    """How many of the user's stages ended well.
+
+    Args:
+        completed: how many did by the server's count, which has the gate and checkpoints in it.
+        stages: of the workflow; None where they are not known: then the server's count is all that there is.
+    """
+    return completed if stages is None else len(own_stages(stages[:completed]))
 
 
 def _moved_text(moved: Moved, completed: int) -> str:

@@ -9,6 +9,9 @@ per wake-up, and only an arriving event wakes it). A *nudge*, an event of a rand
 waits for, takes it out; a second event of the right name could outlive the stage and release a later
 one. An ambiguous answer is looked into before anything is repeated, and where a later stage waits
 for the same name nothing is ever repeated.
+
+The events of gates and checkpoints are not for this procedure: whoever sends one by hand pays without asking whether
+the payment is still wanted, and whether another run of the key was chosen. The owner protocol sends them itself.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ..api.errors import (
     NotDelivered,
     NotFoundError,
     OrchestrationError,
+    ValidationError,
     is_ambiguous,
     is_denial,
     is_gateways_404,
@@ -31,6 +35,7 @@ from ..api.errors import (
 )
 from ..api.models import Instance, StageStatus
 from .effects import Backoff, Now, Procedure, ask_or_raise, do, insist, pause
+from .gate import is_own_event, is_own_stage
 from .limits import LAST_LOOK, LEAST, READ_BUDGET, ROW_GRACE
 from .listing import Versions
 from .naps import Nap, Times, plain_nap
@@ -62,15 +67,39 @@ def send_event_when_ready(
         before_send: called right before the event is sent, each time; what it raises keeps it from being sent.
 
     Raises:
+        ValidationError: it is the event of a gate or of a checkpoint; nothing was sent.
         EventNotDeliveredError: with the reason.
         NotFoundError: the server knows no such instance.
     """
     delivery = _Delivery(instance_id, name, versions, now, timeout, before_send)
     instance = yield from delivery.read(row_grace)
-    waiting_stages = yield from delivery.stages_for(instance)
+    waiting_stages = yield from delivery.stages_for(instance, stage)
     target = _target(delivery, waiting_stages, stage, instance)
     resend = waiting_stages is not None and len(waiting_stages) == 1
     return (yield from _deliver(delivery, target, instance, nap, resend=resend))
+
+
+_REFUSAL = (
+    "this event opens a gate or a checkpoint. Only the owner of the run may send it, who asks first whether the "
+    "payment is still wanted and whether another run was chosen. Run again with the same key (start, run_once, a run "
+    "task, the command run): that releases the run and lets it pass. If a stop holds it, take that back first: "
+    "orchestration-integrations runs resume KEY"
+)
+
+
+def refusal_of(name: str) -> str:
+    """Why this event is not to be sent by hand, and what to do instead; empty where it may be."""
+    return _REFUSAL if is_own_event(name) else ""
+
+
+def refuse_own_event(name: str) -> None:
+    """Refuse the event of a gate or of a checkpoint.
+
+    Raises:
+        ValidationError: it is one.
+    """
+    if refusal_of(name):
+        raise ValidationError(_REFUSAL, path="name")
 
 
 class _Delivery:
@@ -131,8 +160,12 @@ class _Delivery:
                     raise
             yield from pause(backoff.seconds())
 
-    def stages_for(self, instance: Instance) -> Procedure[list[int] | None]:
-        """The stages of the definition that may wait for the name; None where the definition can't be read."""
+    def stages_for(self, instance: Instance, wanted: int | None) -> Procedure[list[int] | None]:
+        """The stages of the definition that may wait for the name; None where the definition can't be read.
+
+        Raises:
+            ValidationError: a gate or a checkpoint is meant.
+        """
         call = get_workflow(instance.workflow_id, self.versions.plain)
         try:
             workflow = yield from insist(call, self.now, self.limit())
@@ -140,11 +173,14 @@ class _Delivery:
             if is_denial(error):
                 return None  # deleted, on a server that then hides it
             raise self.unreadable(error, sent=False, instance=instance) from error
-        waiting = []
+        waiting: list[int] = []
+        own: list[int] = []
         for number, stage in enumerate(workflow.stages):
             event = awaited_event(stage)
             if event is not None and may_become(event, self.name):
-                waiting.append(number)
+                (own if is_own_stage(stage) else waiting).append(number)
+        if wanted in own or (own and not waiting):
+            raise ValidationError(_REFUSAL, path="name")
         return waiting
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from ..api.definitions import awaited_event, may_become
 from ..api.errors import ValidationError
+from ..api.models import StageRun
 from .variables import GATE_VARIABLE
 
 OPENING = "go:"
@@ -46,7 +47,7 @@ class GateText(msgspec.Struct, frozen=True):
         stages: eight hexadecimal digits of the digest of the stages.
         variables: eight hexadecimal digits of the digest of the variables.
         round: the number of the run among those of its key, from 0.
-        format: version of the text.
+        format: version of the text; empty where somebody else wrote it.
     """
 
     key: str
@@ -56,8 +57,15 @@ class GateText(msgspec.Struct, frozen=True):
     format: str = FORMAT
 
     @property
+    def is_ours(self) -> bool:
+        """Whether this package wrote it. Of another text nothing is known but itself: it is the key."""
+        return self.format != ""
+
+    @property
     def text(self) -> str:
         """The value of the variable ``runGate``."""
+        if not self.is_ours:
+            return self.key
         return f"{self.key}~{self.format}{self.stages}{self.variables}~{self.round}"
 
 
@@ -81,6 +89,38 @@ def parsed_event(event: object) -> GateText | None:
     return parsed_text(event[len(OPENING) :])
 
 
+def gate_of(history: Sequence[StageRun]) -> GateText | None:
+    """What the gate of a run says of it; None where its first stage is no gate, or the engine does not show it.
+
+    A gate whose text somebody else wrote has that text for its key, which may be empty, and is not ``is_ours``.
+    """
+    event = history[0].input.get("event") if history and history[0].name == "RunWaitEvent" else None
+    if not isinstance(event, str) or not event.startswith(OPENING):
+        return None
+    text = event.removeprefix(OPENING)
+    return parsed_text(text) or GateText(key=text, stages="", variables="", round=0, format="")
+
+
+def has_opened(history: Sequence[StageRun]) -> bool:
+    """Whether the gate of a run was seen behind it."""
+    return gate_of(history) is not None and history[0].terminated and history[0].error is None
+
+
+def checkpoint_of(history: Sequence[StageRun]) -> int | None:
+    """The user's number of the stage before which a run stands; None where it stands at no checkpoint of its own."""
+    if len(history) < 2 or history[-1].name != "RunWaitEvent" or history[-1].terminated:
+        return None
+    gate, event = gate_of(history), history[-1].input.get("event")
+    found = _BEHIND.fullmatch(event) if isinstance(event, str) else None
+    # A text of the user's may look like one of ours, but not like those of this run.
+    return int(found[2]) if gate is not None and found is not None and found[1] == opening_event(gate.text) else None
+
+
+def stands_at_gate(history: Sequence[StageRun]) -> bool:
+    """Whether a run stands at its gate, as far as the engine shows: the row says whether it still runs."""
+    return gate_of(history) is not None and len(history) == 1 and not history[0].terminated
+
+
 def checkpoint_event(text: str, number: int) -> str:
     """The event that lets the run with this text go on to the user's stage ``number``."""
     return f"{opening_event(text)}:{number}"
@@ -91,6 +131,11 @@ def parsed_checkpoint(event: object) -> tuple[GateText, int] | None:
     match = _BEHIND.fullmatch(event) if isinstance(event, str) else None
     gate = parsed_event(match[1]) if match is not None else None
     return None if match is None or gate is None else (gate, int(match[2]))
+
+
+def is_own_event(event: str) -> bool:
+    """Whether an event opens a gate or a checkpoint of a run that this package submitted."""
+    return parsed_event(event) is not None or parsed_checkpoint(event) is not None
 
 
 def is_gate(stage: Mapping[str, Any]) -> bool:
@@ -110,7 +155,7 @@ def checkpointed(definition: Mapping[str, Any]) -> dict[str, Any]:
     """The definition with a gate, and with a checkpoint before each stage that moves money and has none before it."""
     stages: list[Mapping[str, Any]] = [{"wait_event": {"event": GATE_EVENT}}]
     for number, stage in enumerate(own_stages(definition["stages"])):
-        if _moves_money(stage) and not _is_ours(stages[-1]):
+        if _moves_money(stage) and not is_own_stage(stages[-1]):
             stages.append({"wait_event": {"event": checkpoint_event(f"${{{GATE_VARIABLE}}}", number)}})
         stages.append(stage)
     return {**definition, "stages": stages}
@@ -129,24 +174,25 @@ def checkpoints_of(stages: Sequence[Mapping[str, Any]]) -> dict[int, int]:
 def unguarded_stage(stages: Sequence[Mapping[str, Any]]) -> int | None:
     """The user's number of the first stage that moves money and stands behind neither the gate nor a checkpoint."""
     for number, stage in enumerate(stages):
-        if _moves_money(stage) and (number == 0 or not _is_ours(stages[number - 1])):
+        if _moves_money(stage) and (number == 0 or not is_own_stage(stages[number - 1])):
             return own_number(stages, number)
     return None
 
 
 def own_stages(stages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The stages that the user wrote: without the gate and without checkpoints."""
-    return [stage for stage in stages if not _is_ours(stage)]
+    return [stage for stage in stages if not is_own_stage(stage)]
 
 
 def own_number(stages: Sequence[Mapping[str, Any]], number: int) -> int | None:
     """The user's number of the stage that the server calls ``number``; None for a stage that is not the user's."""
-    if not 0 <= number < len(stages) or _is_ours(stages[number]):
+    if not 0 <= number < len(stages) or is_own_stage(stages[number]):
         return None
-    return number - sum(_is_ours(stage) for stage in stages[:number])
+    return number - sum(is_own_stage(stage) for stage in stages[:number])
 
 
-def _is_ours(stage: Mapping[str, Any]) -> bool:
+def is_own_stage(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage of a definition is a gate or a checkpoint."""
     event = awaited_event(stage)
     return event is not None and _OURS.fullmatch(event) is not None
 
@@ -181,7 +227,7 @@ def has_gate(workflow_id: str, stages: Sequence[Mapping[str, Any]], text: str) -
         if event is None or not event.startswith(OPENING):
             continue
         where = f"stages[{number}].wait_event.event"
-        if not _is_ours(stage):
+        if not is_own_stage(stage):
             if any(may_become(event, ours) for ours in (opening_event(text), *passes)):
                 raise ValidationError(
                     f"stages[{number}] of workflow {workflow_id} may wait for the event of the gate or of a "

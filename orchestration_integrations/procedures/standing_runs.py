@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..api.calls import get_instance_history
 from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import Instance, StageRun, StandingRun
 from .effects import Now, Procedure, insist
-from .gate import OPENING, parsed_checkpoint, parsed_event
+from .gate import checkpoint_of, gate_of, stands_at_gate
 from .listing import Versions, snapshot
 
 
@@ -21,22 +23,16 @@ def standing_runs(workflow_id: str, versions: Versions, now: Now, until: float) 
         if row.terminated:
             continue
         history = yield from insist(get_instance_history(row.id, versions.plain, strict=True), now, until)
-        last = history[-1] if history else None
-        standing = _standing(row, last) if last is not None and last.name == "RunWaitEvent" else None
+        standing = _standing(row, history)
         if standing is not None:
             found.append(standing)
     found.sort(key=lambda one: (one.instance.created_at, one.instance.id))
     return tuple(found)
 
 
-def _standing(row: Instance, last: StageRun) -> StandingRun | None:
-    event = last.input.get("event")
-    if last.terminated or not isinstance(event, str) or not event.startswith(OPENING):
+def _standing(row: Instance, history: Sequence[StageRun]) -> StandingRun | None:
+    gate, checkpoint = gate_of(history), checkpoint_of(history)
+    if gate is None or (checkpoint is None and not stands_at_gate(history)):
         return None
-    since = None if last.started_at == UNKNOWN_INSTANT else last.started_at
-    behind = parsed_checkpoint(event)
-    if behind is not None:
-        return StandingRun(instance=row, run_key=behind[0].key, checkpoint=behind[1], since=since)
-    gate = parsed_event(event)
-    key = gate.key if gate is not None else event.removeprefix(OPENING)
-    return StandingRun(instance=row, run_key=key, checkpoint=None, since=since)
+    since = None if history[-1].started_at == UNKNOWN_INSTANT else history[-1].started_at
+    return StandingRun(instance=row, run_key=gate.key, checkpoint=checkpoint, since=since)

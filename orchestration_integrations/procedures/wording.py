@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..api.models import ActivityRun, CancelOutcome, Instance, Moved, StageEvent, Transaction
+from .gate import is_own_event
 
-_MAY_HAVE_MOVED = "that money may have moved, check the ledger"
+MAY_HAVE_MOVED = "that money may have moved, check the ledger"
+UNREAD_PAYMENT = "whether a payment is under way could not be read"
+"""Where a history is missing: what was not read is never \"none\"."""
 MOST_TRANSACTIONS = 100
 """Transactions that a result names; ``transactions_left_out`` counts the rest."""
 KINDS = {"RunSend": "send", "RunDelay": "delay", "RunWaitEvent": "wait_event", "RunUpdate": "update"}
@@ -36,6 +39,8 @@ def stage_text(event: StageEvent) -> str:
         return f"{head} has begun"
     if event.kind == "ended":
         return f"{head} has ended" + (f" with an error: {event.detail}" if event.detail else "")
+    if event.kind == "listening" and is_own_event(event.detail or ""):
+        return f"{head} waits to be opened by whoever has the run key"  # its definition could not be read
     if event.kind == "listening":
         return f"{head} waits for the event {event.detail!r}"
     return f"{head} is failing: {event.detail}"
@@ -125,36 +130,9 @@ def cancel_summary(instance_id: str, outcome: CancelOutcome | str) -> dict[str, 
     }
 
 
-def outcome_text(outcome: CancelOutcome | None) -> str:
-    """What a cancel came to, None standing for a run that another attempt has; the subject is the instance."""
-    return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)
-
-
 def in_flight_text(activities: Sequence[ActivityRun]) -> str:
     """What it means that payments had not ended when their run did; empty where there are none."""
-    return f"{_names(activities)} was under way then: {_MAY_HAVE_MOVED}" if activities else ""
-
-
-def cancel_text(outcome: CancelOutcome) -> str:
-    """What a cancel came to; the subject is the instance."""
-    if outcome.status == "cancelled":
-        if outcome.in_flight:
-            return f"it was cancelled while {_names(outcome.in_flight)} was under way: {_MAY_HAVE_MOVED}"
-        return "it was cancelled"
-    if outcome.status == "held":
-        return f"it is held at the checkpoint before stage {outcome.checkpoint}: nothing of it moves any more"
-    if outcome.status == "never_started":
-        return "it never started"
-    if outcome.status == "already_ended":
-        state = f" ({outcome.instance.state})" if outcome.instance is not None else ""
-        return f"it had already ended by itself{state}"
-    at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
-    named = "INSTANCE" if outcome.instance is None else outcome.instance.id
-    return (
-        f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
-        f"instance was not seen to end{at}; it may still run and move money: see how it ends before you pay anew "
-        f"(orchestration-integrations wait {named})"
-    )
+    return f"{names_of(activities)} was under way then: {MAY_HAVE_MOVED}" if activities else ""
 
 
 def difference_text(differs: Sequence[str]) -> str:
@@ -170,5 +148,6 @@ def difference_text(differs: Sequence[str]) -> str:
     return " and ".join(parts) or "its content differs"
 
 
-def _names(activities: Sequence[ActivityRun]) -> str:
+def names_of(activities: Sequence[ActivityRun]) -> str:
+    """What was called, without repeats."""
     return ", ".join(sorted({activity.name for activity in activities}))

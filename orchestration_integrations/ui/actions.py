@@ -8,8 +8,10 @@ from typing import Any
 from ..api.errors import AmbiguousRunError, EventNotDeliveredError, OrchestrationError, ValidationError
 from ..api.models import Workflow
 from ..http_hook import AsyncOrchestrationHttpHook
-from ..procedures.gate import OPENING, checkpoints_of
-from ..procedures.wording import cancel_summary, cancel_text
+from ..procedures.events import refusal_of
+from ..procedures.gate import checkpoints_of
+from ..procedures.verdicts import cancel_verdict
+from ..procedures.wording import cancel_summary
 
 EVENT_SECONDS = 10.0
 """Seconds for sending an event and seeing its stage end."""
@@ -34,11 +36,9 @@ async def send_event(hook: AsyncOrchestrationHttpHook, instance_id: str, asked: 
         raise ValidationError("name: give the name of the event", path="name")
     if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool)):
         raise ValidationError("stage: must be a whole number from 0", path="stage")
-    if name.startswith(OPENING):
-        raise ActionRefused(
-            "this event opens a gate or a checkpoint; only the owner of the run may send it, who asks first whether "
-            "the payment is still wanted and whether another run was chosen: start or wait for the run there"
-        )
+    refusal = refusal_of(name)
+    if refusal:
+        raise ActionRefused(refusal)
     instance = await hook.send_event_when_ready(instance_id, name, stage=stage, timeout=EVENT_SECONDS)
     return {"text": f"The event “{name}” was sent, and its stage has ended.", "state": instance.state}
 
@@ -46,8 +46,9 @@ async def send_event(hook: AsyncOrchestrationHttpHook, instance_id: str, asked: 
 async def cancel(hook: AsyncOrchestrationHttpHook, instance_id: str) -> dict[str, Any]:
     """Cancel an instance, and say what came of it."""
     outcome = await hook.cancel(instance_id)
-    text = cancel_text(outcome)
-    return {**cancel_summary(instance_id, outcome), "text": f"{text[0].upper()}{text[1:]}."}
+    verdict = cancel_verdict(outcome)
+    text = f"{verdict.text[0].upper()}{verdict.text[1:]}."
+    return {**cancel_summary(instance_id, outcome), "text": text, "sure": verdict.sure}
 
 
 async def run(hook: AsyncOrchestrationHttpHook, workflow: Workflow, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +71,7 @@ async def run(hook: AsyncOrchestrationHttpHook, workflow: Workflow, asked: Mappi
             "this workflow has checkpoints: a run waits at each until its owner lets it pass, and a page that may be "
             "closed is no owner. Start it with run_once, Airflow, Prefect or the command `run`"
         )
-    instance = await hook.start(workflow.id, dict(variables), run_key=key.strip())
+    instance = await hook.start(workflow.id, dict(variables), run_key=key)
     return {"id": instance.id, "state": instance.state, "text": "It was started, or found by its key."}
 
 

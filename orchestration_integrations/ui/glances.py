@@ -16,9 +16,10 @@ import msgspec
 from ..api.errors import OrchestrationError
 from ..api.models import StageRun
 from ..http_hook import AsyncOrchestrationHttpHook
+from ..procedures.gate import gate_of
 from ..procedures.moved import STILL
 from .catalog import Row
-from .instance_view import gate_text, glance
+from .instance_view import glance
 
 AT_ONCE = 4
 """Histories that are read at once."""
@@ -94,7 +95,7 @@ class Glances:
         seen: dict[str, Any] = {"kind": row.state, "note": ""}
         try:
             history = await self._hook.get_instance_history(row.id)
-            gate = gate_text(history)
+            gate = gate_of(history)
             key = gate.key if gate is not None else None
             if row.state == "running":
                 seen = glance(history, await self._activities(row.id, history))

@@ -10,9 +10,9 @@ import msgspec
 
 from ..api.instants import UNKNOWN_INSTANT, go_duration_seconds, parse_instant
 from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
-from ..procedures.gate import OPENING, GateText, parsed_checkpoint, parsed_event
+from ..procedures.ends import ended_amid
+from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
 from ..procedures.moved import READS, Reading, reading_of
-from ..procedures.wording import in_flight_text
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
 from .money import graph, transaction_rows
 from .reading import Observed
@@ -25,7 +25,7 @@ def instance_view(observed: Observed) -> Json:
     instance, history = observed.instance, observed.history or ()
     reading = reading_of(instance, observed.history, observed.activities, observed.retried)
     stages = timeline(observed)
-    gate = gate_text(history)
+    gate = gate_of(history)
     transactions = transaction_rows(reading.moved.transactions, history)
     return {
         "id": instance.id,
@@ -46,15 +46,6 @@ def instance_view(observed: Observed) -> Json:
         "graph": graph(transactions, _under_way(observed)),
         "problems": list(observed.problems),
     }
-
-
-def gate_text(history: Sequence[StageRun]) -> GateText | None:
-    """What the gate of a run says of it; None where it has none."""
-    event = history[0].input.get("event") if history and history[0].name == "RunWaitEvent" else None
-    gate = parsed_event(event)
-    if gate is None and isinstance(event, str) and event.startswith(OPENING):
-        return GateText(key=event.removeprefix(OPENING), stages="", variables="", round=0)
-    return gate
 
 
 # ---- the timeline ------------------------------------------------------------------------------------
@@ -240,7 +231,7 @@ def _warnings(observed: Observed, reading: Reading) -> list[str]:
     twice = sum(one.maybe_repeated for one in reading.moved.transactions)
     if twice:
         found.append(f"{twice} of its transactions may have been made twice: check the ledger.")
-    under_way = in_flight_text(reading.in_flight) if observed.instance.terminated else ""
+    under_way = ended_amid(observed.instance, reading) if observed.instance.terminated else ""
     if under_way:
         found.append(f"{under_way[0].upper()}{under_way[1:]}.")
     return found
@@ -277,10 +268,10 @@ def glance(history: Sequence[StageRun], activities: Sequence[ActivityRun]) -> Js
     if last is None or last.terminated:
         return {"kind": "running", "note": ""}
     event = last.input.get("event")
-    checkpoint = parsed_checkpoint(event)
+    checkpoint = checkpoint_of(history)
     if checkpoint is not None:
-        return {"kind": "checkpoint", "note": f"at the checkpoint before stage {checkpoint[1]}"}
-    if isinstance(event, str) and event.startswith(OPENING):
+        return {"kind": "checkpoint", "note": f"at the checkpoint before stage {checkpoint}"}
+    if stands_at_gate(history):
         return {"kind": "gate", "note": "at its gate"}
     if last.name == "RunWaitEvent":
         return {"kind": "listening", "note": f"waits for “{event}”"}

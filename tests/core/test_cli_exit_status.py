@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 
 import pytest
 
-from orchestration_integrations import OrchestrationError, OrchestrationHttpHook
+from orchestration_integrations import OrchestrationError, OrchestrationHttpHook, RunRecord, SqliteRunStore
+from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import COMMAND, ROOT, begun, ended, environment, invoked, objects, piped
 from tests.outside import eventually, free_port
@@ -87,6 +90,16 @@ def test_a_wrong_setting_is_no_failed_payment(env, command):
         ["run", "w"],
         ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--checkpoints"],
         ["run", "w", "--store", "/tmp/never.db", "--settled", "0-abc"],
+        ["run", "w", "--store", "/tmp/never.db", "--run-key", "order-17 "],
+        ["run", "w", "--store", "/tmp/never.db", "--run-key", "order\n17"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--timeout", "5"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--on-timeout", "leave"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--cancel-on-interrupt"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--fail-after-attempts", "3"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--read-budget", "3"],
+        ["run", "w", "--store", "/tmp/never.db", "--no-wait", "--poll-interval", "3"],
+        ["reconcile", "--run-key", " order-17"],
+        ["reconcile", "--run-key", "k", "--key-prefix", "k"],
         ["run", "w", "--store", "/tmp/never.db", "--var", "amount"],
         ["run", "w", "--store", "/tmp/never.db", "--var", "a=1", "--var", "a=2"],
         ["reconcile"],
@@ -105,6 +118,15 @@ def test_wrong_usage_is_no_failed_payment(arguments):
 
 def test_a_run_that_was_cancelled_amid_a_payment_may_still_pay(server, hook):
     """A script that pays by other means on 1 would pay twice if the payment arrived."""
+    instance_id = under_retry(hook)
+    assert hook.cancel(instance_id).in_flight
+    done = piped("wait", instance_id, "--url", server.url, "--json")
+    assert done.returncode == 3
+    assert [(one["state"], one["exit_status"]) for one in objects(done)] == [("cancelled", 3)]
+
+
+def under_retry(hook):
+    """A run whose payment fails and is tried again."""
     poor = {"id": "nobody:has:paid:in"}
     send = {
         "send": {**FAILS["stages"][0]["send"], "source": {"account": poor}, "destination": {"account": {"id": "a"}}}
@@ -118,10 +140,108 @@ def test_a_run_that_was_cancelled_amid_a_payment_may_still_pay(server, hook):
             return False
 
     eventually(is_tried, "its payment is tried again", every=0.05)
-    assert hook.cancel(instance_id).in_flight
-    done = piped("wait", instance_id, "--url", server.url, "--json")
-    assert done.returncode == 3
-    assert [(one["state"], one["exit_status"]) for one in objects(done)] == [("cancelled", 3)]
+    return instance_id
+
+
+@pytest.fixture
+def unreadable(server):
+    """Has a kind of read fail, until the test is over."""
+    yield lambda operation: server.fault(operation, "status", -1, code=500)
+    server.clear_faults()
+
+
+@pytest.mark.parametrize("operation", ["get_instance_history", "get_stage_history"])
+def test_a_cancel_that_could_not_read_whether_a_payment_is_under_way_is_unsure(server, hook, unreadable, operation):
+    instance_id = under_retry(hook)
+    unreadable(operation)
+    done = invoked("cancel", instance_id, "--url", server.url, "--retry-budget", "0.2", "--json")
+    (told,) = objects(done)
+    assert (done.exit_code, told["status"], told["exit_status"], told["complete"]) == (3, "cancelled", 3, False)
+    assert "whether a payment is under way could not be read" in told["text"]
+    waited = invoked("wait", instance_id, "--url", server.url, "--retry-budget", "0.2", "--json")
+    (end,) = objects(waited)
+    assert (waited.exit_code, end["state"]) == (3, "cancelled")
+    assert "whether a payment is under way could not be read" in end["reason"]
+
+
+@pytest.mark.parametrize("operation", ["get_instance_history", "get_stage_history"])
+def test_a_failed_run_is_1_only_where_what_it_moved_is_known(server, hook, runs, unreadable, operation):
+    sends = {**FAILS["stages"][0]["send"], "destination": {"account": {"id": "shop"}}}
+    workflow = hook.create_workflow({"name": "pays, then fails", "stages": [{"send": sends}, *FAILS["stages"]]})
+    paid = hook.run_workflow(workflow.id).id
+    eventually(lambda: hook.get_instance(paid).terminated, "it failed", every=0.05)
+    assert invoked("wait", paid, "--url", server.url).exit_code == 1
+    unreadable(operation)
+    done = invoked("wait", paid, "--url", server.url, "--retry-budget", "0.2", "--json")
+    (end,) = objects(done)
+    assert (done.exit_code, end["state"], end["complete"], end["exit_status"]) == (3, "failed", False, 3)
+
+
+def test_a_cancel_of_what_had_succeeded_has_a_status_of_its_own(server, hook, runs):
+    hook.send_event_when_ready(runs["waits"], "go")
+    assert invoked("cancel", runs["waits"], "--url", server.url).exit_code == 6
+    assert invoked("cancel", runs["failed"], "--url", server.url).exit_code == 1
+    assert invoked("cancel", runs["cancelled"], "--url", server.url).exit_code == 0
+
+
+def test_a_key_without_an_instance_may_have_a_run_all_the_same(server, hook, tmp_path):
+    store = SqliteRunStore(tmp_path / "runs.db")
+    intended = RunRecord(
+        key="k", state="intended", workflow_id="w", server=server.url, since=datetime.now(timezone.utc),
+        content=Content(stages="", variables={}), revision=1,
+    )  # fmt: skip
+    store.save(intended)
+    cancel = ["cancel", "--run-key", "k", "--store", store.path, "--url", server.url]
+    done = invoked(*cancel)
+    assert (done.exit_code, "a run may exist all the same" in done.stderr) == (3, True)
+    store.settle("k")
+    assert invoked(*cancel).exit_code == 2, "somebody knows what became of it"
+
+
+@pytest.mark.parametrize("place", ["2>/dev/full", "2>&-"], ids=["full", "closed"])
+@pytest.mark.parametrize("status", [0, 1, 2, "2 by usage", "2 unknown command", "2 unconfirmed", 3, 4, 5, 6])
+def test_a_standard_error_that_takes_nothing_changes_no_status(server, hook, runs, status, place):
+    done = hook.run_workflow(hook.create_workflow({"name": "quick", "stages": []}).id).id
+    eventually(lambda: hook.get_instance(done).terminated, "it succeeded", every=0.05)
+    url = ["--url", server.url]
+    arguments = {
+        0: ["cancel", runs["cancelled"], *url],
+        1: ["wait", runs["failed"], *url],
+        2: ["cancel", "i", "--url", "ftp://x"],
+        "2 by usage": ["wait", "i", "--timeout", "-1"],
+        "2 unknown command": ["nonsense"],
+        "2 unconfirmed": ["workflows", "delete", "i", *url],
+        3: ["wait", "i", "--url", f"http://127.0.0.1:{free_port()}", "--timeout", "0.3"],
+        4: ["wait", runs["waits"], *url, "--timeout", "0.3"],
+        5: ["wait", runs["failed"], *url],
+        6: ["cancel", done, *url],
+    }[status]
+    line = f'"$@" {place}' + (" >/dev/full" if status == 5 else "")
+    shell = ["bash", "-c", line, "bash", *COMMAND, *arguments]
+    ended = subprocess.run(
+        shell, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment(), check=False, timeout=60
+    )
+    assert ended.returncode == int(str(status)[0])
+    assert "Usage" not in ended.stdout or status == 0, "what is no result is not written as one"
+
+
+@pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("place", ["2>/dev/full", "2>&-"], ids=["full", "closed"])
+def test_an_interrupt_has_its_status_where_the_standard_error_takes_nothing(server, runs, number, status, place):
+    shell = ["bash", "-c", f'exec "$@" {place}', "bash", *COMMAND, "instances", "watch", runs["waits"], "--json"]
+    process = subprocess.Popen(
+        [*shell, "--url", server.url, "--poll-interval", "0.2"], stdout=subprocess.PIPE, text=True,
+        env=environment(), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert "stage_event" in process.stdout.readline()
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == status
 
 
 def test_each_end_has_its_status(server, runs, hook):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import datetime, timezone
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as some
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
 from orchestration_integrations.api.models import Instance
-from orchestration_integrations.cli.reconciling import Seen, findings_of
+from orchestration_integrations.cli.reconciling import ATTENTION, Seen, Wanted, findings_of
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.procedures.gate import GateText
@@ -58,8 +59,15 @@ def left(hook, workflow_id, key, number=0):
 def released(hook, workflow_id, key, number=0):
     """A run that somebody released."""
     made = left(hook, workflow_id, key, number)
-    hook.send_event_when_ready(made, f"go:{gate(key, number)}", timeout=30)
+    release(hook, made, key, number)
     return made
+
+
+def release(hook, instance_id, key, number=0):
+    """What only the owner of a run does: open its gate."""
+    eventually(lambda: hook.get_instance_history(instance_id), "it stands at its gate", every=0.05)
+    hook.send_event(instance_id, f"go:{gate(key, number)}")
+    eventually(lambda: hook.get_instance_history(instance_id)[0].terminated, "its gate is behind it", every=0.05)
 
 
 def reconciled(server, *arguments):
@@ -196,6 +204,182 @@ def test_nothing_is_aborted_without_a_yes(server, hook):
     assert (done.exit_code, "nobody answered" in done.stderr) == (2, True)
 
 
+def findings(server, *arguments):
+    code, found = reconciled(server, *arguments, "--retry-budget", "0.2")
+    return code, {(one["instances"][0] if one["instances"] else one["run_key"]): one["finding"] for one in found}
+
+
+@pytest.mark.parametrize("server", [1, 2], indirect=True)
+@pytest.mark.parametrize("asked", [["--key-prefix", "order-17"], ["--run-key", "order-17"], ["two"]], ids=" ".join)
+def test_what_could_not_be_read_is_told_whatever_is_asked_for(server, hook, asked):
+    workflow_id = hook.ensure_workflow(TWO, gate=True).workflow.id
+    made = released(hook, workflow_id, "order-17")
+    assert findings(server, *asked) == (0, {made: "released"})
+    server.fault("get_instance_history", "status", -1, code=500)
+    assert findings(server, *asked) == (3, {made: "unknown"})
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_a_read_that_decides_is_strict(server, hook):
+    """Amid a payment, the history of its stage tells `stuck` and `ambiguous` from `released`."""
+    poor = {"name": "poor", "stages": [sending("nobody")]}
+    workflow_id = hook.ensure_workflow(poor, gate=True).workflow.id
+    ids = [released(hook, workflow_id, key) for key in ("tried", "cancelled")]
+    eventually(lambda: findings(server, "poor")[1] == dict.fromkeys(ids, "stuck"), "both are tried again", every=0.2)
+    assert hook.cancel(ids[1]).in_flight
+    assert findings(server, "poor") == (3, {ids[0]: "stuck", ids[1]: "ambiguous"})
+    server.fault("get_stage_history", "status", -1, code=500)
+    assert findings(server, "poor") == (3, dict.fromkeys(ids, "unknown"))
+
+
+def test_a_run_is_released_only_where_its_gate_was_seen_behind_it(server, hook):
+    workflow_id = hook.ensure_workflow(TWO, gate=True).workflow.id
+    by_hand = hook.run_workflow(workflow_id, {"runGate": "order-17"}).id
+    ungated = hook.run_workflow(hook.create_workflow({**TWO, "name": "free"}).id, {"source": "world"}).id
+    ours_by_name = hook.run_workflow(
+        hook.create_workflow({"name": "own event", "stages": [{"wait_event": {"event": "go:live"}}]}).id
+    ).id
+    for one in (by_hand, ungated, ours_by_name):
+        eventually(lambda one=one: hook.get_instance_history(one), "its first stage has begun", every=0.05)
+    assert findings(server, "two") == (3, {by_hand: "at_gate"})
+    assert findings(server, "--run-key", "order-17") == (3, {by_hand: "at_gate"})
+    assert findings(server, "--run-key", "order-1") == (0, {})
+    assert findings(server, "free") == (0, {ungated: "ungated"})
+    code, (own,) = reconciled(server, "own event")
+    assert (code, own["finding"], own["advice"]) == (0, "ungated", f"events send {ours_by_name} go:live")
+    assert [one.run_key for one in hook.list_standing(workflow_id)] == ["order-17"]
+    if server.number != 2:
+        hook.cancel(by_hand)
+        assert findings(server, "two") == (0, {by_hand: "never_started"})
+
+
+def test_a_run_that_has_not_begun_may_be_anybodys():
+    run = Seen(instance=instance("i"), begun=False)
+    for wanted in (Wanted(), Wanted(key="k"), Wanted(prefix="o")):
+        (found,) = findings_of([run], (), wanted, None)
+        assert (found.finding, found.run_key) == ("not_begun", None)
+    assert "not_begun" in ATTENTION
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_run_key_is_one_key_and_a_prefix_is_a_prefix(server, hook):
+    workflow_id = hook.ensure_workflow(TWO, gate=True).workflow.id
+    one, other = released(hook, workflow_id, "order-17"), released(hook, workflow_id, "order-170")
+    assert findings(server, "--run-key", "order-17") == (0, {one: "released"})
+    assert findings(server, "--run-key", "order-1") == (0, {})
+    assert findings(server, "--key-prefix", "order-17") == (0, {one: "released", other: "released"})
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_a_key_in_several_workflows_is_no_duplicate_and_is_never_aborted(server, hook):
+    payout = hook.ensure_workflow(TWO, gate=True).workflow.id
+    refund = hook.ensure_workflow({**TWO, "name": "refund"}, gate=True).workflow.id
+    paid, back = released(hook, payout, "order-17"), left(hook, refund, "order-17")
+    eventually(lambda: hook.list_unreleased(refund), "it stands at its gate", every=0.05)
+    code, found = reconciled(server, "--run-key", "order-17", "--abort-duplicates", "--yes")
+    assert (code, {one["finding"] for one in found}) == (3, {"released", "unreleased", "key_in_several"})
+    several = next(one for one in found if one["finding"] == "key_in_several")
+    assert set(several["instances"]) == {paid, back}
+    assert not hook.get_instance(back).terminated
+    assert findings(server, refund)[1] == {back: "unreleased"}
+
+
+# ---- the abort of a duplicate ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def duplicate(server, hook):
+    workflow_id = hook.ensure_workflow({"name": "pays", "stages": [sending()]}, gate=True).workflow.id
+    kept, twin = released(hook, workflow_id, "k"), left(hook, workflow_id, "k")
+    eventually(lambda: hook.list_unreleased(workflow_id), "it stands at its gate", every=0.05)
+    return kept, twin
+
+
+ABORT = ["--run-key", "k", "--abort-duplicates", "--yes", "--retry-budget", "0.2"]
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_a_duplicate_that_is_released_before_its_abort_is_a_double(server, hook, duplicate, monkeypatch):
+    kept, twin = duplicate
+    cancel = OrchestrationHttpHook.cancel
+
+    def late(self, instance_id, **options):
+        release(hook, instance_id, "k")
+        eventually(lambda: hook.get_instance(instance_id).terminated, "it has paid", every=0.05)
+        return cancel(self, instance_id, **options)
+
+    monkeypatch.setattr(OrchestrationHttpHook, "cancel", late)
+    code, found = reconciled(server, *ABORT)
+    assert server.balance("shop", "USD/2") == 10
+    (aborted,) = [one for one in found if one["type"] == "cancel"]
+    assert (code, aborted["status"], aborted["exit_status"]) == (3, "already_ended", 3)
+    assert (found[-1]["finding"], found[-1]["instances"]) == ("double", [kept, twin])
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_a_duplicate_that_was_released_before_the_second_look_is_a_double(server, hook, duplicate, monkeypatch):
+    kept, twin = duplicate
+    get_instance = OrchestrationHttpHook.get_instance
+
+    def late(self, instance_id):
+        monkeypatch.undo()
+        release(hook, instance_id, "k")
+        return get_instance(self, instance_id)
+
+    monkeypatch.setattr(OrchestrationHttpHook, "get_instance", late)
+    code, found = reconciled(server, *ABORT)
+    assert (code, found[-1]["finding"], found[-1]["instances"]) == (3, "double", [kept, twin])
+    assert not [one for one in found if one["type"] == "cancel"]
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+@pytest.mark.parametrize("operation", ["get_instance", "abort_instance", "get_instance_history"])
+def test_an_abort_that_fails_counts(server, hook, duplicate, monkeypatch, operation):
+    """Nothing of it is told as "it no longer stands at its gate"."""
+    get_instance = OrchestrationHttpHook.get_instance
+
+    def faulty(self, instance_id):
+        monkeypatch.undo()
+        server.fault(operation, "status", -1, code=503)
+        return get_instance(self, instance_id)
+
+    monkeypatch.setattr(OrchestrationHttpHook, "get_instance", faulty)
+    done = invoked("reconcile", *ABORT, "--url", server.url, "--json")
+    server.clear_faults()
+    assert done.exit_code == 3
+    assert "no longer stands" not in done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last.get("exit_status", 3) == 3
+    assert last["type"] == {"get_instance": "error", "abort_instance": "cancel"}.get(operation, "finding")
+    assert last.get("finding", "unknown") == "unknown"
+
+
+@pytest.mark.parametrize("server", [1, 2], indirect=True)
+def test_each_abort_counts_in_the_exit_status(server, hook, duplicate):
+    code, found = reconciled(server, *ABORT)
+    (aborted,) = [one for one in found if one["type"] == "cancel"]
+    assert code == aborted["exit_status"] == (3 if server.number == 2 else 0)
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_record_that_cannot_be_read_is_a_finding_of_its_key_and_of_no_other(server, hook, tmp_path):
+    store = SqliteRunStore(tmp_path / "runs.db")
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("INSERT INTO runs VALUES ('odd', 'no record')")
+    workflow_id = hook.ensure_workflow(TWO, gate=True).workflow.id
+    made = released(hook, workflow_id, "k")
+    assert findings(server, "--run-key", "k", "--store", store.path) == (0, {made: "released"})
+    assert findings(server, "--run-key", "odd", "--store", store.path) == (3, {"odd": "unknown"})
+    listed = invoked("runs", "list", "--store", store.path, "--json")
+    assert [(one["key"], one["state"]) for one in map(json.loads, listed.stdout.splitlines())] == [
+        ("odd", "unreadable")
+    ]
+    assert listed.exit_code == 3
+    cancelled = invoked("cancel", made, "--store", store.path, "--url", server.url, "--timeout", "0.2", "--json")
+    assert json.loads(cancelled.stdout)["instance_id"] == made
+    assert "the record of run key odd cannot be read" in cancelled.stderr
+
+
 # ---- whatever is read ----------------------------------------------------------------------------------
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -203,18 +387,15 @@ EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 @some.composite
 def things(draw):
-    """Runs of few keys and rounds, and records of them."""
+    """Runs of few keys, rounds, workflows and contents, and records of them."""
     runs = []
     for number in range(draw(some.integers(0, 6))):
         key, turn = draw(some.sampled_from("ab")), draw(some.integers(0, 1))
         ended = draw(some.booleans())
         runs.append(
             Seen(
-                instance=Instance(
-                    id=f"i{number}", workflow_id="w", created_at=EPOCH, updated_at=EPOCH, terminated=ended,
-                    terminated_at=None, error=None, status=(), raw={},
-                ),
-                gate=draw(some.sampled_from([GateText(key=key, stages="0" * 8, variables="0" * 8, round=turn), None])),
+                instance=instance(f"i{number}", draw(some.sampled_from("wv")), ended),
+                gate=draw(some.sampled_from([None, *(content(key, turn, digit) for digit in "01")])),
                 released=draw(some.booleans()),
                 checkpoint=draw(some.sampled_from([None, 1])),
                 failing=draw(some.sampled_from(["", "it failed"])),
@@ -225,7 +406,8 @@ def things(draw):
         run.released = run.released and run.gate is not None
     records = [
         RunRecord(
-            key=key, state="chosen", workflow_id="w", server="s", since=EPOCH,
+            key=key, state="chosen", workflow_id=draw(some.sampled_from("wv")), server="s", since=EPOCH,
+            gate=draw(some.sampled_from(["", content(key, 0, "0").text, content(key, 0, "1").text])),
             content=Content(stages="", variables={}), round=draw(some.integers(0, 1)),
             instance_id=draw(some.sampled_from([None, *(run.instance.id for run in runs), "elsewhere"])),
             settled=draw(some.booleans()), hold=draw(some.booleans()), end=draw(some.sampled_from([None, "failed"])),
@@ -235,23 +417,39 @@ def things(draw):
     return runs, records
 
 
+def instance(name, workflow_id="w", ended=False):
+    return Instance(
+        id=name, workflow_id=workflow_id, created_at=EPOCH, updated_at=EPOCH, terminated=ended, terminated_at=None,
+        error=None, status=(), raw={},
+    )  # fmt: skip
+
+
+def content(key, turn, digit):
+    return GateText(key=key, stages=digit * 8, variables="0" * 8, round=turn)
+
+
 @given(things())
 def test_what_may_be_the_payment_itself_is_never_called_a_duplicate(drawn):
     runs, records = drawn
-    found = findings_of(runs, records, "", None)
+    found = findings_of(runs, records, Wanted(), None)
     by_id = {run.instance.id: run for run in runs}
     for one in found:
         if one.finding != "duplicate":
             continue
         run = by_id[one.instances[0]]
         assert run.waits_at_gate
-        chosen = {record.instance_id for record in records if (record.key, record.round) == (one.run_key, one.round)}
+        of_round = [record for record in records if (record.key, record.round) == (one.run_key, one.round)]
+        chosen = {record.instance_id for record in of_round}
         assert run.instance.id not in chosen
-        rivals = [
-            other for other in runs if other is not run and other.gate == run.gate
+        rivals = {
+            other.instance.id for other in runs if other is not run and other.payment == run.payment
             and (other.released or other.instance.id in chosen)
-        ]  # fmt: skip
-        assert rivals or chosen - {None}
+        }  # fmt: skip
+        rivals |= {
+            record.instance_id for record in of_round
+            if record.instance_id and (record.workflow_id, record.gate) == run.payment
+        }  # fmt: skip
+        assert one.other in rivals, "it is of one workflow and one content with the run that has the key"
     for run in runs:
-        if run.released:
+        if run.released or run.waits_at_gate:
             assert any(run.instance.id in one.instances for one in found), "no released run goes untold"

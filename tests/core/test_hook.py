@@ -18,6 +18,7 @@ from orchestration_integrations import (
     AsyncOrchestrationHttpHook,
     AuthenticationError,
     ConfigurationError,
+    MemoryRunStore,
     NotFoundError,
     OrchestrationError,
     OrchestrationHttpHook,
@@ -32,6 +33,8 @@ from orchestration_integrations import (
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.scripted import ScriptedServer, cut, drip, instance, respond, stall
+
+GATE = f"k~1{'0' * 16}~0"
 
 DEFINITION = {"name": "d", "stages": [{"wait_event": {"event": "go"}}]}
 WORKFLOW = {"data": {"id": "w", "config": DEFINITION, "createdAt": "2026-01-01T00:00:00Z"}}
@@ -289,6 +292,13 @@ def test_bad_input_sends_nothing(kind):
             lambda: hook.send_event_when_ready("i", "x", stage=-1),
             lambda: hook.start("w", run_key=""),
             lambda: hook.start("w", {"runKey": "a"}, run_key="a"),
+            lambda: hook.start("w", run_key="order-17 "),
+            lambda: hook.start("w", {"runKey": "\torder-17"}),
+            lambda: hook.start("w", run_key="order\x7f17"),
+            lambda: hook.run_once("w", run_key=" order-17", store=MemoryRunStore(), first_attempt=True),
+            lambda: hook.run_once("w", run_key="order\n17", store=MemoryRunStore(), first_attempt=True),
+            lambda: hook.send_event_when_ready("i", f"go:{GATE}"),
+            lambda: hook.send_event_when_ready("i", f"go:{GATE}:3", stage=2),
             lambda: hook.start("w", since="yesterday"),
             lambda: hook.ensure_workflow({"stages": [{"delay": {}}]}),
         ):

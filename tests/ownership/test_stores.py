@@ -52,6 +52,21 @@ def test_a_record_is_stored_and_found(store):
     assert store.records() == (second,)
 
 
+def test_an_odd_row_costs_no_other(tmp_path):
+    store = SqliteRunStore(tmp_path / "runs.db")
+    kept = record("good")
+    store.save(kept)
+    store.save(record("later"))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE runs SET record = json_set(record, '$.version', 2) WHERE key = 'later'")
+        connection.execute("INSERT INTO runs VALUES ('odd', 'no record')")
+    assert store.records() == (kept,)
+    assert list(store.unreadable()) == ["later", "odd"]
+    assert "version is 2" in str(store.unreadable()["later"])
+    with pytest.raises(UnreadableRecordError):
+        store.load("odd")
+
+
 def test_a_save_from_an_old_record_is_refused(store):
     first = record()
     store.save(first)

@@ -143,11 +143,30 @@ def test_a_cancel_says_what_came_of_it(generation: Any) -> None:
         if generation == 2:
             assert done["status"] == "not_confirmed"
             assert "may still run and move money" in done["text"]
+            assert done["sure"] is False
             return
-        assert done["status"] == "cancelled"
+        assert (done["status"], done["sure"]) == ("cancelled", True)
         view = page.get(f"instances/{instance_id}")
         assert states(view) == ["done", "done", "cancelled", "skipped"]
         assert view["headline"]["text"] == "It was cancelled; by then: 1 transaction."
+
+
+def test_a_cancel_that_could_not_read_a_payment_is_no_good_news() -> None:
+    with EmbeddedServer(1) as server, OrchestrationHttpHook(base_url=server.url) as hook:
+        page = PageClient(server.url)
+        instance_id = listening(hook)
+        server.fault("get_stage_history", "status", -1, code=500)
+        done = page.act(f"instances/{instance_id}/cancel").json()
+        assert (done["status"], done["sure"]) == ("cancelled", False)
+        assert "whether a payment is under way could not be read" in done["text"]
+
+
+def test_a_run_key_with_white_space_around_it_is_another_text_and_is_refused(place: Any) -> None:
+    server, page, hook = place
+    workflow = hook.ensure_workflow(SCRIPT, gate=True).workflow
+    done = page.act(f"workflows/{workflow.id}/runs", {"variables": VARIABLES, "runKey": "order-17 "})
+    assert (done.status_code, done.json()["path"]) == (400, "run_key")
+    assert server.record().started == []
 
 
 def test_the_lists_count_filter_and_page(place: Any) -> None:

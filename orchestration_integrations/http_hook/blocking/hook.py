@@ -334,6 +334,8 @@ class OrchestrationHttpHook(Waits):
             The instance, read after that stage had ended.
 
         Raises:
+            ValidationError: the event opens a gate or a checkpoint, which only a start with the run key may do; nothing
+                was sent.
             EventNotDeliveredError: ``reason`` says why; ``unknown`` where it was sent and the stage still waits.
             NotFoundError: there is no such instance.
         """

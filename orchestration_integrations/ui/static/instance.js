@@ -136,7 +136,8 @@ function actionPanel(path) {
     said.textContent = doing;
     try {
       const done = await work();
-      said.className = `message ${["cancelled", "succeeded", "running"].includes(done.status ?? done.state) ? "good" : "wait"}`;
+      const good = done.status ? done.sure && done.status !== "already_ended" : ["succeeded", "running"].includes(done.state);
+      said.className = `message ${good ? "good" : "wait"}`;
       said.textContent = done.text;
     } catch (error) {
       said.className = "message bad";
