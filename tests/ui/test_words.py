@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from orchestration_integrations import Settings
 from orchestration_integrations.api.errors import ConfigurationError
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui.money import amount_text, side_text
+from orchestration_integrations.ui.amounts import amount_text
+from orchestration_integrations.ui.money import side_text
 
 
 @pytest.mark.parametrize(
@@ -24,10 +25,16 @@ from orchestration_integrations.ui.money import amount_text, side_text
         (1250, "EUR/2", "12.50 EUR"),
         ("5", "EUR/2", "0.05 EUR"),
         (-5, "EUR/2", "-0.05 EUR"),
-        (10**24 + 1, "USD/6", "1,000,000,000,000,000,000.000001 USD"),
+        (str(10**24 + 1), "USD/6", "1,000,000,000,000,000,000.000001 USD"),
+        (2**53 - 1, "USD/6", "9,007,199,254.740991 USD"),
+        (2**53, "USD/6", "≈ 9,007,199,254.740990 USD"),
+        (12345678901234567168, "EUR/2", "≈ 123,456,789,012,346,000.00 EUR"),
+        (-12345678901234567168, "COIN", "≈ -12345678901234600000 COIN"),
+        (1.5e3, "EUR/2", "15.00 EUR"),
         (7, "JPY/0", "7 JPY"),
         (7, "COIN", "7 COIN"),
-        (1.23e24, "EUR/2", "about 1.23e+24 EUR/2"),
+        (1.23e24, "EUR/2", "≈ 12,300,000,000,000,000,000,000.00 EUR"),
+        (0.5, "EUR/2", "≈ 0.5 EUR/2"),
         ("${amount}", "EUR/2", "${amount} EUR/2"),
         (None, None, ""),
     ],
@@ -38,8 +45,20 @@ def test_amounts(amount: object, asset: object, text: str) -> None:
 
 @given(st.integers(), st.integers(0, 20))
 def test_no_digit_of_an_amount_is_lost(amount: int, digits: int) -> None:
-    text = amount_text(amount, f"X/{digits}").removesuffix(" X")
+    text = amount_text(str(amount), f"X/{digits}").removesuffix(" X")
     assert int(text.replace(",", "").replace(".", "")) == amount
+
+
+@given(st.integers(), st.integers(0, 20))
+def test_no_digit_of_an_amount_is_invented(amount: int, digits: int) -> None:
+    text = amount_text(amount, f"X/{digits}").removesuffix(" X")
+    about, shown = text.startswith("≈ "), int(text.removeprefix("≈ ").replace(",", "").replace(".", ""))
+    assert about == (abs(amount) >= 2**53)
+    if not about:
+        assert shown == amount
+    else:
+        assert len(str(abs(shown)).rstrip("0")) <= 15
+        assert abs(shown - amount) * 10**14 <= abs(amount)
 
 
 def test_sides() -> None:
