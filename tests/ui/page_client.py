@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from orchestration_integrations.ui.serving import PageServer
+
 Json = dict[str, Any]
 
 
@@ -46,3 +48,13 @@ class PageClient:
                     name = line[7:]
                 elif line.startswith("data: "):
                     yield name, json.loads(line[6:])
+
+
+class PausablePage(PageServer):
+    """A page whose server can stand still, its connections open."""
+
+    def pause(self, seconds: float) -> None:
+        """Answer nothing for a while, connections open: what SIGSTOP does to a process."""
+        loop = self.page._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(time.sleep, seconds)

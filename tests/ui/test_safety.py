@@ -212,7 +212,7 @@ def test_outer_blanks_of_a_servers_token_do_not_count() -> None:
     with EmbeddedServer(token=f" {TOKEN}\n") as server:
         assert client(server.url, authorization=f"Bearer {TOKEN}").get("/workflows").status_code == 200
         assert client(server.url, authorization=f"Bearer {TOKEN}").get("/_ui/api/session").status_code == 200
-        assert client(server.url, authorization="Bearer ").get("/workflows").status_code == 401
+        assert client(server.url, authorization="Bearer").get("/workflows").status_code == 401
 
 
 # ---- names of this machine ----------------------------------------------------------------------------

@@ -78,8 +78,6 @@ def test_a_workflow_without_a_gate_runs_once_for_a_fresh_key(
     again = page.act(path, asked)
     assert again.status_code == 200, again.text
     assert again.json()["id"] == first.json()["id"]
-    own = page.act(path, {"variables": {"amount": "5"}, "runKey": "a key of somebody's own"})
-    assert own.status_code == 409
     assert len(server.record().started) == 1
 
 
@@ -92,6 +90,7 @@ def test_a_second_press_without_a_proof_says_that_a_run_may_exist(
     assert page.act(path, {"variables": {}, "runKey": key}).status_code == 200
     second = page.act(path, {"variables": {}, "runKey": key})
     assert (second.status_code, second.json()["error"]) == (409, "AmbiguousRunError")
+    assert page.act(path, {"variables": {}, "runKey": "a key of somebody's own"}).status_code == 409
     assert len(server.record().started) == 1
 
 
