@@ -36,7 +36,8 @@ export function graph({ nodes, edges }) {
   const filled = widths.map(() => 0);
   const places = nodes.map((_, n) => ({ x: lefts[column[n]], y: 12 + filled[column[n]]++ * (HEIGHT + GAP_Y), w: widths[column[n]] }));
   const width = Math.max(...places.map((place) => place.x + place.w)) + 8;
-  const height = Math.max(...places.map((place) => place.y)) + HEIGHT + 12;
+  const below = edges.some(({ from, to }) => places[to].x <= places[from].x) ? 40 : 0; // lines back run below the accounts
+  const height = Math.max(...places.map((place) => place.y)) + HEIGHT + 12 + below;
   const said = edges.map((edge) => `${edge.amounts.join(", ")} from ${nodes[edge.from].account} to ${nodes[edge.to].account}${STATES[edge.state]}`).join("; ");
   return h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `Money moved: ${said}` },
     h("defs", {}, ["moved", "repeated", "asked", "open"].map((state) => h("marker", { id: `tip-${state}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto", class: `tip ${state}` }, h("path", { d: "M0 0.8 7.5 4 0 7.2z" })))),
