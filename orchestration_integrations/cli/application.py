@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..ui.command import ui
 from ..version import __version__
-from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, wait, workflows
+from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, ui, wait, workflows
 from .group import CommandGroup
 
 
@@ -46,7 +45,7 @@ def _options(
 
 
 app.command()(serve.serve)
-app.command()(ui)
+app.command()(ui.ui)
 app.command()(info.info)
 app.command()(run.run)
 app.command()(wait.wait)

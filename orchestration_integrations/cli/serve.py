@@ -32,6 +32,10 @@ def serve(
     record: Annotated[
         str | None, typer.Option(help="Write what really happened to this file as JSON lines, when the server ends.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name of this machine, besides localhost, by which it may be asked for. Repeatable."),
+    ] = None,
 ) -> int:
     """Start the embedded server; print its URL on a line of its own and serve until SIGINT or SIGTERM."""
     try:
@@ -44,7 +48,14 @@ def serve(
     try:
         audit = open(record, "w", encoding="utf-8") if record is not None else None  # noqa: SIM115 (closed at the end)
         server = EmbeddedServer(
-            cast("Literal[1, 2, 3]", generation), host=host, port=port, db=db, token=token, faults=faults, data=seed
+            cast("Literal[1, 2, 3]", generation),
+            host=host,
+            port=port,
+            db=db,
+            token=token,
+            faults=faults,
+            data=seed,
+            allow_hosts=allow_host or (),
         )
     except (OSError, ValueError) as error:
         return _refused(str(error))

@@ -65,6 +65,11 @@ class Session:
         self._hook: OrchestrationHttpHook | None = None
 
     @property
+    def given_token(self) -> str | None:
+        """What ``--token`` was given; None where it was not."""
+        return self._given.get("token")
+
+    @property
     def settings(self) -> "Settings":
         """The settings: of the options, and of the environment where an option is not given."""
         from ..api.errors import ConfigurationError
@@ -72,6 +77,10 @@ class Session:
 
         if "base_url" not in self._given and not os.environ.get("ORCHESTRATION_URL", "").strip():
             raise ConfigurationError("base_url: name the server by --url, or set ORCHESTRATION_URL", field="base_url")
+        for _, option, _ in (_SETTINGS["token"], _SETTINGS["client_secret"]):
+            field = option.removeprefix("--").replace("-", "_")
+            if field in self._given and not self._given[field].strip():
+                raise ConfigurationError(f"{option}: is blank; give it, or leave it out", field=field)
         try:
             return Settings.from_env(**self._given)
         except ConfigurationError as error:

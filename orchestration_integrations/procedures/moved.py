@@ -207,15 +207,24 @@ def may_be_repeated(activity: ActivityRun, row: StageStatus | None, was_retried:
     return end - start >= SUSPICIOUS
 
 
-def _transactions(stage: int, activity: ActivityRun, twice: bool) -> list[Transaction]:
-    asked = _only_value(activity.input, activity.name)
+def asked_of(activity: ActivityRun) -> Mapping[str, Any]:
+    """What a call was asked for."""
+    return _only_value(activity.input, activity.name)
+
+
+def answers_of(activity: ActivityRun) -> Sequence[Mapping[str, Any]]:
+    """What a call answered, one for each transaction that it made; empty ones where it tells nothing of them."""
     answered = _only_value(activity.output or {}, activity.name)
     data = answered.get("data", answered)
     made = data if isinstance(data, list) else [data]
+    return [row if isinstance(row, Mapping) else {} for row in made]
+
+
+def _transactions(stage: int, activity: ActivityRun, twice: bool) -> list[Transaction]:
+    asked = asked_of(activity)
     ledger = next((asked[key] for key in ("Ledger", "ledger") if isinstance(asked.get(key), str)), None)
     result = []
-    for row in made:
-        transaction = row if isinstance(row, Mapping) else {}
+    for transaction in answers_of(activity):
         number = transaction.get("id", transaction.get("txid"))
         postings = transaction.get("postings")
         if not isinstance(postings, list):

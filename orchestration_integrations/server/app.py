@@ -16,7 +16,7 @@ from .exchange import Exchange, Reply, Request
 from .page import Front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
@@ -198,13 +198,14 @@ def create_app(
     core: Core | None = None,
     connections: Connections | None = None,
     page: Callable[[], Page] | None = None,
+    hosts: Collection[str] | None = None,
 ) -> Starlette:
     """The server as an ASGI app. Its core is `app.state.core`: `world`, `fault`, `advance`, `record`, `balance`.
 
     Args:
         generation: which generation of the real server it imitates.
         db: an SQLite file; None keeps everything in memory.
-        token: demand this bearer token, or one issued for it as a client secret.
+        token: demand this bearer token, or one issued for it as a client secret; None demands nothing.
         faults: whether the control calls under `/_control/` exist.
         seed: makes ids and moments repeatable.
         data: accounts, wallets, payments and connectors that are there from the start; see `Core`.
@@ -212,10 +213,16 @@ def create_app(
         connections: the HTTP server's connections, where it tells of them; without, a cut appears as an
             exception in the HTTP server.
         page: makes the live page at `/`, once somebody opens it; None: there is none. `app.state.front.stop()` ends it.
+        hosts: answer only requests whose `Host` is an address, `localhost`, or one of these names, or that carry the
+            token; None: any.
+
+    Raises:
+        ValueError: the token is blank, or the data isn't right.
     """
     if core is None:
         core = Core(generation, db=db, token=token, faults=faults, seed=seed, data=data)
-    front = Front(Shell(core, connections or Connections()), page)
+    shell = Shell(core, connections or Connections())
+    front = Front(shell, page, hosts=hosts, carries_token=core.tokens.carried_by)
     app = Starlette(routes=[Mount("/", app=front)])
     app.state.core, app.state.front = core, front
     return app

@@ -15,11 +15,12 @@ from .app import Connections, create_app
 from .clock import SECOND, monotonic_ns
 from .core import Core
 from .judging import Judging
-from .page import make_page
+from .page import is_loopback, make_page
 from .skipping import Skipping
+from .tokens import demanded_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -43,7 +44,7 @@ class EmbeddedServer(Judging):
         db: an SQLite file; None keeps everything in memory. A server started on the file of an earlier one goes
             on where that stopped, delays and retries included.
         token: demand this bearer token, or one issued by the token endpoint for any client id with the
-            token as its client secret; None demands nothing.
+            token as its client secret; None demands nothing. A blank one is an error.
         faults: whether the control calls under `/_control/` exist; True.
         host: the address to listen on; 127.0.0.1.
         seed: makes ids, jitter and moments repeatable; None: random.
@@ -54,13 +55,17 @@ class EmbeddedServer(Judging):
         time: `real` (default): time passes as usual. `skip`: while all that is left is waiting, the clock jumps to what
             comes next; see `skipping`. The waits of this process are known, as in `server_for_tests`.
         page: whether it serves its live page at `/`; True.
+        allow_hosts: names of this machine, besides addresses and `localhost`, by which it may be asked for without its
+            token. They count while `host` is an address of this machine alone; on another it answers to any name, and
+            only its page asks for a known one.
 
     Attributes:
         url: its address, known once it is started.
 
     Raises:
         OSError: the port is taken, or the data's file can't be read.
-        ValueError: the data isn't right (the text names the field), or the `db` was used before with other data.
+        ValueError: the data isn't right (the text names the field), the `db` was used before with other data, or the
+            token is blank.
     """
 
     def __init__(
@@ -77,12 +82,14 @@ class EmbeddedServer(Judging):
         data: Mapping[str, Any] | str | Path | None = None,
         time: Literal["real", "skip"] = "real",
         page: bool = True,
+        allow_hosts: Collection[str] = (),
     ) -> None:
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
         self.skipping = Skipping(self.core)
         self.url = ""
         self._time: Literal["real", "skip"] = time
-        self._token = token
+        self._token = demanded_token(token)
+        self._hosts = tuple(allow_hosts)
         self._has_page = page
         self._app: Starlette | None = None
         self._address = (host, port)
@@ -109,7 +116,10 @@ class EmbeddedServer(Judging):
         self.url = f"http://{shown}:{port}"
         connections = Connections()
         self._app = create_app(
-            core=self.core, connections=connections, page=self._page_of_itself if self._has_page else None
+            core=self.core,
+            connections=connections,
+            page=self._page_of_itself if self._has_page else None,
+            hosts=self._hosts if is_loopback(host) else None,
         )
         config = uvicorn.Config(
             self._app,
@@ -138,7 +148,8 @@ class EmbeddedServer(Judging):
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
         host = everywhere.get(self._address[0], self._address[0])
         port = self.url.rpartition(":")[2]
-        return make_page(f"http://{f'[{host}]' if ':' in host else host}:{port}", self._token, self.core.generation)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return make_page(address, self._token, self.core.generation, (host, *self._hosts))
 
     def _run(self) -> None:
         server, listener = self._server, self._socket

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from .record import Record
 
 
+def demanded_token(token: str | None) -> str | None:
+    """What the server demands, without outer white space; None demands nothing.
+
+    Raises:
+        ValueError: it is blank, so that it would let everybody in.
+    """
+    if token is not None and not token.strip():
+        raise ValueError("token: is blank, so it would keep nobody out; give a token, or leave it out")
+    return None if token is None else token.strip()
+
+
 class Tokens:
     """Issues access tokens for client credentials and checks them.
 
@@ -25,7 +36,7 @@ class Tokens:
     """
 
     def __init__(self, token: str | None, clock: Clock, record: Record, rng: random.Random) -> None:
-        self._token = token
+        self._token = demanded_token(token)
         self._clock = clock
         self._record = record
         self._rng = rng
@@ -34,9 +45,13 @@ class Tokens:
 
     def allows(self, request: Request) -> bool:
         """Whether the request carries what the server demands."""
+        return self._token is None or self.carried_by(request.headers.get("authorization", ""))
+
+    def carried_by(self, authorization: str) -> bool:
+        """Whether the server demands a token and this `Authorization` header carries it."""
         if self._token is None:
-            return True
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            return False
+        scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() != "bearer":
             return False

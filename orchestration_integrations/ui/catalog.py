@@ -16,10 +16,11 @@ from datetime import datetime
 
 import msgspec
 
-from ..api.errors import NotFoundError, OrchestrationError
+from ..api.errors import NotFoundError
 from ..api.models import Instance, State, Workflow
 from ..http_hook import OrchestrationHttpHook
 from ..settings import Settings
+from .problems import problem_text
 
 IDLE = 20.0
 """Seconds without a look after which nothing is read any more."""
@@ -108,8 +109,8 @@ class Catalog:
                 self._wake.clear()
                 try:
                     self._round(hook)
-                except OrchestrationError as error:
-                    self._publish(problem=str(error))
+                except Exception as error:
+                    self._publish(problem=problem_text(error))
                     self._all_due = self._running_due = time.monotonic() + ALL_EVERY
                 pause = min(self._all_due, self._running_due) - time.monotonic()
                 self._wake.wait(min(max(pause, 0.05), IDLE))

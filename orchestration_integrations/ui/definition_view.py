@@ -10,6 +10,7 @@ import msgspec
 from ..api.definitions import placeholders
 from ..api.models import Workflow
 from ..procedures.gate import checkpoints_of, is_gate, own_number, own_stages
+from ..procedures.variables import KEY_VARIABLE
 from ..procedures.wording import KINDS
 from .money import payment_text
 
@@ -90,10 +91,10 @@ def workflow_view(workflow: Workflow) -> dict[str, Any]:
     own = own_stages(workflow.stages)
     fields: dict[str, list[str]] = {}
     for path, name in placeholders(own):
-        fields.setdefault(name, []).append(path)
+        if name != KEY_VARIABLE:  # a start fills it in
+            fields.setdefault(name, []).append(path)
     return {
         **workflow_summary(workflow),
         "timeline": [msgspec.structs.asdict(one) for one in stage_texts(workflow.stages)],
         "variables": [{"name": name, "paths": paths} for name, paths in fields.items()],
-        "raw": workflow.raw,
     }

@@ -20,6 +20,7 @@ from ..procedures.gate import gate_of
 from ..procedures.moved import STILL
 from .catalog import Row
 from .instance_view import glance
+from .problems import problem_text
 
 AT_ONCE = 4
 """Histories that are read at once."""
@@ -29,8 +30,17 @@ MOST_KNOWN = 100_000
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """What is known of a row: its run key (None: it has none), what it stands at, and when that was read."""
+    """What is known of a row.
 
+    Attributes:
+        key_known: whether its gate was read; where it was not, ``key`` says nothing.
+        key: its run key; None: it has none.
+        kind: what it stands at, in one word.
+        note: the same in one line.
+        read: monotonic seconds of the reading.
+    """
+
+    key_known: bool
     key: str | None
     kind: str
     note: str
@@ -56,6 +66,16 @@ class Glances:
         """What is known of a row."""
         return self._known.get(row.id)
 
+    def key_of(self, row: Row) -> str | None:
+        """The run key of a row; None where it has none, or is not known: see ``knows_key``."""
+        known = self._known.get(row.id)
+        return known.key if known is not None and known.key_known else None
+
+    def knows_key(self, row: Row) -> bool:
+        """Whether the key of a row was read."""
+        known = self._known.get(row.id)
+        return known is not None and known.key_known
+
     def want(self, rows: Iterable[Row], gated: Callable[[Row], bool]) -> int:
         """Have rows read that are not known, or that may have moved. Returns how many are still to be read.
 
@@ -73,9 +93,9 @@ class Glances:
 
     def _is_due(self, row: Row, gated: bool) -> bool:
         known = self._known.get(row.id)
-        if row.state == "running":
-            return known is None or time.monotonic() - known.read > NOTE_AGE
-        return gated and known is None
+        if row.state != "running" and (not gated or self.knows_key(row)):
+            return False
+        return known is None or time.monotonic() - known.read > NOTE_AGE
 
     async def _work(self) -> None:
         read = 0
@@ -91,17 +111,19 @@ class Glances:
         self._on_change()
 
     async def _read(self, row: Row, before: Glance | None) -> Glance:
-        key = before.key if before is not None else None
+        known, key = (before.key_known, before.key) if before is not None else (False, None)
         seen: dict[str, Any] = {"kind": row.state, "note": ""}
         try:
             history = await self._hook.get_instance_history(row.id)
-            gate = gate_of(history)
-            key = gate.key if gate is not None else None
+            if history or row.state != "running":  # a run that has just begun does not show its gate yet
+                gate = gate_of(history)
+                known, key = True, gate.key if gate is not None else None
             if row.state == "running":
                 seen = glance(history, await self._activities(row.id, history))
-        except OrchestrationError:
-            pass  # a row without it is shown all the same
-        return Glance(key=key, kind=seen["kind"], note=seen["note"], read=time.monotonic())
+        except Exception as error:  # a row without it is shown all the same
+            if not isinstance(error, OrchestrationError):
+                problem_text(error)
+        return Glance(key_known=known, key=key, kind=seen["kind"], note=seen["note"], read=time.monotonic())
 
     async def _activities(self, instance_id: str, history: Iterable[StageRun]) -> tuple[Any, ...]:
         stages = list(history)

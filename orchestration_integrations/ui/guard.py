@@ -4,10 +4,10 @@ Three things could act in a user's name: another web site that the user's browse
 ``Origin``), a web site whose name was pointed at this machine after it was loaded (its requests carry a foreign
 ``Host``), and anybody who can reach the port. So:
 
-- Without a token the page answers only for names that are this machine: an address, ``localhost``, or a name that was
-  given. A foreign ``Host`` is refused.
+- Without a token the page answers only for names that are this machine: ``localhost``, a name that was given, or an
+  address, which no name system can point elsewhere. A foreign ``Host`` is refused.
 - With a token everything but the page's own files demands it, as a bearer token. No cookie holds it, so a browser
-  never sends it by itself.
+  never sends it by itself. A blank token is an error, never "no token": a variable that was meant to hold one is empty.
 - An action also demands the page's own ``Origin``, a JSON body, and a token of this process that only the page itself
   can read.
 """
@@ -17,13 +17,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from ..api.errors import ConfigurationError
-from ..settings import is_loopback
+from ..settings import is_header_safe, is_loopback
 
 ACTION_HEADER = "x-page-action"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -43,10 +43,13 @@ class Guard:
         token: what every request has to carry; None demands nothing.
         actions: whether anything may be changed through the page.
         hosts: names under which the page may be asked for without a token, besides addresses and ``localhost``.
+
+    Raises:
+        ConfigurationError: the token is blank, or no HTTP header can carry it.
     """
 
     def __init__(self, *, token: str | None, actions: bool, hosts: frozenset[str] = frozenset()) -> None:
-        self._token = token
+        self._token = demanded_token(token, "token")
         self.actions = actions
         self._hosts = frozenset(host.lower() for host in hosts)
         self.action_token = secrets.token_urlsafe(24)
@@ -61,11 +64,11 @@ class Guard:
         if self._token is not None:
             if not _carries(headers.get("authorization", ""), self._token):
                 return Refusal(401, "this page demands a token")
-        elif not self._is_known_host(headers.get("host", "")):
+        elif not is_known_host(headers.get("host", ""), self._hosts):
             return Refusal(
                 403,
                 f"the page was asked for as {headers.get('host', '')!r}, which is not known to be this machine; "
-                "open it by its address, or start its server with a token",
+                "open it by its address, or start its server with --allow-host for this name, or with a token",
             )
         if method in SAFE_METHODS:
             return None
@@ -82,9 +85,33 @@ class Guard:
             return Refusal(415, "the body of an action has to be application/json")
         return None
 
-    def _is_known_host(self, host: str) -> bool:
-        name = _host_name(host)
-        return is_loopback(name) or is_address(name) or name in self._hosts
+
+def demanded_token(value: str | None, name: str) -> str | None:
+    """What a server demands of those who ask it: a token without outer white space; None demands nothing.
+
+    Args:
+        value: as it was given; None where none was.
+        name: of the option or variable that gave it, for messages.
+
+    Raises:
+        ConfigurationError: it is blank, so that it would let everybody in, or no HTTP header can carry it.
+    """
+    if value is None:
+        return None
+    token = value.strip()
+    if not token:
+        raise ConfigurationError(
+            f"{name}: is blank, so it would keep nobody out; give a token, or leave it out", field=name
+        )
+    if not is_header_safe(token):
+        raise ConfigurationError(f"{name}: contains characters that no HTTP header can carry", field=name)
+    return token
+
+
+def is_known_host(host: str, names: Container[str]) -> bool:
+    """Whether a ``Host`` header names this machine: by ``localhost``, an address, or one of the names (lower case)."""
+    name = _host_name(host)
+    return is_loopback(name) or is_address(name) or name in names
 
 
 def foreign_request(headers: Mapping[str, str]) -> str | None:
@@ -149,4 +176,8 @@ def _host_name(host: str) -> str:
 
 def _carries(authorization: str, token: str) -> bool:
     scheme, _, given = authorization.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    return (
+        bool(token)
+        and scheme.lower() == "bearer"
+        and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    )

@@ -12,7 +12,7 @@ from ..api.instants import UNKNOWN_INSTANT, go_duration_seconds, parse_instant
 from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
 from ..procedures.ends import ended_amid
 from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
-from ..procedures.moved import READS, Reading, reading_of
+from ..procedures.moved import Reading, reading_of
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
 from .money import graph, transaction_rows
 from .reading import Observed
@@ -26,10 +26,15 @@ def instance_view(observed: Observed) -> Json:
     reading = reading_of(instance, observed.history, observed.activities, observed.retried)
     stages = timeline(observed)
     gate = gate_of(history)
-    transactions = transaction_rows(reading.moved.transactions, history)
+    transactions = transaction_rows(reading.moved.transactions, history, observed.activities)
+    workflow = observed.workflow
     return {
         "id": instance.id,
-        "workflow": {"id": instance.workflow_id, "name": observed.workflow.name if observed.workflow else ""},
+        "workflow": {
+            "id": instance.workflow_id,
+            "name": workflow.name if workflow else "",
+            "deleted": workflow is not None and workflow.deleted_at is not None,
+        },
         "state": instance.state,
         "error": instance.failure,
         "createdAt": shown_instant(instance.created_at),
@@ -43,7 +48,7 @@ def instance_view(observed: Observed) -> Json:
         "transactions": transactions,
         "complete": reading.moved.complete or observed.ghost,
         "warnings": _warnings(observed, reading),
-        "graph": graph(transactions, _under_way(observed)),
+        "graph": graph(transactions, history, observed.activities),
         "problems": list(observed.problems),
     }
 
@@ -237,26 +242,6 @@ def _warnings(observed: Observed, reading: Reading) -> list[str]:
     return found
 
 
-def _under_way(observed: Observed) -> list[tuple[StageRun, ActivityRun]]:
-    history = observed.history or ()
-    return [
-        (history[number], activity)
-        for number, activities in observed.activities.items()
-        for activity in activities
-        if not activity.terminated and activity.name not in READS
-    ]
-
-
-def histories_view(observed: Observed) -> Json:
-    """The histories as the server sent them."""
-    return {
-        "instance": observed.instance.raw,
-        "history": None if observed.history is None else [run.raw for run in observed.history],
-        "stages": {str(number): [one.raw for one in found] for number, found in observed.activities.items()},
-        "problems": list(observed.problems),
-    }
-
-
 def glance(history: Sequence[StageRun], activities: Sequence[ActivityRun]) -> Json:
     """A row of a list in one word and one line: what a run stands at.
 
@@ -285,7 +270,11 @@ def glance(history: Sequence[StageRun], activities: Sequence[ActivityRun]) -> Js
 
 
 def shown_instant(instant: datetime | None) -> str | None:
-    """RFC 3339 in UTC; None where none is known."""
+    """RFC 3339 in UTC, or with its own offset where UTC is beyond the years 1 to 9999; None where none is known."""
     if instant is None or instant == UNKNOWN_INSTANT:
         return None
-    return msgspec.json.decode(msgspec.json.encode(instant.astimezone(timezone.utc)), type=str)
+    try:
+        instant = instant.astimezone(timezone.utc)
+    except OverflowError:
+        return instant.isoformat()
+    return msgspec.json.decode(msgspec.json.encode(instant), type=str)

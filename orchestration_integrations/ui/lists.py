@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from ..api.models import Instance, Workflow
 from ..procedures.gate import is_gate
-from .catalog import Listed, Row
+from .catalog import Listed, Row, row_of
 from .definition_view import workflow_summary
 from .glances import Glances
 from .instance_view import shown_instant
@@ -19,14 +21,24 @@ PAGE = 50
 STATES = ("running", "succeeded", "failed", "cancelled")
 MOST_SEARCHED = 2000
 """Rows whose key is read for one search, the newest first."""
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which instances are asked for: of a state, of a workflow, with a text in id, run key or workflow; which page."""
+    """Which instances are asked for.
+
+    Attributes:
+        state: of this state; empty: of any.
+        workflow: id of their workflow; empty: any.
+        text: stands in id, run key or workflow, in small or capital letters; empty: any.
+        key: is their run key, letter for letter: a text that a key holds is no identity. Empty: any.
+        page: which page of them, from 0.
+    """
 
     state: str = ""
     workflow: str = ""
     text: str = ""
+    key: str = ""
     page: int = 0
 
     @classmethod
@@ -37,6 +49,7 @@ class Wanted(msgspec.Struct, frozen=True):
             state=query.get("state", "") if query.get("state") in STATES else "",
             workflow=query.get("workflow", "")[:1000],
             text=query.get("q", "").strip().lower()[:1000],
+            key=query.get("key", "")[:10_000],
             page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0,
         )
 
@@ -47,17 +60,22 @@ def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str
 
     def has_key(row: Row) -> bool:
         workflow = listed.workflows.get(row.workflow_id)
-        return workflow is not None and bool(workflow.stages) and is_gate(workflow.stages[0])
+        return workflow is None or (bool(workflow.stages) and is_gate(workflow.stages[0]))
 
     rows: Sequence[Row] = listed.rows
     if wanted.workflow:
         rows = [row for row in rows if row.workflow_id == wanted.workflow]
-    unread = 0
+    to_read, unread = 0, 0
+    searches = bool(wanted.text or wanted.key)
+    if searches:
+        keyed = [row for row in rows if has_key(row)]
+        to_read = glances.want((row for row in keyed[:MOST_SEARCHED] if not glances.knows_key(row)), has_key)
+        unread = sum(not glances.knows_key(row) for row in keyed)
     if wanted.text:
-        searched = [row for row in rows if has_key(row)][:MOST_SEARCHED]
-        unread = glances.want((row for row in searched if glances.of(row) is None), has_key)
         rows = [row for row in rows if _matches(row, wanted.text, names, glances)]
-    counts = _counted(rows) if wanted.text else _counts(listed, wanted.workflow)
+    if wanted.key:
+        rows = [row for row in rows if glances.key_of(row) == wanted.key]
+    counts = _counted(rows) if searches else _counts(listed, wanted.workflow)
     if wanted.state:
         rows = [row for row in rows if row.state == wanted.state]
     shown = rows[wanted.page * PAGE : (wanted.page + 1) * PAGE]
@@ -69,7 +87,8 @@ def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str
         "pages": max(1, -(-len(rows) // PAGE)),
         "counts": {state: counts.get(state, 0) for state in STATES},
         "reading": listed.read_at is None and listed.problem is None,
-        "keysToRead": unread,
+        "keysToRead": to_read,
+        "keysUnread": unread,
         "problem": listed.problem,
         "readAt": listed.read_at,
     }
@@ -88,8 +107,7 @@ def _counts(listed: Listed, workflow_id: str) -> Mapping[str, int]:
 
 
 def _matches(row: Row, text: str, names: Mapping[str, str], glances: Glances) -> bool:
-    seen = glances.of(row)
-    places = (row.id, row.workflow_id, names.get(row.workflow_id, ""), seen.key if seen is not None else None)
+    places = (row.id, row.workflow_id, names.get(row.workflow_id, ""), glances.key_of(row))
     return any(text in place.lower() for place in places if place)
 
 
@@ -102,11 +120,22 @@ def _row(row: Row, names: Mapping[str, str], glances: Glances, has_key: bool) ->
         "state": row.state,
         "kind": seen.kind if running and seen is not None else row.state,
         "note": seen.note if running and seen is not None else row.error or "",
-        "runKey": seen.key if seen is not None else None,
-        "keyUnread": has_key and seen is None,
+        "runKey": glances.key_of(row),
+        "keyUnread": has_key and not glances.knows_key(row),
         "createdAt": shown_instant(row.created_at),
         "endedAt": shown_instant(row.ended_at),
     }
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be the whole id of an instance."""
+    return _ID.fullmatch(text) is not None
+
+
+def with_instance(listed: Listed, instance: Instance, workflow: Workflow | None) -> Listed:
+    """The lists with one instance more: those of a deleted workflow stand in no list."""
+    workflows = listed.workflows if workflow is None else {**listed.workflows, workflow.id: workflow}
+    return msgspec.structs.replace(listed, rows=(row_of(instance), *listed.rows), workflows=workflows)
 
 
 def workflows_page(listed: Listed) -> dict[str, Any]:
@@ -123,4 +152,5 @@ def workflows_page(listed: Listed) -> dict[str, Any]:
         ],
         "reading": listed.read_at is None and listed.problem is None,
         "problem": listed.problem,
+        "readAt": listed.read_at,
     }

@@ -1,37 +1,22 @@
-"""Money as the page shows it: amounts as texts, sides of a payment, and what moved between which accounts."""
+"""Money as the page shows it: sides of a payment, and what moved between which accounts.
+
+A movement comes from a ledger's answer. A service that does not tell its postings leaves only what it was asked for;
+that is shown as asked, for that one call and not for the whole stage: a stage may make several calls, and the whole
+payment drawn beside a part of it would leave the payer twice.
+"""
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..api.models import ActivityRun, StageRun, Transaction
+from ..procedures.moved import READS, answers_of, asked_of
+from .amounts import amount_text, sent_text
 
-_ASSET = re.compile(r"([A-Z0-9_.-]+)/([0-9]{1,2})", re.ASCII)
-_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 DEFAULT_LEDGER = "default"
-
-
-def amount_text(amount: object, asset: object) -> str:
-    """``12.50 EUR`` for 1250 of ``EUR/2``; what is no whole number of a known precision stands as it is."""
-    text, name = _plain(amount), _plain(asset)
-    match = _ASSET.fullmatch(name)
-    if match is None or not _WHOLE.fullmatch(text):
-        return f"{text} {name}".strip()
-    digits = int(match[2])
-    sign, number = ("-", text[1:]) if text.startswith("-") else ("", text)
-    number = number.rjust(digits + 1, "0")
-    whole = f"{int(number[: len(number) - digits]):,}"
-    return f"{sign}{whole}{'.' + number[len(number) - digits :] if digits else ''} {match[1]}"
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return ""
-    if isinstance(value, float):  # the server has lost digits of it
-        return f"about {value:g}"
-    return str(value)
+Movement = dict[str, str]
 
 
 def side_text(side: object) -> str:
@@ -57,52 +42,109 @@ def payment_text(send: Mapping[str, Any]) -> str:
     return f"{paid} from {side_text(send.get('source'))} to {side_text(send.get('destination'))}"
 
 
-def transaction_rows(transactions: Sequence[Transaction], history: Sequence[StageRun]) -> list[dict[str, Any]]:
-    """The transactions of a run, each with the movements that it made."""
-    return [
-        {
-            "stage": each.stage,
-            "id": each.id,
-            "ledger": each.ledger,
-            "maybeRepeated": each.maybe_repeated,
-            "movements": [_posting(posting) for posting in each.postings]
-            or _asked(history[each.stage] if each.stage < len(history) else None),
-        }
-        for each in transactions
-    ]
+def transaction_rows(
+    transactions: Sequence[Transaction],
+    history: Sequence[StageRun],
+    activities: Mapping[int, Sequence[ActivityRun]],
+) -> list[dict[str, Any]]:
+    """The transactions of a run, each with the movements that it made.
+
+    Args:
+        transactions: as ``reading_of`` finds them in the same history and activities.
+        history: of the run.
+        activities: of each stage, by its number.
+    """
+    left = defaultdict(list)
+    for each in transactions:
+        left[each.stage].append(each)
+    rows = []
+    for number, run in enumerate(history):
+        for activity in _payments(activities.get(number, ())):
+            if not activity.terminated or activity.error is not None:
+                continue
+            answers = answers_of(activity)
+            for each, answer in zip(left[number], answers, strict=False):
+                told = answer.get("postings")
+                movements = [_posting(one) for one in told if isinstance(one, Mapping)] if told else []
+                asked = [] if movements else _asked(run, activity, activities[number])
+                row = {"stage": each.stage, "id": each.id, "ledger": each.ledger, "maybeRepeated": each.maybe_repeated}
+                rows.append({**row, "asked": bool(asked), "movements": movements or asked})
+            del left[number][: len(answers)]
+    return rows
 
 
-def _posting(posting: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "source": str(posting.get("source", "?")),
-        "destination": str(posting.get("destination", "?")),
-        "amount": amount_text(posting.get("amount"), posting.get("asset")),
-        "raw": f"{_plain(posting.get('amount'))} {_plain(posting.get('asset'))}",
-    }
+def _payments(activities: Sequence[ActivityRun]) -> list[ActivityRun]:
+    return [activity for activity in activities if activity.name not in READS]
 
 
-def _asked(run: StageRun | None) -> list[dict[str, str]]:
-    """What a stage was asked to pay, for a service that does not tell its postings."""
-    amount = run.input.get("amount") if run is not None else None
-    if run is None or not isinstance(amount, Mapping):
+def _posting(posting: Mapping[str, Any]) -> Movement:
+    return _movement(posting.get("source", "?"), posting.get("destination", "?"), posting)
+
+
+def _movement(source: object, destination: object, money: object) -> Movement:
+    amount, asset = (money.get("amount"), money.get("asset")) if isinstance(money, Mapping) else (None, None)
+    ends = {"source": str(source), "destination": str(destination)}
+    return {**ends, "amount": amount_text(amount, asset), "raw": sent_text(amount, asset)}
+
+
+# ---- what a call was asked for -----------------------------------------------------------------------
+
+
+def _asked(run: StageRun, activity: ActivityRun, beside: Sequence[ActivityRun]) -> list[Movement]:
+    """What a call was asked to pay; empty where its request is in no form that is known.
+
+    Args:
+        run: the stage.
+        activity: the call.
+        beside: all calls of the stage. Only where it is the one payment of them, the stage's words can stand for it.
+    """
+    request = asked_of(activity)
+    data = request.get("Data", request.get("data"))
+    data = data if isinstance(data, Mapping) else {}
+    if isinstance(data.get("postings"), list):
+        return [_posting(one) for one in data["postings"] if isinstance(one, Mapping)]
+    wallet = f"wallet {request.get('id', '?')}"
+    if activity.name == "CreditWallet":
+        sources = [_subject(one) for one in data.get("sources") or ()]
+        return [_movement(", ".join(sources) or "world", wallet, data.get("amount"))]
+    if activity.name == "DebitWallet":
+        given = data.get("destination")
+        return [_movement(wallet, _subject(given) if given else "world", data.get("amount"))]
+    if activity.name in ("StripeTransfer", "CreateTransferInitiation"):
+        provider = request.get("provider", "stripe")
+        return [_movement("world", f"{provider} {request.get('destination', '?')}", request)]
+    amount = run.input.get("amount")
+    if not isinstance(amount, Mapping) or len(_payments(beside)) > 1:
         return []
-    paid = {"amount": amount.get("amount"), "asset": amount.get("asset")}
-    sides = {side: side_text(run.input.get(side)) for side in ("source", "destination")}
-    return [_posting({**sides, **paid})]
+    return [_movement(side_text(run.input.get("source")), side_text(run.input.get("destination")), amount)]
+
+
+def _subject(subject: object) -> str:
+    """An account or a wallet, as the wallets service names it."""
+    if not isinstance(subject, Mapping):
+        return "?"
+    name = str(subject.get("identifier", "?"))
+    return f"wallet {name}" if subject.get("type") == "WALLET" else name
+
+
+# ---- the graph ---------------------------------------------------------------------------------------
 
 
 def graph(
-    transactions: Sequence[Mapping[str, Any]], under_way: Sequence[tuple[StageRun, ActivityRun]]
+    transactions: Sequence[Mapping[str, Any]],
+    history: Sequence[StageRun],
+    activities: Mapping[int, Sequence[ActivityRun]],
 ) -> dict[str, list[dict[str, Any]]]:
     """Accounts and what moved between them.
 
     Args:
         transactions: as ``transaction_rows`` gives them.
-        under_way: payments that have not ended.
+        history: of the run.
+        activities: of each stage, by its number.
 
     Returns:
         ``nodes``: account and ledger; ``edges``: from and to (places in ``nodes``), amounts, and ``state``: ``moved``,
-        ``repeated`` (perhaps twice) or ``open``.
+        ``repeated`` (perhaps twice), ``asked`` (made, by a service that tells no postings) or ``open`` (under way).
     """
     nodes: dict[tuple[str, str], int] = {}
     edges: dict[tuple[int, int, str], list[str]] = {}
@@ -115,12 +157,17 @@ def graph(
         edges.setdefault((*ends, state), []).append(movement["amount"])
 
     for transaction in transactions:
+        state = "repeated" if transaction["maybeRepeated"] else "asked" if transaction["asked"] else "moved"
         for movement in transaction["movements"]:
-            state = "repeated" if transaction["maybeRepeated"] else "moved"
-            add(movement, transaction["ledger"] or DEFAULT_LEDGER, state)
-    for run, _ in under_way:
-        for movement in _asked(run):
-            add(movement, _ledger_of(run), "open")
+            add(movement, transaction["ledger"] or _ledger_of(history[transaction["stage"]]), state)
+    for number, run in enumerate(history):
+        for activity in _payments(activities.get(number, ())):
+            if not activity.terminated:
+                ledger = next(
+                    (asked_of(activity)[key] for key in ("Ledger", "ledger") if asked_of(activity).get(key)), ""
+                )
+                for movement in _asked(run, activity, activities[number]):
+                    add(movement, str(ledger) or _ledger_of(run), "open")
     return {
         "nodes": [{"account": account, "ledger": ledger} for account, ledger in nodes],
         "edges": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -20,16 +20,19 @@ from ..api.errors import NotFoundError, OrchestrationError, ValidationError
 from ..http_hook import AsyncOrchestrationHttpHook
 from ..settings import Settings
 from ..version import __version__
-from . import actions
+from . import actions, streams
 from .catalog import Catalog
 from .definition_view import workflow_view
+from .fresh_keys import FreshKeys
 from .glances import Glances
-from .guard import Guard, foreign_request
-from .instance_view import histories_view, instance_view
-from .lists import Wanted, instances_page, workflows_page
+from .guard import Guard, foreign_request, is_known_host
+from .instance_view import instance_view
+from .lists import Wanted, instances_page, is_id, with_instance, workflows_page
+from .raw import raw_instance, raw_workflow
 from .reading import Definitions, InstanceReader, Watch
+from .streams import event
 
-__all__ = ["PREFIX", "Page", "foreign_request", "page_of_embedded_server"]
+__all__ = ["PREFIX", "Page", "foreign_request", "is_known_host", "page_of_embedded_server"]
 
 PREFIX = "/_ui"
 """The page stands at ``/``; all else that belongs to it is below this."""
@@ -38,8 +41,6 @@ READ_TIMEOUT, READ_BUDGET = 5.0, 4.0
 """Seconds of one read, and of one with its retries: somebody looks at the page meanwhile."""
 FIRST_LIST = 0.1
 """Seconds for which the first request of a list waits for the list."""
-HEARTBEAT = 10.0
-"""Seconds without news after which a stream says that it is alive."""
 LONGEST_BODY = 1_000_000
 
 _HEADERS = {
@@ -70,6 +71,7 @@ class Page:
         self._reads = AsyncOrchestrationHttpHook(quick, face="page")
         self._acts = AsyncOrchestrationHttpHook(settings, face="page")
         self._definitions = Definitions(self._reads)
+        self._fresh_keys = FreshKeys()
         self._watches: dict[str, Watch] = {}
         self._news = asyncio.Event()
         self._told = 0
@@ -108,11 +110,12 @@ class Page:
             ("GET", f"{api}/live", self._live),
             ("GET", f"{api}/workflows", self._list_workflows),
             ("GET", workflow, self._workflow),
+            ("GET", f"{workflow}/raw", self._raw_workflow),
             ("POST", f"{workflow}/runs", self._run),
             ("GET", f"{api}/instances", self._list_instances),
             ("GET", one, self._instance),
             ("GET", f"{one}/live", self._instance_live),
-            ("GET", f"{one}/history", self._history),
+            ("GET", f"{one}/raw", self._raw_instance),
             ("POST", f"{one}/events", self._send_event),
             ("POST", f"{one}/cancel", self._cancel),
         ]
@@ -129,7 +132,7 @@ class Page:
                 return _json({"error": "refused", "message": refusal.why}, refusal.status)
             try:
                 return await endpoint(request)
-            except (OrchestrationError, actions.ActionRefused) as error:
+            except Exception as error:
                 status, body = actions.refused(error)
                 return _json(body, status)
 
@@ -162,11 +165,26 @@ class Page:
         return _json(workflows_page(self._catalog.look()))
 
     async def _workflow(self, request: Request) -> Response:
-        return _json(workflow_view(await self._definitions.of(request.path_params["id"])))
+        found = workflow_view(await self._definitions.now(request.path_params["id"]))
+        if request.query_params.get("form") and self.guard.actions:
+            found["freshKey"] = self._fresh_keys.make(found["id"])
+        return _json(found)
+
+    async def _raw_workflow(self, request: Request) -> Response:
+        return _json(await raw_workflow(self._reads, request.path_params["id"]))
 
     async def _list_instances(self, request: Request) -> Response:
         await self._listed()
-        return _json(instances_page(self._catalog.look(), self._glances, Wanted.of(request.query_params)))
+        listed = self._catalog.look()
+        asked = request.query_params.get("q", "").strip()
+        if is_id(asked) and all(row.id != asked for row in listed.rows):
+            with suppress(NotFoundError):
+                instance = await self._reads.get_instance(asked)
+                workflow = None
+                with suppress(OrchestrationError):
+                    workflow = await self._definitions.of(instance.workflow_id)
+                listed = with_instance(listed, instance, workflow)
+        return _json(instances_page(listed, self._glances, Wanted.of(request.query_params)))
 
     async def _listed(self) -> None:
         """Give the first reading of the lists a moment, so that a small server's page is whole at once."""
@@ -182,8 +200,8 @@ class Page:
             return _json(watch.shown)
         return _json(instance_view(await self._reader(instance_id).read()))
 
-    async def _history(self, request: Request) -> Response:
-        return _json(histories_view(await self._reader(request.path_params["id"]).read()))
+    async def _raw_instance(self, request: Request) -> Response:
+        return _json(await raw_instance(self._reads, request.path_params["id"]))
 
     def _reader(self, instance_id: str) -> InstanceReader:
         return InstanceReader(self._reads, self._definitions, instance_id)
@@ -202,17 +220,17 @@ class Page:
     async def _live(self, request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:
             seen = self._told
-            yield _event("hello", {})
+            yield event("hello", {})
             while not self._stopped:
                 self._catalog.look()
                 if seen == self._told:
                     with suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+                        await asyncio.wait_for(self._news.wait(), streams.HEARTBEAT)
                 changed, seen = seen != self._told, self._told
-                yield _event("changed" if changed else "still", {})
+                yield event("changed" if changed else "still", {})
                 await asyncio.sleep(0.25)  # news come in crowds
 
-        return _stream(events())
+        return streams.stream(events(), _HEADERS)
 
     async def _instance_live(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
@@ -224,13 +242,13 @@ class Page:
         async def events() -> AsyncIterator[bytes]:
             try:
                 async for name, what in watch.updates():
-                    yield _event(name, what)
-                yield _event("over", {})
+                    yield event(name, what)
+                yield event("over", {})
             finally:
                 if watch.watchers == 0 and self._watches.get(instance_id) is watch:
                     del self._watches[instance_id]
 
-        return _stream(events())
+        return streams.stream(events(), _HEADERS)
 
     # ---- acting --------------------------------------------------------------------------------------
 
@@ -247,7 +265,7 @@ class Page:
         workflow = await self._acts.get_workflow(request.path_params["id"])
         if workflow.deleted_at is not None:
             raise NotFoundError(f"workflow {workflow.id} is deleted")
-        done = await actions.run(self._acts, workflow, await _body(request))
+        done = await actions.run(self._acts, workflow, await _body(request), self._fresh_keys)
         return self._done(done["id"], done)
 
     def _done(self, instance_id: str, done: Mapping[str, Any]) -> Response:
@@ -258,9 +276,9 @@ class Page:
         return _json(done)
 
 
-def page_of_embedded_server(url: str, token: str | None, generation: int) -> Page:
+def page_of_embedded_server(url: str, token: str | None, generation: int, hosts: Collection[str] = ()) -> Page:
     """The page that the embedded server shows of itself: it acts, and demands the token that the server demands."""
-    guard = Guard(token=token, actions=True)
+    guard = Guard(token=token, actions=True, hosts=frozenset(hosts))
     return Page(Settings(base_url=url, token=token), guard, title=f"embedded server, generation {generation}")
 
 
@@ -291,15 +309,6 @@ def _policy(embedders: tuple[str, ...]) -> str:
 
 def _json(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, _HEADERS, "application/json")
-
-
-def _event(name: str, data: object) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))
-
-
-def _stream(events: AsyncIterator[bytes]) -> Response:
-    headers = {**_HEADERS, "x-accel-buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def _body(request: Request) -> Mapping[str, Any]:

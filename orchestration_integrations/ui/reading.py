@@ -19,13 +19,23 @@ from ..api.models import ActivityRun, Instance, StageRun, Workflow
 from ..http_hook import AsyncOrchestrationHttpHook
 from ..procedures.ghosts import is_old
 from ..procedures.moved import STILL
+from . import streams
+from .problems import problem_text
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0
 """Seconds between two reads of a watched instance: the first after a change, growing while nothing changes."""
 FAILED_PAUSE = 3.0
 """Seconds after a read that failed."""
+UNKNOWN_FOR = 30.0
+"""Seconds for which an id that nobody knows is looked for: a row of generation 2 can appear late."""
+DEFINITION_AGE = 30.0
+"""Seconds after which a definition is read again: it never changes, but it may be deleted."""
 FRESH = 0.5
 """Seconds for which what a watch has read answers those who only look once."""
+
+
+_MISSING = "there is no such instance on this server"
+_MISSING_YET = f"{_MISSING}; a run that has just begun can appear late, so it is looked for a little longer"
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -54,21 +64,28 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class Definitions:
-    """The workflows, each read once: a definition never changes."""
+    """The workflows. A definition never changes; now and then each is read again to see whether it is deleted."""
 
     def __init__(self, hook: AsyncOrchestrationHttpHook) -> None:
         self._hook = hook
-        self._known: dict[str, Workflow] = {}
-
-    def note(self, workflow: Workflow) -> None:
-        """Keep one that a list has shown."""
-        self._known[workflow.id] = workflow
+        self._known: dict[str, tuple[float, Workflow]] = {}
 
     async def of(self, workflow_id: str) -> Workflow:
-        """The workflow. Raises what the hook raises."""
-        if workflow_id not in self._known:
-            self._known[workflow_id] = await self._hook.get_workflow(workflow_id)
-        return self._known[workflow_id]
+        """The workflow, read again now and then; as it was known where that fails. Raises what the hook raises."""
+        read_at, known = self._known.get(workflow_id, (0.0, None))
+        if known is None:
+            return await self.now(workflow_id)
+        if known.deleted_at is None and time.monotonic() - read_at >= DEFINITION_AGE:
+            self._known[workflow_id] = time.monotonic(), known
+            with suppress(OrchestrationError):
+                return await self.now(workflow_id)
+        return known
+
+    async def now(self, workflow_id: str) -> Workflow:
+        """The workflow as it is at this moment. Raises what the hook raises."""
+        found = await self._hook.get_workflow(workflow_id)
+        self._known[workflow_id] = time.monotonic(), found
+        return found
 
 
 class InstanceReader:
@@ -151,9 +168,11 @@ class Watch:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._read = 0.0
+        self._read_at: float | None = None
         self.watchers = 0
         self.shown: Mapping[str, Any] | None = None
         self.problem: str | None = None
+        self.missing: str | None = None
         self.over = False
 
     @property
@@ -162,27 +181,30 @@ class Watch:
         return self.shown is not None and (self.over or time.monotonic() - self._read < FRESH)
 
     async def updates(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """("instance", the view) now and whenever it changes; ("problem", …) while it cannot be read; ends with the
-        instance. Without a change for a while ("still", {})."""
+        """("instance", the view) now and whenever it changes; ("problem", …) while it cannot be read; ("missing", …)
+        where there is no such instance. Ends with the instance, or once nobody need wait for it any more. Without a
+        change for a while ("still", {})."""
         self.watchers += 1
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
-        told: tuple[object, object] = (None, None)
+        told: tuple[object, object, object] = (None, None, None)
         try:
             while True:
-                now = (self.shown, self.problem)
+                now = (self.shown, self.problem, self.missing)
                 changed = self._changed
                 if self.shown is not None and now[0] is not told[0]:
                     yield "instance", self.shown
                 if now[1] is not None and now[1] != told[1]:
-                    yield "problem", {"message": now[1]}
-                elif now[1] is None and told[1] is not None:
+                    yield "problem", {"message": now[1], "readAt": self._read_at}
+                elif now[2] is not None and now[2] != told[2]:
+                    yield "missing", {"message": now[2], "readAt": self._read_at}
+                elif now[1:] == (None, None) and told[1:] != (None, None):
                     yield "recovered", {}
                 told = now
                 if self.over:
                     return
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), 10)
+                    await asyncio.wait_for(changed.wait(), streams.HEARTBEAT)
                     continue
                 yield "still", {}
         finally:
@@ -200,7 +222,7 @@ class Watch:
         """Read no more, and let those who watch go."""
         self.over = True
         self.stop()
-        self._tell(self.shown, self.problem)
+        self._tell(self.shown, self.problem, self.missing)
 
     def wake(self) -> None:
         """Something was done to the instance: those who watch see it at once."""
@@ -209,18 +231,22 @@ class Watch:
             self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pause, began = FIRST_PAUSE, time.monotonic()
         while not self.over:
             try:
                 observed = await self._reader.read()
-            except OrchestrationError as error:
-                self._tell(self.shown, str(error))
+                view = self._view(observed)
+            except NotFoundError:
+                self.over = time.monotonic() - began >= UNKNOWN_FOR
+                self._tell(self.shown, None, _MISSING if self.over else _MISSING_YET)
+                pause = FAILED_PAUSE if UNKNOWN_FOR > FAILED_PAUSE else UNKNOWN_FOR
+            except Exception as error:
+                self._tell(self.shown, problem_text(error))
                 pause = FAILED_PAUSE
             else:
-                self._read = time.monotonic()
-                view = self._view(observed)
+                self._read, self._read_at = time.monotonic(), time.time()
                 over = observed.instance.terminated and not observed.problems
-                if over or self.problem is not None or _moving(view) != _moving(self.shown):
+                if over or (self.problem, self.missing) != (None, None) or _moving(view) != _moving(self.shown):
                     self.over = over
                     self._tell(view, None)
                     pause = FIRST_PAUSE
@@ -228,8 +254,8 @@ class Watch:
                     pause = min(pause * 1.5, LONGEST_PAUSE)
             await asyncio.sleep(0 if self.over else pause)
 
-    def _tell(self, shown: Mapping[str, Any] | None, problem: str | None) -> None:
-        self.shown, self.problem = shown, problem
+    def _tell(self, shown: Mapping[str, Any] | None, problem: str | None, missing: str | None = None) -> None:
+        self.shown, self.problem, self.missing = shown, problem, missing
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -23,15 +23,16 @@ class PageServer:
         settings: of the server that the page shows, credentials included.
         host: address to listen on; 127.0.0.1.
         port: 0 (default) takes a free one.
-        token: what the page demands of everybody; None: nothing, which is for loopback only.
+        token: what the page demands of everybody; None: nothing, which is for loopback only. A blank one is an error.
         actions: whether events may be sent, runs cancelled and started through the page; False.
         embedders: origins whose pages may show this one in a frame.
+        hosts: further names under which the page may be asked for without a token.
 
     Attributes:
         url: its address, known once it is started.
 
     Raises:
-        ConfigurationError: another host than loopback without a token.
+        ConfigurationError: another host than loopback without a token, or a token that is blank.
         OSError: the port is taken.
     """
 
@@ -44,6 +45,7 @@ class PageServer:
         token: str | None = None,
         actions: bool = False,
         embedders: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
     ) -> None:
         if token is None and not is_loopback(host):
             raise ConfigurationError(
@@ -51,7 +53,7 @@ class PageServer:
                 f"reaches {host}; give a token, or listen on 127.0.0.1",
                 field="token",
             )
-        guard = Guard(token=token, actions=actions, hosts=frozenset({host}))
+        guard = Guard(token=token, actions=actions, hosts=frozenset({host, *hosts}))
         self.page = Page(settings, guard, embedders=embedders)
         self.url = ""
         self._address = (host, port)

@@ -271,3 +271,17 @@ def test_the_page_is_a_tab_of_each_task_instance_where_its_address_is_known(monk
     (view,) = ast.literal_eval(python(PLUGINS).splitlines()[-1])
     assert view["destination"] == "task_instance"
     assert view["href"] == "https://page.example/#/task/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["page.example", "javascript:alert(1)", "https://c/{instance_id}", "https://c/#/x", "https://u:p@c", "//c"],
+)
+def test_the_tab_takes_an_address_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    from orchestration_integrations.airflow.page_plugin import views_of
+
+    assert views_of(address) == []
+    assert "ui_url has to be the address of the live page" in caplog.text
+    assert views_of("https://page.example/sub/")[0]["href"].startswith("https://page.example/sub/#/task/")

@@ -75,7 +75,8 @@ def test_a_client_that_leaves_amid_a_run_over_a_socket() -> None:
     with EmbeddedServer(1) as server:
         workflow = httpx.post(f"{server.url}/workflows", json={"stages": [WAIT]}).json()["data"]["id"]
         address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
-        request = f"POST /workflows/{workflow}/instances HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+        head = f"POST /workflows/{workflow}/instances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
+        request = f"{head}{{}}".encode()
         for pause in (0.0, 0.0, 0.02, 0.02):
             with socket.create_connection(address) as connection:
                 connection.sendall(request)

@@ -333,7 +333,9 @@ def connected(server: EmbeddedServer, request: str) -> Iterator[socket.socket]:
     """A connection on which a request was sent."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(f"{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+        connection.sendall(
+            f"{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+        )
         yield connection
 
 

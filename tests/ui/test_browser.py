@@ -11,8 +11,9 @@ import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui.serving import PageServer
-from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, listening
+from orchestration_integrations.ui import streams
+from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, listening, send
+from tests.ui.page_client import PausablePage as PageServer
 
 pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
 from selenium import webdriver
@@ -265,3 +266,152 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
         assert tab.violations() == [], place
         assert tab.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth"), place
     assert tab.complaints() == []
+
+
+# ---- what is known, and since when ---------------------------------------------------------------------
+
+TWO_APPROVALS = {
+    "name": "two approvals",
+    "stages": [{"wait_event": {"event": "approve-small"}}, {"wait_event": {"event": "approve-large"}}],
+}
+
+
+def test_a_changed_target_clears_the_form(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    instance_id = hook.run_workflow(hook.create_workflow(TWO_APPROVALS).id).id
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("waits for the event “approve-small”")
+    field = tab.find("textbox", "Event")
+    field.click()
+    assert tab.find("button", "Send event “approve-small”").is_displayed()
+    hook.send_event_when_ready(instance_id, "approve-small")
+    tab.until_it_says("the form was cleared", "waits for “approve-large” (stage 1")
+    assert field.get_attribute("value") == ""
+    field.send_keys("approve-large", Keys.ENTER)
+    assert "Sending" not in tab.driver.find_element(By.TAG_NAME, "main").text
+    tab.click("button", "Fill in “approve-large”")
+    tab.click("button", "Send event “approve-large”")
+    tab.until_it_says("It succeeded")
+
+
+def lost_answers(tab: Tab) -> None:
+    """Actions reach the page's server from now on, and their answers do not come back."""
+    tab.driver.execute_script(
+        "const real = fetch; window.fetch = (path, options) => options?.method === 'POST'"
+        " ? real(path, options).then(() => { throw new TypeError('cut'); }) : real(path, options);"
+    )
+
+
+def test_a_lost_answer_says_what_may_be_and_the_next_safe_step(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    workflow = hook.ensure_workflow({"name": "paid", "stages": [send("world", "sales", "5")]}, gate=True).workflow
+    tab.open(f"{server.url}/#/workflows/{workflow.id}")
+    tab.find("button", "Run")
+    lost_answers(tab)
+    tab.click("button", "Run")
+    tab.until_it_says("The run may have started. Press again with the same key: it will find that run")
+    tab.driver.execute_script("location.reload()")
+    instance_id = listening(hook)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("waits for the event “approved”")
+    lost_answers(tab)
+    tab.click("button", "Send event")
+    tab.until_it_says("The event may have been sent")
+    assert len(server.record().started) == 2
+
+
+def test_the_same_key_again_finds_the_run_whose_answer_was_lost(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    plain = {"name": "plain", "stages": [send("world", "sales", "5")]}
+    plain["stages"][0]["send"]["metadata"] = {"order": "${runKey}"}  # type: ignore[index]
+    workflow = hook.create_workflow(plain)
+    tab.open(f"{server.url}/#/workflows/{workflow.id}")
+    tab.until_it_says("It needs no variables.", "started once with this fresh key")
+    tab.driver.execute_script(
+        "const real = fetch; let first = true; window.fetch = (path, options) => options?.method === 'POST' && first"
+        " ? real(path, options).then(() => { first = false; throw new TypeError('cut'); }) : real(path, options);"
+    )
+    tab.click("button", "Run")
+    tab.until_it_says("never starts a second one under this key")
+    tab.click("button", "Run")
+    tab.until_it_says("It succeeded: 1 transaction.")
+    assert len(server.record().started) == 1
+
+
+def test_silence_is_loss(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT", 0.4)
+    for place, seen in ((f"instances/{listening(hook)}", "waits for the event"), ("instances", "order-17")):
+        with PageServer(Settings(base_url=server.url)) as page:
+            tab.open(f"{page.url}/#/{place}")
+            tab.until_it_says(seen, "Live")
+            page.pause(4)
+            tab.until_it_says("Lost", "Nothing has come from the page's server since", seen)
+            tab.until_it_says("Live", seen)
+            assert "Nothing has come" not in tab.driver.find_element(By.TAG_NAME, "body").text
+
+
+def test_an_error_of_a_list_goes_once_it_is_read_again(tab: Tab, server: EmbeddedServer) -> None:
+    for place in ("instances", "workflows"):
+        tab.open(f"{server.url}/#/{place}")
+        tab.until_it_says("There is no", "Live")
+        tab.driver.execute_script(
+            "window.real = fetch; window.fetch = (path, options) => /(instances|workflows)([?]|$)/.test(path)"
+            " ? Promise.reject(new TypeError('net')) : real(path, options);"
+        )
+        with OrchestrationHttpHook(base_url=server.url) as hook:
+            hook.create_workflow({"name": f"made at {place}", "stages": []})
+        tab.until_it_says("does not answer. Is it still running?")
+        tab.driver.execute_script("window.fetch = real")
+        with OrchestrationHttpHook(base_url=server.url) as hook:
+            for workflow in hook.list_workflows():
+                hook.delete_workflow(workflow.id)
+        tab.until_it_says("There is no")
+
+
+@pytest.mark.parametrize("place", ["instances", "workflows", "workflows/x"])
+def test_each_view_asks_for_the_token(tab: Tab, place: str) -> None:
+    with EmbeddedServer(token="of-the-server") as server:
+        tab.open(f"{server.url}/#token=of-the-server")
+        tab.until_it_says("There is no instance yet.")
+        tab.driver.execute_script("sessionStorage.setItem('orchestration-token', 'of-yesterday')")
+        tab.driver.execute_script(f"location.hash = '#/{place}?state=failed'")
+        tab.until_it_says("Token needed")
+        tab.driver.execute_script("sessionStorage.clear()")
+
+
+def test_an_address_that_is_encoded_wrongly_is_no_blank_page(tab: Tab, server: EmbeddedServer) -> None:
+    tab.open(f"{server.url}/#token=%")
+    tab.until_it_says("There is no instance yet.")
+    tab.open(f"{server.url}/#/instances/%")
+    tab.until_it_says("No such instance")
+
+
+def test_raw_digits_are_the_servers(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    workflow = hook.create_workflow({"name": "big", "stages": [send("world", "sales", "12345678901234567891")]})
+    instance_id = hook.run_workflow(workflow.id).id
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("It succeeded", "≈ 123,456,789,012,346,000.00 EUR")
+    tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()
+    tab.until_it_says('"amount":12345678901234567168')
+    tab.open(f"{server.url}/#/workflows/{workflow.id}")
+    tab.until_it_says("Definition, as the server keeps it")
+    tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()
+    tab.until_it_says('"12345678901234567891"')
+
+
+def test_a_task_finds_its_own_run_and_no_other(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    one, ten = listening(hook, "dag/run/pay/1"), listening(hook, "dag/run/pay/10")
+    tab.open(f"{server.url}/#/task/dag/run/pay/1")
+    assert ten not in tab.until_it_says(f"Instance {one}")
+
+
+def test_a_form_goes_with_its_workflow(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
+    tab.open(f"{server.url}/#/workflows/{workflow.id}")
+    tab.find("button", "Run")
+    hook.delete_workflow(workflow.id)
+    tab.until_it_says("The workflow is deleted.")
+    assert not tab.driver.find_elements(By.ID, "run-key")

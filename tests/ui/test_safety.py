@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestration_integrations import OrchestrationHttpHook, Settings
 from orchestration_integrations.api.errors import ConfigurationError
-from orchestration_integrations.server import EmbeddedServer
+from orchestration_integrations.server import EmbeddedServer, create_app
 from orchestration_integrations.ui.guard import Guard, foreign_request, origin_of
 from orchestration_integrations.ui.serving import PageServer
 from tests.ui.flows import PAYOUT, SCRIPT, VARIABLES
@@ -177,3 +179,85 @@ def test_programs_send_no_origin_and_are_not_foreign() -> None:
     assert foreign_request({"host": "127.0.0.1:8080", "origin": "http://127.0.0.1:8080"}) is None
     assert foreign_request({"host": "127.0.0.1:8080", "origin": "http://127.0.0.1:8081"}) is not None
     assert foreign_request({"host": "", "origin": "null"}) is not None
+
+
+# ---- blank tokens ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", ["", " ", "\t\n"])
+def test_a_blank_token_opens_nothing(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="token: is blank"):
+        PageServer(Settings(base_url="http://127.0.0.1:1"), host="0.0.0.0", token=token)
+    with pytest.raises(ConfigurationError, match="token: is blank"):
+        Guard(token=token, actions=True)
+    for make in (EmbeddedServer, create_app):
+        with pytest.raises(ValueError, match="token: is blank"):
+            make(2, token=token)
+
+
+@given(st.text(" \t\n", max_size=3), st.text(" \t\n", max_size=3), st.sampled_from(["Bearer", "bearer", "Basic", ""]))
+def test_only_the_token_itself_is_the_token(before: str, after: str, scheme: str) -> None:
+    guard = Guard(token=f"{before}a-token{after}", actions=False)
+
+    def status(given: str) -> int:
+        refusal = guard.refusal("GET", {"authorization": f"{scheme} {given}", "host": "evil.example"})
+        return 200 if refusal is None else refusal.status
+
+    right = scheme.lower() == "bearer"
+    assert status("a-token") == (200 if right else 401)
+    assert status("") == status(" ") == status("a-toke") == status("other") == 401
+
+
+def test_outer_blanks_of_a_servers_token_do_not_count() -> None:
+    with EmbeddedServer(token=f" {TOKEN}\n") as server:
+        assert client(server.url, authorization=f"Bearer {TOKEN}").get("/workflows").status_code == 200
+        assert client(server.url, authorization=f"Bearer {TOKEN}").get("/_ui/api/session").status_code == 200
+        assert client(server.url, authorization="Bearer").get("/workflows").status_code == 401
+
+
+# ---- names of this machine ----------------------------------------------------------------------------
+
+
+def test_a_rebound_name_reads_and_acts_on_nothing_of_the_embedded_servers_api(server: EmbeddedServer) -> None:
+    api = run_path(server).removeprefix("/_ui/api").replace("/runs", "/instances")
+    foreign = {"host": "rebound.example", "origin": "http://rebound.example"}
+    shown = client(server.url)
+    assert shown.post(api, headers=foreign, json=VARIABLES).status_code == 403
+    assert shown.post(api, headers={"host": "rebound.example"}, json=VARIABLES).status_code == 403
+    assert shown.get("/workflows", headers=foreign).status_code == 403
+    assert shown.post("/_control/advance", headers=foreign, json={"seconds": 1}).status_code == 403
+    assert "--allow-host" in shown.get("/workflows", headers=foreign).json()["errorMessage"]
+    assert not server.record().started
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "localhost", "127.0.0.1", "127.0.0.1:1", "[::1]:1", "10.0.0.7:80"])
+def test_a_plain_client_of_this_machine_is_served(server: EmbeddedServer, host: str) -> None:
+    for path in ("/workflows", "/_ui/api/session"):
+        assert client(server.url).get(path, headers={"host": host}).status_code == 200
+
+
+def test_a_name_that_was_allowed_is_served() -> None:
+    asked = {"host": "Orchestration.internal:8080"}
+    with EmbeddedServer(allow_hosts=("orchestration.internal",)) as server:
+        for path in ("/workflows", "/_ui/api/session"):
+            assert client(server.url).get(path, headers=asked).status_code == 200
+            assert client(server.url).get(path, headers={"host": "other.internal"}).status_code == 403
+        with PageServer(Settings(base_url=server.url), hosts=("orchestration.internal",)) as page:
+            assert client(page.url).get("/_ui/api/session", headers=asked).status_code == 200
+            assert client(page.url).get("/_ui/api/session", headers={"host": "other.internal"}).status_code == 403
+
+
+def test_whoever_carries_the_token_may_use_any_name() -> None:
+    with EmbeddedServer(token=TOKEN) as server:
+        shown = client(server.url, host="any.example")
+        assert shown.get("/workflows", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert shown.get("/workflows", headers={"authorization": "Bearer wrong"}).status_code == 403
+        assert shown.post("/_control/advance", json={"seconds": 1}).status_code == 403
+        assert client(server.url).post("/_control/advance", json={"seconds": 1}).status_code in (200, 204)
+
+
+def test_a_server_for_everybody_answers_to_any_name() -> None:
+    with EmbeddedServer(host="0.0.0.0") as server:
+        address = server.url.replace("0.0.0.0", "127.0.0.1")
+        assert client(address).get("/workflows", headers={"host": "orchestration:8080"}).status_code == 200
+        assert client(address).get("/_ui/api/session", headers={"host": "orchestration:8080"}).status_code == 403

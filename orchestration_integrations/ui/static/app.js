@@ -1,29 +1,50 @@
 // Which view an address shows, who is signed in, and the keys of the keyboard.
 
-import { ask, h, show } from "./dom.js";
+import { ask, closeDialog, h, show } from "./dom.js";
 import { instance } from "./instance.js";
 import { instances } from "./instances.js";
 import { dropToken, keepToken, openSession } from "./server.js";
+import { clock } from "./words.js";
 import { workflow, workflows } from "./workflows.js";
 
 const main = document.getElementById("main");
 const liveSign = document.getElementById("live");
+const stale = document.getElementById("stale");
 let shown = new AbortController();
 
-function live(name) {
-  const words = { lost: "Reconnecting…", refused: "Not connected", over: "Ended" };
-  const word = words[name] ?? "Live";
+// What the last event of a stream says of the whole view: is it as the server is now, and if not, since when.
+let unread = false;
+
+function live(name, data = {}) {
+  if (name === "problem" || name === "missing") unread = true;
+  else if (["instance", "recovered", "changed", "hello"].includes(name)) unread = false;
+  const words = { lost: "Lost", refused: "Not connected", over: "Ended" };
+  const word = words[name] ?? (unread ? "Not read" : "Live");
   if (liveSign.textContent !== word) liveSign.textContent = word;
   liveSign.className = `live ${word === "Live" ? "on" : word === "Ended" ? "" : "off"}`;
+  const said = name !== "lost" ? "" : data.heard
+    ? `Nothing has come from the page's server since ${clock(data.heard)}: what is shown is as old as that. Trying again.`
+    : "The page's server does not answer. Trying again.";
+  stale.hidden = !said;
+  if (stale.textContent !== said) stale.textContent = said;
 }
 
 const title = (text) => { document.title = `${text} · Orchestration`; };
 
-// An address may bring the token along, as the one that the command prints: it is kept, and taken out of the address.
+// A part of an address, as it was before it was encoded; as it stands where it is not encoded rightly.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+// An address may bring the token along: it is kept, and taken out of the address.
 function takeToken() {
   const match = /^#token=([^&]*)(?:&(.*))?$/.exec(location.hash);
   if (match) {
-    keepToken(decodeURIComponent(match[1]));
+    keepToken(decoded(match[1]));
     history.replaceState(null, "", match[2] ? `#${match[2]}` : "#/instances");
   }
 }
@@ -31,6 +52,9 @@ function takeToken() {
 function route(focus) {
   shown.abort();
   shown = new AbortController();
+  stale.hidden = true;
+  unread = false;
+  closeDialog(); // what it asks is of the view that goes
   const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
   const [, room, id] = path.split("/");
   const context = { signal: shown.signal, live, title };
@@ -42,10 +66,10 @@ function route(focus) {
   }
   let view;
   try {
-    if (room === "instances" && id) view = instance(main, decodeURIComponent(id), context);
-    else if (room === "workflows" && id) view = workflow(main, decodeURIComponent(id), context);
+    if (room === "instances" && id) view = instance(main, decoded(id), context);
+    else if (room === "workflows" && id) view = workflow(main, decoded(id), context);
     else if (room === "workflows") view = workflows(main, new URLSearchParams(query), context);
-    else if (room === "task") location.replace(`#/instances?${new URLSearchParams({ q: runKey(path.split("/").slice(2)), open: "1" })}`);
+    else if (room === "task") location.replace(`#/instances?${new URLSearchParams({ key: runKey(path.split("/").slice(2)), open: "1" })}`);
     else if (room === "" || room === undefined || room === "instances") view = instances(main, new URLSearchParams(query), context);
     else show(main, h("h1", {}, "Not found"), h("p", {}, "There is no such page."), h("p", {}, h("a", { href: "#/instances" }, "Show the instances")));
   } catch (error) {
@@ -59,15 +83,14 @@ function route(focus) {
 // The run key that a scheduler's task has by default: its names, encoded as structured_key does in Python.
 function runKey(parts) {
   const kept = { "%20": " ", "%3A": ":", "%2B": "+", "%40": "@", "%3D": "=", "%2C": "," };
-  return parts.map((part) => encodeURIComponent(decodeURIComponent(part))
+  return parts.map((part) => encodeURIComponent(decoded(part))
     .replace(/%(20|3A|2B|40|3D|2C)/g, (code) => kept[code])
     .replace(/[!*'()~]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)).join("/");
 }
 
 function failed(error) {
-  if (error.name === "AbortError") return;
-  if (error.status === 401) signIn();
-  else show(main, h("h1", {}, error.status === 404 ? "Not found" : "That did not work"), h("p", { class: "message bad", role: "alert" }, error.message));
+  if (error.name === "AbortError" || error.status === 401) return; // for a 401 the token is asked for already
+  show(main, h("h1", {}, error.status === 404 ? "Not found" : "That did not work"), h("p", { class: "message bad", role: "alert" }, error.message));
 }
 
 function signIn(wrong = "") {
@@ -99,6 +122,7 @@ async function start() {
     route(false);
   } catch (error) {
     if (error.status !== 401) return failed(error);
+    closeDialog();
     dropToken();
     signIn(had ? "This is not the token." : "");
   }

@@ -22,6 +22,11 @@ export function show(place, ...children) {
   if (focused !== undefined) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
+export const closeDialog = () => {
+  const dialog = document.getElementById("dialog");
+  if (dialog.open) { dialog.close(); dialog.oncancel?.(); }
+};
+
 export function ask(title, text, action) {
   const dialog = document.getElementById("dialog");
   return new Promise((resolve) => {

@@ -6,7 +6,7 @@ const [GAP_Y, HEIGHT, CHARACTER, LONGEST] = [26, 38, 7.3, 26];
 
 const shortened = (text) => text.length > LONGEST ? `${text.slice(0, 12)}…${text.slice(-12)}` : text;
 const labelOf = (edge) => edge.amounts.length > 2 ? `${edge.amounts.length} payments` : edge.amounts.join(", ");
-const STATES = { moved: "", repeated: " (perhaps twice: check the ledger)", open: " (under way)" };
+const STATES = { moved: "", asked: " (as asked: its service does not tell what it moved)", repeated: " (perhaps twice: check the ledger)", open: " (under way)" };
 
 // How far right each account stands: one step further than those that pay it; circles are cut.
 function columns(nodes, edges) {
@@ -36,10 +36,11 @@ export function graph({ nodes, edges }) {
   const filled = widths.map(() => 0);
   const places = nodes.map((_, n) => ({ x: lefts[column[n]], y: 12 + filled[column[n]]++ * (HEIGHT + GAP_Y), w: widths[column[n]] }));
   const width = Math.max(...places.map((place) => place.x + place.w)) + 8;
-  const height = Math.max(...places.map((place) => place.y)) + HEIGHT + 12;
+  const below = edges.some(({ from, to }) => places[to].x <= places[from].x) ? 40 : 0; // lines back run below the accounts
+  const height = Math.max(...places.map((place) => place.y)) + HEIGHT + 12 + below;
   const said = edges.map((edge) => `${edge.amounts.join(", ")} from ${nodes[edge.from].account} to ${nodes[edge.to].account}${STATES[edge.state]}`).join("; ");
   return h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `Money moved: ${said}` },
-    h("defs", {}, ["moved", "repeated", "open"].map((state) => h("marker", { id: `tip-${state}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto", class: `tip ${state}` }, h("path", { d: "M0 0.8 7.5 4 0 7.2z" })))),
+    h("defs", {}, ["moved", "repeated", "asked", "open"].map((state) => h("marker", { id: `tip-${state}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto", class: `tip ${state}` }, h("path", { d: "M0 0.8 7.5 4 0 7.2z" })))),
     edges.map((edge) => line(edge, places)),
     nodes.map((node, n) => h("g", { class: "account" },
       h("title", {}, `${node.account}, ledger ${node.ledger}`),

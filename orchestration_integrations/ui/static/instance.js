@@ -3,7 +3,7 @@
 import { ask, h, show } from "./dom.js";
 import { graph } from "./graph.js";
 import { act, actsAllowed, follow, get } from "./server.js";
-import { badge, between, count, countdown, counting, noteServerTime, shortId, time, toneOf } from "./words.js";
+import { badge, between, clock, count, countdown, counting, noteServerTime, shortId, time, toneOf } from "./words.js";
 
 export function instance(place, id, { signal, live, title }) {
   title(`Instance ${shortId(id)}`);
@@ -16,8 +16,8 @@ export function instance(place, id, { signal, live, title }) {
   const warnings = h("div");
   const stages = h("ol", { class: "timeline" });
   const money = h("div");
-  const raw = h("pre", { tabindex: "0" }, "Reading…");
-  const actions = actionPanel(path);
+  const raw = h("pre", { tabindex: "0" }, "Reading…"); // the server's own text: no number of it passes through a program
+  const actions = actionPanel(path, id);
   const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), raw);
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/instances" }, "← Instances")),
@@ -29,7 +29,7 @@ export function instance(place, id, { signal, live, title }) {
 
   async function readRaw() {
     try {
-      raw.textContent = JSON.stringify(await get(`${path}/history`, signal), null, 2);
+      raw.textContent = rawText(await get(`${path}/raw`, signal));
     } catch (error) {
       if (error.name !== "AbortError") raw.textContent = error.message;
     }
@@ -54,15 +54,19 @@ export function instance(place, id, { signal, live, title }) {
     if (rawBox.open) readRaw();
   }
 
+  const asOf = (data) => data.readAt ? ` What is shown was read at ${clock(data.readAt * 1000)}.` : "";
   follow(`${path}/live`, signal, (name, data) => {
-    live(name);
+    live(name, data);
     if (name === "instance") { tell(""); draw(data); }
-    if (name === "problem") tell(`It cannot be read just now: ${data.message}`);
+    if (name === "problem") tell(`It cannot be read just now: ${data.message}.${asOf(data)}`);
+    if (name === "missing") tell(`No such instance: ${data.message}.${asOf(data)}`);
     if (name === "recovered") tell("");
     if (name === "refused") tell(data.message);
-    if (name === "refused" && data.status === 401) dispatchEvent(new Event("orchestration-token-needed"));
+    if (name === "missing" && !stages.childElementCount) show(head, h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, id))));
   });
 }
+
+export const rawText = ({ parts, problems }) => [...parts.map(({ call, text }) => `${call}\n${text}`), ...problems].join("\n\n");
 
 function heading(view) {
   const copy = h("button", {
@@ -73,7 +77,7 @@ function heading(view) {
   return [
     h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, view.id)), badge(view.state), copy),
     h("dl", { class: "facts" },
-      fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id))),
+      fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id)), view.workflow.deleted ? h("span", { class: "chip" }, "deleted") : null),
       view.runKey !== null ? fact("Run key", h("span", { class: "mono" }, view.runKey), view.round ? ` · round ${view.round}` : "") : null,
       fact("Created", time(view.createdAt)),
       view.endedAt ? fact("Ended", time(view.endedAt)) : null,
@@ -104,7 +108,7 @@ function moneyOf(view) {
   const known = view.complete ? "" : " Not all that it did could be read: there may be more.";
   if (!view.graph.nodes.length) return h("p", { class: "quiet" }, `Nothing has moved yet.${known}`);
   const rows = view.transactions.flatMap((one) => (one.movements.length ? one.movements : [null]).map((movement) => h("tr", {},
-    h("td", { "data-label": "Transaction", class: "mono" }, one.id ?? "–", one.maybeRepeated ? h("span", { class: "chip bad" }, "perhaps twice") : null),
+    h("td", { "data-label": "Transaction", class: "mono" }, one.id ?? "–", one.maybeRepeated ? h("span", { class: "chip bad" }, "perhaps twice") : null, one.asked ? h("span", { class: "chip", title: "Its service does not tell what it moved" }, "as asked") : null),
     h("td", { "data-label": "Ledger" }, one.ledger ?? "–"),
     h("td", { "data-label": "From", class: "mono" }, movement?.source ?? "–"),
     h("td", { "data-label": "To", class: "mono" }, movement?.destination ?? "–"),
@@ -119,16 +123,18 @@ function moneyOf(view) {
   ];
 }
 
-function actionPanel(path) {
+// What somebody sends is what was on screen when it was composed: a form never takes another target over by itself.
+function actionPanel(path, id) {
   const said = h("p", { role: "alert" });
   const name = h("input", { id: "event", autocomplete: "off", spellcheck: "false", required: true, class: "mono" });
-  const send = h("button", { type: "submit", class: "primary" }, "Send event");
+  const send = h("button", { type: "submit", class: "primary" });
   const cancel = h("button", { type: "button", class: "danger" }, "Cancel the run");
-  const form = h("form", { hidden: true }, h("div", { class: "field" }, h("label", { for: "event" }, "Event"), h("div", { class: "inline" }, name, send)));
+  const moved = h("p", { role: "alert" });
+  const form = h("form", { hidden: true }, h("div", { class: "field" }, h("label", { for: "event" }, "Event"), h("div", { class: "inline" }, name, send)), moved);
   const element = h("section", { class: "panel actions", "aria-labelledby": "actions", hidden: true },
     h("h2", { id: "actions" }, "Act"), form, h("p", { class: "buttons" }, cancel), said);
-  let stageNumber = null;
-  let proposed = null;
+  let composed = null; // the stage and event that the form is about
+  let composedOnce = false;
 
   async function perform(button, doing, work) {
     button.disabled = true;
@@ -146,13 +152,40 @@ function actionPanel(path) {
     button.disabled = false;
   }
 
+  const naming = () => { send.textContent = name.value ? `Send event “${name.value}”` : "Send event"; };
+
+  function compose(target) {
+    [composed, composedOnce] = [target, true];
+    name.value = target.event;
+    show(moved);
+    moved.className = "";
+    naming();
+  }
+
+  // The run stands elsewhere: the form is empty, and is about nothing until somebody says so.
+  function clear(awaits) {
+    composed = null;
+    name.value = "";
+    naming();
+    moved.className = "message wait";
+    show(moved, document.createTextNode(`The run has moved on; the form was cleared. It now waits for “${awaits.event}” (stage ${awaits.stage} of the server's count). `),
+      h("button", { type: "button", class: "small", "data-key": "compose", onclick: () => compose(awaits) }, `Fill in “${awaits.event}”`));
+  }
+
+  name.addEventListener("input", naming);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    perform(send, "Sending…", () => act(`${path}/events`, { name: name.value, stage: name.value === proposed ? stageNumber : null }));
+    if (!composed) return;
+    const target = { name: name.value, stage: composed.stage };
+    perform(send, "Sending…", () => act(`${path}/events`, target,
+      "The event may have been sent, and may have released its stage. Look at the stages: if the run still waits for it there, send it again from there; an event that was sent for a stage is never sent to another."));
   });
   cancel.addEventListener("click", async () => {
-    const sure = await ask("Cancel this run?", "Money that has moved stays where it is. A payment that is under way may still arrive. The page then says what it saw.", "Cancel the run");
-    if (sure) perform(cancel, "Cancelling, and looking until it has ended…", () => act(`${path}/cancel`));
+    const sure = await ask("Cancel this run?", `Instance ${id}. Money that has moved stays where it is. A payment that is under way may still arrive. The page then says what it saw.`, "Cancel the run");
+    if (sure) {
+      perform(cancel, "Cancelling, and looking until it has ended…", () => act(`${path}/cancel`, {},
+        "The run may have been cancelled, and a payment of it may be under way. Look at its state: while it still runs, press again; a second cancel does no harm."));
+    }
   });
 
   return {
@@ -163,11 +196,17 @@ function actionPanel(path) {
       element.hidden = !running && !said.textContent;
       cancel.hidden = !running;
       form.hidden = !running || view.awaits === null;
-      if (view.awaits !== null && proposed !== view.awaits.event) {
-        proposed = view.awaits.event;
-        name.value = proposed;
+      const awaits = view.awaits;
+      if (awaits === null) {
+        composed = null; // it stands nowhere: what was composed is of the past
+      } else if (!composedOnce) {
+        compose(awaits);
+      } else if (composed === null ? moved.dataset.target !== targetOf(awaits) : targetOf(composed) !== targetOf(awaits)) {
+        clear(awaits);
       }
-      stageNumber = view.awaits?.stage ?? null;
+      moved.dataset.target = awaits === null ? "" : targetOf(awaits);
     },
   };
 }
+
+const targetOf = ({ stage, event }) => `${stage} ${event}`;

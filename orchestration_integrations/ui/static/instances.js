@@ -2,7 +2,7 @@
 
 import { h, show } from "./dom.js";
 import { follow, get } from "./server.js";
-import { badge, between, count, counting, shortId, time } from "./words.js";
+import { badge, between, clock, count, counting, shortId, time } from "./words.js";
 
 const STATES = [["", "All"], ["running", "Running"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 
@@ -12,7 +12,7 @@ export const address = (wanted) => {
 };
 
 export function instances(place, query, { signal, live, title }) {
-  const wanted = { state: query.get("state") ?? "", workflow: query.get("workflow") ?? "", q: query.get("q") ?? "", page: query.get("page") ?? "0" };
+  const wanted = { state: query.get("state") ?? "", workflow: query.get("workflow") ?? "", q: query.get("q") ?? "", key: query.get("key") ?? "", page: query.get("page") ?? "0" };
   title("Instances");
   const tabs = h("nav", { class: "tabs", "aria-label": "By state" });
   const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Reading the list…"));
@@ -44,8 +44,9 @@ export function instances(place, query, { signal, live, title }) {
       const found = await get(`instances?${new URLSearchParams(wanted)}`, mine);
       draw(found);
     } catch (error) {
-      if (error.name !== "AbortError") show(list, h("p", { class: "message bad", role: "alert" }, error.message));
-      if (error.status === 401) throw error;
+      if (error.name === "AbortError") return;
+      drawn = ""; // what was drawn is gone: the next reading is drawn, also where it is the same
+      show(list, h("p", { class: "message bad", role: "alert" }, error.message));
     }
   }
 
@@ -60,17 +61,21 @@ export function instances(place, query, { signal, live, title }) {
         href: address({ ...wanted, state, page: "0" }), "data-key": `tab-${state}`, "aria-current": state === wanted.state ? "page" : null,
       }, word, " ", h("span", { class: "n" }, (state ? found.counts[state] : all).toLocaleString()))),
       wanted.workflow ? h("a", { class: "chip", href: address({ ...wanted, workflow: "", page: "0" }), "data-key": "chip" },
-        "Workflow ", found.rows[0]?.workflow.name || shortId(wanted.workflow), " ✕", h("span", { class: "hidden" }, " (show all workflows)")) : null);
-    note.textContent = found.problem ? `The list could not be read: ${found.problem}`
-      : found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go` : "";
+        "Workflow ", found.rows[0]?.workflow.name || shortId(wanted.workflow), " ✕", h("span", { class: "hidden" }, " (show all workflows)")) : null,
+      wanted.key ? h("a", { class: "chip", href: address({ ...wanted, key: "", page: "0" }), "data-key": "key-chip" },
+        "Run key ", h("span", { class: "mono" }, wanted.key), " ✕", h("span", { class: "hidden" }, " (show all run keys)")) : null);
+    note.textContent = found.problem ? `The list could not be read: ${found.problem}${found.readAt ? `. What is shown was read at ${clock(found.readAt * 1000)}.` : ""}`
+      : found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go`
+        : found.keysUnread ? `The run keys of ${count(found.keysUnread, "run")} were not read (the oldest of a long list, or their history cannot be read): some of them may match too.` : "";
     note.className = found.problem ? "message bad" : "quiet";
-    if (query.get("open") && found.rows.length === 1 && found.rows[0].runKey === wanted.q) {
+    if (query.get("open") && found.rows.length === 1 && !found.keysToRead && wanted.key) {
       location.replace(`#/instances/${encodeURIComponent(found.rows[0].id)}`);
       return;
     }
     if (!found.rows.length) {
       show(list, h("p", { class: "quiet empty" }, found.reading ? "Reading the list…"
-        : wanted.q || wanted.state || wanted.workflow ? "No instance matches." : "There is no instance yet."));
+        : found.keysToRead || found.keysUnread ? "No instance matches among those whose run key was read."
+          : wanted.q || wanted.key || wanted.state || wanted.workflow ? "No instance matches." : "There is no instance yet."));
       return;
     }
     show(list,
@@ -105,8 +110,8 @@ export function instances(place, query, { signal, live, title }) {
   refresh();
   const again = setInterval(refresh, 10_000); // what rows stand at is read for those who look
   signal.addEventListener("abort", () => clearInterval(again));
-  follow("live", signal, (name) => {
-    live(name);
+  follow("live", signal, (name, data) => {
+    live(name, data);
     if (name === "changed" || name === "connected") refresh();
   });
 }

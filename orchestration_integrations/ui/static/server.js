@@ -13,6 +13,9 @@ export class Refused extends Error {
   }
 }
 
+// Every view asks for the token in one way: whoever answers 401 has it asked for. The session's opener asks by itself.
+const askForToken = () => dispatchEvent(new Event("orchestration-token-needed"));
+
 export const keepToken = (token) => sessionStorage.setItem(KEPT, token);
 export const dropToken = () => sessionStorage.removeItem(KEPT);
 
@@ -32,6 +35,7 @@ async function answered(path, options) {
   if (response.ok) return response;
   let body = {};
   try { body = await response.json(); } catch { /* an answer without a body */ }
+  if (response.status === 401 && path !== "session") askForToken();
   throw new Refused(response.status, body);
 }
 
@@ -46,28 +50,52 @@ export async function openSession() {
 
 export const actsAllowed = () => Boolean(session?.actions);
 
-export async function act(path, body = {}) {
-  const send = () => answered(path, {
-    method: "POST",
-    headers: headers({ "content-type": "application/json", "x-page-action": session?.actionToken ?? "" }),
-    body: JSON.stringify(body),
-  });
-  return (await send()).json();
+const LONGEST_ACTION = 120_000; // milliseconds; the page's server gives each up earlier
+
+// An action is sent once. Without an answer of the page's server nobody knows whether it was done: `lost` says what may
+// have happened and what is safe to do next.
+export async function act(path, body, lost) {
+  try {
+    return await (await answered(path, {
+      method: "POST",
+      headers: headers({ "content-type": "application/json", "x-page-action": session?.actionToken ?? "" }),
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(LONGEST_ACTION),
+    })).json();
+  } catch (error) {
+    if (error.body?.error) throw error; // the page's server itself says what came of it
+    throw new Refused(error.status ?? 0, { message: `The answer was lost. ${lost}` });
+  }
 }
 
-// Server-sent events, read by fetch since EventSource can carry no token. Connects anew until the signal aborts.
+const PERIODS = 2.5; // without a sign of life for so many of the server's periods, it is lost
+
+// Server-sent events, read by fetch since EventSource can carry no token. Connects anew until the signal aborts. A
+// connection can stay open over a server that is dead, so silence counts as its end. "lost" tells since when nothing came.
 export async function follow(path, signal, on) {
   let pause = 500;
+  let period = 10;
+  let heard = null;
   while (!signal.aborted) {
+    const silent = new AbortController();
+    let timer;
+    const alive = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => silent.abort(), period * PERIODS * 1000);
+    };
+    alive();
     try {
-      const response = await answered(path, { headers: headers(), signal });
+      const response = await answered(path, { headers: headers(), signal: AbortSignal.any([signal, silent.signal]) });
+      period = Number(response.headers.get("x-heartbeat")) || period;
       pause = 500;
       on("connected", {});
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
+        alive();
         const { value, done } = await reader.read();
         if (done) break;
+        heard = Date.now();
         const parts = (rest + value).split("\n\n");
         rest = parts.pop();
         for (const part of parts) {
@@ -80,9 +108,11 @@ export async function follow(path, signal, on) {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 || error.status === 403 || error.status === 404) { on("refused", error); return; }
+    } finally {
+      clearTimeout(timer);
     }
     if (signal.aborted) return;
-    on("lost", {});
+    on("lost", { heard });
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, 5000);
   }

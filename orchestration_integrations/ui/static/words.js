@@ -10,6 +10,7 @@ export function noteServerTime(epochSeconds) {
 
 const serverNow = () => Date.now() + skew;
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const clock = (epochMilliseconds) => CLOCK.format(new Date(epochMilliseconds));
 const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 export function duration(seconds) {
@@ -30,6 +31,7 @@ export function between(start, end) {
 export function time(instant) {
   if (!instant) return "–";
   const at = new Date(instant);
+  if (Number.isNaN(at.getTime())) return instant; // beyond what a browser can count
   const today = at.toDateString() === new Date(serverNow()).toDateString();
   return h("time", { datetime: instant, title: FULL.format(at) }, today ? CLOCK.format(at) : FULL.format(at));
 }

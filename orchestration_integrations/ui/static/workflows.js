@@ -2,6 +2,7 @@
 
 import { h, show } from "./dom.js";
 import { act, actsAllowed, follow, get } from "./server.js";
+import { rawText } from "./instance.js";
 import { address } from "./instances.js";
 import { count, shortId, time } from "./words.js";
 
@@ -14,13 +15,15 @@ export function workflows(place, query, { signal, live, title }) {
     try {
       draw(await get("workflows", signal));
     } catch (error) {
-      if (error.name !== "AbortError") show(list, h("p", { class: "message bad", role: "alert" }, error.message));
+      if (error.name === "AbortError") return;
+      drawn = "";
+      show(list, h("p", { class: "message bad", role: "alert" }, error.message));
     }
   }
 
   let drawn = "";
   function draw(found) {
-    const now = JSON.stringify(found);
+    const now = JSON.stringify({ ...found, readAt: null });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
     if (!found.rows.length) {
@@ -40,8 +43,8 @@ export function workflows(place, query, { signal, live, title }) {
   }
 
   refresh();
-  follow("live", signal, (name) => {
-    live(name);
+  follow("live", signal, (name, data) => {
+    live(name, data);
     if (name === "changed" || name === "connected") refresh();
   });
 }
@@ -51,9 +54,33 @@ const marks = (one) => [
   one.checkpoints ? h("span", { class: "chip" }, count(one.checkpoints, "checkpoint")) : null,
 ];
 
-export async function workflow(place, id, { signal, title }) {
+export async function workflow(place, id, { signal, live, title }) {
   title("Workflow");
-  const found = await get(`workflows/${encodeURIComponent(id)}`, signal);
+  const path = `workflows/${encodeURIComponent(id)}`;
+  const found = await get(`${path}?form=1`, signal);
+  const running = h("div", {}, runForm(found));
+  const raw = h("pre", { tabindex: "0" }, "Reading…");
+  const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Definition, as the server keeps it"), raw);
+
+  async function readRaw() {
+    try {
+      raw.textContent = rawText(await get(`${path}/raw`, signal));
+    } catch (error) {
+      if (error.name !== "AbortError") raw.textContent = error.message;
+    }
+  }
+
+  // A definition never changes, but it may be deleted while its form is open.
+  async function lookAgain() {
+    let gone = false;
+    try {
+      gone = Boolean((await get(path, signal)).deletedAt);
+    } catch (error) {
+      gone = error.status === 404;
+    }
+    if (gone) show(running, h("p", { class: "quiet" }, "The workflow is deleted."));
+  }
+
   title(found.name || "Workflow");
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")),
@@ -68,8 +95,14 @@ export async function workflow(place, id, { signal, title }) {
         h("ol", { class: "timeline" }, found.timeline.map((stage) => h("li", { class: `stage idle ${stage.role}` },
           h("span", { class: "marker", "aria-hidden": "true" }),
           h("div", {}, h("h3", {}, stage.title), h("p", { class: "what" }, stage.text)))))),
-      h("section", { "aria-labelledby": "run" }, h("h2", { id: "run" }, "Run it"), runForm(found))),
-    h("details", { class: "raw" }, h("summary", {}, "Definition, as the server keeps it"), h("pre", { tabindex: "0" }, JSON.stringify(found.raw, null, 2))));
+      h("section", { "aria-labelledby": "run" }, h("h2", { id: "run" }, "Run it"), running)),
+    rawBox);
+  if (!found.deletedAt) {
+    follow("live", signal, (name, data) => {
+      live(name, data);
+      if (name === "changed") lookAgain();
+    });
+  }
 }
 
 function runForm(found) {
@@ -78,7 +111,7 @@ function runForm(found) {
   if (found.checkpoints) return h("p", { class: "quiet" }, "This workflow has checkpoints: a run waits at each until its owner lets it pass, and a page that may be closed is no owner. Run it by run_once, Airflow, Prefect or the command run.");
   const said = h("p", { role: "alert" });
   const button = h("button", { type: "submit", class: "primary" }, "Run");
-  const key = h("input", { id: "run-key", value: `page-${new Date().toISOString().slice(0, 19)}-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`, required: true, autocomplete: "off", spellcheck: "false", class: "mono", "aria-describedby": "run-key-hint" });
+  const key = h("input", { id: "run-key", value: found.freshKey, required: true, autocomplete: "off", spellcheck: "false", class: "mono", "aria-describedby": "run-key-hint" });
   const fields = found.variables.map(({ name, paths }, number) => {
     const input = h("input", { id: `variable-${number}`, required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": `variable-${number}-hint` });
     return { name, input, field: h("div", { class: "field" }, h("label", { for: input.id }, name), input, h("p", { class: "hint", id: `${input.id}-hint` }, paths.join(", "))) };
@@ -90,7 +123,9 @@ function runForm(found) {
     said.className = "";
     try {
       const variables = Object.fromEntries(fields.map(({ name, input }) => [name, input.value]));
-      const done = await act(`workflows/${encodeURIComponent(found.id)}/runs`, { variables, runKey: key.value });
+      const done = await act(`workflows/${encodeURIComponent(found.id)}/runs`, { variables, runKey: key.value }, found.gate
+        ? "The run may have started. Press again with the same key: it will find that run, and starts one only if there is none."
+        : "The run may have started. Press again with the same key: the page then looks for that run, and never starts a second one under this key; where it cannot tell, it says that a run may exist.");
       location.hash = `#/instances/${encodeURIComponent(done.id)}`;
     } catch (error) {
       said.className = "message bad";
@@ -101,6 +136,7 @@ function runForm(found) {
   return h("form", { class: "panel", onsubmit: send },
     fields.length ? fields.map(({ field }) => field) : h("p", { class: "quiet" }, "It needs no variables."),
     h("div", { class: "field" }, h("label", { for: "run-key" }, "Run key"), key,
-      h("p", { class: "hint", id: "run-key-hint" }, found.gate ? "The same key again finds the same run: nothing is paid twice." : "This workflow has no gate: a lost answer is told, and never sent again.")),
+      h("p", { class: "hint", id: "run-key-hint" }, found.gate ? "The same key again finds the same run: nothing is paid twice."
+        : "This workflow has no gate, so it is started once with this fresh key. The same key again starts nothing: it looks for that run, and says that a run may exist where it cannot find it. A key of your own counts as used before.")),
     h("p", { class: "buttons" }, button), said);
 }
