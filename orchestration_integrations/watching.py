@@ -37,9 +37,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from .api.errors import OrchestrationError, summary
+from .clock import Clock
 from .procedures.limits import FIRST_PAUSE, GROWTH
 from .procedures.observations import Paused
 from .procedures.snapshots import Snapshot
@@ -67,26 +68,12 @@ LONGEST_PAUSE = 60.0
 """Seconds between two polls of a server that is ill, unless all intervals are longer."""
 GIVEN_UP_AFTER = 3
 """Lists in a row that could not be read, after which the list is left alone for a while, if reads by id are good."""
-MOST_COSTS = 100
-"""Workflows of whose lists it is kept what they cost."""
 REVIVED_AFTER = 1.0
 """Seconds after which the watch goes on that somebody else has cancelled."""
 GRANT_SECONDS = 0.05
 """Seconds between two rounds of waking sleepers that have to wait for their turn."""
 
 logger = logging.getLogger("orchestration_integrations.watching")
-
-
-class Time(Protocol):
-    """A monotonic clock of the event loop's."""
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        ...
-
-    async def asleep(self, seconds: float) -> None:
-        """Suspend this task."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,7 +106,7 @@ class Watch:
     def __init__(
         self,
         read: Callable[[str | None, float], Awaitable[Snapshot]],
-        time: Time,
+        time: Clock,
         jitter: Callable[[], float],
         on_empty: Callable[[], object] | None = None,
         server: str = "the server",
@@ -403,7 +390,7 @@ class Watch:
             logger.info("the list of running instances on %s can be read again", self._server)
         self._lists_failed = 0
         took = self._time.monotonic() - now
-        if len(self._costs) >= MOST_COSTS:
+        if len(self._costs) >= 100:  # of workflows that nobody waits for any more
             self._costs.clear()
         self._costs[workflow_id] = _Cost(found.requests + found.rows * ROW_COST, took, now)
         return found
@@ -419,10 +406,11 @@ class Watch:
         self._due = self._time.monotonic() + pause * (0.9 + 0.2 * self._jitter())
 
     def _longest_pause(self, interval: float) -> float:
-        """Seconds until the next poll for whoever has this interval: the more, the longer the server is ill."""
-        if not self._ill:
-            return interval
-        return min(interval * 2.0 ** min(self._ill, 10), max(LONGEST_PAUSE, interval))
+        """Seconds until the next poll for whoever has this interval: the more, the longer the server is ill.
+
+        All together ask it no more often than one alone would, and one alone as often as it wants.
+        """
+        return min(interval * min(2.0 ** min(self._ill, 10), max(self.present, 1)), max(LONGEST_PAUSE, interval))
 
     def _list_is_better(self, workflow_id: str | None, now: float) -> bool:
         """Whether the list costs less than a read by id for each sleeper, and is quick enough."""
