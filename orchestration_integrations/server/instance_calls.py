@@ -10,7 +10,7 @@ from .bodies import read_event
 from .calls import EngineAwayError
 from .exchange import Reply
 from .golang import JsonError
-from .replies import NO_CONTENT, NO_ROWS, Answers, query_of
+from .replies import NO_CONTENT, NO_ROWS, Answers
 from .shown import activity_json, instance_json, instance_row, stage_run_json, workflow_json
 from .signals import SignalError
 
@@ -31,8 +31,8 @@ class InstanceCalls:
         self._generation = engine.generation
 
     def list(self, call: Call) -> Reply:
-        query = query_of(call.request)
         self._answers.need_database("retrieving workflow: ")
+        query = self._answers.asked(call.request, call.route.v2)
         engine = self._engine
         running, workflow_id = query.get("running", ""), query.get("workflowID", "")
         only_running = running == "true" if self._generation == 1 else running.lower() in ("true", "1")

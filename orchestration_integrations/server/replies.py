@@ -13,6 +13,8 @@ from .exchange import Reply, Request
 from .parts import DatabaseAwayError, Parts
 
 PAGE_SIZE, LARGEST_PAGE = 15, 100
+FILTERS = ("running", "workflowID")
+"""What a cursor keeps of the request for its first page."""
 NO_ROWS = "sql: no rows in result set"
 NO_CONTENT = Reply(204)
 
@@ -97,8 +99,9 @@ class Answers:
         if not v2 and whole:
             return rows, None
         offset, size = 0, PAGE_SIZE
+        filters = {name: query[name] for name in FILTERS if query.get(name)}
         if v2 and query.get("cursor"):
-            offset, size = self._position(query["cursor"])
+            offset, size, _ = self._position(query["cursor"])
         elif query.get("pageSize"):
             if not (query["pageSize"].isascii() and query["pageSize"].isdigit() and len(query["pageSize"]) < 19):
                 self.refuse("invalid 'pageSize' query param")
@@ -107,19 +110,27 @@ class Answers:
         more = len(rows) > offset + size
         cursor: dict[str, Any] = {"pageSize": size, "hasMore": more}
         if offset:
-            cursor["previous"] = _cursor(max(0, offset - size), size)
+            cursor["previous"] = _cursor(max(0, offset - size), size, filters)
         if more:
-            cursor["next"] = _cursor(offset + size, size)
+            cursor["next"] = _cursor(offset + size, size, filters)
         return shown, cursor if v2 else None
 
-    def _position(self, cursor: str) -> tuple[int, int]:
+    def asked(self, request: Request, v2: bool) -> dict[str, str]:
+        """What a list is asked for: a cursor of version 2 brings the filters of its first page."""
+        query = query_of(request)
+        if v2 and query.get("cursor"):
+            query = {"cursor": query["cursor"], **self._position(query["cursor"])[2]}
+        return query
+
+    def _position(self, cursor: str) -> tuple[int, int, dict[str, str]]:
         try:
-            offset, size = msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=tuple[int, int])
+            kind = tuple[int, int, dict[str, str]]
+            offset, size, filters = msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=kind)
         except (ValueError, msgspec.MsgspecError):
             self.refuse("invalid 'cursor' query param")
         if offset < 0 or not 0 < size <= LARGEST_PAGE:
             self.refuse("invalid 'cursor' query param")
-        return offset, size
+        return offset, size, filters
 
     def listing(self, rows: list[Any], cursor: Any) -> Reply:
         """A list's answer."""
@@ -128,5 +139,5 @@ class Answers:
         return Reply(200, encode({"cursor": {**cursor, "data": rows}}))
 
 
-def _cursor(offset: int, size: int) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((offset, size))).decode()
+def _cursor(offset: int, size: int, filters: dict[str, str]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((offset, size, filters))).decode()
