@@ -109,7 +109,7 @@ class Tokens:
             if place is None:
                 place = self._of_loops[loop] = Places(1)
         try:
-            await place.take(deadline)
+            await place.take(deadline.left())
         except httpx.PoolTimeout:
             raise _waited_too_long() from None
         try:

@@ -220,10 +220,11 @@ class HookBase:
         now = self._clock.monotonic()
         if until is not None and now >= until:
             raise TransportError(f"{call.what}: not sent, its time was over", sent=False)
-        at = now + allowed if until is None else min(now + allowed, until)
-        if call.retry is RetryClass.SUBMIT:
-            return Deadline(self._clock, at)
-        return Deadline(self._clock, at, seconds=allowed, until=inf if until is None else until)
+        end = inf if until is None else until
+        at = min(now + allowed, end)
+        # A read may wait longer for a connection than a submit, which its caller takes for sent.
+        place_by = at if call.retry is RetryClass.SUBMIT else min(now + max(allowed, self.settings.retry_budget), end)
+        return Deadline(self._clock, at, seconds=allowed, until=end, place_by=place_by)
 
     def _until(self, call: Call[Any], deadline: float) -> float | None:
         """A submit is given its whole time-out also at the end of the budget: cut short it would be ambiguous."""

@@ -168,7 +168,8 @@ class Connections:
         of_loop = await self._of_running_loop(deadline)
         of_loop.holders.add(holder)
         places = of_loop.places[retry]
-        await places.take(deadline)
+        await places.take(deadline.patience())
+        deadline.begin()
         try:
             lent = of_loop.clients.get(retry)
             if lent is None or not lent.begin():

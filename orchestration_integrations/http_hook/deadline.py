@@ -36,7 +36,8 @@ class Deadline(dict[str, float]):
         clock: gives monotonic time.
         at: monotonic seconds.
         seconds: that the exchange may take from when it has a connection for itself; None: ``at`` stands.
-        until: monotonic seconds by which it has to be over in any case, and for which it may wait for that connection.
+        until: monotonic seconds by which it has to be over in any case.
+        place_by: monotonic seconds by which it has to have that connection; None: ``at``.
 
     Attributes:
         watched: whether the exchange goes over sockets that note here what they were handed.
@@ -44,19 +45,28 @@ class Deadline(dict[str, float]):
         proxy: name of the proxy that is being asked for a way to the server at the moment; None for none.
     """
 
-    def __init__(self, clock: Clock, at: float, *, seconds: float | None = None, until: float = inf) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        at: float,
+        *,
+        seconds: float | None = None,
+        until: float = inf,
+        place_by: float | None = None,
+    ) -> None:
         super().__init__(connect=0.0, read=0.0, write=0.0, pool=0.0)
         self._clock = clock
         self._seconds = seconds
         self._until = until
+        self._place_by = at if place_by is None else place_by
         self.at = at
         self.watched = False
         self.sent = False
         self.proxy: str | None = None
 
     def patience(self) -> float:
-        """Seconds for which it may wait for a connection; inf for no limit."""
-        return self.left() if self._seconds is None else max(LEAST_TIMEOUT, self._until - self._clock.monotonic())
+        """Seconds for which it may wait for a connection."""
+        return max(LEAST_TIMEOUT, self._place_by - self._clock.monotonic())
 
     def begin(self) -> None:
         """It has a connection. Its time counts from now on: how long it waited for that says nothing of the server."""

@@ -7,12 +7,9 @@ from everything else. Here the end of a call wakes one waiter.
 from __future__ import annotations
 
 from collections import deque
-from math import isinf
 from typing import TYPE_CHECKING
 
 import httpx
-
-from .deadline import Deadline
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,22 +26,17 @@ class Places:
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def take(self, deadline: Deadline) -> None:
-        """Take a place, from which on the deadline counts. Raises httpx.PoolTimeout where none is free in time."""
+    async def take(self, seconds: float) -> None:
+        """Take a place. Raises httpx.PoolTimeout where none is free within these seconds."""
         if self._free > 0:
             self._free -= 1
-        else:
-            await self._wait(deadline)
-        deadline.begin()
-
-    async def _wait(self, deadline: Deadline) -> None:
+            return
         from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
 
         loop = get_running_loop()
         place = loop.create_future()
         self._waiting.append(place)
-        patience = deadline.patience()
-        late = None if isinf(patience) else loop.call_later(patience, _tell_late, place)
+        late = loop.call_later(seconds, _tell_late, place)
         try:
             await place
         except BaseException:
@@ -52,8 +44,7 @@ class Places:
                 self.give_back()  # it was handed over, and its task was cancelled in the same moment
             raise
         finally:
-            if late is not None:
-                late.cancel()
+            late.cancel()
 
     def give_back(self) -> None:
         """Hand a place to the task that has waited longest."""

@@ -1,0 +1,68 @@
+"""Places for calls of a loop: whoever waits for one loses no time of its exchange, and reads hold up no submit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+
+from orchestration_integrations import AsyncOrchestrationHttpHook
+
+INSTANCE = {
+    "id": "0da8594e-4838-406a-a804-39ba7efa76ba",
+    "workflowID": "11111111-1111-4111-8111-111111111111",
+    "createdAt": "2030-01-01T00:00:00Z",
+    "updatedAt": "2030-01-01T00:00:00Z",
+    "status": [],
+    "terminated": False,
+}
+
+
+class Slow(httpx.AsyncBaseTransport):
+    """Answers each read after a while, as long as the exchange may take that long; a submit at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.sent: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request.method)
+        if request.method == "GET":
+            if request.extensions["timeout"]["read"] < self.seconds:
+                raise httpx.ReadTimeout("too slow")
+            await asyncio.sleep(self.seconds)
+        return httpx.Response(200, json={"data": INSTANCE})
+
+
+def hook_of(transport: Slow) -> AsyncOrchestrationHttpHook:
+    return AsyncOrchestrationHttpHook(
+        base_url="http://127.0.0.1:9", max_connections=2, timeout=0.3, retry_budget=20.0, transport=transport
+    )
+
+
+def test_a_read_that_waited_for_a_connection_has_all_its_time() -> None:
+    transport = Slow(0.15)
+
+    async def main() -> None:
+        async with hook_of(transport) as hook:
+            await asyncio.gather(*(hook.get_instance(INSTANCE["id"]) for _ in range(10)))
+
+    asyncio.run(main())
+    assert transport.sent == ["GET"] * 10, "none was sent in vain"
+
+
+def test_reads_that_wait_hold_up_no_submit() -> None:
+    transport = Slow(0.2)
+
+    async def main() -> None:
+        async with hook_of(transport) as hook:
+            reads = [asyncio.create_task(hook.get_instance(INSTANCE["id"])) for _ in range(10)]
+            await asyncio.sleep(0.05)
+            begun = time.monotonic()
+            await hook.run_workflow(INSTANCE["workflowID"])
+            assert time.monotonic() - begun < 0.2, "before a read has ended"
+            assert not any(read.done() for read in reads)
+            await asyncio.gather(*reads)
+
+    asyncio.run(main())
