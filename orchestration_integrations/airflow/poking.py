@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Hashable, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..clock import monotonic
-from ..http_hook.passing_time import Asleep, no_longer, passed_for, pausing
 from .compat import Context, first_start
-from .skipped import try_of
+from .skipped import skipped_for, try_of
+
+if TYPE_CHECKING:
+    from ..http_hook.passing_time import Asleep
 
 PAUSES_UNTIL_GONE = 3
 LEAST_UNTIL_GONE = 1.0
@@ -59,7 +61,7 @@ class Pokes:
     @property
     def skipped(self) -> float:
         """Seconds that a server has skipped since the time-out began."""
-        return passed_for(self._instance_id, self._begun)
+        return skipped_for(self._instance_id, self._begun)
 
     @property
     def deadline(self) -> float | None:
@@ -76,6 +78,8 @@ class Pokes:
 
     def sleeps(self) -> bool:
         """A poke has not found what it looks for. Returns whether the time is over because of what was skipped."""
+        from ..http_hook.passing_time import Asleep, pausing
+
         now = time.time()
         if self.skipped and self._begun + self._timeout - self.skipped <= now:
             return True
@@ -86,6 +90,8 @@ class Pokes:
 
     def ends(self) -> None:
         """This piece of work is over. A rescheduled sensor comes again, if it has not found what it looks for."""
+        from ..http_hook.passing_time import no_longer
+
         if self._key is not None and self._looks_again:
             self._gone_at = monotonic() + max(LEAST_UNTIL_GONE, PAUSES_UNTIL_GONE * self._interval)
             _rescheduled[self._key] = self
