@@ -35,7 +35,6 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero
-from ..ownership.keys import checked_run_key
 from ..ownership.marks import MarkPlace, stop_from_outside, stop_is_over
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
@@ -187,8 +186,6 @@ class Plans:
                 where = f"variables.{key_variable}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
         first_attempt = options.pop("first_attempt")
-        if run_key is not None:
-            checked_run_key(run_key)
         fresh = run_key is None or first_attempt
         if run_key is None and options["chosen"] is not None:
             raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")

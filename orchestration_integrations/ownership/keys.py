@@ -17,7 +17,8 @@ def structured_key(*parts: object) -> str:
 
 
 def checked_run_key(key: str) -> str:
-    """A run key as a user gave it. One that the package made of parts is not checked: it stays what it was.
+    """A run key as a user gave it. One that the package made of parts is not
+    checked, and ``start`` takes any text: it compares keys whole.
 
     ``"order-17 "`` would be another payment than ``"order-17"``, and nobody could see that.
 

@@ -113,7 +113,7 @@ def calls_the_absent_ended() -> Iterator[None]:
 def sends_events_blindly() -> Iterator[None]:
     """An event is sent to whatever stage runs, and 204 is believed."""
 
-    def deliver(delivery: Any, stage: int, instance: Any, *, resend: bool) -> Any:
+    def deliver(delivery: Any, stage: int, instance: Any, nap: Any, *, resend: bool) -> Any:
         yield from do(delivery.event_call, None)
         return instance
 
