@@ -8,6 +8,7 @@ from typing import Any
 from ..api.errors import AmbiguousRunError, EventNotDeliveredError, OrchestrationError, ValidationError
 from ..api.models import Workflow
 from ..http_hook import AsyncOrchestrationHttpHook
+from ..ownership.keys import checked_run_key
 from ..procedures.events import refusal_of
 from ..procedures.gate import checkpoints_of, is_gate
 from ..procedures.verdicts import cancel_verdict
@@ -88,6 +89,7 @@ async def run(
         raise ValidationError("variables: must be texts by name", path="variables")
     if not isinstance(key, str) or not key.strip():
         raise ValidationError("runKey: give the run a key; the same key again finds the same run", path="runKey")
+    checked_run_key(key)
     if checkpoints_of(workflow.stages):
         raise ActionRefused(
             "this workflow has checkpoints: a run waits at each until its owner lets it pass, and a page that may be "
