@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,5 @@ def test_pays(orchestration_server):
         (folder / name).write_text(text)
     result = pytester.runpytest_subprocess("--strict-markers", "-p", "no:cacheprovider", "-rP", folder, timeout=300)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        ["*https://payments.example: nothing was sent: a server for tests runs in this process*"]
-    )
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout.str())  # Airflow 3.0 colours what a task raised, and wraps it
+    assert "https://payments.example: nothing was sent: a server for tests runs in this" in plain

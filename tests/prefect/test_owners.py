@@ -798,7 +798,7 @@ def test_two_hundred_starts_of_one_flow_run(
             run_workflow(credentials, workflow_id, step=f"alone-{number}", show_progress=False)
             each.append(len(calls) - before)
         futures = [
-            run_workflow.submit(credentials, workflow_id, step=f"pay-{number}", show_progress=False)
+            run_workflow.submit(credentials, workflow_id, step=f"pay-{number}", timeout=300, show_progress=False)
             for number in range(197)
         ]
         for future in futures:
