@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from contextlib import suppress
 
 import httpx
+import pytest
 
 from orchestration_integrations import AsyncOrchestrationHttpHook
 
@@ -64,5 +67,37 @@ def test_reads_that_wait_hold_up_no_submit() -> None:
             assert time.monotonic() - begun < 0.2, "before a read has ended"
             assert not any(read.done() for read in reads)
             await asyncio.gather(*reads)
+
+    asyncio.run(main())
+
+
+class Swallows(httpx.AsyncBaseTransport):
+    """Swallows a cancellation, as anyio does now and then, and answers or fails instead."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        if self.fails:
+            raise httpx.ReadError("gone")
+        return httpx.Response(200, json={"data": INSTANCE})
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 keeps no count of cancellations")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cancellation_that_was_swallowed_below_ends_the_call(fails: bool) -> None:
+    async def main() -> None:
+        transport = Swallows(fails=fails)
+        async with AsyncOrchestrationHttpHook(base_url="http://127.0.0.1:9", transport=transport) as hook:
+            call = asyncio.create_task(hook.get_instance(INSTANCE["id"]))
+            while not transport.asked:
+                await asyncio.sleep(0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
 
     asyncio.run(main())
