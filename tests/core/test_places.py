@@ -76,10 +76,10 @@ class Swallows(httpx.AsyncBaseTransport):
 
     def __init__(self, *, fails: bool) -> None:
         self.fails = fails
-        self.asked = 0
+        self.asked = asyncio.Event()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.asked += 1
+        self.asked.set()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(10)
         if self.fails:
@@ -94,8 +94,7 @@ def test_a_cancellation_that_was_swallowed_below_ends_the_call(fails: bool) -> N
         transport = Swallows(fails=fails)
         async with AsyncOrchestrationHttpHook(base_url="http://127.0.0.1:9", transport=transport) as hook:
             call = asyncio.create_task(hook.get_instance(INSTANCE["id"]))
-            while not transport.asked:
-                await asyncio.sleep(0.01)
+            await transport.asked.wait()
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
