@@ -133,7 +133,8 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         try:
             return super().execute(context)
         finally:
-            pokes.ends()
+            if pokes is not None:
+                pokes.ends()
             self._pokes = None
 
     def poke(self, context: Context) -> Any:

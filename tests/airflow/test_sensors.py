@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from orchestration_integrations import (
     OrchestrationHttpHook,
     ValidationError,
 )
-from orchestration_integrations.airflow import compat, sensors
+from orchestration_integrations.airflow import compat, poking, sensors
 from orchestration_integrations.airflow.compat import (
     AIRFLOW_3,
     AIRFLOW_3_3,
@@ -68,7 +69,8 @@ def first_start_below_3(monkeypatch: pytest.MonkeyPatch) -> None:
     module = __import__(BaseSensorOperator.__module__, fromlist=["x"])
     if hasattr(module, "_orig_start_date"):
         first = datetime.now(timezone.utc)
-        monkeypatch.setattr(sensors, "first_start", lambda context: first.timestamp())
+        for reader in (sensors, poking):
+            monkeypatch.setattr(reader, "first_start", lambda context: first.timestamp())
         monkeypatch.setattr(module, "_orig_start_date", lambda **_: first)
         monkeypatch.setattr(module, "_is_metadatabase_mysql", lambda: False)
 
@@ -395,6 +397,19 @@ def test_the_log_names_the_instance_with_its_address(
         sense(sensor)
     line = f"waiting for instance {instance_id}: {server.url}/instances/{instance_id}"
     assert 1 in (caplog.text.count(line), capsys.readouterr().out.count(line))  # Airflow 3 has loggers of its own
+
+
+def test_in_production_nobody_asks_when_a_rescheduled_try_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test's server has skipped counts from there; a poke beside no such server costs Airflow nothing."""
+    asked: list[object] = []
+    monkeypatch.setattr(poking, "first_start", asked.append)
+    sensor = made(OrchestrationInstanceSensor, "reschedule", instance_id="i")
+    context: Any = {"ti": SimpleNamespace(start_date=datetime.now(timezone.utc))}
+    assert poking.pokes_of(sensor, context) is not None
+    assert asked == [context]
+    monkeypatch.delitem(sys.modules, "orchestration_integrations.server.skipping")
+    assert poking.pokes_of(sensor, context) is None
+    assert asked == [context]
 
 
 @pytest.mark.skipif(AIRFLOW_3, reason="later versions ask Airflow's API")
