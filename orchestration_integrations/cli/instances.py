@@ -55,6 +55,7 @@ def list_(
 def _stages(session: Session, instance: "Instance", history: "Sequence[StageRun]") -> list[dict[str, Any]]:
     from ..api.errors import OrchestrationError
     from ..procedures.ends import definition_of
+    from ..procedures.seen_stages import seen_stages
     from . import shapes
 
     hook = session.hook
@@ -63,10 +64,9 @@ def _stages(session: Session, instance: "Instance", history: "Sequence[StageRun]
     except OrchestrationError:
         stages = ()
     rows = {row.stage: row for row in instance.status}
-    numbers = range(max([len(history), *(number + 1 for number in rows)]))
     return [
         shapes.stage(instance.id, number, rows.get(number), history[number] if number < len(history) else None, stages)
-        for number in numbers
+        for number in seen_stages(instance, history)
     ]
 
 

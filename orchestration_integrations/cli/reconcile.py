@@ -48,9 +48,9 @@ def reconcile(
 
     if workflow is None and not key_prefix:
         raise ValidationError("give a workflow, or --key-prefix", path="workflow")
+    since = _since(days)
     records = session.store(store)
     on_record = () if records is None else records.records()
-    since = datetime.now(timezone.utc) - timedelta(days=days)
     ids = _workflows(session, workflow)
     if workflow is not None:
         on_record = tuple(one for one in on_record if one.workflow_id in ids)
@@ -61,6 +61,17 @@ def reconcile(
     if abort_duplicates:
         _abort(session, [one for one in found if one.finding == "duplicate"], yes)
     return 3 if any(row["attention"] for row in rows) else 0
+
+
+def _since(days: float) -> datetime:
+    from ..api.errors import ValidationError
+
+    try:
+        return datetime.now(timezone.utc) - timedelta(days=days)
+    except (OverflowError, ValueError):
+        raise ValidationError(
+            f"--days: {days} days reach back to no date; give a number such as 3650", path="days"
+        ) from None
 
 
 def _workflows(session: Session, workflow: str | None) -> Sequence[str]:

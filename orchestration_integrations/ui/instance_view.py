@@ -12,6 +12,7 @@ from ..api.instants import UNKNOWN_INSTANT, go_duration_seconds, parse_instant
 from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
 from ..procedures.gate import OPENING, GateText, parsed_checkpoint, parsed_event
 from ..procedures.moved import READS, Reading, reading_of
+from ..procedures.seen_stages import seen_stages
 from ..procedures.wording import in_flight_text
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
 from .money import graph, transaction_rows
@@ -66,9 +67,8 @@ def timeline(observed: Observed) -> list[Json]:
     texts = stage_texts(observed.workflow.stages) if observed.workflow is not None else []
     rows = {row.stage: row for row in instance.status if row.stage >= 0}
     latest = max(rows, default=-1)
-    count = max(len(texts), latest + 1, len(history))
     stages = []
-    for number in range(count):
+    for number in seen_stages(instance, history, len(texts)):
         run = history[number] if number < len(history) else None
         text = texts[number] if number < len(texts) else unknown_stage(number, run.name if run is not None else "")
         activities = observed.activities.get(number, ())
