@@ -148,9 +148,7 @@ def _check_send(body: dict[str, Any], path: str) -> None:
     _check_amount(body, path)
     _check_metadata(body, path)
     timestamp = body.get("timestamp")
-    if timestamp is not None and not (
-        isinstance(timestamp, str) and ("${" in timestamp or is_rfc3339(timestamp))
-    ):
+    if timestamp is not None and not (isinstance(timestamp, str) and ("${" in timestamp or is_rfc3339(timestamp))):
         raise ValidationError(f"{path}.timestamp: {timestamp!r} is no RFC 3339 instant", path=f"{path}.timestamp")
 
 

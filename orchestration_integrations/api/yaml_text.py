@@ -41,8 +41,8 @@ def parse_definition(text: str, where: str = "definition") -> Any:
         where: what the text is, for messages: a file name.
 
     Raises:
-        ValidationError: no valid YAML, an unsafe tag, a repeated key, too many nodes, or an integer that is not in plain
-            decimal digits: then ``path`` is the field, and the message names its line.
+        ValidationError: no valid YAML, an unsafe tag, a repeated key, too many nodes, or an integer that is not in
+            plain decimal digits: then ``path`` is the field, and the message names its line.
         ConfigurationError: PyYAML is not installed.
     """
     try:
@@ -120,7 +120,7 @@ def _loader() -> Any:
                 raise _too_many(self.where)
             return super().compose_node(parent, index)
 
-    Loader.add_constructor(_TIMESTAMP, yaml.SafeLoader.construct_yaml_str)
+    Loader.add_constructor(_TIMESTAMP, Loader.construct_scalar)  # type: ignore[type-var]
     return Loader
 
 

@@ -317,13 +317,29 @@ def test_an_integer_that_some_yaml_reads_as_another_is_refused_with_its_place(nu
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("0", 0), ("100", 100), ("-5", -5), ("'0100'", "0100"), ('"1:30"', "1:30"), ("!!str 0899", "0899"), ("1e3", "1e3")]
-    + [("9007199254740993", 9007199254740993), ("users:1", "users:1"), ("0x", "0x"), ("0-1", "0-1"), ("12:75", "12:75")]
-    + [("yes", True), ("off", False), ("NO", False), ("y", "y")],
+    [
+        ("0", 0),
+        ("100", 100),
+        ("-5", -5),
+        ("9007199254740993", 9007199254740993),
+        ("'0100'", "0100"),
+        ('"1:30"', "1:30"),
+        ("!!str 0899", "0899"),
+        ("1e3", "1e3"),
+        ("users:1", "users:1"),
+        ("0x", "0x"),
+        ("0-1", "0-1"),
+        ("12:75", "12:75"),
+        ("yes", True),
+        ("off", False),
+        ("NO", False),
+        ("y", "y"),
+    ],
 )
 def test_what_stands_there_is_what_is_read(written, value):
     read = parse_definition(f"x: {written}")["x"]
-    assert read == value and type(read) is type(value)
+    assert read == value
+    assert type(read) is type(value)
 
 
 @given(st.integers())
@@ -357,7 +373,7 @@ def test_a_date_in_yaml_stays_the_text_that_it_is(given):
     assert parse_definition("x: 2026-99-99\ny: !!timestamp 2026-1-1") == {"x": "2026-99-99", "y": "2026-1-1"}
 
 
-@pytest.mark.parametrize("given", ["2030-01-01", "2030-01-01 00:00:00Z", "2030-01-01t00:00:00z", "2026-99-99T00:00:00Z"])
+@pytest.mark.parametrize("given", ["2030-01-01", "2030-01-01 00:00:00Z", "2030-01-01t00:00:00z", "2026-99-99T00:00Z"])
 def test_a_text_that_the_server_takes_for_no_instant_is_refused(given):
     with pytest.raises(ValidationError) as caught:
         validated_definition(parse_definition(f"stages:\n- delay:\n    until: {given}\n"))
@@ -377,4 +393,3 @@ def test_a_text_that_is_too_large_is_refused_at_once(text, said):
     with pytest.raises(ValidationError, match=said):
         parse_definition(text, "flow.yaml")
     assert time.process_time() - begun < 3  # PyYAML takes six to read all of the first
-
