@@ -76,7 +76,7 @@ def parse_definition(text: str, where: str = "definition") -> Any:
 
 
 def definition_text(value: object) -> str:
-    """YAML text of a JSON value; ``parse_definition`` reads the same value from it."""
+    """YAML text of a JSON value; ``parse_definition`` reads the same value from it, if its texts are printable."""
     import yaml
 
     return str(yaml.dump(value, Dumper=_dumper(), sort_keys=True, allow_unicode=True, width=110))

@@ -11,6 +11,7 @@ import pytest
 from orchestration_integrations import ValidationError, bounded_files
 from orchestration_integrations.api.yaml_text import MAX_BYTES
 from orchestration_integrations.definition_files import read_definition, text_of_file
+from tests.commands import piped
 
 SHORT = {"name": "short", "stages": [{"delay": {"duration": "1s"}}]}
 AS_YAML = "name: short\nstages:\n- delay:\n    duration: 1s\n"
@@ -112,6 +113,13 @@ def test_a_pipe_that_nobody_writes_is_given_up(tmp_path, monkeypatch, opened):
         read_definition(None, tmp_path / "pipe")
     if held is not None:
         os.close(held)
+
+
+def test_the_standard_input_is_read_up_to_a_size():
+    with open("/dev/zero", encoding="utf-8") as endless:
+        done = piped("workflows", "apply", "-", "--url", "http://127.0.0.1:9", stdin=endless)
+    assert done.returncode == 2
+    assert "more than 2 MB" in done.stderr
 
 
 def test_lines_end_in_one_way(tmp_path):
