@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .api.errors import ValidationError
-from .api.yaml_text import parse_definition
+from .api.yaml_text import MAX_BYTES, parse_definition, too_long
+from .bounded_files import bytes_of_file
 
 SUFFIXES = (".yaml", ".yml", ".json")
 """What the name of a file with a definition ends with, where a text could be either."""
@@ -60,7 +61,8 @@ def text_of_file(path: object, folders: Sequence[str] = (), field: str = "path")
         field: the argument that holds the path, for messages.
 
     Raises:
-        ValidationError: it is no path, there is no such file, or it is no UTF-8 text.
+        ValidationError: it is no path, there is no such file, it is a device, it is larger than a definition may be, or
+            it is no UTF-8 text.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValidationError(f"{field} must be the path of a file, not a {type(path).__name__}", path=field)
@@ -70,7 +72,10 @@ def text_of_file(path: object, folders: Sequence[str] = (), field: str = "path")
     if place is None:
         raise ValidationError(f"{field}: there is no file {' or '.join(places)}", path=field)
     try:
-        with open(place, encoding="utf-8-sig") as file:
-            return file.read(), place
+        found = bytes_of_file(place, MAX_BYTES + 1)
+        text = found.decode("utf-8-sig") if len(found) <= MAX_BYTES else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ValidationError(f"{field}: {place} cannot be read: {error}", path=field) from None
+    if len(found) > MAX_BYTES:
+        raise too_long(f"{field}: {place}", field)
+    return text.replace("\r\n", "\n").replace("\r", "\n"), place

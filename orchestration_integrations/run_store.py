@@ -17,14 +17,8 @@ import msgspec
 
 from .api.errors import ConfigurationError, UnreadableRecordError, ValidationError
 from .ownership.record import RunRecord, conflict, follows, tombstone
+from .store_file import refuse_stranger, set_up
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS choices (
-    key TEXT NOT NULL, round INTEGER NOT NULL, instance_id TEXT NOT NULL, PRIMARY KEY (key, round)
-) STRICT;
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-"""
 LOCK_SECONDS = 30.0
 """Seconds for which a process waits for another one's writing."""
 
@@ -39,7 +33,8 @@ class SqliteRunStore:
         path: of the file; created with its folder's permissions where it is missing.
 
     Raises:
-        ConfigurationError: the file cannot be opened, or is no such file.
+        ConfigurationError: the file cannot be opened, or it is the database of something else, or another file: then it
+            was left as it is. ``field`` is ``path``.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -47,13 +42,9 @@ class SqliteRunStore:
         if not self.path or self.path == ":memory:" or self.path.startswith("file:"):
             raise ConfigurationError("path: must be the path of a file; for memory use MemoryRunStore", field="path")
         try:
+            refuse_stranger(self.path, LOCK_SECONDS)
             with self._connection(create=True) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_SCHEMA)
-                connection.execute(
-                    "INSERT OR IGNORE INTO about VALUES ('complete_since', ?)",
-                    (datetime.now(timezone.utc).isoformat(),),
-                )
+                set_up(connection, self.path)
         except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(f"path: {self.path} cannot hold records of runs: {error}", field="path") from error
 

@@ -18,7 +18,7 @@ from typing import Any
 from .calls import is_encodable
 from .closest import did_you_mean
 from .errors import ValidationError
-from .instants import format_instant, is_go_duration, parse_instant
+from .instants import format_instant, is_go_duration, is_rfc3339
 
 logger = logging.getLogger("orchestration_integrations.api")
 
@@ -136,7 +136,7 @@ def _check_delay(body: dict[str, Any], path: str) -> None:
         )
     if field == "duration" and text.startswith("-"):
         raise ValidationError(f"{path}.duration: {text!r} is negative and would be no delay", path=f"{path}.duration")
-    if field == "until" and parse_instant(text) is None:
+    if field == "until" and not is_rfc3339(text):
         raise ValidationError(
             f'{path}.until: {text!r} is no RFC 3339 instant such as "2030-01-01T00:00:00Z"', path=f"{path}.until"
         )
@@ -148,9 +148,7 @@ def _check_send(body: dict[str, Any], path: str) -> None:
     _check_amount(body, path)
     _check_metadata(body, path)
     timestamp = body.get("timestamp")
-    if timestamp is not None and not (
-        isinstance(timestamp, str) and ("${" in timestamp or parse_instant(timestamp) is not None)
-    ):
+    if timestamp is not None and not (isinstance(timestamp, str) and ("${" in timestamp or is_rfc3339(timestamp))):
         raise ValidationError(f"{path}.timestamp: {timestamp!r} is no RFC 3339 instant", path=f"{path}.timestamp")
 
 

@@ -34,6 +34,11 @@ def parse_instant(text: object) -> datetime | None:
     return _parsed(text) if isinstance(text, str) and len(text) <= LONGEST else None
 
 
+def is_rfc3339(text: str) -> bool:
+    """Whether the server takes a text for an instant: Go wants the letters T and Z where people write a space or t."""
+    return parse_instant(text) is not None and text == text.upper() and " " not in text
+
+
 @lru_cache(maxsize=4096)  # whoever waits reads the same again and again
 def _parsed(text: str) -> datetime | None:
     match = None if is_no_instant(text) else re.fullmatch(_RFC3339, text, re.ASCII)

@@ -56,15 +56,15 @@ def list_(
 def _stages(
     instance: "Instance", history: "Sequence[StageRun]", definition: "Sequence[Mapping[str, Any]] | None"
 ) -> list[dict[str, Any]]:
+    from ..procedures.seen_stages import seen_stages
     from . import shapes
 
     rows = {row.stage: row for row in instance.status}
-    numbers = range(max([len(history), *(number + 1 for number in rows)]))
     return [
         shapes.stage(
             instance.id, number, rows.get(number), history[number] if number < len(history) else None, definition or ()
         )
-        for number in numbers
+        for number in seen_stages(instance, history)
     ]
 
 

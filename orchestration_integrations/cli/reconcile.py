@@ -55,10 +55,10 @@ def reconcile(
     if run_key is not None and key_prefix:
         raise ValidationError("give --run-key or --key-prefix, not both", path="run_key")
     wanted = Wanted(key=None if run_key is None else checked_run_key(run_key), prefix=key_prefix)
+    since = _since(days)
     records = session.store(store)
     on_record = () if records is None else records.records()
     unreadable = {} if records is None else records.unreadable()
-    since = datetime.now(timezone.utc) - timedelta(days=days)
     workflows = _workflows(session, workflow)
     if workflow is not None:
         on_record = tuple(one for one in on_record if one.workflow_id in workflows)
@@ -70,6 +70,17 @@ def reconcile(
     if abort_duplicates:
         statuses += _abort(session, [one for one in found if one.finding == "duplicate"], yes)
     return max(statuses, default=0)
+
+
+def _since(days: float) -> datetime:
+    from ..api.errors import ValidationError
+
+    try:
+        return datetime.now(timezone.utc) - timedelta(days=days)
+    except (OverflowError, ValueError):
+        raise ValidationError(
+            f"--days: {days} days reach back to no date; give a number such as 3650", path="days"
+        ) from None
 
 
 def _workflows(session: Session, workflow: str | None) -> Mapping[str, bool]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NotFoundError, OrchestrationError, ValidationError
+from ..api.yaml_text import MAX_BYTES
 from ..definition_files import names_file, read_definition
 from ..procedures.ends import definition_of
 from ..procedures.named_workflow import WorkflowName, several_text
@@ -32,7 +33,7 @@ def definition_in(text: str) -> Mapping[str, Any]:
         ValidationError: there is none.
     """
     if text == "-":
-        return read_definition(sys.stdin.read() or " ", None)
+        return read_definition(sys.stdin.read(MAX_BYTES + 1) or " ", None)
     return read_definition(None, text)
 
 

@@ -131,9 +131,9 @@ def _stages(stages: Sequence[Mapping[str, Any]], *, own: bool) -> Sequence[Mappi
 
 def _as_yaml(value: object) -> str:
     """One form for both sides: plain values, numbers as texts as the server may keep them."""
-    import yaml
+    from ..api.yaml_text import definition_text
 
-    return yaml.safe_dump(_plain(value), sort_keys=True, allow_unicode=True, width=110)
+    return definition_text(_plain(value))
 
 
 def _plain(value: Any) -> Any:

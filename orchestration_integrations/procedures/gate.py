@@ -221,20 +221,25 @@ def has_gate(workflow_id: str, stages: Sequence[Mapping[str, Any]], text: str) -
             f"open; a gate waits for {GATE_EVENT!r}: create the workflow again with ensure_workflow(…, gate=True)",
             path="stages[0].wait_event.event",
         )
-    passes = {checkpoint_event(text, number) for number in checkpoints_of(stages).values()}
+    checkpoints = checkpoints_of(stages)
+    passes = {checkpoint_event(text, number) for number in checkpoints.values()}
+    ours = 1
     for number, stage in enumerate(stages[1:], start=1):
+        ours += is_own_stage(stage)
         event = awaited_event(stage)
         if event is None or not event.startswith(OPENING):
             continue
         where = f"stages[{number}].wait_event.event"
         if not is_own_stage(stage):
-            if any(may_become(event, ours) for ours in (opening_event(text), *passes)):
+            if any(may_become(event, one) for one in (opening_event(text), *passes)):
                 raise ValidationError(
                     f"stages[{number}] of workflow {workflow_id} may wait for the event of the gate or of a "
                     "checkpoint: a release could skip it",
                     path=where,
                 )
-        elif checkpoints_of(stages).get(number) != own_number(stages, number + 1):
+            continue
+        guarded = number + 1 < len(stages) and not is_own_stage(stages[number + 1])
+        if checkpoints.get(number) != (number + 1 - ours if guarded else None):
             raise ValidationError(
                 f"stages[{number}] of workflow {workflow_id} is a gate or a checkpoint that does not belong there: "
                 "create the workflow again with ensure_workflow(…, gate=True, checkpoints=True)",

@@ -13,6 +13,7 @@ from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
 from ..procedures.ends import ended_amid
 from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
 from ..procedures.moved import Reading, reading_of
+from ..procedures.seen_stages import seen_stages
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
 from .money import graph, transaction_rows
 from .reading import Observed
@@ -62,9 +63,8 @@ def timeline(observed: Observed) -> list[Json]:
     texts = stage_texts(observed.workflow.stages) if observed.workflow is not None else []
     rows = {row.stage: row for row in instance.status if row.stage >= 0}
     latest = max(rows, default=-1)
-    count = max(len(texts), latest + 1, len(history))
     stages = []
-    for number in range(count):
+    for number in seen_stages(instance, history, len(texts)):
         run = history[number] if number < len(history) else None
         text = texts[number] if number < len(texts) else unknown_stage(number, run.name if run is not None else "")
         activities = observed.activities.get(number, ())

@@ -453,3 +453,11 @@ def test_what_may_be_the_payment_itself_is_never_called_a_duplicate(drawn):
     for run in runs:
         if run.released or run.waits_at_gate:
             assert any(run.instance.id in one.instances for one in found), "no released run goes untold"
+
+
+@pytest.mark.parametrize("days", ["inf", "1e9", "nan"])
+def test_days_that_reach_back_to_no_date_are_refused(days):
+    done = invoked("reconcile", "w", "--days", days, "--url", "http://127.0.0.1:9", "--json")
+    assert done.exit_code == 2
+    assert "--days" in done.output
+    assert "Traceback" not in done.output

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 
 import pytest
 
-from orchestration_integrations import ValidationError
-from orchestration_integrations.definition_files import read_definition
+from orchestration_integrations import ValidationError, bounded_files
+from orchestration_integrations.api.yaml_text import MAX_BYTES
+from orchestration_integrations.definition_files import read_definition, text_of_file
+from tests.commands import piped
 
 SHORT = {"name": "short", "stages": [{"delay": {"duration": "1s"}}]}
 AS_YAML = "name: short\nstages:\n- delay:\n    duration: 1s\n"
@@ -66,3 +70,58 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(ValidationError) as caught:
         read_definition(None, tmp_path / "x.yaml")
     assert caught.value.path == "path"
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_file(device):
+    with pytest.raises(ValidationError, match=f"{device} cannot be read") as caught:
+        read_definition(None, device)
+    assert caught.value.path == "path"
+
+
+def test_a_file_is_read_up_to_a_size(tmp_path):
+    (tmp_path / "fits.yaml").write_text(AS_YAML + "#" * (MAX_BYTES - len(AS_YAML)))
+    assert read_definition(None, tmp_path / "fits.yaml") == SHORT
+    with open(tmp_path / "sparse.yaml", "wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(ValidationError, match=r"sparse\.yaml: has more than 2 MB") as caught:
+        read_definition(None, tmp_path / "sparse.yaml")
+    assert caught.value.path == "path"
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    def write():
+        with open(tmp_path / "pipe", "w") as pipe:
+            for line in AS_YAML.splitlines(keepends=True):
+                pipe.write(line)
+                pipe.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_definition(None, tmp_path / "pipe") == SHORT
+    writer.join()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_pipe_that_nobody_writes_is_given_up(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr(bounded_files, "PIPE_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    held = os.open(tmp_path / "pipe", os.O_RDWR) if opened else None
+    with pytest.raises(ValidationError, match="nobody has written it"):
+        read_definition(None, tmp_path / "pipe")
+    if held is not None:
+        os.close(held)
+
+
+def test_the_standard_input_is_read_up_to_a_size():
+    with open("/dev/zero", encoding="utf-8") as endless:
+        done = piped("workflows", "apply", "-", "--url", "http://127.0.0.1:9", stdin=endless)
+    assert done.returncode == 2
+    assert "more than 2 MB" in done.stderr
+
+
+def test_lines_end_in_one_way(tmp_path):
+    (tmp_path / "short.yaml").write_bytes(AS_YAML.replace("\n", "\r\n").encode())
+    assert text_of_file(tmp_path / "short.yaml")[0] == AS_YAML

@@ -1,6 +1,7 @@
 """Bad input gets an error that names the place, before anything is sent."""
 
 import logging
+import time
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -18,7 +19,7 @@ from orchestration_integrations.api.definitions import (
     validated_definition,
     variable_texts,
 )
-from orchestration_integrations.api.yaml_text import parse_definition
+from orchestration_integrations.api.yaml_text import MAX_BYTES, definition_text, parse_definition
 
 SEND = {
     "source": {"account": {"id": "world"}},
@@ -286,7 +287,6 @@ def bomb() -> str:
         "a: &a [*a]",
         bomb(),
         "[" * 5000,
-        "x: 2026-99-99",
         "a: 1\n---\nb: 2",
     ],
 )
@@ -296,6 +296,103 @@ def test_yaml_that_is_bad_or_hostile(text):
     assert "flow.yaml" in str(caught.value)
 
 
-def test_a_yaml_instant_becomes_rfc3339():
-    definition = parse_definition("stages:\n- delay:\n    until: 2030-01-01T00:00:00Z\n")
-    assert validated_definition(definition)["stages"][0]["delay"]["until"] == "2030-01-01T00:00:00Z"
+def sending(amount: str) -> str:
+    return (
+        "name: w\nstages:\n- send:\n    source: {account: {id: world}}\n"
+        f"    destination: {{account: {{id: bob}}}}\n    amount: {{asset: EUR/2, amount: {amount}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0100", "0899", "00", "-0", "+5", "-012", "0x10", "0b11", "0o17", "1_000", "0_1", "1:30", "-1:30", "!!int '010'"],
+)
+def test_an_integer_that_some_yaml_reads_as_another_is_refused_with_its_place(number):
+    with pytest.raises(ValidationError) as caught:
+        parse_definition(sending(number), "flow.yaml")
+    assert caught.value.path == "stages[0].send.amount.amount"
+    for told in ("flow.yaml", "line 6", "stages[0].send.amount.amount", "in quotes", "decimal digits"):
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("0", 0),
+        ("100", 100),
+        ("-5", -5),
+        ("9007199254740993", 9007199254740993),
+        ("'0100'", "0100"),
+        ('"1:30"', "1:30"),
+        ("!!str 0899", "0899"),
+        ("1e3", "1e3"),
+        ("users:1", "users:1"),
+        ("0x", "0x"),
+        ("0-1", "0-1"),
+        ("12:75", "12:75"),
+        ("yes", True),
+        ("off", False),
+        ("NO", False),
+        ("y", "y"),
+    ],
+)
+def test_what_stands_there_is_what_is_read(written, value):
+    read = parse_definition(f"x: {written}")["x"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(st.integers())
+def test_a_plain_integer_is_that_integer(number):
+    assert parse_definition(f"x: {number}") == {"x": number}
+
+
+@given(st.text("0123456789+-_:xbo.", min_size=1, max_size=8))
+def test_no_text_of_digits_becomes_another_integer(text):
+    try:
+        read = parse_definition(f"x: {text}")
+    except ValidationError:
+        return
+    if isinstance(read, dict) and type(read["x"]) is int:
+        assert str(read["x"]) == text
+
+
+ODD_TEXTS = st.sampled_from(["0100", "0899", "0o17", "1:30", "1_000", "0x1", "+5", "2030-01-01", "NO", "~", "1.5", ""])
+
+
+PRINTABLE = ODD_TEXTS | st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]))
+
+
+@given(st.dictionaries(PRINTABLE, PRINTABLE | st.integers() | st.booleans(), max_size=4))
+def test_what_is_written_is_read_again(value):
+    assert parse_definition(definition_text(value)) == value
+
+
+@pytest.mark.parametrize("given", ["2030-01-01T00:00:00Z", "2030-01-01T00:00:00.5+02:00"])
+def test_a_date_in_yaml_stays_the_text_that_it_is(given):
+    definition = parse_definition(f"stages:\n- delay:\n    until: {given}\n")
+    assert definition["stages"][0]["delay"]["until"] == given
+    assert validated_definition(definition)["stages"][0]["delay"]["until"] == given
+    assert parse_definition("x: 2026-99-99\ny: !!timestamp 2026-1-1") == {"x": "2026-99-99", "y": "2026-1-1"}
+
+
+@pytest.mark.parametrize("given", ["2030-01-01", "2030-01-01 00:00:00Z", "2030-01-01t00:00:00z", "2026-99-99T00:00Z"])
+def test_a_text_that_the_server_takes_for_no_instant_is_refused(given):
+    with pytest.raises(ValidationError) as caught:
+        validated_definition(parse_definition(f"stages:\n- delay:\n    until: {given}\n"))
+    assert caught.value.path == "stages[0].delay.until"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: w\nstages:\n" + "- delay: {duration: 1s}\n" * 80_000, "fewer stages"),
+        ("#" * (MAX_BYTES + 1), "2 MB"),
+        ("# " + "é" * (MAX_BYTES // 2), "2 MB"),
+    ],
+)
+def test_a_text_that_is_too_large_is_refused_at_once(text, said):
+    begun = time.process_time()
+    with pytest.raises(ValidationError, match=said):
+        parse_definition(text, "flow.yaml")
+    assert time.process_time() - begun < 3  # PyYAML takes six to read all of the first

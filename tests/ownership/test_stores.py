@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timezone
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -20,6 +23,7 @@ from orchestration_integrations import (
     UnreadableRecordError,
 )
 from orchestration_integrations.procedures.content import Content
+from orchestration_integrations.store_file import MARK
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -129,6 +133,113 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
         SqliteRunStore(tmp_path / "runs.db")
     with pytest.raises(ConfigurationError):
         SqliteRunStore(tmp_path / "no" / "such" / "folder" / "runs.db")
+
+
+# ---- whose file it is --------------------------------------------------------------------------------
+
+MADE_EARLIER = """
+PRAGMA journal_mode=WAL;
+CREATE TABLE IF NOT EXISTS runs (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS choices (
+    key TEXT NOT NULL, round INTEGER NOT NULL, instance_id TEXT NOT NULL, PRIMARY KEY (key, round)
+) STRICT;
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+INSERT INTO about VALUES ('complete_since', '2029-01-01T00:00:00+00:00');
+"""
+
+
+def made(path, script):
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(script)
+    return path
+
+
+def mark_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA application_id").fetchone()[0]
+
+
+def everything_in(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE users (a)",
+        "CREATE TABLE runs (a)",
+        "CREATE VIEW users AS SELECT 1",
+        "PRAGMA application_id = 7",
+        "PRAGMA user_version = 7",
+        "CREATE TABLE users (a); PRAGMA journal_mode=WAL",
+        MADE_EARLIER + "CREATE TABLE users (a)",
+        MADE_EARLIER + "DROP TABLE choices",
+        MADE_EARLIER.replace("record TEXT NOT NULL", "record TEXT"),
+        MADE_EARLIER.replace("(key, round)", "(round, key)"),
+        f"PRAGMA application_id = {MARK}; CREATE TABLE runs (a)",
+    ],
+)
+def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path, script):
+    path = made(tmp_path / "app ?#%.db", script)
+    before = everything_in(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"it was left as it is\. Name a file") as caught:
+        SqliteRunStore(path)
+    assert caught.value.field == "path"
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_a_database_that_is_in_use_is_left_as_it_is(tmp_path, mode):
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as theirs:
+        theirs.executescript(f"PRAGMA journal_mode={mode}; CREATE TABLE users (a);")
+        before = {name: data for name, data in everything_in(tmp_path).items() if not name.endswith("-shm")}
+        with pytest.raises(ConfigurationError, match="something else"):
+            SqliteRunStore(path)
+        after = everything_in(tmp_path)
+        assert {name: data for name, data in after.items() if not name.endswith("-shm")} == before
+        theirs.execute("INSERT INTO users VALUES (1)")
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", "."])
+def test_what_is_no_file_is_refused(path):
+    with pytest.raises(ConfigurationError, match="it is no file"):
+        SqliteRunStore(path)
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_store_of_an_earlier_version_is_taken_and_marked(tmp_path, in_use):
+    path, kept = tmp_path / "runs.db", record()
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.executescript(MADE_EARLIER)
+        old.execute("INSERT INTO runs VALUES ('k', ?)", (json.dumps(kept.to_json()),))
+        if not in_use:
+            old.close()
+        store = SqliteRunStore(path)
+        assert store.load("k") == kept
+        assert store.complete_since == datetime(2029, 1, 1, tzinfo=timezone.utc)
+        assert mark_of(path) == MARK
+        assert SqliteRunStore(path).load("k") == kept
+
+
+def test_a_new_store_is_marked_at_once_and_in_its_first_bytes(tmp_path):
+    (tmp_path / "empty.db").touch()
+    made(tmp_path / "bare.db", "CREATE TABLE x (a); DROP TABLE x;")
+    for name in ("new.db", "empty.db", "bare.db"):
+        SqliteRunStore(tmp_path / name).save(record())
+        assert mark_of(tmp_path / name) == MARK
+        assert int.from_bytes((tmp_path / name).read_bytes()[68:72], "big") == MARK
+
+
+def test_many_make_one_store_at_the_same_moment(tmp_path):
+    start = Barrier(8)
+
+    def make(number):
+        start.wait(30)
+        return SqliteRunStore(tmp_path / f"{number // 8}.db").complete_since
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(make, range(8 * 40)))) == 40
 
 
 # ---- the stored form -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -31,7 +32,7 @@ from orchestration_integrations.procedures.checkpoint_watch import (
     UNSURE_SECONDS,
 )
 from orchestration_integrations.procedures.checkpoints import PassTried, Standing
-from orchestration_integrations.procedures.gate import checkpointed
+from orchestration_integrations.procedures.gate import checkpointed, has_gate
 from orchestration_integrations.procedures.waiting import (
     DefinitionRead,
     DetailFailed,
@@ -463,3 +464,11 @@ def test_how_long_a_run_stands_at_a_checkpoint(world, length):
     )
     assert len(stood) == 4
     assert longest <= 1.0
+
+
+def test_a_long_definition_is_checked_in_one_pass():
+    paying = {"send": {"source": {"account": {"id": "world"}}}}
+    stages = checkpointed({"stages": [paying] * 8_000})["stages"]
+    begun = time.process_time()
+    assert has_gate("w", stages, "order-17")
+    assert time.process_time() - begun < 5  # one pass for each stage takes a minute
