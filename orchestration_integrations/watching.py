@@ -375,8 +375,7 @@ class Watch:
         try:
             found = await self._read(workflow_id, now + LIST_SECONDS)
         except Exception as error:  # whatever it is: those who sleep here must go on
-            slow = self._time.monotonic() - now >= self._sleepers.shortest_interval(LONGEST_PAUSE)
-            self._lists_failed += 2 if slow else 1  # nobody has been told anything for too long
+            self._lists_failed += 1
             if not was_told:
                 why = summary(error) if isinstance(error, OrchestrationError) else type(error).__name__
                 waits = "1 wait that shares it goes" if self.present == 1 else f"{self.present} waits that share it go"
