@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestration_integrations import ConfigurationError, OrchestrationHttpHook, ValidationError, hint
+from orchestration_integrations import (
+    ConfigurationError,
+    OrchestrationHttpHook,
+    ValidationError,
+    hint,
+    hint_endpoint,
+)
 from orchestration_integrations.hint_endpoint import HintEndpoint
 from orchestration_integrations.server import EmbeddedServer
 
@@ -56,6 +64,30 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigurationError, match=field) as told:
         HintEndpoint(**options)
     assert told.value.field == field
+
+
+def test_senders_who_never_finish_shut_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many are served at once, and each for a bounded time, however slowly it sends."""
+    monkeypatch.setattr(hint_endpoint, "SENDERS", 3)
+    monkeypatch.setattr(hint_endpoint, "SECONDS", 1.0)
+    with HintEndpoint() as endpoint, contextlib.ExitStack() as open_ones:
+        address = ("127.0.0.1", httpx.URL(endpoint.url).port)
+        senders = [open_ones.enter_context(socket.create_connection(address)) for _ in range(3)]
+        for one in senders:
+            one.sendall(b"POST / HTTP/1.1\r\nX: ")
+        time.sleep(0.2)
+        with pytest.raises(httpx.TransportError):
+            httpx.post(endpoint.url, json=[])
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            for one in senders:
+                with contextlib.suppress(OSError):
+                    one.sendall(b"x")
+            time.sleep(0.1)
+            with contextlib.suppress(httpx.TransportError):
+                assert httpx.post(endpoint.url, json=[]).status_code == 200
+                return
+    raise AssertionError("it serves nobody any more")
 
 
 def test_an_endpoint_starts_once_and_stops_for_good() -> None:

@@ -303,6 +303,31 @@ def test_waits_on_loops_of_their_own_share_a_poll(server: EmbeddedServer, hook: 
     assert set(results) == set(ids)
 
 
+def test_a_wait_whose_loop_was_closed_over_it_is_dropped(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    """Nothing is kept of it, and those who wait elsewhere go on."""
+    lost, kept = begun(hook, 2)
+    results: list[RunResult] = []
+    thread = threading.Thread(target=lambda: results.append(hook.wait(kept, poll_interval=0.3)))
+    thread.start()
+    own = AsyncOrchestrationHttpHook(base_url=server.url)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(own.wait(lost, poll_interval=0.3))
+    loop.run_until_complete(asyncio.sleep(1.0))
+    meeting = waits.meeting_of(own)
+    assert len(meeting.places) == 2
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # of asyncio: this is on purpose
+    loop.close()
+    hook.send_event_when_ready(lost, "go")
+    until = time.monotonic() + 20
+    while len(meeting.places) > 1 and time.monotonic() < until:
+        time.sleep(0.1)
+    hook.send_event_when_ready(kept, "go")
+    thread.join(20)
+    assert [one.instance.id for one in results] == [kept]
+    assert not meeting.places
+    del waiting
+
+
 class Unwanted(Exception):
     """What a look raises."""
 
@@ -533,6 +558,27 @@ def test_an_odd_row_costs_only_itself(body: bytes, ids: set[str]) -> None:
 def test_what_is_no_list_is_no_empty_list(body: bytes, options: dict[str, str]) -> None:
     with pytest.raises(UnreadableAnswerError):
         decode_running(body, "list", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("repeats", ["cursor", "rows"])
+def test_a_list_that_turns_in_a_circle_is_no_list(repeats: str) -> None:
+    """A server that gives the same page for ever is asked for it twice."""
+    asked = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        cursor = "c" if repeats == "cursor" else f"c{asked}"
+        rows = [{"id": "a" if repeats == "rows" else f"a{asked}"}]
+        return httpx.Response(200, json={"cursor": {"hasMore": True, "next": cursor, "data": rows}})
+
+    with OrchestrationHttpHook(
+        base_url="http://orchestration", api_version="v2", transport=httpx.MockTransport(answer)
+    ) as hook:
+        running = RunningInstances(hook.plans.versions)
+        with pytest.raises(UnreadableAnswerError, match="repeats"):
+            hook.perform(running.read(None, time.monotonic() + 10))
+    assert asked == 2
 
 
 def test_the_list_is_asked_for_as_generation_1_spells_it() -> None:
