@@ -131,6 +131,7 @@ class Watch:
         self._pace = FIRST_PAUSE
         self._due = self._not_before = self._filled_at
         self._poll_began = self._filled_at
+        self._looked_at = -inf
         self._polled_at: float | None = None
         self._listed_at: float | None = None
         self._lists_failed = 0
@@ -319,9 +320,10 @@ class Watch:
         interval = self._sleepers.shortest_interval(LONGEST_PAUSE)
         at = self._due if self._sleepers and not polling else now + LONGEST_PAUSE
         if polling:
-            at = min(at, now + interval / 2)
-            if now - self._poll_began >= interval:
-                self._look_without_a_list(now)  # the list takes its time
+            if now >= self._without_a_list_at(interval):
+                self._looked_at = now
+                self._look_without_a_list(now)
+            at = min(at, self._without_a_list_at(interval))
         self._grant(now)
         alarm = self._sleepers.next_alarm()
         if alarm is not None:
@@ -455,6 +457,10 @@ class Watch:
                 self._closer -= 1.0
                 self._queues.closer_look(sleeper)
         self._closer = min(self._closer, BURST)
+
+    def _without_a_list_at(self, interval: float) -> float:
+        """When nobody waits any longer for the list that is being read."""
+        return max(self._poll_began + interval, self._looked_at + interval / 2)
 
     def _look_without_a_list(self, now: float) -> None:
         """Wake whoever has slept its interval."""
