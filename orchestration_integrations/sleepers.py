@@ -14,8 +14,9 @@ from itertools import count
 from .procedures.observations import Absent, Hinted, Paused
 
 Reason = Paused | Hinted | Absent
-Wake = Callable[[Reason, "float | None"], None]
-"""Called once, on the loop: why, and the monotonic seconds at which a list was last read that holds the instance."""
+Wake = Callable[["Sleeper", Reason, "float | None"], None]
+"""Called once, on the loop: for whom, why, and the monotonic seconds at which a list was last read that holds the
+instance. It is told for whom, so that all sleepers of a crowd can have the same."""
 
 
 READ_SECONDS = 60.0
@@ -268,7 +269,7 @@ class Reading:
         self._since.clear()
 
 
-def _nobody(reason: Reason, listed_at: float | None) -> None:
+def _nobody(sleeper: Sleeper, reason: Reason, listed_at: float | None) -> None:
     """What a sleeper is woken by that sleeps no more."""
 
 

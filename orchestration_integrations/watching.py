@@ -489,7 +489,7 @@ class Watch:
         self._sleepers.remove(sleeper)
         self._reading.begin(sleeper, self._time.monotonic())
         at = sleeper.listed_at if sleeper.missing else self._listed_at
-        wake(reason, at if at is not None and at > sleeper.since else None)
+        wake(sleeper, reason, at if at is not None and at > sleeper.since else None)
 
 
 def _task_of_nobody(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

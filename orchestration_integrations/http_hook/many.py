@@ -9,7 +9,6 @@ import asyncio
 import contextvars
 import queue
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Set
-from functools import partial
 
 import httpx
 
@@ -123,6 +122,7 @@ class ManyWaits:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pausing: dict[str, asyncio.Future[Woken]] = {}
         self._told: set[str] = set()
+        self._wake = self._woken  # one for all sleepers
 
     def begin(self) -> None:
         """Begin to wait. All sleep until the first poll, which comes at once."""
@@ -183,16 +183,17 @@ class ManyWaits:
             waiting.instance_id,
             instance.workflow_id if instance is not None else None,
             waiting.poll_interval,
-            partial(self._woken, waiting),
+            self._wake,
             until=deadline,
             again_at=again_at,
             first_look=first_look,
             answered=not waiting.is_failing if has_read else None,
         )
 
-    def _woken(self, waiting: Waiting, seen: Reason, listed_at: float | None) -> None:
-        self._told.discard(waiting.instance_id)
-        self._do(waiting, Woken(seen, listed_at), self._sleepers.pop(waiting.instance_id))
+    def _woken(self, sleeper: Sleeper, seen: Reason, listed_at: float | None) -> None:
+        self._told.discard(sleeper.instance_id)
+        del self._sleepers[sleeper.instance_id]
+        self._do(self._waits[sleeper.instance_id], Woken(seen, listed_at), sleeper)
 
     def _do(self, waiting: Waiting, woken: Woken, sleeper: Sleeper) -> None:
         # In the context of whoever waits, not of the watch.

@@ -194,7 +194,7 @@ class Place:
 
         woken: asyncio.Future[Woken] = get_running_loop().create_future()
 
-        def wake(seen: Reason, listed_at: float | None) -> None:
+        def wake(_: Sleeper, seen: Reason, listed_at: float | None) -> None:
             if not woken.done():
                 woken.set_result(Woken(seen, listed_at))
 

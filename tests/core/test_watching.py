@@ -50,7 +50,7 @@ class World:
         return round(self.clock.monotonic() - self.begun, 3)
 
     def sleep(self, instance_id: str, *, again: bool = False, workflow: str | None = "w", **options: Any) -> Any:
-        def woken(reason: Any, listed_at: float | None) -> None:
+        def woken(sleeper: Any, reason: Any, listed_at: float | None) -> None:
             self.woken.append((self.at(), instance_id, type(reason).__name__))
             self.listed_at[instance_id] = None if listed_at is None else round(listed_at - self.begun, 1)
             if again:
