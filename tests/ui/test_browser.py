@@ -8,8 +8,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from orchestration_integrations import OrchestrationHttpHook, Settings
+from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
 from orchestration_integrations.ui import streams
 from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, listening, send
@@ -369,6 +370,56 @@ def test_an_error_of_a_list_goes_once_it_is_read_again(tab: Tab, server: Embedde
             for workflow in hook.list_workflows():
                 hook.delete_workflow(workflow.id)
         tab.until_it_says("There is no")
+
+
+def test_what_was_never_read_is_not_said_to_be_empty(tab: Tab, server: EmbeddedServer) -> None:
+    server.fault("list_instances", "status", count=-1, code=500)
+    for place in ("instances", "workflows"):
+        tab.open(f"{server.url}/#/{place}")
+        text = tab.until_it_says("The list could not be read", "Whether there are any is not known")
+        assert "There is no" not in text
+        assert "All 0" not in text
+    server.clear_faults()
+    tab.open(f"{server.url}/#/instances")
+    tab.until_it_says("There is no instance yet.", "All 0")
+
+
+@pytest.mark.parametrize("place", ["instances", "workflows"])
+def test_a_list_that_can_no_longer_be_read_says_of_when_it_is(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, place: str
+) -> None:
+    listening(hook)
+    tab.open(f"{server.url}/#/{place}")
+    tab.until_it_says("payout", "Live")
+    server.fault("any", "status", count=-1, code=500)
+    tab.until_it_says("The list could not be read", "What is shown was read at", "payout")
+
+
+def test_a_history_that_cannot_be_read_is_not_taken_for_nothing(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    instance_id = listening(hook)
+    server.fault("get_instance_history", "status", count=-1, code=500)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    text = tab.until_it_says("What it moved is not known", "Money: not known")
+    assert "Nothing has moved" not in text
+
+
+def test_a_contradiction_is_the_headline_and_nothing_of_it_is_green(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "pays", "stages": [send("world", "a", "5")]}).id).id
+    hook.wait(instance_id)
+    real = AsyncOrchestrationHttpHook.get_instance_history
+
+    async def failed(self: Any, asked: str) -> Any:
+        return [replace(stage, error="no such ledger") for stage in await real(self, asked)]
+
+    monkeypatch.setattr(AsyncOrchestrationHttpHook, "get_instance_history", failed)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("The server says that it succeeded, but Stage 0 · send failed: no such ledger.", "Not sure")
+    assert not tab.driver.find_elements(By.CSS_SELECTOR, ".banner.good, .badge.good, .stage.good")
+    assert tab.violations() == []
 
 
 @pytest.mark.parametrize("place", ["instances", "workflows", "workflows/x"])
