@@ -44,14 +44,19 @@ class Wanted(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Wanted:
         """As a query of the page says it; what is not understood is left out."""
-        page = query.get("page", "0")
         return cls(
             state=query.get("state", "") if query.get("state") in STATES else "",
             workflow=query.get("workflow", "")[:1000],
             text=query.get("q", "").strip().lower()[:1000],
             key=query.get("key", "")[:10_000],
-            page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0,
+            page=page_number(query),
         )
+
+
+def page_number(query: Mapping[str, str]) -> int:
+    """Which page is asked for, from 0; 0 where that is not understood."""
+    page = query.get("page", "0")
+    return int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0
 
 
 def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str, Any]:

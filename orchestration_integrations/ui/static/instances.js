@@ -52,6 +52,7 @@ export function instances(place, query, { signal, live, title }) {
 
   let drawn = "";
   function draw(found) {
+    live(found.problem ? "problem" : "recovered");
     const now = JSON.stringify({ ...found, readAt: null, wanted });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;

@@ -24,6 +24,7 @@ export function workflows(place, query, { signal, live, title }) {
 
   let drawn = "";
   function draw(found) {
+    live(found.problem ? "problem" : "recovered");
     const now = JSON.stringify({ ...found, readAt: null });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
