@@ -183,8 +183,8 @@ def graph(
     }
 
 
-HEADED = {"moved": "moved", "repeated": "moved", "asked": "asked for", "open": "under way", "unknown": "not known"}
-"""What stands over edges of a state. Only what a ledger told was moved."""
+HEADED = {"moved": "moved", "repeated": "moved", "asked": "asked for", "open": "asked for", "unknown": "not known"}
+"""What stands over edges of a state. Only what a ledger told has moved; a call that is tried again has asked for it."""
 
 
 def money_words(

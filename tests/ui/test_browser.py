@@ -397,6 +397,17 @@ def test_what_was_never_read_is_not_said_to_be_empty(tab: Tab, server: EmbeddedS
     tab.until_it_says("There is no instance yet.", "All 0", "Live")
 
 
+def test_a_page_beyond_the_last_is_not_an_empty_list(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    listening(hook)
+    trigger = fired(server, hook)
+    for place in ("instances", "triggers", f"triggers/{trigger}"):
+        tab.open(f"{server.url}/#/{place}?page=7")
+        text = tab.until_it_says("There is no such page of the list.")
+        assert "yet" not in text
+
+
 @pytest.mark.parametrize("place", ["instances", "workflows"])
 def test_a_list_that_can_no_longer_be_read_says_of_when_it_is(
     tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, place: str

@@ -169,12 +169,12 @@ def test_good_news_stands_over_good_stages_only(
         (seen([row(0)], [run()], {0: [call(told=False)]}), "Money: not known", None),
         (
             seen([row(0, ended=False)], [run(ended=False)], {0: [call(ended=False)]}, ended=False),
-            "Money under way",
+            "Money asked for",
             None,
         ),
         (
             seen([row(0, ended=False)], [run(ended=False)], {0: [call(ended=False, told=False)]}, ended=False),
-            "Money under way",
+            "Money asked for",
             "CreateTransaction is under way; what it moves is not told.",
         ),
         (seen([], [], ended=False), "Money", "Nothing has moved yet."),
@@ -183,7 +183,7 @@ def test_good_news_stands_over_good_stages_only(
         (
             seen([row(0), row(1, ended=False)], [run(), run(ended=False)], {0: [call()], 1: [call(ended=False)]},
                  ended=False, stages=2),
-            "Money: moved, under way",
+            "Money: moved, asked for",
             None,
         ),
     ],

@@ -61,7 +61,7 @@ export function triggers(place, query, context) {
     note.className = found.problem ? "message bad" : "quiet";
     if (!found.rows.length) {
       show(list, h("p", { class: "quiet empty" }, found.unrouted ? UNROUTED
-        : emptyText(found, found.total ? "There is no such page." : "There is no trigger yet.")));
+        : emptyText(found, "There is no trigger yet.")));
       return;
     }
     show(list, h("table", { class: "rows" },
@@ -98,7 +98,7 @@ export function trigger(place, id, query, context) {
       show(head, heading(found.trigger));
     }
     if (!found.trigger) show(list, found.reading ? h("p", { class: "quiet" }, "Reading…") : null);
-    else if (!found.rows.length) show(list, h("p", { class: "quiet empty" }, found.total ? "There is no such page." : "The server shows no time that it fired. An event that its filter stops leaves no trace."));
+    else if (!found.rows.length) show(list, h("p", { class: "quiet empty" }, emptyText(found, "The server shows no time that it fired. An event that its filter stops leaves no trace.")));
     else show(list, h("table", { class: "rows" },
       h("caption", {}, "Each time that it fired, the newest first"),
       h("thead", {}, h("tr", {}, ["When", "Instance", "State", "Error", "Event"].map((word) => h("th", { scope: "col" }, word)))),
