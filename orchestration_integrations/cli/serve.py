@@ -32,6 +32,12 @@ def serve(
     record: Annotated[
         str | None, typer.Option(help="Write what really happened to this file as JSON lines, when the server ends.")
     ] = None,
+    time: Annotated[
+        str,
+        typer.Option(
+            help="real, or skip: while all that is left is that clients wait, the clock jumps to what comes next."
+        ),
+    ] = "real",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="A name of this machine, besides localhost, by which it may be asked for. Repeatable."),
@@ -55,6 +61,7 @@ def serve(
             token=token,
             faults=faults,
             data=seed,
+            time=cast("Literal['real', 'skip']", time),  # any other text is refused by its name
             allow_hosts=allow_host or (),
         )
     except (OSError, ValueError) as error:

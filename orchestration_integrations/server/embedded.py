@@ -64,8 +64,8 @@ class EmbeddedServer(Judging):
 
     Raises:
         OSError: the port is taken, or the data's file can't be read.
-        ValueError: the data isn't right (the text names the field), the `db` was used before with other data, or the
-            token is blank.
+        ValueError: the data isn't right (the text names the field), the `db` was used before with other data, the
+            token is blank, or `time` is neither of the two.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class EmbeddedServer(Judging):
         page: bool = True,
         allow_hosts: Collection[str] = (),
     ) -> None:
+        self._time = _checked_time(time)
         self.core = Core(generation, db=db, token=token, faults=faults, seed=seed, timing=timing, data=data)
         self.skipping = Skipping(self.core)
         self.url = ""
-        self._time: Literal["real", "skip"] = time
         self._token = demanded_token(token)
         self._hosts = tuple(allow_hosts)
         self._has_page = page
@@ -168,9 +168,7 @@ class EmbeddedServer(Judging):
 
     @time.setter
     def time(self, how: Literal["real", "skip"]) -> None:
-        if how not in ("real", "skip"):
-            raise ValueError(f"time must be 'real' or 'skip', not {how!r}")
-        self._time = how
+        self._time = _checked_time(how)
         if how == "skip" and self._thread is not None:
             self.skipping.start()
         else:
@@ -238,6 +236,12 @@ class EmbeddedServer(Judging):
     def balance(self, account: str, asset: str, ledger: str = "default") -> int:
         """What an account holds now."""
         return self.core.balance(account, asset, ledger)
+
+
+def _checked_time(how: Literal["real", "skip"]) -> Literal["real", "skip"]:
+    if how not in ("real", "skip"):
+        raise ValueError(f"time must be 'real' or 'skip', not {how!r}")
+    return how
 
 
 class _Loop(asyncio.SelectorEventLoop):

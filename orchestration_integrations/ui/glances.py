@@ -19,7 +19,7 @@ from ..http_hook import AsyncOrchestrationHttpHook
 from ..procedures.gate import gate_of
 from ..procedures.moved import STILL
 from .catalog import Row
-from .instance_view import glance
+from .instance_view import doubt_of_success, glance
 from .problems import problem_text
 
 AT_ONCE = 4
@@ -36,14 +36,14 @@ class Glance(msgspec.Struct, frozen=True):
         key_known: whether its gate was read; where it was not, ``key`` says nothing.
         key: its run key; None: it has none.
         kind: what it stands at, in one word.
-        note: the same in one line.
+        note: the same in one line; None: it could not be read.
         read: monotonic seconds of the reading.
     """
 
     key_known: bool
     key: str | None
     kind: str
-    note: str
+    note: str | None
     read: float
 
 
@@ -112,7 +112,7 @@ class Glances:
 
     async def _read(self, row: Row, before: Glance | None) -> Glance:
         known, key = (before.key_known, before.key) if before is not None else (False, None)
-        seen: dict[str, Any] = {"kind": row.state, "note": ""}
+        seen: dict[str, Any] = {"kind": row.state, "note": None}
         try:
             history = await self._hook.get_instance_history(row.id)
             if history or row.state != "running":  # a run that has just begun does not show its gate yet
@@ -120,6 +120,9 @@ class Glances:
                 known, key = True, gate.key if gate is not None else None
             if row.state == "running":
                 seen = glance(history, await self._activities(row.id, history))
+            elif row.state == "succeeded":
+                doubt = doubt_of_success(history)
+                seen = {"kind": "unsure" if doubt else row.state, "note": doubt}
         except Exception as error:  # a row without it is shown all the same
             if not isinstance(error, OrchestrationError):
                 problem_text(error)

@@ -10,12 +10,12 @@ import msgspec
 
 from ..api.instants import UNKNOWN_INSTANT, go_duration_seconds, parse_instant
 from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
-from ..procedures.ends import ended_amid
 from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
-from ..procedures.moved import Reading, reading_of
+from ..procedures.moved import READS, reading_of
 from ..procedures.seen_stages import seen_stages
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
-from .money import graph, transaction_rows
+from .headlines import headline, standing, warnings
+from .money import graph, money_words, transaction_rows
 from .reading import Observed
 
 Json = dict[str, Any]
@@ -28,6 +28,8 @@ def instance_view(observed: Observed) -> Json:
     stages = timeline(observed)
     gate = gate_of(history)
     transactions = transaction_rows(reading.moved.transactions, history, observed.activities)
+    drawn = graph(transactions, history, observed.activities, over=instance.terminated)
+    told = headline(observed, stages, reading)
     workflow = observed.workflow
     return {
         "id": instance.id,
@@ -37,19 +39,21 @@ def instance_view(observed: Observed) -> Json:
             "deleted": workflow is not None and workflow.deleted_at is not None,
         },
         "state": instance.state,
+        "standing": standing(instance, told),
         "error": instance.failure,
         "createdAt": shown_instant(instance.created_at),
         "endedAt": shown_instant(instance.terminated_at),
         "now": observed.read_at,
         "runKey": gate.key if gate is not None else None,
         "round": gate.round if gate is not None else None,
-        "headline": headline(observed, stages, reading),
+        "headline": told,
         "stages": stages,
         "awaits": awaited(stages),
         "transactions": transactions,
         "complete": reading.moved.complete or observed.ghost,
-        "warnings": _warnings(observed, reading),
-        "graph": graph(transactions, history, observed.activities),
+        "money": money_words(observed, reading, transactions, drawn),
+        "warnings": warnings(observed, reading),
+        "graph": drawn,
         "problems": list(observed.problems),
     }
 
@@ -69,7 +73,13 @@ def timeline(observed: Observed) -> list[Json]:
         text = texts[number] if number < len(texts) else unknown_stage(number, run.name if run is not None else "")
         activities = observed.activities.get(number, ())
         stage = _Stage(
-            instance, text, rows.get(number), run, activities, is_last=number == max(latest, len(history) - 1)
+            instance,
+            text,
+            rows.get(number),
+            run,
+            activities,
+            is_last=number == max(latest, len(history) - 1),
+            history_read=observed.history is not None,
         )
         stages.append({"number": number, **stage.view()})
     return stages
@@ -87,6 +97,7 @@ class _Stage:
         activities: Sequence[ActivityRun],
         *,
         is_last: bool,
+        history_read: bool,
     ) -> None:
         self.instance = instance
         self.text = text
@@ -94,6 +105,7 @@ class _Stage:
         self.run = run
         self.activities = activities
         self.is_last = is_last
+        self.history_read = history_read
 
     def view(self) -> Json:
         state = self.state()
@@ -121,18 +133,26 @@ class _Stage:
 
     def state(self) -> str:
         """``todo``, ``skipped``, ``running``, ``listening``, ``gate``, ``checkpoint``, ``waiting``, ``failing``,
-        ``done``, ``failed`` or ``cancelled``."""
+        ``done``, ``failed``, ``cancelled``, or ``unsure``: what was read contradicts itself, or does not tell."""
         if self.row is None and self.run is None:
-            return "skipped" if self.instance.terminated else "todo"
+            if not self.instance.terminated:
+                return "todo"
+            return "skipped" if self.history_read else "unsure"  # a row can be lost, and a history tells all
         error = self._error()
         if error is not None:
             return "cancelled" if CANCELED in error and self.instance.state == "cancelled" else "failed"
         ended = self.row.terminated_at is not None if self.row is not None else bool(self.run and self.run.terminated)
         if ended or not self.is_last:  # a row can stay open for good; what follows it tells its end
-            return "done"
+            return self._done()
         if self.instance.terminated:
-            return {"succeeded": "done", "cancelled": "cancelled"}.get(self.instance.state, "failed")
+            ended_as = {"succeeded": self._done(), "cancelled": "cancelled"}
+            return ended_as.get(self.instance.state, "failed")
         return self._open_state()
+
+    def _done(self) -> str:
+        """``done``, unless the engine says that the stage, or a payment of it, has not ended."""
+        paying = any(not one.terminated and one.name not in READS for one in self.activities)
+        return "unsure" if paying or (self.run is not None and not self.run.terminated) else "done"
 
     def _open_state(self) -> str:
         if self.text.role != "stage":
@@ -176,70 +196,10 @@ class _Stage:
 # ---- in words ----------------------------------------------------------------------------------------
 
 
-def headline(observed: Observed, stages: Sequence[Mapping[str, Any]], reading: Reading) -> Json:
-    """Where the run stands: ``tone`` (good, bad, wait, busy, idle), ``text``, and an instant to count down to."""
-    instance = observed.instance
-    if instance.terminated:
-        return _end(instance, reading)
-    if observed.ghost:
-        text = "It never started and never will: the server has a row of it, and its engine knows no such run."
-        return {"tone": "bad", "text": text}
-    current = next((stage for stage in reversed(stages) if stage["state"] not in ("todo", "skipped")), None)
-    if current is None:
-        return {"tone": "busy", "text": "It was created; no stage of it has begun yet."}
-    return current_text(current)
-
-
-def current_text(stage: Mapping[str, Any]) -> Json:
-    """What a stage that runs means for its run."""
-    state, title = stage["state"], stage["title"]
-    if state == "gate":
-        text = "It stands at its gate and has moved nothing. Whoever started it lets it go, once it is on record."
-        return {"tone": "wait", "text": text}
-    if state == "checkpoint":
-        text = f"It stands at the c{title[1:]}. Nothing more moves until its owner lets it pass."
-        return {"tone": "wait", "text": text}
-    if state == "listening":
-        return {"tone": "wait", "text": f"{title} waits for the event “{stage['event']}”."}
-    if state == "waiting":
-        return {"tone": "idle", "text": f"{title} waits {stage['text']}", "label": "goes on", "until": stage["until"]}
-    if state == "failing":
-        return {
-            "tone": "bad",
-            "text": f"Failing, attempt {stage['attempt']}: {stage['lastFailure'] or 'no reason is given'}",
-            "label": "next try",
-            "until": stage["nextTry"],
-        }
-    doing = f": {stage['activity']} is under way" if stage["activity"] else ""
-    return {"tone": "busy", "text": f"{title} is running{doing}."}
-
-
-def _end(instance: Instance, reading: Reading) -> Json:
-    made = len(reading.moved.transactions)
-    moved = f"{made} transaction{'' if made == 1 else 's'}" if made else "nothing moved, as far as is known"
-    more = "" if reading.moved.complete else "; there may be more, not all of it could be read"
-    if instance.state == "succeeded":
-        return {"tone": "good", "text": f"It succeeded: {moved}{more}."}
-    if instance.state == "cancelled":
-        return {"tone": "bad", "text": f"It was cancelled; by then: {moved}{more}."}
-    return {"tone": "bad", "text": f"It failed: {instance.failure}. By then: {moved}{more}."}
-
-
 def awaited(stages: Sequence[Mapping[str, Any]]) -> Json | None:
     """The event that the run waits for now, where a person may send it."""
     listening = next((stage for stage in stages if stage["state"] == "listening"), None)
     return None if listening is None else {"event": listening["event"], "stage": listening["number"]}
-
-
-def _warnings(observed: Observed, reading: Reading) -> list[str]:
-    found = []
-    twice = sum(one.maybe_repeated for one in reading.moved.transactions)
-    if twice:
-        found.append(f"{twice} of its transactions may have been made twice: check the ledger.")
-    under_way = ended_amid(observed.instance, reading) if observed.instance.terminated else ""
-    if under_way:
-        found.append(f"{under_way[0].upper()}{under_way[1:]}.")
-    return found
 
 
 def glance(history: Sequence[StageRun], activities: Sequence[ActivityRun]) -> Json:
@@ -267,6 +227,14 @@ def glance(history: Sequence[StageRun], activities: Sequence[ActivityRun]) -> Js
         reason = tried[-1].last_failure or "no reason is given"
         return {"kind": "failing", "note": f"failing, attempt {tried[-1].attempt}: {reason}"}
     return {"kind": "running", "note": "a payment is under way" if last.name == "RunSend" else ""}
+
+
+def doubt_of_success(history: Sequence[StageRun]) -> str:
+    """What the history of a run says against its success, in one line; empty: nothing."""
+    failed = next((stage for stage in history if stage.error), None)
+    if failed is not None:
+        return f"its history says that a stage failed: {failed.error}"
+    return "" if all(stage.terminated for stage in history) else "its history says that a stage has not ended"
 
 
 def shown_instant(instant: datetime | None) -> str | None:

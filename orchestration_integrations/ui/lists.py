@@ -44,18 +44,26 @@ class Wanted(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Wanted:
         """As a query of the page says it; what is not understood is left out."""
-        page = query.get("page", "0")
         return cls(
             state=query.get("state", "") if query.get("state") in STATES else "",
             workflow=query.get("workflow", "")[:1000],
             text=query.get("q", "").strip().lower()[:1000],
             key=query.get("key", "")[:10_000],
-            page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0,
+            page=page_number(query),
         )
 
 
+def page_number(query: Mapping[str, str]) -> int:
+    """Which page is asked for, from 0; 0 where that is not understood."""
+    page = query.get("page", "0")
+    return int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0
+
+
 def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str, Any]:
-    """One page of the instances that are asked for, and how many there are of each state."""
+    """One page of the instances that are asked for, and how many there are of each state.
+
+    While the list was never read, its counts and its total are None: nobody knows them.
+    """
     names = {workflow_id: workflow.name for workflow_id, workflow in listed.workflows.items()}
 
     def has_key(row: Row) -> bool:
@@ -80,13 +88,14 @@ def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str
         rows = [row for row in rows if row.state == wanted.state]
     shown = rows[wanted.page * PAGE : (wanted.page + 1) * PAGE]
     glances.want(shown, has_key)
+    was_read = listed.read_at is not None
     return {
         "rows": [_row(row, names, glances, has_key(row)) for row in shown],
-        "total": len(rows),
+        "total": len(rows) if was_read else None,
         "page": wanted.page,
         "pages": max(1, -(-len(rows) // PAGE)),
-        "counts": {state: counts.get(state, 0) for state in STATES},
-        "reading": listed.read_at is None and listed.problem is None,
+        "counts": {state: counts.get(state, 0) if was_read else None for state in STATES},
+        "reading": not was_read and listed.problem is None,
         "keysToRead": to_read,
         "keysUnread": unread,
         "problem": listed.problem,
@@ -113,13 +122,14 @@ def _matches(row: Row, text: str, names: Mapping[str, str], glances: Glances) ->
 
 def _row(row: Row, names: Mapping[str, str], glances: Glances, has_key: bool) -> dict[str, Any]:
     seen = glances.of(row)
-    running = row.state == "running"
+    tells = seen is not None and (row.state == "running" or seen.kind == "unsure")
     return {
         "id": row.id,
         "workflow": {"id": row.workflow_id, "name": names.get(row.workflow_id, "")},
         "state": row.state,
-        "kind": seen.kind if running and seen is not None else row.state,
-        "note": seen.note if running and seen is not None else row.error or "",
+        "kind": seen.kind if seen is not None and tells else row.state,
+        "note": (seen.note if seen is not None and tells else row.error) or "",
+        "noteUnread": row.state == "running" and (seen is None or seen.note is None),
         "runKey": glances.key_of(row),
         "keyUnread": has_key and not glances.knows_key(row),
         "createdAt": shown_instant(row.created_at),

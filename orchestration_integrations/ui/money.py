@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..api.models import ActivityRun, StageRun, Transaction
-from ..procedures.moved import READS, answers_of, asked_of
+from ..procedures.moved import READS, Reading, answers_of, asked_of
+from ..procedures.wording import names_of
 from .amounts import amount_text, sent_text
+from .reading import Observed
 
 DEFAULT_LEDGER = "default"
 Movement = dict[str, str]
@@ -134,6 +136,8 @@ def graph(
     transactions: Sequence[Mapping[str, Any]],
     history: Sequence[StageRun],
     activities: Mapping[int, Sequence[ActivityRun]],
+    *,
+    over: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Accounts and what moved between them.
 
@@ -141,10 +145,12 @@ def graph(
         transactions: as ``transaction_rows`` gives them.
         history: of the run.
         activities: of each stage, by its number.
+        over: whether the run has ended: then nobody hears any more how a call ends that had not.
 
     Returns:
         ``nodes``: account and ledger; ``edges``: from and to (places in ``nodes``), amounts, and ``state``: ``moved``,
-        ``repeated`` (perhaps twice), ``asked`` (made, by a service that tells no postings) or ``open`` (under way).
+        ``repeated`` (perhaps twice), ``asked`` (made, by a service that tells no postings), ``open`` (under way) or
+        ``unknown`` (not seen to end, and the run has).
     """
     nodes: dict[tuple[str, str], int] = {}
     edges: dict[tuple[int, int, str], list[str]] = {}
@@ -167,7 +173,7 @@ def graph(
                     (asked_of(activity)[key] for key in ("Ledger", "ledger") if asked_of(activity).get(key)), ""
                 )
                 for movement in _asked(run, activity, activities[number]):
-                    add(movement, str(ledger) or _ledger_of(run), "open")
+                    add(movement, str(ledger) or _ledger_of(run), "unknown" if over else "open")
     return {
         "nodes": [{"account": account, "ledger": ledger} for account, ledger in nodes],
         "edges": [
@@ -175,6 +181,74 @@ def graph(
             for (start, end, state), amounts in edges.items()
         ],
     }
+
+
+HEADED = {"moved": "moved", "repeated": "moved", "asked": "asked for", "open": "asked for", "unknown": "not known"}
+"""What stands over edges of a state. Only what a ledger told has moved; a call that is tried again has asked for it."""
+
+
+def money_words(
+    observed: Observed,
+    reading: Reading,
+    transactions: Sequence[Mapping[str, Any]],
+    drawn: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, str | None]:
+    """What stands over the money of a run, and in its place where there is none to show.
+
+    Args:
+        observed: the run.
+        reading: of its histories.
+        transactions: as ``transaction_rows`` gives them.
+        drawn: as ``graph`` gives it.
+
+    Returns:
+        ``heading``; ``nothing``: instead of a graph and a table, None where there is one to show; ``more``: what else
+        there may be, None where all is shown.
+    """
+    complete, over = reading.moved.complete or observed.ghost, observed.instance.terminated or observed.ghost
+    untold = [activity for activity in reading.in_flight if not _is_drawn(activity, observed)]
+    found = {str(edge["state"]) for edge in drawn["edges"]}
+    if untold:
+        found.add("unknown" if over else "open")
+    if any(not row["movements"] for row in transactions):
+        found.add("unknown")
+    words = list(dict.fromkeys(word for state, word in HEADED.items() if state in found))
+    if not words and not complete:
+        words = ["not known"]
+    shown = bool(drawn["nodes"] or transactions)
+    more = None if complete else "Not all that it did could be read: there may be more."
+    return {
+        "heading": _heading(words),
+        "nothing": None if shown else _nothing(observed, untold, complete, over),
+        "more": more if shown else None,
+    }
+
+
+def _heading(words: Sequence[str]) -> str:
+    if not words:
+        return "Money"
+    return f"Money {words[0]}" if words != ["not known"] and len(words) == 1 else f"Money: {', '.join(words)}"
+
+
+def _nothing(observed: Observed, untold: Sequence[ActivityRun], complete: bool, over: bool) -> str:
+    """What is known where no money can be shown."""
+    if untold and not over:
+        return f"{names_of(untold)} is under way; what it moves is not told."
+    if untold:
+        return f"{names_of(untold)} was not seen to end, and what it moves is not told: check the ledger."
+    if complete:
+        return "Nothing has moved." if over else "Nothing has moved yet."
+    if observed.history is None:
+        return "What it moved is not known: its history could not be read."
+    return "No payment shows in what could be read, and not all of it could."
+
+
+def _is_drawn(activity: ActivityRun, observed: Observed) -> bool:
+    """Whether a call that has not ended is in the graph: whether it says what it was asked to pay."""
+    for number, run in enumerate(observed.history or ()):
+        if any(one is activity for one in observed.activities.get(number, ())):
+            return bool(_asked(run, activity, observed.activities[number]))
+    return False
 
 
 def _ledger_of(run: StageRun) -> str:

@@ -27,10 +27,11 @@ from .fresh_keys import FreshKeys
 from .glances import Glances
 from .guard import Guard, foreign_request, is_known_host
 from .instance_view import instance_view
-from .lists import Wanted, instances_page, is_id, with_instance, workflows_page
+from .lists import Wanted, instances_page, is_id, page_number, with_instance, workflows_page
 from .raw import raw_instance, raw_workflow
 from .reading import Definitions, InstanceReader, Watch
 from .streams import event
+from .trigger_view import TriggerLists, trigger_page, triggers_page
 
 __all__ = ["PREFIX", "Page", "foreign_request", "is_known_host", "page_of_embedded_server"]
 
@@ -79,6 +80,7 @@ class Page:
         self._stopped = False
         self._catalog = Catalog(quick, self._tell_from_thread)
         self._glances = Glances(self._reads, self._tell)
+        self._triggers = TriggerLists(self._reads, self._tell)
         self._policy = _policy(embedders)
         self._app = Starlette(routes=self._routes())
 
@@ -98,6 +100,7 @@ class Page:
 
     def _end_in_loop(self) -> None:
         self._glances.stop()
+        self._triggers.stop()
         for watch in self._watches.values():
             watch.end()
         self._tell()
@@ -112,6 +115,8 @@ class Page:
             ("GET", workflow, self._workflow),
             ("GET", f"{workflow}/raw", self._raw_workflow),
             ("POST", f"{workflow}/runs", self._run),
+            ("GET", f"{api}/triggers", self._list_triggers),
+            ("GET", f"{api}/triggers/{{id}}", self._trigger),
             ("GET", f"{api}/instances", self._list_instances),
             ("GET", one, self._instance),
             ("GET", f"{one}/live", self._instance_live),
@@ -185,6 +190,14 @@ class Page:
                     workflow = await self._definitions.of(instance.workflow_id)
                 listed = with_instance(listed, instance, workflow)
         return _json(instances_page(listed, self._glances, Wanted.of(request.query_params)))
+
+    async def _list_triggers(self, request: Request) -> Response:
+        known = await self._triggers.triggers()
+        return _json(triggers_page(known, self._catalog.look(), page_number(request.query_params)))
+
+    async def _trigger(self, request: Request) -> Response:
+        known = await self._triggers.fired(request.path_params["id"])
+        return _json(trigger_page(known, self._catalog.look(), page_number(request.query_params)))
 
     async def _listed(self) -> None:
         """Give the first reading of the lists a moment, so that a small server's page is whole at once."""

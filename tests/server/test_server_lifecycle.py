@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -170,6 +171,79 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
     finally:
         process.kill()
         process.wait()
+
+
+WEEK = {"stages": [{"delay": {"duration": "168h"}}, send("1250", "world", "shop")]}
+
+
+def test_the_commands_time_skips_for_a_client_that_polls_and_for_nobody_else() -> None:
+    """The client is another process, as every client of the command is."""
+    process = command("--time", "skip", "--faults")
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            client.get("/_ui/api/instances")  # the page looks at its own server all the time; it waits for nothing
+            workflow = client.post("/workflows", json=WEEK).json()["data"]["id"]
+            begun = client.post(f"/workflows/{workflow}/instances", json={}).json()["data"]
+            time.sleep(1.5)
+            assert not client.get(f"/instances/{begun['id']}").json()["data"]["terminated"], "nobody has waited"
+            until = time.monotonic() + 20
+            while not (run := client.get(f"/instances/{begun['id']}").json()["data"])["terminated"]:
+                assert time.monotonic() < until, "its time does not skip"
+                time.sleep(0.1)
+            record = [json.loads(line) for line in client.get("/_control/record.jsonl").text.splitlines()]
+        assert run["terminatedAt"][:10] > begun["createdAt"][:10], "a week has passed"
+        assert [one["posting"]["destination"] for one in record if one["kind"] == "money_moved"] == ["shop"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_command_of_this_package_waits_out_a_week_of_the_commands_server(tmp_path: Path) -> None:
+    """Its limit is real time: what is skipped in another process counts against nobody here."""
+    file = tmp_path / "week.yaml"
+    file.write_text(json.dumps({"name": "week", **WEEK}))
+    process = command("--time", "skip")
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        run = [sys.executable, "-m", "orchestration_integrations.cli", "run", str(file), "--run-key", "k", "--url", url]
+        limits = ["--timeout", "60", "--poll-interval", "0.2", "--store", str(tmp_path / "runs.db")]
+        done = subprocess.run([*run, *limits], capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_commands_time_is_real_unless_it_is_told_otherwise() -> None:
+    process = command()
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            workflow = client.post("/workflows", json=WEEK).json()["data"]["id"]
+            name = client.post(f"/workflows/{workflow}/instances", json={}).json()["data"]["id"]
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                assert not client.get(f"/instances/{name}").json()["data"]["terminated"]
+                time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_another_time_is_refused() -> None:
+    run = [sys.executable, "-m", "orchestration_integrations.cli", "serve", "--port", "0", "--time", "fast"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "time must be 'real' or 'skip', not 'fast'" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.raises(ValueError, match="time must be"):
+        EmbeddedServer(time="fast")  # type: ignore[arg-type]
 
 
 def test_the_command_says_that_a_port_is_taken() -> None:

@@ -8,11 +8,12 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from orchestration_integrations import OrchestrationHttpHook, Settings
+from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
 from orchestration_integrations.ui import streams
-from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, listening, send
+from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, fired, listening, send
 from tests.ui.page_client import PausablePage as PageServer
 
 pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
@@ -177,7 +178,9 @@ def test_a_cancel_is_confirmed_and_says_what_came_of_it(tab: Tab) -> None:
 def test_markup_of_a_server_is_text(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     workflow = hook.create_workflow(SCRIPT)
     instance_id = hook.run_workflow(workflow.id).id
-    for place in ("instances", "workflows", f"workflows/{workflow.id}", f"instances/{instance_id}"):
+    trigger = fired(server, hook, name=SCRIPT["name"])
+    places = ("instances", "workflows", f"workflows/{workflow.id}", f"instances/{instance_id}", "triggers")
+    for place in (*places, f"triggers/{trigger}"):
         tab.open(f"{server.url}/#/{place}")
         tab.until_it_says(SCRIPT["name"])
         assert "taken" not in tab.driver.title.replace(SCRIPT["name"], "")
@@ -207,6 +210,14 @@ def test_by_keyboard(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHo
     press(Keys.ESCAPE)
     press("w")
     tab.until_it_says("payout", "gate")
+    trigger = fired(server, hook)
+    press("t")
+    tab.until_it_says("large payments", "event.amount > 1000")
+    press("j", Keys.ENTER)
+    tab.until_it_says(trigger, "none was started", "Succeeded")
+    [began] = [one for one in hook.list_instances() if one.id not in (first, second)]
+    press("j", "j", Keys.ENTER)
+    tab.until_it_says(f"Instance {began.id}")
 
 
 def test_a_task_of_a_scheduler_finds_its_run(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
@@ -251,6 +262,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
     hook.send_event_when_ready(done, "approved")
     failing = hook.start(hook.ensure_workflow(UNFUNDED, gate=True).workflow.id, run_key="refund-9").id
     workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
+    trigger = fired(server, hook)
     tab.look(size, dark=dark)
     for place, text in (
         ("instances", "refund-9"),
@@ -259,6 +271,8 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
         (f"instances/{failing}", "next try"),
         ("workflows", "payout"),
         (f"workflows/{workflow.id}", "Run key"),
+        ("triggers", "large payments"),
+        (f"triggers/{trigger}", "none was started"),
         ("nowhere", "Not found"),
     ):
         tab.open(f"{server.url}/#/{place}")
@@ -369,6 +383,95 @@ def test_an_error_of_a_list_goes_once_it_is_read_again(tab: Tab, server: Embedde
             for workflow in hook.list_workflows():
                 hook.delete_workflow(workflow.id)
         tab.until_it_says("There is no")
+
+
+def test_what_was_never_read_is_not_said_to_be_empty(tab: Tab, server: EmbeddedServer) -> None:
+    server.fault("list_instances", "status", count=-1, code=500)
+    for place in ("instances", "workflows"):
+        tab.open(f"{server.url}/#/{place}")
+        text = tab.until_it_says("The list could not be read", "Whether there are any is not known", "Not read")
+        assert "There is no" not in text
+        assert "All 0" not in text
+    server.clear_faults()
+    tab.open(f"{server.url}/#/instances")
+    tab.until_it_says("There is no instance yet.", "All 0", "Live")
+
+
+def test_a_page_beyond_the_last_is_not_an_empty_list(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    listening(hook)
+    trigger = fired(server, hook)
+    for place in ("instances", "triggers", f"triggers/{trigger}"):
+        tab.open(f"{server.url}/#/{place}?page=7")
+        text = tab.until_it_says("There is no such page of the list.")
+        assert "yet" not in text
+
+
+@pytest.mark.parametrize("place", ["instances", "workflows"])
+def test_a_list_that_can_no_longer_be_read_says_of_when_it_is(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, place: str
+) -> None:
+    listening(hook)
+    tab.open(f"{server.url}/#/{place}")
+    tab.until_it_says("payout", "Live")
+    server.fault("any", "status", count=-1, code=500)
+    tab.until_it_says("The list could not be read", "What is shown was read at", "payout")
+
+
+def test_a_server_without_triggers_is_said_to_have_none(tab: Tab) -> None:
+    with EmbeddedServer(1) as server:
+        for place in ("triggers", "triggers/x"):
+            tab.open(f"{server.url}/#/{place}")
+            text = tab.until_it_says("Servers of generation 1 have no triggers.")
+            assert "There is no trigger yet" not in text
+            assert tab.violations() == []
+
+
+def test_triggers_are_live_and_never_read_is_not_none(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    server.fault("list_triggers", "status", count=-1, code=500)
+    tab.open(f"{server.url}/#/triggers")
+    text = tab.until_it_says("The list could not be read", "Whether there are any is not known")
+    assert "There is no trigger" not in text
+    server.clear_faults()
+    tab.until_it_says("There is no trigger yet.")
+    trigger = fired(server, hook)
+    tab.until_it_says("large payments", "notify")
+    tab.click("link", "SAVED_PAYMENT")
+    tab.until_it_says("2 occurrences", "none was started", "Succeeded")
+    tab.driver.find_element(By.TAG_NAME, "summary").click()
+    tab.until_it_says('"amount": 1250')
+    hook.delete_trigger(trigger)
+    tab.until_it_says("it was deleted", "2 occurrences", '"amount": 1250')
+
+
+def test_a_history_that_cannot_be_read_is_not_taken_for_nothing(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    instance_id = listening(hook)
+    server.fault("get_instance_history", "status", count=-1, code=500)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    text = tab.until_it_says("What it moved is not known", "Money: not known")
+    assert "Nothing has moved" not in text
+
+
+def test_a_contradiction_is_the_headline_and_nothing_of_it_is_green(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "pays", "stages": [send("world", "a", "5")]}).id).id
+    hook.wait(instance_id)
+    real = AsyncOrchestrationHttpHook.get_instance_history
+
+    async def failed(self: Any, asked: str) -> Any:
+        return [replace(stage, error="no such ledger") for stage in await real(self, asked)]
+
+    monkeypatch.setattr(AsyncOrchestrationHttpHook, "get_instance_history", failed)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("The server says that it succeeded, but Stage 0 · send failed: no such ledger.", "Not sure")
+    assert not tab.driver.find_elements(By.CSS_SELECTOR, ".banner.good, .badge.good, .stage.good")
+    assert tab.violations() == []
 
 
 @pytest.mark.parametrize("place", ["instances", "workflows", "workflows/x"])

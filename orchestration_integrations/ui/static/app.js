@@ -4,6 +4,7 @@ import { ask, closeDialog, h, show } from "./dom.js";
 import { instance } from "./instance.js";
 import { instances } from "./instances.js";
 import { dropToken, keepToken, openSession } from "./server.js";
+import { trigger, triggers } from "./triggers.js";
 import { clock } from "./words.js";
 import { workflow, workflows } from "./workflows.js";
 
@@ -12,12 +13,13 @@ const liveSign = document.getElementById("live");
 const stale = document.getElementById("stale");
 let shown = new AbortController();
 
-// What the last event of a stream says of the whole view: is it as the server is now, and if not, since when.
+// What the last event of a stream, or the last answer of a list, says of the whole view: is it as the server is now, and
+// if not, since when.
 let unread = false;
 
 function live(name, data = {}) {
   if (name === "problem" || name === "missing") unread = true;
-  else if (["instance", "recovered", "changed", "hello"].includes(name)) unread = false;
+  else if (name === "instance" || name === "recovered") unread = false;
   const words = { lost: "Lost", refused: "Not connected", over: "Ended" };
   const word = words[name] ?? (unread ? "Not read" : "Live");
   if (liveSign.textContent !== word) liveSign.textContent = word;
@@ -69,6 +71,8 @@ function route(focus) {
     if (room === "instances" && id) view = instance(main, decoded(id), context);
     else if (room === "workflows" && id) view = workflow(main, decoded(id), context);
     else if (room === "workflows") view = workflows(main, new URLSearchParams(query), context);
+    else if (room === "triggers" && id) view = trigger(main, decoded(id), new URLSearchParams(query), context);
+    else if (room === "triggers") view = triggers(main, new URLSearchParams(query), context);
     else if (room === "task") location.replace(`#/instances?${new URLSearchParams({ key: runKey(path.split("/").slice(2)), open: "1" })}`);
     else if (room === "" || room === undefined || room === "instances") view = instances(main, new URLSearchParams(query), context);
     else show(main, h("h1", {}, "Not found"), h("p", {}, "There is no such page."), h("p", {}, h("a", { href: "#/instances" }, "Show the instances")));
@@ -128,7 +132,7 @@ async function start() {
   }
 }
 
-const KEYS = [["/", "Search"], ["i", "Instances"], ["w", "Workflows"], ["j, k", "Next and previous row"], ["?", "This help"]];
+const KEYS = [["/", "Search"], ["i", "Instances"], ["w", "Workflows"], ["t", "Triggers"], ["j, k", "Next and previous row"], ["?", "This help"]];
 
 function step(by) {
   const rows = [...document.querySelectorAll("a.row")];
@@ -144,6 +148,7 @@ document.addEventListener("keydown", (event) => {
     "/": () => document.getElementById("search")?.focus(),
     i: () => { location.hash = "#/instances"; },
     w: () => { location.hash = "#/workflows"; },
+    t: () => { location.hash = "#/triggers"; },
     j: () => step(1),
     k: () => step(-1),
     "?": () => ask("Keys", h("dl", { class: "keys" }, KEYS.map(([key, word]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, word))))),

@@ -1,4 +1,4 @@
-// Accounts and what moved between them, from left to right.
+// Accounts, and what moved, was asked for, is under way or is not known to have moved between them; from left to right.
 
 import { h } from "./dom.js";
 
@@ -6,7 +6,7 @@ const [GAP_Y, HEIGHT, CHARACTER, LONGEST] = [26, 38, 7.3, 26];
 
 const shortened = (text) => text.length > LONGEST ? `${text.slice(0, 12)}…${text.slice(-12)}` : text;
 const labelOf = (edge) => edge.amounts.length > 2 ? `${edge.amounts.length} payments` : edge.amounts.join(", ");
-const STATES = { moved: "", asked: " (as asked: its service does not tell what it moved)", repeated: " (perhaps twice: check the ledger)", open: " (under way)" };
+const STATES = { moved: "", asked: " (as asked: its service does not tell what it moved)", repeated: " (perhaps twice: check the ledger)", open: " (under way)", unknown: " (not seen to end: it may have moved)" };
 
 // How far right each account stands: one step further than those that pay it; circles are cut.
 function columns(nodes, edges) {
@@ -25,7 +25,7 @@ function columns(nodes, edges) {
   return column.map((one) => used.indexOf(one));
 }
 
-export function graph({ nodes, edges }) {
+export function graph({ nodes, edges }, heading) {
   const column = columns(nodes, edges);
   const ledgers = new Set(nodes.map((node) => node.ledger));
   const names = nodes.map((node) => shortened(node.account));
@@ -39,8 +39,8 @@ export function graph({ nodes, edges }) {
   const below = edges.some(({ from, to }) => places[to].x <= places[from].x) ? 40 : 0; // lines back run below the accounts
   const height = Math.max(...places.map((place) => place.y)) + HEIGHT + 12 + below;
   const said = edges.map((edge) => `${edge.amounts.join(", ")} from ${nodes[edge.from].account} to ${nodes[edge.to].account}${STATES[edge.state]}`).join("; ");
-  return h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `Money moved: ${said}` },
-    h("defs", {}, ["moved", "repeated", "asked", "open"].map((state) => h("marker", { id: `tip-${state}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto", class: `tip ${state}` }, h("path", { d: "M0 0.8 7.5 4 0 7.2z" })))),
+  return h("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${heading}: ${said}` },
+    h("defs", {}, ["moved", "repeated", "asked", "open", "unknown"].map((state) => h("marker", { id: `tip-${state}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto", class: `tip ${state}` }, h("path", { d: "M0 0.8 7.5 4 0 7.2z" })))),
     edges.map((edge) => line(edge, places)),
     nodes.map((node, n) => h("g", { class: "account" },
       h("title", {}, `${node.account}, ledger ${node.ledger}`),

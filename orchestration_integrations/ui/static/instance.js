@@ -16,6 +16,7 @@ export function instance(place, id, { signal, live, title }) {
   const warnings = h("div");
   const stages = h("ol", { class: "timeline" });
   const money = h("div");
+  const moneyHead = h("h2", { id: "money" }, "Money");
   const raw = h("pre", { tabindex: "0" }, "Reading…"); // the server's own text: no number of it passes through a program
   const actions = actionPanel(path, id);
   const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), raw);
@@ -24,7 +25,7 @@ export function instance(place, id, { signal, live, title }) {
     head, banner, problem, warnings,
     h("div", { class: "columns" },
       h("section", { "aria-labelledby": "timeline" }, h("h2", { id: "timeline" }, "Stages"), stages),
-      h("div", {}, actions.element, h("section", { "aria-labelledby": "money" }, h("h2", { id: "money" }, "Money moved"), money))),
+      h("div", {}, actions.element, h("section", { "aria-labelledby": "money" }, moneyHead, money))),
     rawBox);
 
   async function readRaw() {
@@ -49,6 +50,7 @@ export function instance(place, id, { signal, live, title }) {
     show(counter, ...(until ? [`${view.headline.label} `, countdown(until)].map((part) => typeof part === "string" ? document.createTextNode(part) : part) : []));
     show(warnings, view.warnings.map((text) => h("p", { class: "message wait" }, text)), view.problems.map((text) => h("p", { class: "message idle" }, text)));
     show(stages, view.stages.map(stage));
+    moneyHead.textContent = view.money.heading;
     show(money, moneyOf(view));
     actions.update(view);
     if (rawBox.open) readRaw();
@@ -75,7 +77,7 @@ function heading(view) {
   }, "Copy id");
   const fact = (word, ...what) => h("div", {}, h("dt", {}, word), h("dd", {}, what));
   return [
-    h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, view.id)), badge(view.state), copy),
+    h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, view.id)), badge(view.standing), copy),
     h("dl", { class: "facts" },
       fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id)), view.workflow.deleted ? h("span", { class: "chip" }, "deleted") : null),
       view.runKey !== null ? fact("Run key", h("span", { class: "mono" }, view.runKey), view.round ? ` · round ${view.round}` : "") : null,
@@ -85,8 +87,11 @@ function heading(view) {
   ];
 }
 
+const GOING_ON = new Set(["running", "listening", "gate", "checkpoint", "waiting", "failing"]);
+
 function stage(one) {
-  const times = one.startedAt ? [time(one.startedAt), " · ", one.endedAt ? between(one.startedAt, one.endedAt) : one.state === "done" || one.state === "cancelled" ? "" : counting(one.startedAt)] : [];
+  const lasted = one.endedAt ? between(one.startedAt, one.endedAt) : GOING_ON.has(one.state) ? counting(one.startedAt) : null;
+  const times = one.startedAt ? [time(one.startedAt), lasted ? [" · ", lasted] : null] : [];
   const more = [];
   if (one.state === "failing") {
     more.push(h("p", { class: "message bad" }, h("strong", {}, `Failing, attempt ${one.attempt}: `), one.lastFailure ?? "no reason is given",
@@ -105,17 +110,16 @@ function stage(one) {
 }
 
 function moneyOf(view) {
-  const known = view.complete ? "" : " Not all that it did could be read: there may be more.";
-  if (!view.graph.nodes.length) return h("p", { class: "quiet" }, `Nothing has moved yet.${known}`);
+  if (view.money.nothing) return h("p", { class: "quiet" }, view.money.nothing);
   const rows = view.transactions.flatMap((one) => (one.movements.length ? one.movements : [null]).map((movement) => h("tr", {},
     h("td", { "data-label": "Transaction", class: "mono" }, one.id ?? "–", one.maybeRepeated ? h("span", { class: "chip bad" }, "perhaps twice") : null, one.asked ? h("span", { class: "chip", title: "Its service does not tell what it moved" }, "as asked") : null),
     h("td", { "data-label": "Ledger" }, one.ledger ?? "–"),
     h("td", { "data-label": "From", class: "mono" }, movement?.source ?? "–"),
     h("td", { "data-label": "To", class: "mono" }, movement?.destination ?? "–"),
-    h("td", { "data-label": "Amount", class: "num", title: movement?.raw }, movement?.amount ?? "–"))));
+    h("td", { "data-label": "Amount", class: "num", title: movement?.raw }, movement?.amount ?? "not told"))));
   return [
-    h("div", { class: "graph", tabindex: "0", role: "group", "aria-label": "Graph of accounts" }, graph(view.graph)),
-    known ? h("p", { class: "message wait" }, known.trim()) : null,
+    view.graph.nodes.length ? h("div", { class: "graph", tabindex: "0", role: "group", "aria-label": "Graph of accounts" }, graph(view.graph, view.money.heading)) : null,
+    view.money.more ? h("p", { class: "message wait" }, view.money.more) : null,
     rows.length ? h("table", { class: "rows slim" },
       h("caption", {}, count(view.transactions.length, "transaction")),
       h("thead", {}, h("tr", {}, ["Transaction", "Ledger", "From", "To", "Amount"].map((word) => h("th", { scope: "col", class: word === "Amount" && "num" }, word)))),

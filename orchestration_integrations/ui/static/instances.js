@@ -2,7 +2,7 @@
 
 import { h, show } from "./dom.js";
 import { follow, get } from "./server.js";
-import { badge, between, clock, count, counting, shortId, time } from "./words.js";
+import { badge, between, count, counting, emptyText, known, shortId, time, unreadText } from "./words.js";
 
 const STATES = [["", "All"], ["running", "Running"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 
@@ -52,30 +52,33 @@ export function instances(place, query, { signal, live, title }) {
 
   let drawn = "";
   function draw(found) {
+    live(found.problem ? "problem" : "recovered");
     const now = JSON.stringify({ ...found, readAt: null, wanted });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
-    const all = Object.values(found.counts).reduce((sum, n) => sum + n, 0);
+    const counts = Object.values(found.counts);
+    const all = counts.includes(null) ? null : counts.reduce((sum, n) => sum + n, 0);
     show(tabs,
       STATES.map(([state, word]) => h("a", {
         href: address({ ...wanted, state, page: "0" }), "data-key": `tab-${state}`, "aria-current": state === wanted.state ? "page" : null,
-      }, word, " ", h("span", { class: "n" }, (state ? found.counts[state] : all).toLocaleString()))),
+      }, word, " ", h("span", { class: "n" }, known(state ? found.counts[state] : all)))),
       wanted.workflow ? h("a", { class: "chip", href: address({ ...wanted, workflow: "", page: "0" }), "data-key": "chip" },
         "Workflow ", found.rows[0]?.workflow.name || shortId(wanted.workflow), " ✕", h("span", { class: "hidden" }, " (show all workflows)")) : null,
       wanted.key ? h("a", { class: "chip", href: address({ ...wanted, key: "", page: "0" }), "data-key": "key-chip" },
         "Run key ", h("span", { class: "mono" }, wanted.key), " ✕", h("span", { class: "hidden" }, " (show all run keys)")) : null);
-    note.textContent = found.problem ? `The list could not be read: ${found.problem}${found.readAt ? `. What is shown was read at ${clock(found.readAt * 1000)}.` : ""}`
-      : found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go`
-        : found.keysUnread ? `The run keys of ${count(found.keysUnread, "run")} were not read (the oldest of a long list, or their history cannot be read): some of them may match too.` : "";
+    note.textContent = unreadText(found) || (found.keysToRead ? `Reading run keys: ${count(found.keysToRead, "run")} to go`
+        : found.keysUnread ? `The run keys of ${count(found.keysUnread, "run")} were not read (the oldest of a long list, or their history cannot be read): some of them may match too.` : "");
     note.className = found.problem ? "message bad" : "quiet";
     if (query.get("open") && found.rows.length === 1 && !found.keysToRead && wanted.key) {
       location.replace(`#/instances/${encodeURIComponent(found.rows[0].id)}`);
       return;
     }
     if (!found.rows.length) {
-      show(list, h("p", { class: "quiet empty" }, found.reading ? "Reading the list…"
-        : found.keysToRead || found.keysUnread ? "No instance matches among those whose run key was read."
-          : wanted.q || wanted.key || wanted.state || wanted.workflow ? "No instance matches." : "There is no instance yet."));
+      const narrowed = wanted.q || wanted.key || wanted.state || wanted.workflow;
+      show(list, h("div", { class: "quiet empty" },
+        h("p", {}, emptyText(found, found.keysToRead || found.keysUnread ? "No instance matches among those whose run key was read."
+          : narrowed ? "No instance matches." : "There is no instance yet.")),
+        found.readAt ? h("p", { class: "hint" }, "Those of deleted workflows stand in no list; the search finds one by its whole id.") : null));
       return;
     }
     show(list,
@@ -93,12 +96,13 @@ export function instances(place, query, { signal, live, title }) {
       h("td", { "data-label": "Instance" }, h("a", { class: "mono row", href: `#/instances/${encodeURIComponent(one.id)}`, title: one.id, "data-key": one.id, "aria-label": `Instance ${one.id}` }, shortId(one.id))),
       h("td", { "data-label": "Workflow" }, h("a", { href: `#/workflows/${encodeURIComponent(one.workflow.id)}`, "data-key": `w-${one.id}` }, name)),
       h("td", { "data-label": "Run key", class: `mono key${one.runKey === null ? " none" : ""}`, title: one.runKey }, one.runKey ?? (one.keyUnread ? "…" : "–")),
-      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note }, one.note || "–"),
+      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note || (one.noteUnread ? "Not read" : null) }, one.note || (one.noteUnread ? "…" : "–")),
       h("td", { "data-label": "Created" }, time(one.createdAt)),
       h("td", { "data-label": "Took", class: "num" }, one.endedAt ? between(one.createdAt, one.endedAt) : one.createdAt ? counting(one.createdAt) : "–"));
   }
 
   function pager(found) {
+    if (found.total === null) return null; // found by its id; the list itself was never read
     const page = found.page;
     const to = (n, word, key) => n < 0 || n >= found.pages ? h("span", { class: "quiet" }, word)
       : h("a", { href: address({ ...wanted, page: String(n) }), "data-key": key, rel: key }, word);

@@ -58,7 +58,7 @@ const WORDS = {
   running: ["busy", "Running"], succeeded: ["good", "Succeeded"], failed: ["bad", "Failed"], cancelled: ["off", "Cancelled"],
   failing: ["bad", "Failing"], listening: ["wait", "Waits for an event"], gate: ["wait", "At its gate"],
   checkpoint: ["wait", "At a checkpoint"], waiting: ["idle", "Delay"], done: ["good", "Done"],
-  todo: ["idle", "Not begun"], skipped: ["off", "Never begun"],
+  unsure: ["wait", "Not sure"], todo: ["idle", "Not begun"], skipped: ["off", "Never begun"],
 };
 
 export function badge(state) {
@@ -68,4 +68,11 @@ export function badge(state) {
 
 export const toneOf = (state) => (WORDS[state] ?? ["idle"])[0];
 export const shortId = (id) => (id.length > 18 ? id.slice(0, 8) : id);
+// What is said over a list whose last reading failed; empty where it did not. `what` stands for the list.
+export const unreadText = ({ problem, readAt }, what = "The list") => !problem ? ""
+  : `${what} could not be read: ${problem}${readAt ? `. What is shown was read at ${clock(readAt * 1000)}.` : ""}`;
+// What stands where rows would: nothing is said to be there only where a reading has succeeded.
+export const emptyText = ({ readAt, problem, total }, nothing) => readAt ? (total ? "There is no such page of the list." : nothing)
+  : problem ? "Whether there are any is not known: the list was never read." : "Reading the list…";
+export const known = (n) => (n === null || n === undefined ? "–" : n.toLocaleString());
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString()} ${n === 1 ? one : many}`;

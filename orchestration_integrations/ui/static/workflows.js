@@ -4,12 +4,13 @@ import { h, show } from "./dom.js";
 import { act, actsAllowed, follow, get } from "./server.js";
 import { rawText } from "./instance.js";
 import { address } from "./instances.js";
-import { count, shortId, time } from "./words.js";
+import { count, emptyText, shortId, time, unreadText } from "./words.js";
 
 export function workflows(place, query, { signal, live, title }) {
   title("Workflows");
   const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Reading the list…"));
-  show(place, h("div", { class: "head" }, h("h1", {}, "Workflows")), list);
+  const note = h("p", { class: "quiet", role: "status" });
+  show(place, h("div", { class: "head" }, h("h1", {}, "Workflows")), note, list);
 
   async function refresh() {
     try {
@@ -23,12 +24,14 @@ export function workflows(place, query, { signal, live, title }) {
 
   let drawn = "";
   function draw(found) {
+    live(found.problem ? "problem" : "recovered");
     const now = JSON.stringify({ ...found, readAt: null });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
+    note.textContent = unreadText(found);
+    note.className = found.problem ? "message bad" : "quiet";
     if (!found.rows.length) {
-      show(list, h("p", { class: found.problem ? "message bad" : "quiet empty" }, found.problem ? `The list could not be read: ${found.problem}`
-        : found.reading ? "Reading the list…" : "There is no workflow yet."));
+      show(list, h("p", { class: "quiet empty" }, emptyText(found, "There is no workflow yet.")));
       return;
     }
     show(list, h("table", { class: "rows" },

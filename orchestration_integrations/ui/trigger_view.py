@@ -1,0 +1,136 @@
+"""Triggers and their occurrences as the page shows them, as plain JSON; read only while somebody looks at them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..api.models import Occurrence, Trigger
+from ..http_hook import AsyncOrchestrationHttpHook
+from .catalog import Listed
+from .instance_view import shown_instant
+from .kept import Kept, Known
+from .lists import PAGE
+
+IDLE = 20.0
+"""Seconds without a look after which the occurrences of a trigger are forgotten."""
+
+Json = dict[str, Any]
+
+
+class Fired(msgspec.Struct, frozen=True):
+    """A trigger, and each time that it fired."""
+
+    trigger: Trigger
+    occurrences: Sequence[Occurrence]
+
+
+class TriggerLists:
+    """The triggers of one server, and the occurrences of those that somebody looks at.
+
+    Args:
+        hook: reads them.
+        on_change: called when there is something new to see.
+    """
+
+    def __init__(self, hook: AsyncOrchestrationHttpHook, on_change: Callable[[], None]) -> None:
+        self._hook = hook
+        self._on_change = on_change
+        self._all: Kept[Sequence[Trigger]] = Kept(hook.list_triggers, on_change)
+        self._fired: dict[str, Kept[Fired]] = {}
+
+    async def triggers(self) -> Known[Sequence[Trigger]]:
+        """All of them."""
+        return await self._all.look()
+
+    async def fired(self, trigger_id: str) -> Known[Fired]:
+        """One of them, with its occurrences."""
+        for old in [name for name, one in self._fired.items() if time.monotonic() - one.looked > IDLE]:
+            self._fired.pop(old).stop()
+        if trigger_id not in self._fired:
+
+            async def read() -> Fired:
+                trigger = await self._hook.get_trigger(
+                    trigger_id
+                )  # of an unknown one the server lists none, and no error
+                return Fired(trigger, await self._hook.list_trigger_occurrences(trigger_id))
+
+            self._fired[trigger_id] = Kept(read, self._on_change)
+        return await self._fired[trigger_id].look()
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._all.stop()
+        for fired in self._fired.values():
+            fired.stop()
+
+
+def triggers_page(known: Known[Sequence[Trigger]], listed: Listed, page: int) -> Json:
+    """One page of the triggers: by event, the newest of each first."""
+    newest = sorted(known.value or (), key=lambda one: (one.created_at, one.id), reverse=True)
+    rows = sorted(newest, key=lambda one: one.event)
+    shown = rows[page * PAGE : (page + 1) * PAGE]
+    return {"rows": [_trigger(one, listed, known.read_at) for one in shown], **_about(known, len(rows), page)}
+
+
+def trigger_page(known: Known[Fired], listed: Listed, page: int) -> Json:
+    """A trigger, None while it was never read, and one page of its occurrences, the newest first."""
+    fired = known.value
+    occurrences = fired.occurrences if fired is not None else ()
+    rows = sorted(occurrences, key=lambda one: (one.date, one.instance_id or ""), reverse=True)
+    shown = rows[page * PAGE : (page + 1) * PAGE]
+    wanted = {one.instance_id for one in shown}
+    states = {row.id: row.state for row in listed.rows if row.id in wanted}
+    return {
+        "trigger": None if fired is None else _trigger(fired.trigger, listed, known.read_at),
+        "rows": [_occurrence(one, states) for one in shown],
+        **_about(known, len(rows), page),
+    }
+
+
+def _about(known: Known[Any], total: int, page: int) -> Json:
+    """What both pages say of their reading."""
+    was_read = known.read_at is not None
+    denied = known.missing or known.unrouted
+    return {
+        "total": total if was_read else None,
+        "page": page,
+        "pages": max(1, -(-total // PAGE)),
+        "reading": not was_read and known.problem is None and not denied,
+        "missing": known.missing,
+        "unrouted": known.unrouted,
+        "problem": known.problem,
+        "readAt": known.read_at,
+    }
+
+
+def _trigger(trigger: Trigger, listed: Listed, read_at: float | None) -> Json:
+    workflow = listed.workflows.get(trigger.workflow_id)
+    is_newer = listed.read_at is not None and read_at is not None and listed.read_at >= read_at
+    name = trigger.raw.get("name")
+    return {
+        "id": trigger.id,
+        "name": name if isinstance(name, str) else "",
+        "event": trigger.event,
+        "workflow": {
+            "id": trigger.workflow_id,
+            "name": "" if workflow is None else workflow.name,
+            "deleted": is_newer if workflow is None else workflow.deleted_at is not None,
+        },
+        "filter": trigger.filter,
+        "variables": [{"name": name, "expression": str(text)} for name, text in trigger.variables.items()],
+        "createdAt": shown_instant(trigger.created_at),
+    }
+
+
+def _occurrence(one: Occurrence, states: Mapping[str, str]) -> Json:
+    return {
+        "date": shown_instant(one.date),
+        "instance": one.instance_id,
+        "state": states.get(one.instance_id or ""),
+        "error": one.error,
+        "event": msgspec.json.format(msgspec.json.encode(one.event), indent=2).decode(),
+    }
