@@ -320,9 +320,10 @@ def test_a_trigger_that_breaks_down_cancels_only_where_no_retry_follows(
 
 
 def test_a_deferral_that_fails_after_the_run_has_ended_reports_the_end(server: Any) -> None:
-    task = Task(definition=SHORT)
+    task = Task(definition=WAITS)
     operator, context, _ = deferred(task)
     with OrchestrationHttpHook(base_url=server.url) as http:
+        http.send_event_when_ready(task.xcoms["instance_id"], "approve")
         http.wait(task.xcoms["instance_id"], timeout=30)
     assert failed_deferral(operator, context, TIMED_OUT)["state"] == "succeeded"
 
