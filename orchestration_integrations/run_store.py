@@ -144,8 +144,9 @@ class SqliteRunStore:
                 )
             connection.execute("DELETE FROM runs WHERE key = ?", (key,))
             connection.execute("DELETE FROM choices WHERE key = ?", (key,))
-            now = datetime.now(timezone.utc).isoformat()
-            connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (now,))
+            (text,) = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
+            since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
+            connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))
 
     def records(self) -> Sequence[RunRecord]:
         """All records that can be read, the oldest first. ``unreadable`` names the others."""
