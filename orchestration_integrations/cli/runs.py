@@ -87,16 +87,26 @@ def settle(session: Session, key: _Key, store: Store = None, yes: Yes = False) -
 
 @local
 def resume(session: Session, key: _Key, store: Store = None) -> None:
-    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing."""
+    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing.
+
+    Exit status: 2 nothing of the key is held: no stop is on record, its run has ended, or the key is settled.
+    """
     from ..api.errors import ValidationError
     from ..ownership.keeping import resume as take_back
+    from ..ownership.observing import end_named
 
     found = _store(session, store)
     record = record_of(found, key)
-    if not record.hold:
-        raise ValidationError(f"no stop of {key} is on record", path="run_key")
+    if record.end is not None and not record.settled:
+        raise ValidationError(
+            f"nothing of {key} is held: instance {record.instance_id} has ended, on record as {end_named(record)}",
+            path="run_key",
+        )
+    if not record.hold and not record.settled:
+        raise ValidationError(f"nothing of {key} is held: no stop of it is on record", path="run_key")
     take_back(found, key)
-    text = f"the stop of {key} is taken back: the next call with this key lets instance {record.instance_id} go on"
+    goes_on = f"the next call with this key lets instance {record.instance_id} go on, or tells how it has ended"
+    text = f"the stop of {key} is taken back: {goes_on}"
     _done(session, found, key, "resumed", text)
 
 

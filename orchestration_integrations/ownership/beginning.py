@@ -283,7 +283,7 @@ class Beginning:
             yield from self._keeper.save(self._keeper.claimed(record))
             marks = self._marks()
             if marks is None or (yield from marks.held()) is not None:
-                raise refusals.held(self._keeper, seen)
+                raise (yield from refusals.held(self._keeper, seen, self._versions, self._now))
             return None
         if kind == "report":
             if record is not None:
