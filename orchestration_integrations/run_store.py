@@ -113,6 +113,39 @@ class SqliteRunStore:
             ).fetchone()
             return str(row[0])
 
+    def bind(self, record: RunRecord) -> None:
+        """Choose the instance of a record for its round and store the record, both or neither.
+
+        Args:
+            record: names the instance that a user says is its run.
+
+        Raises:
+            RecordConflictError: another process has saved one meanwhile.
+            ValidationError: the instance is the run of another key or round, or the round has another one.
+        """
+        with self._writing() as connection:
+            stored = _read(connection, record.key)
+            if not follows(stored, record):
+                raise conflict(record.key, stored)
+            owner = _owners(connection).get(str(record.instance_id))
+            if owner not in (None, (record.key, record.round)):
+                raise ValidationError(
+                    f"instance {record.instance_id} is the run of key {owner[0]}, round {owner[1]}; nothing was "
+                    "changed",
+                    path="instance_id",
+                )
+            choice = (record.key, record.round, record.instance_id)
+            connection.execute("INSERT OR IGNORE INTO choices VALUES (?, ?, ?)", choice)
+            (chosen,) = connection.execute(
+                "SELECT instance_id FROM choices WHERE key = ? AND round = ?", choice[:2]
+            ).fetchone()
+            if chosen != record.instance_id:
+                raise ValidationError(
+                    f"the run of key {record.key} is known: instance {chosen} was chosen for it; nothing was changed",
+                    path="instance_id",
+                )
+            _write(connection, record)
+
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round."""
         with self._writing() as connection:
@@ -148,6 +181,11 @@ class SqliteRunStore:
             since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
             connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))
 
+    def owners(self) -> Mapping[str, tuple[str, int]]:
+        """Whose run each instance is that was ever chosen or put on record: by its id, the key and the round."""
+        with self._connection() as connection:
+            return _owners(connection)
+
     def records(self) -> Sequence[RunRecord]:
         """All records that can be read, the oldest first. ``unreadable`` names the others."""
         found = (one for one in self._rows().values() if isinstance(one, RunRecord))
@@ -160,8 +198,21 @@ class SqliteRunStore:
     def _rows(self) -> Mapping[str, RunRecord | UnreadableRecordError]:
         """Each row by itself: an odd one never costs the list."""
         with self._connection() as connection:
-            rows = connection.execute("SELECT key, record FROM runs").fetchall()
-        return {str(key): _read_row(text) for key, text in rows}
+            return _rows(connection)
+
+
+def _rows(connection: sqlite3.Connection) -> dict[str, RunRecord | UnreadableRecordError]:
+    rows = connection.execute("SELECT key, record FROM runs").fetchall()
+    return {str(key): _read_row(text) for key, text in rows}
+
+
+def _owners(connection: sqlite3.Connection) -> dict[str, tuple[str, int]]:
+    chosen = connection.execute("SELECT instance_id, key, round FROM choices").fetchall()
+    owners = {str(instance_id): (str(key), int(number)) for instance_id, key, number in chosen}
+    for one in _rows(connection).values():
+        if isinstance(one, RunRecord) and one.instance_id is not None:
+            owners[one.instance_id] = (one.key, one.round)
+    return owners
 
 
 def _read_row(text: object) -> RunRecord | UnreadableRecordError:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Store, Yes
-from .session import Session, confirmed, local
+from .options import InstanceId, Store, Yes
+from .session import Session, confirmed, local, reaching_server
 
 if TYPE_CHECKING:
     from ..ownership.record import RunRecord
@@ -85,6 +85,38 @@ def settle(session: Session, key: _Key, store: Store = None, yes: Yes = False) -
     _done(session, found, key, "settled", f"{key} is settled: its next start is a new run")
 
 
+@reaching_server
+def adopt(
+    session: Session,
+    key: _Key,
+    instance_id: InstanceId,
+    settled: Annotated[
+        str | None, typer.Option(help="The token of the AmbiguousRunError that this settles; with it nothing is asked.")
+    ] = None,
+    store: Store = None,
+    yes: Yes = False,
+) -> None:
+    """Say that an instance is the run of a key whose submit got no answer: run goes on with it and pays no second time.
+
+    For a workflow without a gate. The instance must be of the workflow on record, must not be older than the submit,
+    must show no other content, and must be the run of no other key.
+
+    Exit status: 2 it cannot be, or is not known to be; nothing was changed. 3 it could not be read.
+    """
+    from ..ownership.adopting import adopt as adopted
+    from .options import checked_ids
+
+    (one,) = checked_ids([instance_id])
+    found = _store(session, store)
+    record_of(found, key)
+    hook = session.hook
+    if settled is None:
+        confirmed(f"Is instance {one} the payment of {key}? The key will stand for it and for no other run", yes)
+    hook.perform(adopted(found, key, one, settled, hook.plans.versions, hook.plans.clock))
+    text = f"instance {one} is the run of {key} now: run with this key goes on with it, and pays no second time"
+    _done(session, found, key, "adopted", text)
+
+
 @local
 def resume(session: Session, key: _Key, store: Store = None) -> None:
     """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing.
@@ -132,4 +164,4 @@ def _done(session: Session, store: "SqliteRunStore", key: str, result: str, text
     session.out.line(row, "text")
 
 
-COMMANDS = {"list": list_, "show": show, "settle": settle, "resume": resume, "forget": forget}
+COMMANDS = {"list": list_, "show": show, "settle": settle, "adopt": adopt, "resume": resume, "forget": forget}

@@ -147,7 +147,7 @@ class Keeper:
         earlier = self.record
         since = self.instant() if proven else self.request.since or self.instant() - KEY_AGE
         if earlier is not None:
-            same_round = earlier.round == number and bool(earlier.workflow_id)
+            same_round = earlier.round == number and bool(earlier.workflow_id) and not (earlier.doubt and proven)
             since = earlier.since if same_round else self.instant()
         return RunRecord(
             key=self.request.run_key,
