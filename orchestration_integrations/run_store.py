@@ -175,11 +175,22 @@ class SqliteRunStore:
                     "again with the key first, or cancel the run and settle the key",
                     path="run_key",
                 )
-            connection.execute("DELETE FROM runs WHERE key = ?", (key,))
-            connection.execute("DELETE FROM choices WHERE key = ?", (key,))
-            (text,) = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
-            since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
-            connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))
+            _remove(connection, key)
+
+    def forget_unreadable(self, key: str) -> None:
+        """Remove a record that cannot be read, by the word of somebody who has found out how its run ended.
+
+        ``complete_since`` becomes now, as by ``forget``.
+
+        Raises:
+            ValidationError: it can be read, or there is none; nothing was removed.
+        """
+        with self._writing() as connection:
+            if not isinstance(_rows(connection).get(key), UnreadableRecordError):
+                raise ValidationError(
+                    f"run_key: there is no record of {key} that cannot be read; nothing was removed", path="run_key"
+                )
+            _remove(connection, key)
 
     def owners(self) -> Mapping[str, tuple[str, int]]:
         """Whose run each instance is that was ever chosen or put on record: by its id, the key and the round."""
@@ -213,6 +224,14 @@ def _owners(connection: sqlite3.Connection) -> dict[str, tuple[str, int]]:
         if isinstance(one, RunRecord) and one.instance_id is not None:
             owners[one.instance_id] = (one.key, one.round)
     return owners
+
+
+def _remove(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("DELETE FROM runs WHERE key = ?", (key,))
+    connection.execute("DELETE FROM choices WHERE key = ?", (key,))
+    (text,) = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
+    since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
+    connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))
 
 
 def _read_row(text: object) -> RunRecord | UnreadableRecordError:

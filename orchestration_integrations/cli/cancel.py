@@ -1,5 +1,6 @@
 """`cancel`: stop runs, and say what came of it."""
 
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,10 +91,12 @@ def _run_of(records: "SqliteRunStore | None", run_key: str) -> "dict[str, RunRec
     from .runs import record_of
 
     record = record_of(records, checked_run_key(run_key))
+    assert records is not None  # noqa: S101  (else there is no record)
     if record.instance_id is None:
+        look = f"orchestration-integrations reconcile --run-key {quote(run_key)} --store {quote(records.path)}"
         missing = NotFoundError(
             f"no instance of run key {run_key} is on record, so there is none to cancel by it; a run may exist all the "
-            "same: reconcile",
+            f"same: {look} names what may be it",
         )
         missing.run_may_exist = not record.settled  # whoever settled it knew what became of that run
         raise missing

@@ -188,7 +188,7 @@ class Judge:
         over = run.instance.terminated or run.trouble or run.ghost
         if record is None or record.instance_id != run.instance.id or over:
             return
-        cancel = f"cancel {run.instance.id}"
+        cancel = f"cancel --run-key {quote(record.key)} --store {self._store}"
         if record.settled:
             found.advice = f"to stop it: {cancel}"
             found.reason = "; ".join(
@@ -294,7 +294,7 @@ class Judge:
 
     def of_unreadable(self, key: str, why: object) -> Finding:
         """The finding of a record that cannot be read."""
-        advice = "find out how that run ended, then remove the record"
+        advice = f"find out how that run ended; only then: {self._of_key('forget', key, '--unreadable')}"
         return Finding(finding="unknown", run_key=key, round=None, instances=(), reason=str(why), advice=advice)
 
     def of_keyless(self, run: Seen) -> Finding:

@@ -266,16 +266,17 @@ def _advise(
     steps.append(f"{command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
     steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
     record = kept.load(key)
+    named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
+    again = ["run", workflow, *named, "--run-key", key, "--store", kept.path]
+    again += ["--checkpoints"] if options["checkpoints"] else []
+    if record is not None and record.doubt:
+        steps.append(f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}")
     if error.token is not None and others and record is not None and is_lost_submit(record):
         adopt = f"{command} runs adopt {quoted} {others[0]} --settled {error.token} --store {file}"
         steps.append(f"if one of them is this payment, say which: {adopt}")
     if error.token is not None:
-        named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
-        more = ["--checkpoints"] if options["checkpoints"] else []
-        again = shlex.join(
-            ["run", workflow, *named, "--run-key", key, "--store", kept.path, *more, "--settled", error.token]
-        )
-        steps.append(f"only if none of them is, and the ledger shows no payment: {command} {again}")
+        anew = shlex.join([*again, "--settled", error.token])
+        steps.append(f"only if none of them is, and the ledger shows no payment: {command} {anew}")
     notices.tell("what to do, in this order (docs/3am.md):")
     for number, step in enumerate(steps, 1):
         notices.tell(f"  {number}. {step}")

@@ -143,16 +143,28 @@ def resume(session: Session, key: _Key, store: Store = None) -> None:
 
 
 @local
-def forget(session: Session, key: _Key, store: Store = None, yes: Yes = False) -> None:
+def forget(
+    session: Session,
+    key: _Key,
+    unreadable: Annotated[
+        bool, typer.Option("--unreadable", help="Remove a record that cannot be read: its run may exist.")
+    ] = False,
+    store: Store = None,
+    yes: Yes = False,
+) -> None:
     """Remove the record of a key whose run is over and was told, or that is settled.
 
     The file then no longer proves of any key used until now that it was not used: a start of such a key looks at the
     server, and without a gate it needs --first-attempt.
     """
     found = _store(session, store)
-    record = record_of(found, key)
-    confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
-    found.forget(key)
+    if unreadable:
+        confirmed(f"Do you know how the run of {key} ended? Its record cannot be read. Remove it?", yes)
+        found.forget_unreadable(key)
+    else:
+        record = record_of(found, key)
+        confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
+        found.forget(key)
     row = {"type": "record", "key": key, "result": "forgotten", "text": f"the record of {key} is removed"}
     session.out.line(row, "text")
 

@@ -146,7 +146,7 @@ def moved_by_error(error: OrchestrationError, stages_of: Callable[[str], Stages 
     if isinstance(error, OwnerGoneError) and error.outcome is None:
         return moved(None, None) if error.instance_id is not None else {}
     outcome: Any = error.outcome if isinstance(error, OwnerGoneError) else error
-    if not hasattr(outcome, "moved"):
+    if getattr(outcome, "moved", None) is None:
         return {}
     run: Instance | None = outcome.instance
     return moved(outcome.moved, None if run is None else stages_of(run.workflow_id))

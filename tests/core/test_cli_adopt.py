@@ -145,6 +145,7 @@ def test_what_an_earlier_attempt_may_have_done_is_no_submit_of_this_one(night):
     old = night.other()
     code, (error,) = night.call("run", "payout", *VARIABLES, "--run-key", "order-17")
     assert (code, error["error"], error["candidates"]) == (3, "AmbiguousRunError", [old])
+    assert re.search(r"if the key was surely never used: orchestration-integrations run .* --first-attempt", night.said)
     (told,) = night.call("reconcile", "--run-key", "order-17")[1]
     assert "an earlier attempt may have submitted a run" in told["reason"]
     night.lose()
