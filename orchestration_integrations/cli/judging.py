@@ -241,18 +241,15 @@ class Judge:
             elif record.instance_id is None:
                 made.reason = "a run may have been submitted, and none of its key was seen"
                 made.advice = "start again with this key: it goes on, or says AmbiguousRunError with what may be it"
-            if not self._was_looked_at(record):
-                made.reason += (
-                    f"; the server does not know its workflow {record.workflow_id}, so its runs were not read"
-                )
-            made.reason = (
-                f"on record as {record.state} since {record.since.isoformat(timespec='seconds')}: {made.reason}"
-            )
+            if self._is_hidden(record):
+                made.reason += f"; workflow {record.workflow_id} was deleted or is unknown: the server hides its runs"
+            since = record.since.isoformat(timespec="seconds")
+            made.reason = f"on record as {record.state} since {since}: {made.reason}"
             found.append(made)
         return found
 
-    def _was_looked_at(self, record: RunRecord) -> bool:
-        return self._looked_at is None or not record.workflow_id or record.workflow_id in self._looked_at
+    def _is_hidden(self, record: RunRecord) -> bool:
+        return self._looked_at is not None and bool(record.workflow_id) and record.workflow_id not in self._looked_at
 
     def _lost_submit(self, found: Finding, record: RunRecord) -> None:
         """A submit without a gate: any run of its workflow since then may be it, unless the store names its owner."""
@@ -260,7 +257,9 @@ class Judge:
         found.instances = candidates = self._candidates(record)
         submitted = "an earlier attempt may have submitted a run" if record.doubt else "a run may have been submitted"
         look = "look into the ledger"
-        if not candidates:
+        if self._is_hidden(record):
+            found.reason = f"{submitted}, which shows no key"
+        elif not candidates:
             found.reason = f"{submitted}, which shows no key; no run of its workflow since then may be it"
         else:
             named = f"{len(candidates)} runs" if len(candidates) > 1 else "one run"

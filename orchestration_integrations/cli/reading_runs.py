@@ -36,11 +36,13 @@ class Scope(msgspec.Struct):
         gated: they wait at a gate, which names their key.
         since: those that were created since then; None: no other.
         running: those that still run, however old they are.
+        hidden: the workflow was deleted or is unknown, so the server shows none of its runs.
     """
 
     gated: bool
     since: datetime | None
     running: bool
+    hidden: bool = False
 
 
 def scopes_of(
@@ -59,12 +61,12 @@ def scopes_of(
         asked: Sequence[Workflow] = workflows_of(hook, workflow)
     else:
         asked = [one for one in hook.list_workflows() if _is_gated(one)]
-    found = {one.id: Scope(_is_gated(one), since, True) for one in asked}
+    found = {one.id: Scope(_is_gated(one), since, True, one.deleted_at is not None) for one in asked}
     for record in records:
-        if record.workflow_id and record.workflow_id not in found:
-            if workflow is not None or not _is_there(hook, record.workflow_id):
+        if record.workflow_id not in found:
+            if workflow is not None or not record.workflow_id:
                 continue
-            found[record.workflow_id] = Scope(bool(record.gate), None, False)
+            found[record.workflow_id] = Scope(bool(record.gate), None, False, _is_hidden(hook, record.workflow_id))
         if is_lost_submit(record):
             scope = found[record.workflow_id]
             earliest = record.since - CLOCK_SKEW
@@ -76,15 +78,14 @@ def _is_gated(workflow: Workflow) -> bool:
     return bool(workflow.stages) and is_gate(workflow.stages[0])
 
 
-def _is_there(hook: OrchestrationHttpHook, workflow_id: str) -> bool:
-    """Whether the server knows the workflow of a record; it may have been deleted, or be another server's."""
+def _is_hidden(hook: OrchestrationHttpHook, workflow_id: str) -> bool:
+    """Whether the server hides the workflow of a record: it was deleted, or is another server's."""
     try:
-        hook.get_workflow(workflow_id)
+        return hook.get_workflow(workflow_id).deleted_at is not None
     except NotFoundError as error:
         if is_gateways_404(error):
             raise
-        return False
-    return True
+        return True
 
 
 def runs_of(hook: OrchestrationHttpHook, scopes: Mapping[str, Scope], records: Sequence[RunRecord]) -> Iterator[Seen]:
@@ -93,6 +94,7 @@ def runs_of(hook: OrchestrationHttpHook, scopes: Mapping[str, Scope], records: S
     wanted = [
         (row, scope)
         for workflow_id, scope in scopes.items()
+        if not scope.hidden
         for row in hook.list_instances(workflow_id)
         if row.id in named
         or (scope.since is not None and (row.created_at >= scope.since or row.created_at == UNKNOWN_INSTANT))

@@ -62,7 +62,11 @@ def reconcile(
     if workflow is not None:
         on_record = tuple(one for one in on_record if one.workflow_id in scopes)
     runs = list(runs_of(session.hook, scopes, on_record))
-    found = findings_of(runs, on_record, wanted, store, unreadable, looked_at=scopes, owners=owners)
+    hidden = [one for one, scope in scopes.items() if scope.hidden]
+    for one in hidden:
+        notices.tell(f"workflow {one} was deleted or is unknown: the server shows none of its runs")
+    looked_at = scopes.keys() - hidden
+    found = findings_of(runs, on_record, wanted, store, unreadable, looked_at=looked_at, owners=owners)
     rows = [_row(one) for one in found]
     session.out.many(rows, _FIELDS, none="nothing stands there", blocks=True)
     statuses = [_status(one) for one in found]

@@ -154,6 +154,17 @@ def test_what_an_earlier_attempt_may_have_done_is_no_submit_of_this_one(night):
     assert not record.doubt
 
 
+def test_runs_that_the_server_hides_are_not_said_to_be_none(night):
+    night.lose()
+    night.hook.delete_workflow(night.workflow_id)
+    for asked in (["--run-key", "order-17"], [night.workflow_id]):
+        code, (told,) = night.call("reconcile", *asked)
+        assert (code, told["finding"], told["instances"]) == (3, "ambiguous", [])
+        assert "was deleted or is unknown: the server hides its runs" in told["reason"]
+        assert "no run" not in told["reason"]
+        assert "the server shows none of its runs" in night.said
+
+
 def refused(night, *arguments, key="order-17"):
     before = night.store.load(key)
     code, (told,) = night.call("runs", "adopt", key, *arguments)
