@@ -244,6 +244,10 @@ class Meddled(SqliteRunStore):
         self._step()
         return super().choose(key, round, instance_id)
 
+    def bind(self, record):
+        self._step()
+        super().bind(record)
+
 
 @pytest.mark.parametrize("settles", [True, False])
 @pytest.mark.parametrize("at", range(1, 8))
@@ -280,6 +284,23 @@ def test_at_whatever_moment_it_comes_nothing_is_adopted_and_paid_anew(night, at,
         assert night.call("run", "payout", *VARIABLES, "--run-key", "order-17")[1][0]["instance_id"] == run
     else:
         assert anew == settles or not outcome
+
+
+def test_what_is_paid_anew_while_the_run_is_looked_at_is_not_adopted_over(night):
+    """The word comes too late: the record has changed since it was read."""
+    error = night.lose()
+    (run,) = error["candidates"]
+    again = ["run", "payout", *VARIABLES, "--run-key", "order-17", "--settled", error["token"]]
+    store = Meddled(night.store.path)
+    paid = []
+    store.meddle(2, lambda: paid.extend(night.call(*again)[1]))
+    plans = night.hook.plans
+    with pytest.raises(RecordConflictError):
+        night.hook.perform(adopting.adopt(store, "order-17", run, error["token"], plans.versions, plans.clock))
+    record = night.store.load("order-17")
+    assert (record.round, record.instance_id, record.end) == (1, paid[0]["instance_id"], "succeeded")
+    assert run not in night.store.owners()
+    assert night.paid() == 2500, "by the word of whoever settled it"
 
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
