@@ -113,6 +113,39 @@ class SqliteRunStore:
             ).fetchone()
             return str(row[0])
 
+    def bind(self, record: RunRecord) -> None:
+        """Choose the instance of a record for its round and store the record, both or neither.
+
+        Args:
+            record: names the instance that a user says is its run.
+
+        Raises:
+            RecordConflictError: another process has saved one meanwhile.
+            ValidationError: the instance is the run of another key or round, or the round has another one.
+        """
+        with self._writing() as connection:
+            stored = _read(connection, record.key)
+            if not follows(stored, record):
+                raise conflict(record.key, stored)
+            owner = _owners(connection).get(str(record.instance_id))
+            if owner not in (None, (record.key, record.round)):
+                raise ValidationError(
+                    f"instance {record.instance_id} is the run of key {owner[0]}, round {owner[1]}; nothing was "
+                    "changed",
+                    path="instance_id",
+                )
+            choice = (record.key, record.round, record.instance_id)
+            connection.execute("INSERT OR IGNORE INTO choices VALUES (?, ?, ?)", choice)
+            (chosen,) = connection.execute(
+                "SELECT instance_id FROM choices WHERE key = ? AND round = ?", choice[:2]
+            ).fetchone()
+            if chosen != record.instance_id:
+                raise ValidationError(
+                    f"the run of key {record.key} is known: instance {chosen} was chosen for it; nothing was changed",
+                    path="instance_id",
+                )
+            _write(connection, record)
+
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round."""
         with self._writing() as connection:
@@ -142,10 +175,27 @@ class SqliteRunStore:
                     "again with the key first, or cancel the run and settle the key",
                     path="run_key",
                 )
-            connection.execute("DELETE FROM runs WHERE key = ?", (key,))
-            connection.execute("DELETE FROM choices WHERE key = ?", (key,))
-            now = datetime.now(timezone.utc).isoformat()
-            connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (now,))
+            _remove(connection, key)
+
+    def forget_unreadable(self, key: str) -> None:
+        """Remove a record that cannot be read, by the word of somebody who has found out how its run ended.
+
+        ``complete_since`` becomes now, as by ``forget``.
+
+        Raises:
+            ValidationError: it can be read, or there is none; nothing was removed.
+        """
+        with self._writing() as connection:
+            if not isinstance(_rows(connection).get(key), UnreadableRecordError):
+                raise ValidationError(
+                    f"run_key: there is no record of {key} that cannot be read; nothing was removed", path="run_key"
+                )
+            _remove(connection, key)
+
+    def owners(self) -> Mapping[str, tuple[str, int]]:
+        """Whose run each instance is that was ever chosen or put on record: by its id, the key and the round."""
+        with self._connection() as connection:
+            return _owners(connection)
 
     def records(self) -> Sequence[RunRecord]:
         """All records that can be read, the oldest first. ``unreadable`` names the others."""
@@ -159,8 +209,29 @@ class SqliteRunStore:
     def _rows(self) -> Mapping[str, RunRecord | UnreadableRecordError]:
         """Each row by itself: an odd one never costs the list."""
         with self._connection() as connection:
-            rows = connection.execute("SELECT key, record FROM runs").fetchall()
-        return {str(key): _read_row(text) for key, text in rows}
+            return _rows(connection)
+
+
+def _rows(connection: sqlite3.Connection) -> dict[str, RunRecord | UnreadableRecordError]:
+    rows = connection.execute("SELECT key, record FROM runs").fetchall()
+    return {str(key): _read_row(text) for key, text in rows}
+
+
+def _owners(connection: sqlite3.Connection) -> dict[str, tuple[str, int]]:
+    chosen = connection.execute("SELECT instance_id, key, round FROM choices").fetchall()
+    owners = {str(instance_id): (str(key), int(number)) for instance_id, key, number in chosen}
+    for one in _rows(connection).values():
+        if isinstance(one, RunRecord) and one.instance_id is not None:
+            owners[one.instance_id] = (one.key, one.round)
+    return owners
+
+
+def _remove(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("DELETE FROM runs WHERE key = ?", (key,))
+    connection.execute("DELETE FROM choices WHERE key = ?", (key,))
+    (text,) = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
+    since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
+    connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))
 
 
 def _read_row(text: object) -> RunRecord | UnreadableRecordError:

@@ -272,7 +272,10 @@ NotDelivered = Literal["no_such_stage", "stage_over", "instance_ended", "repeate
 
 
 class EventNotDeliveredError(OrchestrationError):
-    """The event did not reach the stage that was meant, or it is unknown whether it did (``reason="unknown"``)."""
+    """The event did not reach the stage that was meant, or it is unknown whether it did (``reason="unknown"``).
+
+    ``moved``: what the run had moved, where it has ended and the caller has read that; else None.
+    """
 
     def __init__(
         self, message: str, *, reason: NotDelivered, instance_id: str, instance: Instance | None = None
@@ -281,6 +284,7 @@ class EventNotDeliveredError(OrchestrationError):
         self.reason = reason
         self.instance_id = instance_id
         self.instance = instance
+        self.moved: Moved | None = None
 
 
 # ---- from an HTTP answer ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
+from typing import Any
 
 _RFC3339 = r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:[Zz]|([+-])(\d\d):(\d\d))"
 _GO_DURATION = r"[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)"
@@ -63,6 +64,38 @@ def format_instant(instant: datetime) -> str:
     """RFC 3339 text of an aware datetime, ``Z`` for UTC."""
     text = instant.isoformat()
     return text[:-6] + "Z" if text.endswith("+00:00") else text
+
+
+# msgspec knows ``datetime`` itself and none of its subclasses: those of pendulum and pandas, and what stands for it
+# while a test freezes the time. Whoever stores an instant gives msgspec these two.
+
+
+def stored_instant(value: object) -> str:
+    """``enc_hook`` of msgspec: the text of a datetime of whatever class.
+
+    Raises:
+        NotImplementedError: it is none.
+    """
+    if not isinstance(value, datetime):
+        raise NotImplementedError(f"{type(value).__name__} is no plain value")
+    return format_instant(value)
+
+
+def instant_in_store(kind: type, stored: object) -> Any:
+    """``dec_hook`` of msgspec: a datetime from its stored form, where a subclass of it stood for it when a type was
+    read.
+
+    Raises:
+        NotImplementedError: no datetime is wanted.
+        ValueError: the text is no instant.
+    """
+    if not issubclass(kind, datetime):
+        raise NotImplementedError(f"{kind.__name__} is no plain type")
+    if isinstance(stored, datetime):
+        return stored
+    if not isinstance(stored, str):
+        raise ValueError(f"not an instant: {stored!r}")
+    return kind.fromisoformat(f"{stored[:-1]}+00:00" if stored.endswith("Z") else stored)
 
 
 def is_go_duration(text: str) -> bool:

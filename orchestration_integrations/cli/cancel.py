@@ -1,6 +1,7 @@
 """`cancel`: stop runs, and say what came of it."""
 
-from typing import TYPE_CHECKING, Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,7 @@ from .session import Session, reaching_server
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..ownership.record import RunRecord
     from ..run_store import SqliteRunStore
 
 
@@ -43,48 +45,59 @@ def cancel(
     ids = checked_ids(instance_ids or ())
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
-    keys = _keys_of(records, ids) if run_key is None else _run_of(records, run_key)
+    runs = _records_of(records, ids) if run_key is None else _run_of(records, run_key)
     worst = 0
-    for instance_id, key in keys.items():
+    for instance_id, record in runs.items():
         session.if_interrupted = f"instance {instance_id} may or may not be cancelled: instances show {instance_id}"
+        row: dict[str, Any] | None = None
         try:
-            kept = {} if key is None or records is None else {"store": records, "run_key": key}
+            kept = {} if record is None or records is None else {"store": records, "run_key": record.key}
             outcome = session.hook.cancel(instance_id, timeout=timeout, **kept)  # type: ignore[arg-type]
         except OrchestrationError as error:
-            status = status_of(error)
-            tell_error(session.out, type(error).__name__, str(error), status, instance_id=instance_id)
+            if record is not None and record.end is not None:
+                row = shapes.ended_on_record(record, str(error))
+            else:
+                status = status_of(error)
+                unread = shapes.moved(None, None)
+                tell_error(session.out, type(error).__name__, str(error), status, instance_id=instance_id, **unread)
         else:
-            workflow_id = None if outcome.instance is None else outcome.instance.workflow_id
-            row = shapes.cancelled(instance_id, outcome, stages_of(session.hook, workflow_id))
+            if record is not None and record.end is not None and outcome.instance is None:
+                row = shapes.ended_on_record(record, f"the abort was answered with {outcome.abort_answer}")
+            else:
+                workflow_id = None if outcome.instance is None else outcome.instance.workflow_id
+                row = shapes.cancelled(instance_id, outcome, stages_of(session.hook, workflow_id))
+        if row is not None:
             session.out.line(row, "instance_id", "status", "text")
             status = int(row["exit_status"])
         worst = max(worst, status)
     return worst
 
 
-def _keys_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> dict[str, str | None]:
-    """The run key of each instance, None where no record names it. No other record matters to a cancel."""
+def _records_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> "dict[str, RunRecord | None]":
+    """The record of each instance, None where none names it. No other record matters to a cancel."""
     if records is None:
         return dict.fromkeys(ids)
     for key in records.unreadable():
         notices.tell(
             f"the record of run key {key} cannot be read: if it is of one of these instances, the stop is not on record"
         )
-    owners = {one.instance_id: one.key for one in records.records()}
+    owners = {one.instance_id: one for one in records.records()}
     return {one: owners.get(one) for one in ids}
 
 
-def _run_of(records: "SqliteRunStore | None", run_key: str) -> dict[str, str | None]:
+def _run_of(records: "SqliteRunStore | None", run_key: str) -> "dict[str, RunRecord | None]":
     from ..api.errors import NotFoundError
     from ..ownership.keys import checked_run_key
     from .runs import record_of
 
     record = record_of(records, checked_run_key(run_key))
+    assert records is not None  # noqa: S101  (else there is no record)
     if record.instance_id is None:
+        look = f"orchestration-integrations reconcile --run-key {quote(run_key)} --store {quote(records.path)}"
         missing = NotFoundError(
             f"no instance of run key {run_key} is on record, so there is none to cancel by it; a run may exist all the "
-            "same: reconcile",
+            f"same: {look} names what may be it",
         )
         missing.run_may_exist = not record.settled  # whoever settled it knew what became of that run
         raise missing
-    return {record.instance_id: run_key}
+    return {record.instance_id: record}

@@ -7,6 +7,8 @@ import typer
 from .options import InstanceId
 from .session import Session, reaching_server
 
+READ_SECONDS = 10.0
+"""Seconds for reading what a run that has ended had moved."""
 HELP = "Events that instances wait for."
 
 
@@ -25,15 +27,24 @@ def send(
 
     Exit status: 0 the stage has heard it; 4 no stage waited for it in time, and nothing was sent; 3 it was sent, and
     whether it was heard is not known; 2 no stage can hear it, and nothing was sent; 1 the instance failed or was
-    cancelled before.
+    cancelled before, and what it had moved is known, else 3.
     """
+    from ..api.errors import EventNotDeliveredError
+    from ..procedures.moved import read_moved
     from .options import checked_ids
     from .outage import told_of_outages
 
     (one,) = checked_ids([instance_id])
     session.if_interrupted = f"whether instance {one} has heard {name!r} is not known: instances show {one}"
-    with told_of_outages(session.settings.base_url):
-        instance = session.hook.send_event_when_ready(one, name, stage=stage, timeout=timeout)
+    hook = session.hook
+    try:
+        with told_of_outages(session.settings.base_url):
+            instance = hook.send_event_when_ready(one, name, stage=stage, timeout=timeout)
+    except EventNotDeliveredError as error:
+        if error.reason == "instance_ended" and error.instance is not None:
+            until = hook.plans.clock.monotonic() + READ_SECONDS
+            error.moved = hook.perform(read_moved(error.instance, hook.plans.versions, hook.plans.clock, until)).moved
+        raise
     row = {"type": "event", "instance_id": one, "event": name, "result": "heard", "state": instance.state}
     session.out.line(row, "instance_id", "event", "result")
 

@@ -82,5 +82,5 @@ def _status_of_event(error: EventNotDeliveredError) -> int:
     if error.reason == "unknown":
         return UNKNOWN
     if error.reason == "instance_ended" and error.instance is not None and error.instance.state != "succeeded":
-        return FAILED
+        return FAILED if error.moved is not None and error.moved.complete else UNKNOWN
     return REFUSED

@@ -31,13 +31,13 @@ def list_(
     """List instances, the newest first."""
     from ..api.errors import OrchestrationError, ValidationError
     from . import shapes
-    from .targets import workflow_id_of
+    from .targets import workflow_ids_of
 
     if state not in (None, "running", "succeeded", "failed", "cancelled", "ended"):
         raise ValidationError(f"state: there is no state {state!r}", path="state")
-    workflow_id = None if workflow is None else workflow_id_of(session.hook, workflow)
+    ids = [None] if workflow is None else workflow_ids_of(session.hook, workflow)
     running = None if state is None else state == "running"
-    rows = session.hook.list_instances(workflow_id, running)
+    rows = [row for one in ids for row in session.hook.list_instances(one, running)]
     found = [one for one in rows if state in (None, one.state) or (state == "ended" and one.terminated)]
     found.sort(key=lambda one: (one.created_at, one.id), reverse=True)
     shown = []

@@ -1,6 +1,6 @@
 """`reconcile`: what stands, by run key, and what to do about it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +11,7 @@ from .options import Store
 from .session import Session, reaching_server
 
 if TYPE_CHECKING:
-    from ..api.models import Instance, StageRun
-    from ..http_hook import OrchestrationHttpHook
-    from ..ownership.record import RunRecord
-    from .reconciling import Finding, Seen
+    from .findings import Finding, Seen
 
 ABORT_SECONDS = 5.0
 """Seconds for which the abort of a duplicate is confirmed. Unconfirmed it stands at its gate, and moves nothing."""
@@ -40,14 +37,15 @@ def reconcile(
 
     Findings: released; ungated (it has no gate, so no key can be seen); not_begun; at_gate (no key releases it); double
     (two runs of one key were released: check the ledger); duplicate (never released, another run has the key);
-    key_in_several (workflows or contents); unreleased; ambiguous; waits and held (at a checkpoint); stuck (a payment
-    fails and is tried again); never_started; unknown (it could not be read). It changes nothing without
-    --abort-duplicates.
+    key_in_several (workflows or contents); unreleased; ambiguous; waits and held (at a checkpoint); stopped (a stop is
+    on record, and it goes on); stuck (a payment fails and is tried again); never_started; unknown (it could not be
+    read). It changes nothing without --abort-duplicates.
 
     Exit status: 0 nothing is to be done; 3 something is, also if the abort of a duplicate is not confirmed.
     """
     from ..api.errors import ValidationError
     from ..ownership.keys import checked_run_key
+    from .reading_runs import runs_of, scopes_of
     from .reconciling import Wanted, findings_of
 
     if workflow is None and run_key is None and not key_prefix:
@@ -59,11 +57,16 @@ def reconcile(
     records = session.store(store)
     on_record = () if records is None else records.records()
     unreadable = {} if records is None else records.unreadable()
-    workflows = _workflows(session, workflow)
+    owners = {} if records is None else records.owners()
+    scopes = scopes_of(session.hook, workflow, since, [one for one in on_record if wanted.has(one.key)])
     if workflow is not None:
-        on_record = tuple(one for one in on_record if one.workflow_id in workflows)
-    runs = list(_runs(session, workflows, since, on_record))
-    found = findings_of(runs, on_record, wanted, store, unreadable)
+        on_record = tuple(one for one in on_record if one.workflow_id in scopes)
+    runs = list(runs_of(session.hook, scopes, on_record))
+    hidden = [one for one, scope in scopes.items() if scope.hidden]
+    for one in hidden:
+        notices.tell(f"workflow {one} was deleted or is unknown: the server shows none of its runs")
+    looked_at = scopes.keys() - hidden
+    found = findings_of(runs, on_record, wanted, store, unreadable, looked_at=looked_at, owners=owners)
     rows = [_row(one) for one in found]
     session.out.many(rows, _FIELDS, none="nothing stands there", blocks=True)
     statuses = [_status(one) for one in found]
@@ -83,85 +86,9 @@ def _since(days: float) -> datetime:
         ) from None
 
 
-def _workflows(session: Session, workflow: str | None) -> Mapping[str, bool]:
-    """The workflows that are looked at, by id; whether each has a gate."""
-    from ..procedures.gate import is_gate
-    from .targets import workflow_of
-
-    if workflow is not None:
-        one = workflow_of(session.hook, workflow)
-        return {one.id: bool(one.stages) and is_gate(one.stages[0])}
-    return {one.id: True for one in session.hook.list_workflows() if one.stages and is_gate(one.stages[0])}
-
-
-def _runs(
-    session: Session, workflows: Mapping[str, bool], since: datetime, on_record: "Sequence[RunRecord]"
-) -> "Iterator[Seen]":
-    """Each run, with what its history says: one call for each, and one more where a payment may be failing."""
-    named = {one.instance_id for one in on_record}
-    rows = [row for one in workflows for row in session.hook.list_instances(one)]
-    wanted = [row for row in rows if row.created_at >= since or row.id in named or not row.terminated]
-    for number, row in enumerate(wanted):
-        if notices.on_terminal() and number and number % 200 == 0:
-            notices.tell(f"{number} of {len(wanted)} instances are read")
-        yield _seen(session.hook, row, gated=workflows.get(row.workflow_id, True))
-
-
-def _seen(hook: "OrchestrationHttpHook", row: "Instance", *, gated: bool) -> "Seen":
-    """What a run shows. What decides a finding is read strictly: a part that cannot be read is ``trouble``."""
-    from ..api.calls import get_instance_history
-    from ..api.errors import OrchestrationError, is_denial, summary
-    from ..procedures.effects import do
-    from ..procedures.ghosts import is_old
-    from .reconciling import Seen, seen_of
-
-    call = get_instance_history(row.id, hook.plans.versions.plain, strict=True)
-    try:
-        history = hook.perform(do(call, retried=True))
-    except OrchestrationError as error:
-        denied = is_denial(error)
-        ghost = denied and not row.terminated and not row.status and is_old(row, hook.plans.clock.server_time(), 0.0)
-        if ghost:
-            return Seen(instance=row, ghost=True)
-        forgotten = denied and row.terminated
-        trouble = f"its history cannot be read: {summary(error)}"
-        if forgotten:
-            trouble = f"it has ended ({row.state}), and the engine keeps no history of it any more"
-        return Seen(instance=row, forgotten=forgotten, trouble=trouble)
-    try:
-        failing = _failing(hook, row, history)
-    except OrchestrationError as error:
-        trouble = f"whether a payment of it is under way cannot be read: {summary(error)}"
-        return seen_of(row, history, trouble=trouble, gated=gated)
-    return seen_of(row, history, failing, gated=gated)
-
-
-def _failing(hook: "OrchestrationHttpHook", row: "Instance", history: "Sequence[StageRun]") -> str:
-    """The last failure of a payment that is tried again, or what was under way when the run was cancelled.
-
-    Raises:
-        OrchestrationError: it could not be read.
-    """
-    from ..api.calls import get_stage_history
-    from ..procedures.effects import do
-    from ..procedures.ends import describe_failing
-    from ..procedures.moved import READS, STILL
-    from ..procedures.wording import in_flight_text
-
-    is_open = not row.terminated or row.state == "cancelled"
-    if not history or not is_open or history[-1].name in STILL:
-        return ""
-    call = get_stage_history(row.id, len(history) - 1, hook.plans.versions.plain, strict=True)
-    under_way = [one for one in hook.perform(do(call, retried=True)) if not one.terminated]
-    if row.terminated:
-        return in_flight_text([one for one in under_way if one.name not in READS])
-    tried = [one for one in under_way if one.attempt > 1 or one.last_failure]
-    return describe_failing(tried[-1]) if tried else ""
-
-
 def _status(one: "Finding") -> int:
     from .exit_codes import OK, UNKNOWN
-    from .reconciling import ATTENTION
+    from .findings import ATTENTION
 
     return UNKNOWN if one.finding in ATTENTION else OK
 
@@ -219,13 +146,15 @@ def _abort_one(session: Session, duplicate: "Finding") -> int:
 
 
 def _looked_at(session: Session, instance_id: str) -> "Seen":
-    return _seen(session.hook, session.hook.get_instance(instance_id), gated=True)
+    from .reading_runs import seen_run
+
+    return seen_run(session.hook, session.hook.get_instance(instance_id), gated=True)
 
 
 def _told_of_release(session: Session, duplicate: "Finding", seen: "Seen") -> int:
     """Tell where a duplicate was paid after all, or where nobody can see whether it was; the exit status of that."""
     from .exit_codes import OK
-    from .reconciling import Finding, double
+    from .findings import Finding, double
 
     instance_id = duplicate.instances[0]
     if seen.released:

@@ -1,5 +1,6 @@
 """`run`: a payment once, by the owner protocol, from a shell."""
 
+import os
 import shlex
 import uuid
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ def run(
     interrupted. With --no-wait: 0 it is released, or that of its end where it has ended already.
     """
     from .options import pairs_of
-    from .targets import definition_in, is_file, workflow_id_of
+    from .run_target import target_of
 
     variables = pairs_of(var or (), "--var")
     waiting: dict[str, Any] = {
@@ -86,7 +87,8 @@ def run(
     if not store:
         session.store(store, needed_for=_STORE)
     hook = session.hook  # wrong settings are refused before the file of records is made
-    target = definition_in(workflow) if is_file(workflow) else workflow_id_of(hook, workflow)
+    there = session.store(store) if store and os.path.exists(store) else None
+    target = target_of(hook, workflow, None if first_attempt else run_key, there)
     key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
     options: dict[str, Any] = {
         "run_key": key,
@@ -167,7 +169,7 @@ def _paid(
                 return _begin(session, target, variables, options)
             result: object = session.hook.run_once(target, variables, **options, **waiting, on_stage=teller.stage)
         except AmbiguousRunError as error:
-            _advise(error, key, options["store"].path, workflow)
+            _advise(error, workflow, variables, options)
             raise
         except OrchestrationError as error:
             if not hasattr(error, "moved"):
@@ -250,16 +252,31 @@ def _begin(session: Session, target: Any, variables: dict[str, str], options: di
     return 0
 
 
-def _advise(error: "AmbiguousRunError", key: str, store: str, workflow: str) -> None:
+def _advise(
+    error: "AmbiguousRunError", workflow: str, variables: Mapping[str, str], options: Mapping[str, Any]
+) -> None:
     """The commands that find out what became of a run, in their order."""
-    quoted, file = shlex.quote(key), shlex.quote(store)
-    command = "orchestration-integrations"
-    notices.tell("what to do, in this order (docs/3am.md):")
-    notices.tell("  1. run the same command again: an answer that was late may be there now")
-    notices.tell(f"  2. {command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
-    for candidate in error.candidates[:5]:
-        notices.tell(f"  3. {command} instances show {candidate}")
+    from .judging import MOST_SHOWN, is_lost_submit
+
+    command, key, kept = "orchestration-integrations", options["run_key"], options["store"]
+    quoted, file = shlex.quote(key), shlex.quote(kept.path)
+    owners = kept.owners()
+    others = [one for one in error.candidates if owners.get(one, (key, 0))[0] == key]
+    steps = ["run the same command again: an answer that was late may be there now"]
+    steps.append(f"{command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
+    steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
+    record = kept.load(key)
+    named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
+    again = ["run", workflow, *named, "--run-key", key, "--store", kept.path]
+    again += ["--checkpoints"] if options["checkpoints"] else []
+    if record is not None and record.doubt:
+        steps.append(f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}")
+    if error.token is not None and others and record is not None and is_lost_submit(record):
+        adopt = f"{command} runs adopt {quoted} {others[0]} --settled {error.token} --store {file}"
+        steps.append(f"if one of them is this payment, say which: {adopt}")
     if error.token is not None:
-        notices.tell(
-            f"  4. only if none of them has paid: {command} run {shlex.quote(workflow)} … --settled {error.token}"
-        )
+        anew = shlex.join([*again, "--settled", error.token])
+        steps.append(f"only if none of them is, and the ledger shows no payment: {command} {anew}")
+    notices.tell("what to do, in this order (docs/3am.md):")
+    for number, step in enumerate(steps, 1):
+        notices.tell(f"  {number}. {step}")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Store, Yes
-from .session import Session, confirmed, local
+from .options import InstanceId, Store, Yes
+from .session import Session, confirmed, local, reaching_server
 
 if TYPE_CHECKING:
     from ..ownership.record import RunRecord
@@ -85,32 +85,86 @@ def settle(session: Session, key: _Key, store: Store = None, yes: Yes = False) -
     _done(session, found, key, "settled", f"{key} is settled: its next start is a new run")
 
 
+@reaching_server
+def adopt(
+    session: Session,
+    key: _Key,
+    instance_id: InstanceId,
+    settled: Annotated[
+        str | None, typer.Option(help="The token of the AmbiguousRunError that this settles; with it nothing is asked.")
+    ] = None,
+    store: Store = None,
+    yes: Yes = False,
+) -> None:
+    """Say that an instance is the run of a key whose submit got no answer: run goes on with it and pays no second time.
+
+    For a workflow without a gate. The instance must be of the workflow on record, must not be older than the submit,
+    must show no other content, and must be the run of no other key.
+
+    Exit status: 2 it cannot be, or is not known to be; nothing was changed. 3 it could not be read.
+    """
+    from ..ownership.adopting import adopt as adopted
+    from .options import checked_ids
+
+    (one,) = checked_ids([instance_id])
+    found = _store(session, store)
+    record_of(found, key)
+    hook = session.hook
+    if settled is None:
+        confirmed(f"Is instance {one} the payment of {key}? The key will stand for it and for no other run", yes)
+    hook.perform(adopted(found, key, one, settled, hook.plans.versions, hook.plans.clock))
+    text = f"instance {one} is the run of {key} now: run with this key goes on with it, and pays no second time"
+    _done(session, found, key, "adopted", text)
+
+
 @local
 def resume(session: Session, key: _Key, store: Store = None) -> None:
-    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing."""
+    """Let a run go on that a stop holds at a checkpoint: the next call with its key lets it pass. Sends nothing.
+
+    Exit status: 2 nothing of the key is held: no stop is on record, its run has ended, or the key is settled.
+    """
     from ..api.errors import ValidationError
     from ..ownership.keeping import resume as take_back
+    from ..ownership.observing import end_named
 
     found = _store(session, store)
     record = record_of(found, key)
-    if not record.hold:
-        raise ValidationError(f"no stop of {key} is on record", path="run_key")
+    if record.end is not None and not record.settled:
+        raise ValidationError(
+            f"nothing of {key} is held: instance {record.instance_id} has ended, on record as {end_named(record)}",
+            path="run_key",
+        )
+    if not record.hold and not record.settled:
+        raise ValidationError(f"nothing of {key} is held: no stop of it is on record", path="run_key")
     take_back(found, key)
-    text = f"the stop of {key} is taken back: the next call with this key lets instance {record.instance_id} go on"
+    goes_on = f"the next call with this key lets instance {record.instance_id} go on, or tells how it has ended"
+    text = f"the stop of {key} is taken back: {goes_on}"
     _done(session, found, key, "resumed", text)
 
 
 @local
-def forget(session: Session, key: _Key, store: Store = None, yes: Yes = False) -> None:
+def forget(
+    session: Session,
+    key: _Key,
+    unreadable: Annotated[
+        bool, typer.Option("--unreadable", help="Remove a record that cannot be read: its run may exist.")
+    ] = False,
+    store: Store = None,
+    yes: Yes = False,
+) -> None:
     """Remove the record of a key whose run is over and was told, or that is settled.
 
     The file then no longer proves of any key used until now that it was not used: a start of such a key looks at the
     server, and without a gate it needs --first-attempt.
     """
     found = _store(session, store)
-    record = record_of(found, key)
-    confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
-    found.forget(key)
+    if unreadable:
+        confirmed(f"Do you know how the run of {key} ended? Its record cannot be read. Remove it?", yes)
+        found.forget_unreadable(key)
+    else:
+        record = record_of(found, key)
+        confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
+        found.forget(key)
     row = {"type": "record", "key": key, "result": "forgotten", "text": f"the record of {key} is removed"}
     session.out.line(row, "text")
 
@@ -122,4 +176,4 @@ def _done(session: Session, store: "SqliteRunStore", key: str, result: str, text
     session.out.line(row, "text")
 
 
-COMMANDS = {"list": list_, "show": show, "settle": settle, "resume": resume, "forget": forget}
+COMMANDS = {"list": list_, "show": show, "settle": settle, "adopt": adopt, "resume": resume, "forget": forget}

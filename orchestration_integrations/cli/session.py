@@ -10,7 +10,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +97,10 @@ class Session:
 
             self._hook = OrchestrationHttpHook(self.settings, face="cli")
         return self._hook
+
+    def stages_read(self, workflow_id: str) -> "Sequence[Mapping[str, Any]] | None":
+        """The stages of a workflow, where this command has read them; None where it has not. Nothing is read now."""
+        return None if self._hook is None else self._hook.plans.versions.remembered.definition(workflow_id)
 
     def store(self, path: str | None, *, create: bool = False, needed_for: str = "") -> "SqliteRunStore | None":
         """The store in a file that is there; a missing file is a typing mistake, and is not made.
@@ -190,8 +194,11 @@ def _ending(session: Session) -> Iterator[None]:
 
         if not isinstance(error, OrchestrationError):
             raise
+        from .shapes import moved_by_error
+
         status = status_of(error)
-        tell_error(session.out, type(error).__name__, str(error), status, **_facts(error))
+        moved = moved_by_error(error, session.stages_read)
+        tell_error(session.out, type(error).__name__, str(error), status, **_facts(error), **moved)
         raise typer.Exit(status) from None
 
 

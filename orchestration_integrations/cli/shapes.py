@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..api.errors import OrchestrationError, OwnerGoneError
 from ..api.models import (
     ActivityRun,
     CancelOutcome,
@@ -19,11 +20,13 @@ from ..api.models import (
     Trigger,
     Workflow,
 )
+from ..ownership.observing import end_named
 from ..procedures.ends import own_completed
 from ..procedures.gate import gate_of, own_number
+from ..procedures.moved import NOTHING_READ
 from ..procedures.verdicts import cancel_verdict, end_verdict
 from ..procedures.wording import KINDS, cancel_summary, moved_summary, stage_line
-from .exit_codes import status_of_verdict
+from .exit_codes import OK, SUCCEEDED, UNKNOWN, status_of_verdict
 
 if TYPE_CHECKING:
     from ..ownership.record import RunRecord
@@ -122,14 +125,31 @@ def moved(one: Moved | None, stages: Stages | None) -> Object:
     """What a run has moved. Its stages are counted as the user wrote them, without the gate and checkpoints.
 
     Args:
-        one: as it was read; None where nothing was.
+        one: as it was read; None where nothing was: then ``stages_completed`` is None, and ``complete`` is False.
         stages: of its workflow; None where they are not known.
     """
     told = {"complete": one is not None, "transactions_left_out": 0, **moved_summary(one, postings=True)}
     told["stages_completed"] = own_completed(told["stages_completed"], stages)
+    if one is None or one == NOTHING_READ:
+        told["stages_completed"] = None
     for each in told["transactions"]:
         each["own_stage"] = own_number(stages, each["stage"]) if stages is not None else None
     return told
+
+
+def moved_by_error(error: OrchestrationError, stages_of: Callable[[str], Stages | None]) -> Object:
+    """What the run of an error has moved, where the error is the outcome of a run; else nothing.
+
+    Args:
+        stages_of: the stages of a workflow, by its id; None where they are not known.
+    """
+    if isinstance(error, OwnerGoneError) and error.outcome is None:
+        return moved(None, None) if error.instance_id is not None else {}
+    outcome: Any = error.outcome if isinstance(error, OwnerGoneError) else error
+    if getattr(outcome, "moved", None) is None:
+        return {}
+    run: Instance | None = outcome.instance
+    return moved(outcome.moved, None if run is None else stages_of(run.workflow_id))
 
 
 def end(instance_id: str, result: object, stages: Stages | None, **more: Any) -> Object:
@@ -158,6 +178,25 @@ def cancelled(instance_id: str, outcome: CancelOutcome, stages: Stages | None) -
         "checkpoint": outcome.checkpoint,
         "text": verdict.text,
         "exit_status": status_of_verdict(verdict),
+    }
+
+
+def ended_on_record(one: RunRecord, trouble: str) -> Object:
+    """What a cancel came to whose run has ended, as its record says, where the server could not be read."""
+    status = {"succeeded": SUCCEEDED, "never_started": OK}.get(one.end or "", UNKNOWN)
+    unread = "" if status == OK else f"; what it has moved could not be read ({trouble})"
+    ledger = ": check the ledger" if status == UNKNOWN else ""
+    return {
+        "type": "cancel",
+        "instance_id": one.instance_id,
+        "status": "already_ended",
+        "state": one.end,
+        "abort_answer": None,
+        "in_flight": [],
+        **moved(None, None),
+        "checkpoint": None,
+        "text": f"it had already ended: it is on record as {end_named(one)}{unread}{ledger}",
+        "exit_status": status,
     }
 
 

@@ -17,10 +17,10 @@ def unreleased(session: Session, workflow_id: WorkflowRef, store: Store = None) 
     when, and who asked for a stop ("-" where that is not known).
     """
     from . import shapes
-    from .targets import workflow_id_of
+    from .targets import workflow_ids_of
 
     records = session.store(store)
-    rows = session.hook.list_standing(workflow_id_of(session.hook, workflow_id))
+    rows = [row for one in workflow_ids_of(session.hook, workflow_id) for row in session.hook.list_standing(one)]
     shown = [shapes.standing(one, stop_of(records, one.instance.id, one.run_key)) for one in rows]
     fields = ("instance_id", "run_key", "created_at", "where", "since", "stopped")
     session.out.many(shown, fields, none="no run stands at its gate or at a checkpoint")

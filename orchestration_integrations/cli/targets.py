@@ -12,7 +12,8 @@ from ..api.errors import NotFoundError, OrchestrationError, ValidationError
 from ..api.yaml_text import MAX_BYTES
 from ..definition_files import names_file, read_definition
 from ..procedures.ends import definition_of
-from ..procedures.named_workflow import WorkflowName, several_text
+from ..procedures.named_workflow import WorkflowName, are_equal, several_text
+from . import notices
 
 if TYPE_CHECKING:
     from ..api.models import Workflow
@@ -38,26 +39,42 @@ def definition_in(text: str) -> Mapping[str, Any]:
 
 
 def workflow_of(hook: OrchestrationHttpHook, text: str) -> Workflow:
-    """The workflow that an id or a name means. A text that is an id and a name means the id.
+    """The workflow that an id or a name means; of several equal ones the oldest, which ``ensure_workflow`` uses too.
 
     Raises:
         NotFoundError: there is none.
-        ValidationError: several workflows have that name.
+        ValidationError: several workflows have that name, and they differ.
+    """
+    found = workflows_of(hook, text)
+    if len(found) > 1:
+        notices.tell(f"{len(found)} equal workflows have the name {text!r}; the oldest is meant: {found[0].id}")
+    return found[0]
+
+
+def workflows_of(hook: OrchestrationHttpHook, text: str) -> Sequence[Workflow]:
+    """All workflows that an id or a name means, the oldest first: more than one where equal ones have the name, as two
+    first calls at the same moment make them. A text that is an id and a name means the id.
+
+    Raises:
+        NotFoundError: there is none.
+        ValidationError: several workflows have that name, and they differ.
     """
     if not text.strip():
         raise ValidationError("workflow: is empty", path="workflow")
     if _ID.fullmatch(text):
-        return hook.get_workflow(text)
+        return [hook.get_workflow(text)]
     there = [one for one in hook.list_workflows() if one.deleted_at is None]
     found = [one for one in there if one.id == text] or [one for one in there if one.name == text]
     if not found:
         raise NotFoundError(f"no workflow on the server has the id or the name {text!r}", error_code="NOT_FOUND")
-    if len(found) > 1:
-        found.sort(key=lambda one: one.created_at)
+    found.sort(key=lambda one: (one.created_at, one.id))
+    if not are_equal(found):
         raise ValidationError(
-            f"workflow: {several_text(WorkflowName(text), found)}; name one by its id", path="workflow"
+            f"workflow: {several_text(WorkflowName(text), found)}, and they differ: give the id of the one "
+            "that is meant instead of the name (workflows show ID prints it)",
+            path="workflow",
         )
-    return found[0]
+    return found
 
 
 def stages_of(hook: OrchestrationHttpHook, workflow_id: str | None) -> Sequence[Mapping[str, Any]] | None:
@@ -68,6 +85,16 @@ def stages_of(hook: OrchestrationHttpHook, workflow_id: str | None) -> Sequence[
         return hook.perform(definition_of(workflow_id, hook.plans.versions, hook.plans.clock.monotonic() + 5.0))
     except OrchestrationError:
         return None
+
+
+def is_workflow_id(text: str) -> bool:
+    """Whether a text has the form of an id, so that no name is meant."""
+    return _ID.fullmatch(text) is not None
+
+
+def workflow_ids_of(hook: OrchestrationHttpHook, text: str) -> Sequence[str]:
+    """As ``workflows_of``, without asking the server about an id."""
+    return [text] if _ID.fullmatch(text) else [one.id for one in workflows_of(hook, text)]
 
 
 def workflow_id_of(hook: OrchestrationHttpHook, text: str) -> str:

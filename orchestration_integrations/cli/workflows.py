@@ -64,11 +64,17 @@ def show(session: Session, workflow: WorkflowRef) -> None:
 
 @reaching_server
 def delete(session: Session, workflow: WorkflowRef, yes: Yes = False) -> None:
-    """Delete a workflow. Its instances go on."""
+    """Delete a workflow. Its instances go on. A name that several workflows have is refused, be they equal or not."""
+    from ..api.errors import ValidationError
+    from ..procedures.named_workflow import WorkflowName, several_text
     from . import shapes
-    from .targets import workflow_of
+    from .targets import workflows_of
 
-    found = workflow_of(session.hook, workflow)
+    named = workflows_of(session.hook, workflow)
+    if len(named) > 1:
+        text = several_text(WorkflowName(workflow), named)
+        raise ValidationError(f"workflow: {text}; say by its id which one is to be deleted", path="workflow")
+    (found,) = named
     confirmed(f"Delete workflow {found.id} ({found.name or 'without a name'})?", yes)
     session.hook.delete_workflow(found.id)
     session.out.line(shapes.workflow(found, result="deleted"), "id", "name", "result")

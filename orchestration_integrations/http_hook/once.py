@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -151,6 +152,10 @@ def once_of(
         checkpoints=checkpoints,
         timeout=at_least_zero(start_timeout, "start_timeout"),
     )
+    path = getattr(store, "path", None)  # a file; other stores have no command
+    if isinstance(path, str):
+        command = f"orchestration-integrations runs resume {quote(run_key)} --store {quote(path)}"
+        wanted.remedy_held = f"{command} lets the same run go on"
     if isinstance(workflow, str):
         calls.get_workflow(workflow)  # refuses a bad id before anything is sent
 

@@ -99,6 +99,7 @@ class Beginning:
             self._proven = how == "first"
         elif how == "first":  # the caller knows better than the doubt on record
             starting.fresh, starting.submit_may_exist, self._proven = True, False, True
+            starting.since = self._request.since  # not that of the doubt, which looks back to earlier attempts
         else:
             self._proven = record.state == "intended" and keeper.vouches() and not record.doubt
         yield from check_server(keeper, starting, how, token, self._run_is_gated(), self._versions, self._now)
@@ -283,7 +284,7 @@ class Beginning:
             yield from self._keeper.save(self._keeper.claimed(record))
             marks = self._marks()
             if marks is None or (yield from marks.held()) is not None:
-                raise refusals.held(self._keeper, seen)
+                raise (yield from refusals.held(self._keeper, seen, self._versions, self._now))
             return None
         if kind == "report":
             if record is not None:

@@ -147,7 +147,7 @@ class Keeper:
         earlier = self.record
         since = self.instant() if proven else self.request.since or self.instant() - KEY_AGE
         if earlier is not None:
-            same_round = earlier.round == number and bool(earlier.workflow_id)
+            same_round = earlier.round == number and bool(earlier.workflow_id) and not (earlier.doubt and proven)
             since = earlier.since if same_round else self.instant()
         return RunRecord(
             key=self.request.run_key,
@@ -346,6 +346,8 @@ def put_hold(
 ) -> Procedure[bool]:
     """Put on record that a stop of a run was asked for, by whoever cancels it from outside. Whether it is on record.
 
+    A run whose end is on record gets none: nothing of it could be held, and nothing could be resumed.
+
     Raises:
         ValidationError: the record of the key names another instance.
     """
@@ -363,6 +365,8 @@ def put_hold(
                 f"run_key: the record of key {run_key} names instance {record.instance_id}, not {instance_id}",
                 path="run_key",
             )
+        if record.end is not None:
+            return False
         answer = yield from ask(store.save, record.held_by_stop(by, since))
         if answer.error is None:
             return True

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..api.errors import RecordConflictError
+from ..api.instants import instant_in_store, stored_instant
 from ..procedures.cancel import Holding
 from ..procedures.checkpoints import Permit
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
@@ -188,7 +189,7 @@ class PlacedMarks:
 
     def hold(self, hold: Hold) -> Procedure[bool]:
         """As of ``Marks``."""
-        text = msgspec.json.encode(hold).decode()
+        text = msgspec.json.encode(hold, enc_hook=stored_instant).decode()
         answer = yield from ask(self._place.write, self._hold, text)
         return answer.error is None
 
@@ -282,6 +283,6 @@ def stop_is_over(store: RunStore, instance_id: str) -> Procedure[None]:
 def _hold_in(text: str) -> Hold:
     """A hold from its stored form. Whatever stands there is one: somebody has put it up."""
     try:
-        return msgspec.json.decode(text, type=Hold)
+        return msgspec.json.decode(text, type=Hold, dec_hook=instant_in_store)
     except (msgspec.MsgspecError, TypeError, ValueError):
         return Hold(by=text[:200])

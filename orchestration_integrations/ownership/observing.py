@@ -38,8 +38,13 @@ def unread_text(record: RunRecord, trouble: str) -> str:
     name = f"instance {record.instance_id} of key {record.key}"
     nothing = f"this attempt could not read the server ({trouble})"
     if record.end is not None:
-        return f"{name} is on record as {_ENDS.get(record.end, record.end)}; {nothing}"
+        return f"{name} is on record as {end_named(record)}; {nothing}"
     return f"{name} is on record of an earlier attempt and may still run; {nothing}"
+
+
+def end_named(record: RunRecord) -> str:
+    """How the run on record ended, in words; empty where no end is on record."""
+    return "" if record.end is None else _ENDS.get(record.end, record.end)
 
 
 class Seen(msgspec.Struct):

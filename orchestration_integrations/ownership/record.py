@@ -28,6 +28,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from ..api.errors import RecordConflictError, UnreadableRecordError
+from ..api.instants import instant_in_store, stored_instant
 from ..procedures.content import Content
 
 NO_HOLD: Mapping[str, Any] = {"hold": False, "held_by": "", "held_since": None}
@@ -106,7 +107,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        values: dict[str, Any] = msgspec.to_builtins(self)
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=stored_instant)
         unknown = values.pop("unknown")
         return {**unknown, "version": FORMAT, **values}
 
@@ -128,7 +129,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
             known = {name: value for name, value in values.items() if name in cls.__struct_fields__}
             known.pop("unknown", None)
             rest = {name: value for name, value in values.items() if name not in (*cls.__struct_fields__, "version")}
-            return msgspec.convert({**known, "unknown": rest}, cls)
+            return msgspec.convert({**known, "unknown": rest}, cls, dec_hook=instant_in_store)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise UnreadableRecordError(
                 f"the record of key {key} cannot be read ({error}), so an earlier run may exist; nothing was started. "

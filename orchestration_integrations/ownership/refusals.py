@@ -14,7 +14,10 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome
-from ..procedures.moved import NOTHING_READ
+from ..procedures.effects import Now, Procedure
+from ..procedures.ends import MOVED_SECONDS, definition_or_none, moved_text
+from ..procedures.listing import Versions
+from ..procedures.moved import NOTHING_READ, read_moved
 from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import Seen
@@ -22,21 +25,26 @@ from .observing import Seen
 logger = logging.getLogger("orchestration_integrations.ownership")
 
 
-def held(keeper: Keeper, seen: Seen) -> InstanceStuckError:
-    """The run stands at a checkpoint that nobody will pass."""
+def held(keeper: Keeper, seen: Seen, versions: Versions, now: Now) -> Procedure[InstanceStuckError]:
+    """The run stands at a checkpoint that nobody will pass. What it had moved before is read first."""
+    over, moved, after = now.monotonic() + MOVED_SECONDS, NOTHING_READ, ""
+    if seen.instance is not None:
+        moved = (yield from read_moved(seen.instance, versions, now, over)).moved
+        stages = yield from definition_or_none(seen.instance, None, versions, now, over)
+        after = f" after {moved_text(moved, stages)}"
     where = "a checkpoint" if seen.standing is None else f"the checkpoint before stage {seen.standing.number}"
     record = keeper.record
     by = f" ({record.held_by})" if record is not None and record.held_by else ""
     told = (
-        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at {where}, held by a stop{by}: nothing "
-        "of it moves any more"
+        f"instance {keeper.instance_id} of key {keeper.request.run_key} stands at {where}{after}, held by a stop{by}: "
+        "nothing of it moves any more"
     )
     return InstanceStuckError(
         f"{told}; {keeper.request.remedy_held}",
         reason="held",
         instance_id=keeper.instance_id or "",
         instance=seen.instance,
-        moved=NOTHING_READ,
+        moved=moved,
         told=told,
     )
 

@@ -95,6 +95,7 @@ def cancel(
     answered_at: float | None = None
     not_found_since: float | None = None
     asked_engine = 0
+    abort_refused = False  # as the read is: then nothing was done, and the settings or the id are wrong
     backoff = Backoff(now, first=0.05, longest=1.0)
     while True:
         if now.monotonic() >= abort_at:
@@ -108,6 +109,7 @@ def cancel(
                 answered_at = now.monotonic() if answered_at is None else answered_at
             except OrchestrationError as error:
                 said = summary(error)
+                abort_refused = isinstance(error, AuthenticationError | ValidationError)
                 hopeless = not is_inconclusive(error) or says_completed(error)
                 again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
                 if answered_at is None and getattr(error, "status_code", None) is not None:
@@ -131,13 +133,15 @@ def cancel(
                     error_code=error.error_code,
                 ) from error
         except (AuthenticationError, ValidationError) as error:
-            raise type(error)(
+            refused = type(error)(
                 f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state "
                 f"may not be read: {error}",
                 status_code=error.status_code,
                 error_code=error.error_code,
                 server_message=error.message,
-            ) from error
+            )
+            refused.run_may_exist = not abort_refused
+            raise refused from error
         except OrchestrationError:
             pass  # of a read; the abort may have been taken all the same
         if instance is not None and instance.terminated:

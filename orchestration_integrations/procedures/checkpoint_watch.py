@@ -142,7 +142,9 @@ class CheckpointWatch(msgspec.Struct):
         number = tried.standing.number if tried.standing is not None else None
         where = f"it stands at the checkpoint before stage {number}"
         if outcome == "unguarded":
-            return Over(True, f"{where}, and nobody here may let it pass: give at_checkpoint=")
+            return Over(
+                True, f"{where}, and nobody here may let it pass: call again with its run key, or give at_checkpoint="
+            )
         if outcome == "held":
             first, self._held_since = self._held_since is None, now if self._held_since is None else self._held_since
             if first or now - self._held_since < HELD_SECONDS:

@@ -12,7 +12,7 @@ Options and errors call the content ``fingerprint`` where a user may leave a var
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -76,9 +76,7 @@ def content_of(
     return Content(
         stages=_digest(key, "stages", plain, GATE_DIGITS),
         variables={
-            name: _digest(key, f"variable {name}", text.encode(), VARIABLE_DIGITS)
-            for name, text in sorted(texts.items())
-            if name not in ignored
+            name: _variable_digest(key, name, text) for name, text in sorted(texts.items()) if name not in ignored
         },
         workflow_id=workflow_id,
     )
@@ -124,17 +122,41 @@ def differs_from_history(
     2**53 on lose digits there.
     """
     found: dict[str, None] = {}
+    for name, theirs in shown_texts(stages, history):
+        mine = texts.get(name, theirs)
+        if mine != theirs and not (_is_large(mine) or _same_number(mine, theirs)):
+            found[f"variables.{name}"] = None
+    return tuple(found)
+
+
+def shown_texts(stages: Sequence[Mapping[str, Any]], history: Sequence[StageRun]) -> Iterator[tuple[str, str]]:
+    """(name, text) of each variable that a launched stage shows as a whole string. Durations are passed over."""
     for stage, run in zip(stages, history, strict=False):
         kind, body = next(iter(stage.items()), ("", {}))
         shown = dict(strings_of(_as_texts(run.input)))
         for path, template in strings_of(body if kind != "delay" else {}):
             name = PLACEHOLDER.fullmatch(template)
-            if name is None or name[1] not in texts or path not in shown:
-                continue
-            mine, theirs = texts[name[1]], shown[path]
-            if mine != theirs and not (_is_large(mine) or _same_number(mine, theirs)):
-                found[f"variables.{name[1]}"] = None
-    return tuple(found)
+            if name is not None and path in shown:
+                yield name[1], shown[path]
+
+
+def other_content(
+    content: Content, key: str, key_variable: str, stages: Sequence[Mapping[str, Any]], history: Sequence[StageRun]
+) -> str | None:
+    """The name of a variable of which a run's history shows another text than its key was submitted with; None where it
+    shows none.
+
+    Only digests of the texts are known, so a number that the server normalises (``007``) counts as another one; a large
+    one, which loses digits there, is passed over.
+    """
+    for name, shown in shown_texts(stages, history):
+        digest = content.variables.get(name) if content.format == FORMAT else None
+        if name == key_variable:
+            if shown != key:
+                return name
+        elif digest is not None and not _is_large(shown) and _variable_digest(key, name, shown) != digest:
+            return name
+    return None
 
 
 def _as_texts(value: Any) -> Any:
@@ -151,6 +173,10 @@ def _is_large(text: str) -> bool:
 
 def _same_number(mine: str, theirs: str) -> bool:
     return mine.isdecimal() and theirs.isdecimal() and int(mine) == int(theirs)
+
+
+def _variable_digest(key: str, name: str, text: str) -> str:
+    return _digest(key, f"variable {name}", text.encode(), VARIABLE_DIGITS)
 
 
 def _all_variables(key: str, digests: Mapping[str, str]) -> str:

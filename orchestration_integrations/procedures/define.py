@@ -15,6 +15,7 @@ from ..api.numbers import checked_flag
 from .effects import Backoff, Now, Procedure, do, pause
 from .gate import checkpointed, gated
 from .listing import Versions, list_all
+from .named_workflow import meaning_of, oldest
 
 logger = logging.getLogger("orchestration_integrations.procedures")
 
@@ -83,12 +84,8 @@ def _maybe_created(definition: Mapping[str, Any], why: str) -> AmbiguousSubmitEr
 def _find(target: Any, versions: Versions) -> Procedure[Workflow | None]:
     # Strict: a second copy of the definition would hide the runs of the first one from every look.
     rows = yield from list_all(partial(list_workflows, strict=True), versions)
-    equal = [
-        row
-        for row in rows
-        if row.id and row.deleted_at is None and canonical({"name": row.name, "stages": row.stages}) == target
-    ]
-    return min(equal, key=lambda row: (row.created_at, row.id), default=None)
+    equal = [row for row in rows if row.id and row.deleted_at is None and meaning_of(row) == target]
+    return oldest(equal) if equal else None
 
 
 def _warn_repeated(definition: Mapping[str, Any]) -> None:
@@ -111,7 +108,7 @@ def _contradicts(target: Any, created: Workflow) -> bool:
     """Whether the stages that came back say something else than those that were sent. A server may drop fields."""
     if not created.stages:
         return False
-    return _differs(target, canonical({"name": created.name, "stages": created.stages}))
+    return _differs(target, meaning_of(created))
 
 
 def _differs(sent: Any, stored: Any) -> bool:
@@ -123,7 +120,7 @@ def _differs(sent: Any, stored: Any) -> bool:
 
 
 def _warn_dropped(sent: Mapping[str, Any], created: Workflow) -> None:
-    if created.stages and canonical({"name": created.name, "stages": created.stages}) != canonical(sent):
+    if created.stages and meaning_of(created) != canonical(sent):
         logger.warning(
             "workflow %s was not stored as it was sent: the server drops fields that it does not know; "
             "compare its stages before running it",

@@ -83,13 +83,13 @@ def conclude(end: End, known: Known, versions: Versions, now: Now, latest: float
             over = min(over, latest)
         stages = known.definition
         if all_ended_well(instance):  # then the definition, read once for all runs, spares the history of each
-            stages = yield from _definition(instance, known.definition, versions, now, over)
+            stages = yield from definition_or_none(instance, known.definition, versions, now, over)
         reading = yield from read_moved(instance, versions, now, over, known.retried, stages)
     elif end.kind == "never_started":
         reading = Reading(Moved(stages_completed=0, transactions=(), complete=True))
     if end.kind == "succeeded" and instance is not None:
         return RunResult(instance=instance, moved=reading.moved)
-    stages = yield from _definition(instance, known.definition, versions, now, latest)
+    stages = yield from definition_or_none(instance, known.definition, versions, now, latest)
     if end.kind == "timeout" and end.error is None and instance is not None:
         stands = standing_text(instance, reading, stages)
         if end.detail and AT_CHECKPOINT in stands:
@@ -150,7 +150,7 @@ def describe_failing(activity: ActivityRun) -> str:
     return f"{activity.name} failed (attempt {activity.attempt}{following}): {reason}"
 
 
-def _definition(
+def definition_or_none(
     instance: Instance | None, known: Stages | None, versions: Versions, now: Now, latest: float | None
 ) -> Procedure[Stages | None]:
     """The stages of the workflow, which name those of the instance; None where they cannot be read at once."""
@@ -188,7 +188,7 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
     """
     instance, moved = end.instance, reading.moved
     about: dict[str, Any] = {"instance_id": instance_id, "instance": instance, "moved": moved}
-    tail = f" after {_moved_text(moved, own_completed(moved.stages_completed, stages))}"
+    tail = f" after {moved_text(moved, stages)}"
     open_payment = ended_amid(instance, reading) if instance is not None and instance.terminated else ""
     if open_payment:
         tail += f"; {open_payment}"
@@ -278,10 +278,16 @@ def own_completed(completed: int, stages: Stages | None) -> int:
     return completed if stages is None else len(own_stages(stages[:completed]))
 
 
-def _moved_text(moved: Moved, completed: int) -> str:
-    stages = f"{completed} completed stage{'' if completed == 1 else 's'}"
+def moved_text(moved: Moved, stages: Stages | None) -> str:
+    """How many stages of a run ended well and how many transactions it made.
+
+    Args:
+        stages: of its workflow; None where they are not known.
+    """
+    completed = own_completed(moved.stages_completed, stages)
+    ended = f"{completed} completed stage{'' if completed == 1 else 's'}"
     made = f"{len(moved.transactions)} transaction{'' if len(moved.transactions) == 1 else 's'}"
     more = "" if moved.complete else ", perhaps more (not all that it did is known)"
     twice = sum(transaction.maybe_repeated for transaction in moved.transactions)
     ledger = f"; {twice} of them may have been made twice: check the ledger" if twice else ""
-    return f"{stages} and {made}{more}{ledger}"
+    return f"{ended} and {made}{more}{ledger}"

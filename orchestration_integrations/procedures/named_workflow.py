@@ -8,6 +8,7 @@ from functools import partial
 import msgspec
 
 from ..api.calls import list_workflows
+from ..api.definitions import canonical
 from ..api.errors import NotFoundError, ValidationError
 from ..api.models import Workflow
 from .effects import Procedure
@@ -32,6 +33,21 @@ def workflows_of(name: WorkflowName, versions: Versions) -> Procedure[tuple[Work
     rows = yield from list_all(partial(list_workflows, strict=True), versions)
     named = [row for row in rows if row.id and row.deleted_at is None and row.name == name.name]
     return tuple(sorted(named, key=lambda row: (row.created_at, row.id)))
+
+
+def meaning_of(workflow: Workflow) -> object:
+    """What a workflow is, name and stages: two whose meanings are equal are one definition, made twice."""
+    return canonical({"name": workflow.name, "stages": workflow.stages})
+
+
+def are_equal(found: Sequence[Workflow]) -> bool:
+    """Whether several workflows are one definition: two first calls at the same moment each make one."""
+    return all(meaning_of(one) == meaning_of(found[0]) for one in found)
+
+
+def oldest(found: Sequence[Workflow]) -> Workflow:
+    """The one of several equal workflows that everybody uses from now on."""
+    return min(found, key=lambda one: (one.created_at, one.id))
 
 
 def no_such_name(name: WorkflowName) -> NotFoundError:

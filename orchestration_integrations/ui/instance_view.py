@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import msgspec
-
-from ..api.instants import UNKNOWN_INSTANT, go_duration_seconds, parse_instant
+from ..api.instants import UNKNOWN_INSTANT, format_instant, go_duration_seconds, parse_instant
 from ..api.models import CANCELED, ActivityRun, Instance, StageRun, StageStatus
 from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
 from ..procedures.moved import READS, reading_of
@@ -245,4 +243,4 @@ def shown_instant(instant: datetime | None) -> str | None:
         instant = instant.astimezone(timezone.utc)
     except OverflowError:
         return instant.isoformat()
-    return msgspec.json.decode(msgspec.json.encode(instant), type=str)
+    return format_instant(instant)

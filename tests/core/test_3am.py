@@ -77,13 +77,17 @@ def test_the_commands_of_the_page_end_in_one_payment(night):
         code, out, _ = night.run(f"{command} --json")
         found = {one["finding"]: one for one in map(json.loads, out.splitlines())}
         assert (code, found["ambiguous"]["run_key"]) == (3, "order-17"), "the key is ambiguous"
+        candidates = [night.variables["CANDIDATE"]] if night.paid else []
+        assert found["ambiguous"]["instances"] == candidates
+        assert f"--settled {night.variables['TOKEN']}" in found["ambiguous"]["advice"]
         runs = found["ungated"]["instances"] if "ungated" in found else []
-        assert runs == ([night.variables["CANDIDATE"]] if night.paid and "--run-key" not in command else [])
+        assert runs == ([] if "--run-key" in command else candidates)
     assert night.server.balance("merchants:m1", "EUR/2") == (1250 if night.paid else 0)
     if night.paid:
         code, shown, _ = night.run(commands_of("4")[0])
         assert (code, "merchants:m1" in shown) == (0, True)
-        assert night.steps("5a") == [0, 6], "it is paid, and it is too late for a cancel"
+        assert night.steps("5a") == [0, 0, 6], "it is paid, and it is too late for a cancel"
+        assert night.steps("5b") == [0], "its token settles nothing any more"
     else:
         assert night.variables["CANDIDATE"] == ""
         assert night.steps("5b") == [0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sqlite3
 from datetime import datetime, timezone
 
@@ -12,7 +14,8 @@ from hypothesis import strategies as some
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
 from orchestration_integrations.api.models import Instance
-from orchestration_integrations.cli.reconciling import ATTENTION, Seen, Wanted, findings_of
+from orchestration_integrations.cli.findings import ATTENTION, Seen
+from orchestration_integrations.cli.reconciling import Wanted, findings_of
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.procedures.gate import GateText
@@ -400,6 +403,7 @@ def things(draw):
                 checkpoint=draw(some.sampled_from([None, 1])),
                 failing=draw(some.sampled_from(["", "it failed"])),
                 trouble=draw(some.sampled_from(["", "503"])),
+                listens=draw(some.sampled_from(["", "approve"])),
             )
         )  # fmt: skip
     for run in runs:
@@ -453,6 +457,115 @@ def test_what_may_be_the_payment_itself_is_never_called_a_duplicate(drawn):
     for run in runs:
         if run.released or run.waits_at_gate:
             assert any(run.instance.id in one.instances for one in found), "no released run goes untold"
+
+
+@given(things())
+def test_no_advice_contradicts_the_record(drawn):
+    """What a stop holds is not let go on, and of a settled key nothing is resumed or released."""
+    runs, records = drawn
+    by_id = {run.instance.id: run for run in runs}
+    for one in findings_of(runs, records, Wanted(), "runs.db"):
+        for record in records:
+            run = by_id.get(one.instances[0]) if len(one.instances) == 1 else None
+            if run is None or (record.key, record.round) != (one.run_key, one.round) or run.trouble:
+                continue
+            if record.instance_id != run.instance.id or run.instance.terminated:
+                continue
+            if record.settled:
+                assert not re.search("resume|start again|events send|settle", one.advice)
+            elif record.hold:
+                assert "events send" not in one.advice
+                assert "mend the cause" not in one.advice
+                assert "no stop is on record" not in one.reason
+                assert one.finding in ATTENTION
+                assert ("runs resume" in one.advice) == (one.finding in ("held", "stopped"))
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_run_that_was_stopped_is_not_to_be_approved(server, hook, tmp_path):
+    """Generation 2 does not end it: it waits for an approval, and pays by it."""
+    store = SqliteRunStore(tmp_path / "runs.db")
+    env = {"ORCHESTRATION_URL": server.url, "ORCHESTRATION_STORE": store.path}
+    (tmp_path / "two.json").write_text(json.dumps(TWO))
+    run = ["run", str(tmp_path / "two.json"), "--var", "source=world", "--run-key", "k"]
+    instance_id = json.loads(invoked(*run, "--no-wait", "--json", env=env).stdout)["id"]
+    file = ["--store", store.path]
+    waits = eventually(lambda: reconciled(server, "two", *file)[1][0]["advice"], "it listens", every=0.1)
+    assert waits == f"events send {instance_id} 'go on'"
+    assert invoked("cancel", "--run-key", "k", "--timeout", "0.2", env=env).exit_code == 3
+    code, (told,) = reconciled(server, "two", *file)
+    assert (code, told["finding"]) == (3, "stopped")
+    assert "it waits for event 'go on'; a stop was asked for by a cancel from outside" in told["reason"]
+    assert "events send" not in told["advice"]
+    resume = re.search(r"runs resume \S+ --store \S+(?=,)", told["advice"])[0]
+    assert invoked(*shlex.split(resume), env=env).exit_code == 0
+    assert reconciled(server, "two", *file)[1][0]["advice"] == waits, "nothing of a stop is left"
+    assert invoked(*shlex.split(waits), env=env).exit_code == 0
+    assert invoked(*run, env=env).exit_code == 0
+    assert server.balance("shop", "USD/2") == 10
+
+
+# ---- several workflows of one name ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def twins(hook):
+    """What two first calls of one file make at the same moment."""
+    ids = [hook.create_workflow({"name": "pays", "stages": stages_of(hook)}).id for _ in range(2)]
+    return sorted(ids, key=lambda one: (hook.get_workflow(one).created_at, one))
+
+
+def stages_of(hook):
+    made = hook.ensure_workflow({"name": "like it", "stages": [sending("${source}")]}, gate=True).workflow
+    return [dict(stage) for stage in made.stages]
+
+
+RUN_BY_NAME = ["run", "pays", "--var", "source=world", "--run-key", "k", "--json"]
+
+
+@pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
+def test_equal_workflows_of_one_name_are_one_to_every_command(server, hook, twins, tmp_path):
+    old, young = twins
+    store = SqliteRunStore(tmp_path / "runs.db")
+    env = {"ORCHESTRATION_URL": server.url, "ORCHESTRATION_STORE": store.path}
+    inside = [left(hook, one, key) for one, key in ((old, "a"), (young, "b"))]
+    eventually(lambda: all(hook.list_unreleased(one) for one in twins), "they stand at their gates", every=0.05)
+    assert set(findings(server, "pays", "--store", store.path)[1]) == set(inside), "both are looked at"
+    assert len(invoked("unreleased", "pays", env=env).stdout.splitlines()) == 2
+    assert len(invoked("instances", "list", "--workflow", "pays", env=env).stdout.splitlines()) == 2
+    shown = invoked("workflows", "show", "pays", "--json", env=env)
+    assert json.loads(shown.stdout)["id"] == old
+    assert f"the oldest is meant: {old}" in shown.stderr
+    refused = invoked("workflows", "delete", "pays", "--yes", env=env)
+    assert (refused.exit_code, old in refused.stderr and young in refused.stderr) == (2, True)
+    ended = invoked(*RUN_BY_NAME, env=env)
+    assert (ended.exit_code, json.loads(ended.stdout)["workflow_id"]) == (0, old)
+    hook.create_workflow({"name": "pays", "stages": [sending()]})
+    refused = invoked("reconcile", "pays", env=env)
+    assert (refused.exit_code, old in refused.stderr, "they differ: give the id" in refused.stderr) == (2, True, True)
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+@pytest.mark.parametrize("known", ["by the record", "by its gate"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_name_goes_on_with_the_run_of_the_key_in_whichever_of_them_it_is(
+    server, hook, twins, tmp_path, known, number
+):
+    """Whoever looked into the oldest alone would pay again."""
+    env = {"ORCHESTRATION_URL": server.url, "ORCHESTRATION_STORE": str(tmp_path / "runs.db")}
+    first = invoked("run", twins[number], *RUN_BY_NAME[2:], env=env)
+    assert first.exit_code == 0
+    if known == "by its gate":
+        env["ORCHESTRATION_STORE"] = str(tmp_path / "another.db")
+    again = invoked(*RUN_BY_NAME, env=env)
+    assert (again.exit_code, json.loads(again.stdout)["instance_id"]) == (0, json.loads(first.stdout)["instance_id"])
+    assert server.balance("shop", "USD/2") == 5
+    if known == "by its gate":
+        (tmp_path / "another.db").unlink()
+        server.fault("get_instance_history", "status", -1, code=503)
+        unread = invoked(*RUN_BY_NAME, "--retry-budget", "0.2", env=env)
+        assert (unread.exit_code, "nothing was started" in unread.stderr.lower()) == (3, True)
+        assert len(server.record().started) == 1
 
 
 @pytest.mark.parametrize("days", ["inf", "1e9", "nan"])

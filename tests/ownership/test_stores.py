@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
@@ -24,6 +26,7 @@ from orchestration_integrations import (
 )
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.store_file import MARK
+from tests.commands import environment
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -278,6 +281,68 @@ def test_a_record_survives_its_stored_form(one):
     stored = one.to_json()
     assert RunRecord.from_json(stored) == one
     assert RunRecord.from_json(json.dumps(stored)) == one
+
+
+class Pendulum(datetime):
+    """What pendulum and pandas give, and what stands for ``datetime`` while a test freezes the time."""
+
+
+@given(records, st.data())
+def test_a_datetime_of_any_class_is_stored(one, data):
+    of_class = st.datetimes(timezones=st.just(timezone.utc)).map(
+        lambda at: Pendulum.combine(at.date(), at.time(), tzinfo=timezone.utc)
+    )
+    changed = one.changed(since=data.draw(of_class), created_at=data.draw(of_class), held_since=data.draw(of_class))
+    assert RunRecord.from_json(changed.to_json()) == changed
+    assert RunRecord.from_json(json.dumps(changed.to_json())) == changed
+
+
+FROZEN = """
+from freezegun import freeze_time
+{first}
+from orchestration_integrations import MemoryRunStore, OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations.server import EmbeddedServer
+
+PAYS = {{
+    "name": "pays",
+    "stages": [
+        {{
+            "send": {{
+                "source": {{"account": {{"id": "world"}}}},
+                "destination": {{"account": {{"id": "shop"}}}},
+                "amount": {{"amount": "5", "asset": "USD/2"}},
+            }}
+        }}
+    ]
+    * 2,
+}}
+with EmbeddedServer(2) as server, OrchestrationHttpHook(base_url=server.url) as hook:
+    for number, store in enumerate((SqliteRunStore("runs.db"), MemoryRunStore())):
+        pay = lambda: hook.run_once(PAYS, run_key=f"k{{number}}", store=store, checkpoints=True, poll_interval=0.2)
+        with freeze_time("2020-02-29"):
+            paid = pay()
+            assert store.load(f"k{{number}}").end == "succeeded"
+        assert pay().instance.id == paid.instance.id, "the record is read after the freeze too"
+        if number == 0:
+            created = store.complete_since
+            with freeze_time("1999-12-31"):
+                store.forget("k0")
+            assert store.complete_since == created, "a clock that is set back proves nothing of earlier keys"
+    assert server.balance("shop", "USD/2") == 20
+"""
+
+
+@pytest.mark.parametrize(
+    "first", ["", "with freeze_time('2020-02-29'): import orchestration_integrations.ownership.marks"]
+)
+def test_a_payment_under_frozen_time_has_a_record(tmp_path, first):
+    """In a process of its own, where no record was read before the freeze; imported before it, or in it."""
+    pytest.importorskip("freezegun")
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN.format(first=first)],
+        capture_output=True, text=True, env=environment(), cwd=tmp_path, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_fields_of_a_later_version_are_kept():
