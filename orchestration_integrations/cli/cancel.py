@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import notices
+from .error_objects import tell_error
 from .options import Store
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,6 @@ def cancel(
     from . import shapes
     from .exit_codes import status_of
     from .options import checked_ids
-    from .session import tell_error
     from .targets import stages_of
 
     records = session.store(store, needed_for="--run-key needs the records" if run_key is not None else "")
@@ -46,7 +47,12 @@ def cancel(
     keys = _keys_of(records, ids) if run_key is None else _run_of(records, run_key)
     worst = 0
     for instance_id, key in keys.items():
-        session.if_interrupted = f"instance {instance_id} may or may not be cancelled: instances show {instance_id}"
+        session.if_interrupted = Left(
+            f"instance {instance_id} may or may not be cancelled, and may still run: instances show {instance_id}",
+            outcome="unknown",
+            instance_id=instance_id,
+            run_key=key,
+        )
         try:
             kept = {} if key is None or records is None else {"store": records, "run_key": key}
             outcome = session.hook.cancel(instance_id, timeout=timeout, **kept)  # type: ignore[arg-type]

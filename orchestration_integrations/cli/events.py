@@ -6,6 +6,7 @@ import typer
 
 from .options import InstanceId
 from .session import Session, reaching_server
+from .signals import Left
 
 HELP = "Events that instances wait for."
 
@@ -31,7 +32,11 @@ def send(
     from .outage import told_of_outages
 
     (one,) = checked_ids([instance_id])
-    session.if_interrupted = f"whether instance {one} has heard {name!r} is not known: instances show {one}"
+    session.if_interrupted = Left(
+        f"whether instance {one} has heard {name!r} is not known: instances show {one}",
+        outcome="unknown",
+        instance_id=one,
+    )
     with told_of_outages(session.settings.base_url):
         instance = session.hook.send_event_when_ready(one, name, stage=stage, timeout=timeout)
     row = {"type": "event", "instance_id": one, "event": name, "result": "heard", "state": instance.state}

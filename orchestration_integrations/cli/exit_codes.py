@@ -39,8 +39,6 @@ BROKEN = 5
 """The command itself failed: its output could not be written, or it met an error that it did not foresee."""
 SUCCEEDED = 6
 """What was to be stopped had succeeded by itself."""
-INTERRUPTED = 130
-TERMINATED = 143
 
 _STATUSES: Mapping[Means, int] = {
     "well": OK,

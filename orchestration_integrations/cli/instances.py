@@ -7,6 +7,7 @@ import typer
 
 from .options import FailAfter, InstanceId, Limit, PollInterval, ReadBudget
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from ..api.models import Instance, StageRun
@@ -164,7 +165,7 @@ def watch(
     from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
-    session.if_interrupted = f"instance {one} goes on"
+    session.if_interrupted = Left(f"instance {one} goes on", outcome="left", instance_id=one)
 
     def told(event: StageEvent) -> None:
         display.told(event)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import notices
+from .error_objects import tell_error
 from .options import Store
 from .session import Session, reaching_server
 
@@ -191,7 +192,6 @@ def _abort_one(session: Session, duplicate: "Finding") -> int:
     from ..api.errors import OrchestrationError
     from . import shapes
     from .exit_codes import OK, UNKNOWN
-    from .session import tell_error
     from .targets import stages_of
 
     instance_id = duplicate.instances[0]

@@ -9,6 +9,7 @@ import typer
 from . import notices
 from .options import FailAfter, InstanceIds, Limit, PollInterval, ReadBudget
 from .session import Session, reaching_server
+from .signals import Left
 
 
 @reaching_server
@@ -38,7 +39,7 @@ def wait(
     from .targets import stages_of
 
     ids = checked_ids(instance_ids)
-    session.if_interrupted = "the instances go on"
+    session.if_interrupted = Left("the instances go on", outcome="left")
     worst = 0
     with told_of_outages(session.settings.base_url), _hint_endpoint(hints):
         for instance_id, result in session.hook.wait_many(

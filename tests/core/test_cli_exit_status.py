@@ -116,6 +116,35 @@ def test_wrong_usage_is_no_failed_payment(arguments):
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["wait", "i", "--timeout", "soon"], "BadParameter"),
+        (["wait"], "MissingParameter"),
+        (["nonsense"], "UsageError"),
+        (["wait", "i", "--nonsense"], "NoSuchOption"),
+        (["serve", "--db", "/no/such/directory/x.db"], "ConfigurationError"),
+        (["serve", "--host", "no.such.host.invalid"], "ConfigurationError"),
+        (["ui", "--url", "http://127.0.0.1:9", "--host", "no.such.host.invalid", "--page-token", "t" * 20], None),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else given,
+)
+def test_with_json_wrong_usage_is_an_object_too(arguments, error):
+    done = piped(
+        *arguments, "--json", env={"ORCHESTRATION_URL": f"http://127.0.0.1:{free_port()}"}, stdin=subprocess.DEVNULL
+    )
+    (told,) = objects(done)
+    assert (done.returncode, told["type"], told["exit_status"]) == (2, "error", 2)
+    assert error in (None, told["error"])
+    assert told["message"]
+    assert done.stderr
+    lost = subprocess.run(
+        ["bash", "-c", '"$@" >/dev/full', "bash", *COMMAND, *arguments, "--json"], capture_output=True, text=True,
+        env=environment(ORCHESTRATION_URL="http://127.0.0.1:9"), check=False, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert lost.returncode in (2, 5)
+
+
 def test_a_run_that_was_cancelled_amid_a_payment_may_still_pay(server, hook):
     """A script that pays by other means on 1 would pay twice if the payment arrived."""
     instance_id = under_retry(hook)
@@ -297,12 +326,14 @@ main()
 """
     for given, env in ((["--token", "geheimnis-4711"], {}), ([], {"ORCHESTRATION_TOKEN": "geheimnis-4711"})):
         done = subprocess.run(
-            [sys.executable, "-c", program, "wait", "i", "--url", "http://127.0.0.1:9", *given],
+            [sys.executable, "-c", program, "wait", "i", "--url", "http://127.0.0.1:9", "--json", *given],
             capture_output=True, text=True, check=False, timeout=60, cwd=ROOT, env=environment(**env),
         )  # fmt: skip
         assert done.returncode == 5
         assert "RuntimeError: broken by ****" in done.stderr
         assert "geheimnis" not in done.stderr + done.stdout
+        (told,) = objects(done)
+        assert (told["type"], told["error"], told["exit_status"]) == ("error", "RuntimeError", 5)
 
 
 @pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)], ids=["SIGINT", "SIGTERM"])
