@@ -32,11 +32,11 @@ def cancel(
 
     Exit status: 0 nothing of it moves any more (cancelled, held, never_started); 1 it had failed by itself; 6 it had
     succeeded by itself; 3 not confirmed, or a payment was under way, or whether one is could not be read: it may move
-    money. 2 usage or configuration, or an unknown id. The highest of them counts.
+    money. 2 usage or configuration, or an unknown id. Of several the last counts of 0, 1, 2, 6, 3.
     """
     from ..api.errors import OrchestrationError, ValidationError
     from . import shapes
-    from .exit_codes import status_of
+    from .exit_codes import status_of, worst_of
     from .options import checked_ids
     from .targets import stages_of
 
@@ -45,7 +45,7 @@ def cancel(
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
     keys = _keys_of(records, ids) if run_key is None else _run_of(records, run_key)
-    worst = 0
+    statuses = []
     for instance_id, key in keys.items():
         session.if_interrupted = Left(
             f"instance {instance_id} may or may not be cancelled, and may still run: instances show {instance_id}",
@@ -64,8 +64,8 @@ def cancel(
             row = shapes.cancelled(instance_id, outcome, stages_of(session.hook, workflow_id))
             session.out.line(row, "instance_id", "status", "text")
             status = int(row["exit_status"])
-        worst = max(worst, status)
-    return worst
+        statuses.append(status)
+    return worst_of(statuses)
 
 
 def _keys_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     ValidationError,
+    is_ambiguous,
     is_gateways_404,
     is_inconclusive,
     says_completed,
@@ -84,12 +85,15 @@ def cancel(
     Raises:
         NotFoundError: the server answers, and knows no such instance.
         AuthenticationError, ValidationError: reading it is refused; the message tells how the abort was answered.
+            ``run_may_exist`` of each of these is True where an abort was taken, or may have been: then nobody knows
+            what became of the instance.
     """
     begun = now.monotonic()
     until = begun + timeout
     over = until + LEAST
     call = abort_instance(instance_id, versions.plain)
     answer = ""
+    taken = False
     instance: Instance | None = None
     abort_at = begun
     answered_at: float | None = None
@@ -104,10 +108,10 @@ def cancel(
                 allowed = min(allowed, now.monotonic() + OWNER_ANSWER_SECONDS)
             try:
                 yield from do(call, allowed)
-                said, again = "204", REPEAT_AFTER
+                said, again, taken = "204", REPEAT_AFTER, True
                 answered_at = now.monotonic() if answered_at is None else answered_at
             except OrchestrationError as error:
-                said = summary(error)
+                said, taken = summary(error), taken or is_ambiguous(error)
                 hopeless = not is_inconclusive(error) or says_completed(error)
                 again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
                 if answered_at is None and getattr(error, "status_code", None) is not None:
@@ -124,20 +128,24 @@ def cancel(
             if is_gateways_404(error):
                 not_found_since = None
             elif instance is not None or looked_at - not_found_since >= row_grace:
-                raise NotFoundError(
+                unknown = NotFoundError(
                     f"instance {instance_id} is unknown to the server ({summary(error)}; the abort was answered "
                     f"{answer})",
                     status_code=error.status_code,
                     error_code=error.error_code,
-                ) from error
+                )
+                unknown.run_may_exist = taken or instance is not None
+                raise unknown from error
         except (AuthenticationError, ValidationError) as error:
-            raise type(error)(
+            unread = type(error)(
                 f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state "
                 f"may not be read: {error}",
                 status_code=error.status_code,
                 error_code=error.error_code,
                 server_message=error.message,
-            ) from error
+            )
+            unread.run_may_exist = taken
+            raise unread from error
         except OrchestrationError:
             pass  # of a read; the abort may have been taken all the same
         if instance is not None and instance.terminated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -206,6 +207,73 @@ def test_a_failed_run_is_1_only_where_what_it_moved_is_known(server, hook, runs,
     assert (done.exit_code, end["state"], end["complete"], end["exit_status"]) == (3, "failed", False, 3)
 
 
+@pytest.mark.parametrize("ends", ["failed", "cancelled"])
+def test_an_event_for_a_run_that_ended_badly_has_the_status_that_wait_gives(server, hook, runs, unreadable, ends):
+    ended_so = runs["cancelled"]
+    if ends == "failed":
+        both = {"name": "fails, never waits", "stages": [*FAILS["stages"], *WAITS["stages"]]}
+        ended_so = hook.run_workflow(hook.create_workflow(both).id).id
+        eventually(lambda: hook.get_instance(ended_so).terminated, "it failed", every=0.05)
+    send = ["events", "send", ended_so, "go", "--url", server.url, "--retry-budget", "0.2", "--json"]
+    done = invoked(*send)
+    (told,) = objects(done)
+    assert (done.exit_code, told["error"], told["reason"]) == (1, "EventNotDeliveredError", "instance_ended")
+    unreadable("get_instance_history")
+    done = invoked(*send)
+    assert (done.exit_code, objects(done)[0]["exit_status"]) == (3, 3)
+    assert "whether a payment is under way could not be read" in done.stderr
+
+
+def test_an_event_for_a_run_that_was_cancelled_amid_a_payment_is_not_called_a_known_end(server, hook):
+    send = {"send": {**FAILS["stages"][0]["send"], "source": {"account": {"id": "nobody:has:paid:in"}}}}
+    send["send"]["destination"] = {"account": {"id": "a"}}
+    stages = [send, {"wait_event": {"event": "go"}}]
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "poor", "stages": stages}).id).id
+    eventually(lambda: hook.get_instance_history(instance_id), "it tries to pay", every=0.05)
+    assert hook.cancel(instance_id).in_flight
+    done = invoked("events", "send", instance_id, "go", "--url", server.url, "--json")
+    assert (done.exit_code, "CreateTransaction was under way" in done.stderr) == (3, True)
+
+
+def test_no_error_of_a_read_after_an_abort_is_a_refusal(server, hook, runs, unreadable):
+    """The abort was taken, and what came of it may not be read: not 2, which says that nothing was changed."""
+    server.fault("get_instance", "status", -1, code=403)
+    done = invoked("cancel", runs["waits"], "--timeout", "1", "--url", server.url, "--json")
+    (told,) = objects(done)
+    assert (done.exit_code, told["exit_status"], told["instance_id"]) == (3, 3, runs["waits"])
+    assert "the abort was answered 204" in told["message"]
+    server.clear_faults()
+    server.fault("any", "status", -1, code=401)
+    done = invoked("cancel", runs["failed"], "--timeout", "1", "--url", server.url, "--json")
+    assert done.exit_code == 2, "the abort was refused too, so nothing was changed"
+    server.clear_faults()
+    eventually(lambda: hook.get_instance(runs["waits"]).terminated, "it was cancelled", every=0.05)
+
+
+def test_of_several_what_is_unknown_outranks_what_had_succeeded(server, hook, runs):
+    hook.send_event_when_ready(runs["waits"], "go")
+    eventually(lambda: hook.get_instance(runs["waits"]).terminated, "it succeeded", every=0.05)
+    url = ["--url", server.url, "--timeout", "0.3"]
+    nowhere = "8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000"
+    assert invoked("cancel", runs["waits"], nowhere, *url).exit_code == 3
+    assert invoked("cancel", runs["waits"], runs["failed"], *url).exit_code == 6
+
+
+def test_a_run_that_could_not_be_read_at_the_deadline_has_not_timed_out(server, hook, runs):
+    """It was seen to run once, and nobody knows what it has done since."""
+    watch = begun("instances", "watch", runs["waits"], "--url", server.url, "--timeout", "4", "--json")
+    assert watch.stdout is not None
+    assert "stage_event" in watch.stdout.readline()
+    server.fault("any", "html", -1, code=200)
+    try:
+        code, out, _ = ended(watch)
+    finally:
+        server.clear_faults()
+    end = json.loads(out.splitlines()[-1])
+    assert (code, end["state"], end["exit_status"]) == (3, "unknown", 3)
+    assert "could not be read at the deadline" in end["reason"]
+
+
 def test_a_cancel_of_what_had_succeeded_has_a_status_of_its_own(server, hook, runs):
     hook.send_event_when_ready(runs["waits"], "go")
     assert invoked("cancel", runs["waits"], "--url", server.url).exit_code == 6
@@ -281,7 +349,7 @@ def test_each_end_has_its_status(server, runs, hook):
     assert waited(runs["waits"]) == (4, {runs["waits"]: ("timeout", 4)})
     assert waited(runs["failed"]) == (1, {runs["failed"]: ("failed", 1)})
     assert waited(runs["cancelled"]) == (1, {runs["cancelled"]: ("cancelled", 1)})
-    assert waited(runs["cancelled"], runs["waits"])[0] == 4, "the highest counts"
+    assert waited(runs["cancelled"], runs["waits"])[0] == 4
     hook.send_event_when_ready(runs["waits"], "go")
     assert waited(runs["waits"]) == (0, {runs["waits"]: ("succeeded", 0)})
     assert waited("8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000")[0] == 3
