@@ -3,14 +3,18 @@
 The first one is raised in the command, which says what is true of its run. What comes in the next moments is the same
 wish once more, and what comes while the command has its last word must not take that away. A later one is raised
 again: where the first one's cancel is under way, that holds it back once.
+
+Python drops what is raised while it clears an object away (in a finalizer, in the callback of a weak reference). An
+interrupt that comes just then is sent once more, a moment later: else the command would go on as if nobody had asked.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -22,6 +26,8 @@ HUNG_UP = 129
 SAME_SECONDS = 0.5
 """Seconds after an interrupt in which another one says nothing new."""
 
+AGAIN_SECONDS = 0.02
+"""Seconds after which an interrupt is sent again that Python has dropped."""
 LAST_WORD_SECONDS = 3.0
 """Seconds that a command gets to say what is true and to end. An output that takes nothing must not keep it alive."""
 
@@ -62,6 +68,7 @@ class _Heard:
     deaf_until = -inf
     """Monotonic seconds until which a signal says nothing new."""
     listening = False
+    dropped_before: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
 
 
 def status_of_interrupt(error: BaseException) -> int:
@@ -71,6 +78,8 @@ def status_of_interrupt(error: BaseException) -> int:
 
 def listen() -> dict[int, object]:
     """Have the signals raise from now on. Returns the handlers that were there before."""
+    if not _Heard.listening:
+        _Heard.dropped_before, sys.unraisablehook = sys.unraisablehook, _dropped
     _Heard.deaf_until, _Heard.listening = -inf, True
     before: dict[int, object] = {}
     for number, kind in SIGNALS.items():
@@ -85,6 +94,19 @@ def _interrupt(kind: type[KeyboardInterrupt]) -> None:
     if now >= _Heard.deaf_until:
         _Heard.deaf_until = now + SAME_SECONDS
         raise kind
+
+
+def _dropped(what: sys.UnraisableHookArgs) -> None:
+    """Python tells of an exception that it can raise nowhere."""
+    number = next((number for number, kind in SIGNALS.items() if what.exc_type is kind), None)
+    main = threading.main_thread().ident
+    if number is None or main is None:
+        _Heard.dropped_before(what)
+        return
+    _Heard.deaf_until = -inf
+    again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, [main, number])
+    again.daemon = True
+    again.start()
 
 
 def ignore_to_the_end() -> None:
@@ -111,5 +133,6 @@ def heard() -> Iterator[None]:
         yield
     finally:
         _Heard.listening = False
+        sys.unraisablehook = _Heard.dropped_before
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # as it was

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations.cli.signals import Terminated, heard
 from orchestration_integrations.http_hook.held_back import held_back
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import begun, ended, environment
@@ -196,6 +197,24 @@ def test_what_a_handler_does_is_done_and_only_what_it_raises_is_held_back():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(seen) == 5
+
+
+class Cleared:
+    """Is interrupted while it is cleared away."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(10))
+
+
+def test_an_interrupt_that_python_drops_is_sent_again():
+    """It would keep a command alive that its owner believes dead."""
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with heard():
+        Cleared()
+        with pytest.raises(Terminated):
+            time.sleep(20)
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
 
 
 PROGRAM = """
