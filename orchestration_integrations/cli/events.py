@@ -36,7 +36,6 @@ def send(
     """
     from ..api.errors import EventNotDeliveredError
     from .options import checked_ids
-    from .outage import told_of_outages
 
     (one,) = checked_ids([instance_id])
     session.if_interrupted = Left(
@@ -44,11 +43,10 @@ def send(
         outcome="unknown",
         instance_id=one,
     )
-    with told_of_outages(session.settings.base_url):
-        try:
-            instance = session.hook.send_event_when_ready(one, name, stage=stage, timeout=timeout)
-        except EventNotDeliveredError as error:
-            return _not_delivered(session, error)
+    try:
+        instance = session.hook.send_event_when_ready(one, name, stage=stage, timeout=timeout)
+    except EventNotDeliveredError as error:
+        return _not_delivered(session, error)
     row = {"type": "event", "instance_id": one, "event": name, "result": "heard", "state": instance.state}
     session.out.line(row, "instance_id", "event", "result")
     return 0

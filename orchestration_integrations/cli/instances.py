@@ -160,7 +160,6 @@ def watch(
     from ..api.models import StageEvent
     from . import shapes
     from .options import checked_ids
-    from .outage import told_of_outages
     from .stage_display import StageDisplay
     from .targets import stages_of
 
@@ -172,7 +171,7 @@ def watch(
         if not session.out.on_terminal and (session.out.as_json or shapes.stage_event(event)["text"]):
             session.out.line(shapes.stage_event(event), "instance_id", "kind", "text")
 
-    with told_of_outages(session.settings.base_url), StageDisplay(f"instance {one}") as display:
+    with StageDisplay(f"instance {one}") as display:
         try:
             result: object = session.hook.wait(
                 one,

@@ -90,6 +90,7 @@ def run(
         _check_not_waiting(waiting)
     if not store:
         session.store(store, needed_for=_STORE)
+    session.limit_retries(timeout)
     hook = session.hook  # wrong settings are refused before the file of records is made
     target = definition_in(workflow) if is_file(workflow) else workflow_id_of(hook, workflow)
     key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
@@ -160,11 +161,10 @@ def _paid(
 ) -> int:
     """Start the run and wait for its end, or leave it where there are no options for waiting."""
     from ..api.errors import AmbiguousRunError, OrchestrationError
-    from .outage import told_of_outages
     from .stage_display import StageDisplay
 
     key = options["run_key"]
-    with told_of_outages(session.settings.base_url), StageDisplay(f"run key {key}") as display:
+    with StageDisplay(f"run key {key}") as display:
         teller = _Teller(session, display, key, cancels=bool(waiting and waiting["cancel_on_interrupt"]))
         options["on_chosen"] = teller.chosen
         try:

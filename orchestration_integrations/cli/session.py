@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
     from ..run_store import SqliteRunStore
     from ..settings import Settings
+    from .outage import ToldHook
 
+LEAST_BUDGET = 5.0
+"""Seconds that a call and its repetitions get however short a time limit is: a slow server is no dead one."""
 _SETTINGS = {
     "url": ("base_url", "--url", "Base URL of the server; default: ORCHESTRATION_URL."),
     "token": ("token", "--token", "Bearer token. Others on this machine can see it: prefer ORCHESTRATION_TOKEN."),
@@ -57,7 +60,8 @@ class Session:
         self.out = out
         self.if_interrupted = Left()
         self._given = {name: value for name, value in given.items() if value is not None}
-        self._hook: OrchestrationHttpHook | None = None
+        self._hook: ToldHook | None = None
+        self._limit: float | None = None
 
     @property
     def given_token(self) -> str | None:
@@ -88,10 +92,20 @@ class Session:
     def hook(self) -> "OrchestrationHttpHook":
         """The hook, made when it is first needed."""
         if self._hook is None:
-            from ..http_hook import OrchestrationHttpHook
+            from .outage import Outage, ToldHook
 
-            self._hook = OrchestrationHttpHook(self.settings, face="cli")
+            settings = self.settings
+            if self._limit is not None:
+                budget = min(settings.retry_budget, max(self._limit, LEAST_BUDGET))
+                settings = settings.with_changes(retry_budget=budget)
+            hook = ToldHook(settings, face="cli")
+            hook.outage = Outage(settings.base_url)
+            self._hook = hook
         return self._hook
+
+    def limit_retries(self, seconds: float | None) -> None:
+        """No call of this command is repeated for longer than its time limit, None for none. Before the first call."""
+        self._limit = seconds
 
     def store(self, path: str | None, *, create: bool = False, needed_for: str = "") -> "SqliteRunStore | None":
         """The store in a file that is there; a missing file is a typing mistake, and is not made.
@@ -117,6 +131,7 @@ class Session:
     def close(self) -> None:
         """Let go of the connections."""
         if self._hook is not None:
+            self._hook.outage.close()
             self._hook.close()
 
 

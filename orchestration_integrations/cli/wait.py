@@ -37,13 +37,12 @@ def wait(
     from . import shapes
     from .exit_codes import worst_of
     from .options import checked_ids
-    from .outage import told_of_outages
     from .targets import stages_of
 
     ids = checked_ids(instance_ids)
     session.if_interrupted = Left("the instances go on", outcome="left")
     statuses = []
-    with told_of_outages(session.settings.base_url), _hint_endpoint(hints):
+    with _hint_endpoint(hints):
         for instance_id, result in session.hook.wait_many(
             ids,
             timeout=timeout,

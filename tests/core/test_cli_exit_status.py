@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from datetime import datetime, timezone
 import pytest
 
 from orchestration_integrations import OrchestrationError, OrchestrationHttpHook, RunRecord, SqliteRunStore
+from orchestration_integrations.cli import outage, session
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import COMMAND, ROOT, begun, ended, environment, invoked, objects, piped
@@ -506,3 +508,24 @@ def test_a_shell_can_complete_the_command(shell):
         env=environment(**{variable: f"complete_{shell}", **asked}),
     )  # fmt: skip
     assert "instances" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["silent", "refused"])
+@pytest.mark.parametrize("command", ["info", "run"])
+def test_a_server_that_does_not_answer_is_told_of_at_once(monkeypatch, tmp_path, command, silent):
+    """And a time limit bounds the calls before anything was submitted."""
+    monkeypatch.setattr(outage, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(outage, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(session, "LEAST_BUDGET", 1.5)
+    (tmp_path / "waits.json").write_text(json.dumps(WAITS))
+    run = ["run", str(tmp_path / "waits.json"), "--store", str(tmp_path / "runs.db"), "--timeout", "1"]
+    arguments = run if command == "run" else ["info", "--retry-budget", "1.5"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it takes connections, and says nothing
+        url = f"http://127.0.0.1:{listener.getsockname()[1] if silent else free_port()}"
+        begun_at = time.monotonic()
+        done = invoked(*arguments, "--url", url, "--json")
+    assert time.monotonic() - begun_at < 20
+    assert done.exit_code == 3
+    told = f"{url} has not answered for" if silent else f"{url} cannot be read since "
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith(told)]
+    assert line.endswith("; the command goes on trying")
