@@ -417,7 +417,9 @@ class TaskRun:
                 if said.get("status") == "stuck":
                     stuck = reason or f"instance {instance_id} is stuck"
                     raise InstanceStuckError(stuck, reason="attempts", **about) from error
-                raise WaitTimeoutError(reason or error.told, **about) from error
+                late = WaitTimeoutError(reason or error.told, **about)
+                late.seen_running = error.seen_running
+                raise late from error
 
         return waiting
 

@@ -260,7 +260,14 @@ class InstanceStuckError(_EndOfWait):
 
 
 class WaitTimeoutError(_EndOfWait):
-    """The deadline passed and the last look did not see the end. The instance goes on; it was not cancelled."""
+    """The deadline passed and the last look did not see the end. The instance goes on; it was not cancelled.
+
+    Attributes:
+        seen_running: True where the last look, at the deadline, was answered, and the instance ran then. Where it is
+            False nobody knows what became of it: ``instance`` is older than the deadline, or None.
+    """
+
+    seen_running: bool = False
 
 
 class StateUnknownError(_EndOfWait):

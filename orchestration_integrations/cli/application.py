@@ -9,6 +9,7 @@ import typer
 from ..version import __version__
 from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, ui, wait, workflows
 from .group import CommandGroup
+from .signals import ignore_to_the_end, listen
 
 
 def _group(help: str, **options: Any) -> typer.Typer:
@@ -34,7 +35,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback(
     epilog="Exit status: 0 well; 1 the instance failed or was cancelled; 2 usage or configuration; 3 ambiguous or "
     "unknown; 4 the time is over; 5 this command itself failed, such as a closed pipe; 6 what was to be stopped had "
-    "succeeded; 130 interrupted."
+    "succeeded; 129, 130, 143 interrupted."
 )
 def _options(
     version: Annotated[
@@ -67,4 +68,8 @@ for name, module in {
 
 def main() -> None:
     """Run the command."""
-    app()
+    listen()
+    try:
+        app()
+    finally:  # to the very end of the process: a second signal must not change how it ends
+        ignore_to_the_end()

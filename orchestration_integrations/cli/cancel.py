@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import notices
+from .error_objects import tell_error
 from .options import Store
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +34,12 @@ def cancel(
 
     Exit status: 0 nothing of it moves any more (cancelled, held, never_started); 1 it had failed by itself; 6 it had
     succeeded by itself; 3 not confirmed, or a payment was under way, or whether one is could not be read: it may move
-    money. 2 usage or configuration, or an unknown id. The highest of them counts.
+    money. 2 usage or configuration, or an unknown id. Of several the last counts of 0, 1, 2, 6, 3.
     """
     from ..api.errors import OrchestrationError, ValidationError
     from . import shapes
-    from .exit_codes import status_of
+    from .exit_codes import status_of, worst_of
     from .options import checked_ids
-    from .session import tell_error
     from .targets import stages_of
 
     records = session.store(store, needed_for="--run-key needs the records" if run_key is not None else "")
@@ -46,9 +47,14 @@ def cancel(
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
     runs = _records_of(records, ids) if run_key is None else _run_of(records, run_key)
-    worst = 0
+    statuses = []
     for instance_id, record in runs.items():
-        session.if_interrupted = f"instance {instance_id} may or may not be cancelled: instances show {instance_id}"
+        session.if_interrupted = Left(
+            f"instance {instance_id} may or may not be cancelled, and may still run: instances show {instance_id}",
+            outcome="unknown",
+            instance_id=instance_id,
+            run_key=None if record is None else record.key,
+        )
         row: dict[str, Any] | None = None
         try:
             kept = {} if record is None or records is None else {"store": records, "run_key": record.key}
@@ -69,8 +75,8 @@ def cancel(
         if row is not None:
             session.out.line(row, "instance_id", "status", "text")
             status = int(row["exit_status"])
-        worst = max(worst, status)
-    return worst
+        statuses.append(status)
+    return worst_of(statuses)
 
 
 def _records_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> "dict[str, RunRecord | None]":

@@ -6,7 +6,7 @@ closed pipe, no mistake of this program may look like it. What is not known is 3
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..api.errors import (
     AuthenticationError,
@@ -39,8 +39,6 @@ BROKEN = 5
 """The command itself failed: its output could not be written, or it met an error that it did not foresee."""
 SUCCEEDED = 6
 """What was to be stopped had succeeded by itself."""
-INTERRUPTED = 130
-TERMINATED = 143
 
 _STATUSES: Mapping[Means, int] = {
     "well": OK,
@@ -49,6 +47,16 @@ _STATUSES: Mapping[Means, int] = {
     "runs on": TIMED_OUT,
     "unsure": UNKNOWN,
 }
+
+SEVERITY = (OK, FAILED, REFUSED, TIMED_OUT, SUCCEEDED, UNKNOWN)
+"""What a command about several instances ends with is the last of these that one of them has. What is not known comes
+last: it is what a script must not overlook. A success comes behind a failure, since who pays anew would pay that twice.
+"""
+
+
+def worst_of(statuses: Iterable[int]) -> int:
+    """The one status of a command about several instances."""
+    return max(statuses, key=SEVERITY.index, default=OK)
 
 
 def status_of_verdict(verdict: Verdict) -> int:
@@ -81,6 +89,6 @@ def _status_of_event(error: EventNotDeliveredError) -> int:
         return TIMED_OUT if error.instance is not None else UNKNOWN
     if error.reason == "unknown":
         return UNKNOWN
-    if error.reason == "instance_ended" and error.instance is not None and error.instance.state != "succeeded":
+    if error.reason == "instance_ended" and (error.instance is None or error.instance.state != "succeeded"):
         return FAILED if error.moved is not None and error.moved.complete else UNKNOWN
     return REFUSED

@@ -7,6 +7,7 @@ import typer
 
 from .options import FailAfter, InstanceId, Limit, PollInterval, ReadBudget
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from ..api.models import Instance, StageRun
@@ -159,19 +160,18 @@ def watch(
     from ..api.models import StageEvent
     from . import shapes
     from .options import checked_ids
-    from .outage import told_of_outages
     from .stage_display import StageDisplay
     from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
-    session.if_interrupted = f"instance {one} goes on"
+    session.if_interrupted = Left(f"instance {one} goes on", outcome="left", instance_id=one)
 
     def told(event: StageEvent) -> None:
         display.told(event)
         if not session.out.on_terminal and (session.out.as_json or shapes.stage_event(event)["text"]):
             session.out.line(shapes.stage_event(event), "instance_id", "kind", "text")
 
-    with told_of_outages(session.settings.base_url), StageDisplay(f"instance {one}") as display:
+    with StageDisplay(f"instance {one}") as display:
         try:
             result: object = session.hook.wait(
                 one,

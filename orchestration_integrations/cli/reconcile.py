@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import notices
+from .error_objects import tell_error
 from .options import Store
 from .session import Session, reaching_server
 
@@ -45,6 +46,7 @@ def reconcile(
     """
     from ..api.errors import ValidationError
     from ..ownership.keys import checked_run_key
+    from .exit_codes import worst_of
     from .reading_runs import runs_of, scopes_of
     from .reconciling import Wanted, findings_of
 
@@ -72,7 +74,7 @@ def reconcile(
     statuses = [_status(one) for one in found]
     if abort_duplicates:
         statuses += _abort(session, [one for one in found if one.finding == "duplicate"], yes)
-    return max(statuses, default=0)
+    return worst_of(statuses)
 
 
 def _since(days: float) -> datetime:
@@ -117,8 +119,7 @@ def _abort_one(session: Session, duplicate: "Finding") -> int:
     """
     from ..api.errors import OrchestrationError
     from . import shapes
-    from .exit_codes import OK, UNKNOWN
-    from .session import tell_error
+    from .exit_codes import OK, UNKNOWN, worst_of
     from .targets import stages_of
 
     instance_id = duplicate.instances[0]
@@ -142,7 +143,7 @@ def _abort_one(session: Session, duplicate: "Finding") -> int:
         text = f"whether instance {instance_id} still stands at its gate is not known: {error}"
         tell_error(session.out, type(error).__name__, text, UNKNOWN, instance_id=instance_id)
         return UNKNOWN
-    return max(status, _told_of_release(session, duplicate, seen))
+    return worst_of([status, _told_of_release(session, duplicate, seen)])
 
 
 def _looked_at(session: Session, instance_id: str) -> "Seen":

@@ -4,17 +4,19 @@ import os
 import shlex
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from . import notices
 from .options import FailAfter, Limit, PollInterval, ReadBudget, Store
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from ..api.errors import AmbiguousRunError
     from ..api.models import StageEvent
+    from ..run_store import SqliteRunStore
     from .stage_display import StageDisplay
 
 _STORE = "run keeps a record of each run key in a file"
@@ -43,7 +45,10 @@ def run(
     timeout: Limit = None,
     on_timeout: Annotated[str, typer.Option(help="cancel or leave the run when the time is over.")] = "cancel",
     cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Cancel the run at Ctrl-C. Default: it goes on.")
+        bool,
+        typer.Option(
+            "--cancel-on-interrupt", help="Cancel the run at Ctrl-C, SIGTERM and SIGHUP. Default: it goes on."
+        ),
     ] = False,
     poll_interval: PollInterval = 5.0,
     read_budget: ReadBudget = 120.0,
@@ -86,6 +91,7 @@ def run(
         _check_not_waiting(waiting)
     if not store:
         session.store(store, needed_for=_STORE)
+    session.limit_retries(timeout)
     hook = session.hook  # wrong settings are refused before the file of records is made
     there = session.store(store) if store and os.path.exists(store) else None
     target = target_of(hook, workflow, None if first_attempt else run_key, there)
@@ -157,17 +163,19 @@ def _paid(
 ) -> int:
     """Start the run and wait for its end, or leave it where there are no options for waiting."""
     from ..api.errors import AmbiguousRunError, OrchestrationError
-    from .outage import told_of_outages
     from .stage_display import StageDisplay
 
     key = options["run_key"]
-    with told_of_outages(session.settings.base_url), StageDisplay(f"run key {key}") as display:
+    with StageDisplay(f"run key {key}") as display:
         teller = _Teller(session, display, key, cancels=bool(waiting and waiting["cancel_on_interrupt"]))
         options["on_chosen"] = teller.chosen
         try:
             if waiting is None:
                 return _begin(session, target, variables, options)
             result: object = session.hook.run_once(target, variables, **options, **waiting, on_stage=teller.stage)
+        except KeyboardInterrupt:
+            teller.interrupted(options["store"])
+            raise
         except AmbiguousRunError as error:
             _advise(error, workflow, variables, options)
             raise
@@ -176,6 +184,7 @@ def _paid(
                 raise
             result = error
     instance_id = getattr(result, "instance_id", None) or result.instance.id  # type: ignore[attr-defined]
+    teller.ended(instance_id)
     return _told(session, instance_id, result, key)
 
 
@@ -195,19 +204,26 @@ class _Teller:
     """Says which instance has the key as soon as that is known, and what an interrupt leaves.
 
     Args:
-        cancels: an interrupt cancels the run.
+        cancels: an interrupt cancels the run, so that what became of it is not known before there is an outcome.
     """
 
     def __init__(self, session: Session, display: "StageDisplay", key: str, *, cancels: bool) -> None:
         self._session = session
         self._display = display
         self._key = key
-        self._becomes = "" if cancels else "it goes on; "  # what became of a cancel is a note of the interrupt
-        self._again = (
-            f"call again with --run-key {shlex.quote(key)} and the same --store: that goes on with the same run"
-        )
+        self._cancels = cancels
         self._told: str | None = None
-        session.if_interrupted = f"the run was being started; {self._again}"
+        self._leave("the run was being started", "unknown")
+
+    def _leave(self, text: str, outcome: Literal["left", "unknown"]) -> None:
+        quoted = shlex.quote(self._key)
+        self._session.if_interrupted = Left(
+            text,
+            f"call again with --run-key {quoted} and the same --store: that goes on with the same run",
+            outcome,
+            self._told,
+            self._key,
+        )
 
     def chosen(self, instance_id: str) -> None:
         """This instance has the key."""
@@ -215,8 +231,32 @@ class _Teller:
             return
         self._told = instance_id
         self._display.title(f"instance {instance_id} · run key {self._key}")
-        self._session.if_interrupted = f"instance {instance_id}: {self._becomes}{self._again}"
+        if self._cancels:
+            self._may_run(instance_id)
+        else:
+            self._leave(f"instance {instance_id}: it goes on", "left")
         notices.tell(f"instance {instance_id} of run key {self._key}")
+
+    def _may_run(self, instance_id: str) -> None:
+        cancel = f"orchestration-integrations cancel {instance_id}"
+        self._leave(f"instance {instance_id}: it may still run ({cancel})", "unknown")
+
+    def interrupted(self, store: "SqliteRunStore") -> None:
+        """An interrupt has come. Where a stop of the run is on record, nobody knows whether it still goes on."""
+        if self._told is None:
+            return
+        try:
+            record = store.load(self._key)
+            stopped = record is None or record.hold
+        except Exception:
+            stopped = True
+        if stopped:
+            self._may_run(self._told)
+
+    def ended(self, instance_id: str) -> None:
+        """The run is over, or was given up; what remains is to tell that."""
+        self._told = instance_id
+        self._leave(f"instance {instance_id}: what became of it was not told", "unknown")
 
     def stage(self, event: "StageEvent") -> None:
         """A stage of it has changed."""

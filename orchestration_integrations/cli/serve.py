@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from . import notices
+from .error_objects import tell_error
 from .session import Session, local
 
 _NEEDS = "needs an extra: pip install 'orchestration-integrations[cli,server]'"
@@ -47,7 +47,7 @@ def serve(
     try:
         from ..server.embedded import EmbeddedServer
     except ImportError as error:
-        return _refused(f"serve {_NEEDS} ({error})")
+        return _refused(session, f"serve {_NEEDS} ({error})")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -65,13 +65,13 @@ def serve(
             allow_hosts=allow_host or (),
         )
     except (OSError, ValueError) as error:
-        return _refused(str(error))
+        return _refused(session, str(error))
     except sqlite3.Error as error:
-        return _refused(f"cannot use {db} as a database: {error}")
+        return _refused(session, f"cannot use {db} as a database: {error}")
     try:
         server.start()
     except OSError as error:
-        return _refused(f"cannot listen on {host}:{port}: {error}")
+        return _refused(session, f"cannot listen on {host}:{port}: {error}")
     try:
         session.out.line({"type": "server", "url": server.url, "generation": generation}, "url")
         stop.wait()
@@ -83,6 +83,6 @@ def serve(
     return 0
 
 
-def _refused(why: str) -> int:
-    notices.tell(why)
+def _refused(session: Session, why: str) -> int:
+    tell_error(session.out, "ConfigurationError", why, 2)
     return 2

@@ -8,8 +8,6 @@ environment. They are added here, so no command repeats them.
 import functools
 import inspect
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,14 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import notices
+from .error_objects import FACTS, tell_error
 from .output import Output
+from .signals import Left, heard, last_word, status_of_interrupt
 
 if TYPE_CHECKING:
-    from ..api.errors import OrchestrationError
     from ..http_hook import OrchestrationHttpHook
     from ..run_store import SqliteRunStore
     from ..settings import Settings
+    from .outage import ToldHook
 
+LEAST_BUDGET = 5.0
+"""Seconds that a call and its repetitions get however short a time limit is: a slow server is no dead one."""
 _SETTINGS = {
     "url": ("base_url", "--url", "Base URL of the server; default: ORCHESTRATION_URL."),
     "token": ("token", "--token", "Bearer token. Others on this machine can see it: prefer ORCHESTRATION_TOKEN."),
@@ -43,10 +45,6 @@ _SETTINGS = {
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON object a line; docs/cli.md describes them.")]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: an interrupt with another exit status."""
-
-
 class Session:
     """One run of one command.
 
@@ -55,14 +53,15 @@ class Session:
         given: settings by their field, None where an option was not given.
 
     Attributes:
-        if_interrupted: what is true of the run if the command is interrupted now.
+        if_interrupted: what is true of its runs if the command is interrupted now, and nobody knows better.
     """
 
     def __init__(self, out: Output, given: Mapping[str, str | None]) -> None:
         self.out = out
-        self.if_interrupted = ""
+        self.if_interrupted = Left()
         self._given = {name: value for name, value in given.items() if value is not None}
-        self._hook: OrchestrationHttpHook | None = None
+        self._hook: ToldHook | None = None
+        self._limit: float | None = None
 
     @property
     def given_token(self) -> str | None:
@@ -93,14 +92,24 @@ class Session:
     def hook(self) -> "OrchestrationHttpHook":
         """The hook, made when it is first needed."""
         if self._hook is None:
-            from ..http_hook import OrchestrationHttpHook
+            from .outage import Outage, ToldHook
 
-            self._hook = OrchestrationHttpHook(self.settings, face="cli")
+            settings = self.settings
+            if self._limit is not None:
+                budget = min(settings.retry_budget, max(self._limit, LEAST_BUDGET))
+                settings = settings.with_changes(retry_budget=budget)
+            hook = ToldHook(settings, face="cli")
+            hook.outage = Outage(settings.base_url)
+            self._hook = hook
         return self._hook
 
     def stages_read(self, workflow_id: str) -> "Sequence[Mapping[str, Any]] | None":
         """The stages of a workflow, where this command has read them; None where it has not. Nothing is read now."""
         return None if self._hook is None else self._hook.plans.versions.remembered.definition(workflow_id)
+
+    def limit_retries(self, seconds: float | None) -> None:
+        """No call of this command is repeated for longer than its time limit, None for none. Before the first call."""
+        self._limit = seconds
 
     def store(self, path: str | None, *, create: bool = False, needed_for: str = "") -> "SqliteRunStore | None":
         """The store in a file that is there; a missing file is a typing mistake, and is not made.
@@ -126,6 +135,7 @@ class Session:
     def close(self) -> None:
         """Let go of the connections."""
         if self._hook is not None:
+            self._hook.outage.close()
             self._hook.close()
 
 
@@ -150,7 +160,7 @@ def _command(function: Callable[..., int | None], settings: Mapping[str, tuple[s
         notices.tell_warnings()
         out = Output(given.pop("as_json"))
         session = Session(out, {_SETTINGS[name][0]: given.pop(name) for name in settings})
-        with _ending(session), _terminable():
+        with heard(), _ending(session):
             try:
                 status = function(session, **given)
             finally:
@@ -179,60 +189,45 @@ def _command(function: Callable[..., int | None], settings: Mapping[str, tuple[s
 @contextmanager
 def _ending(session: Session) -> Iterator[None]:
     """Tell what ended a command before its time, and turn that into an exit status."""
-    from .exit_codes import INTERRUPTED, TERMINATED, status_of
-
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        status = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-        said = [*getattr(interrupt, "__notes__", ()), *filter(None, [session.if_interrupted])]
-        text = ": ".join(["interrupted", *filter(None, ["; ".join(said)])])
-        tell_error(session.out, "Interrupted", text, status)
+        last_word()
+        status = status_of_interrupt(interrupt)
+        _tell_interrupt(session, interrupt, status)
         raise typer.Exit(status) from None
     except Exception as error:
         from ..api.errors import OrchestrationError
+        from .exit_codes import status_of
 
         if not isinstance(error, OrchestrationError):
             raise
         from .shapes import moved_by_error
 
         status = status_of(error)
+        facts = {name: getattr(error, name, None) for name in FACTS}
         moved = moved_by_error(error, session.stages_read)
-        tell_error(session.out, type(error).__name__, str(error), status, **_facts(error), **moved)
+        tell_error(session.out, type(error).__name__, str(error), status, **facts, **moved)
         raise typer.Exit(status) from None
 
 
-def tell_error(out: Output, kind: str, text: str, status: int, **facts: Any) -> None:
-    """One line on the standard error, and with --json an object of the type ``error``."""
-    notices.tell(text)
-    if out.as_json:
-        message = notices.masked(text)
-        out.line({"type": "error", "error": kind, "message": message, "exit_status": status, **facts})
+def _tell_interrupt(session: Session, interrupt: KeyboardInterrupt, status: int) -> None:
+    """By the outcome of the cancel that the interrupt has asked for, where there was one."""
+    left = session.if_interrupted
+    facts: dict[str, Any] = {"outcome": left.outcome, "instance_id": left.instance_id, "run_key": left.run_key}
+    text = left.text
+    if hasattr(interrupt, "after_interrupt") or interrupt.__context__ is not None:
+        from ..http_hook.interrupts import after_interrupt
 
-
-def _facts(error: "OrchestrationError") -> dict[str, Any]:
-    """What one needs to act on an error; the same fields for each kind of error."""
-    names = ("field", "path", "reason", "instance_id", "workflow_id", "run_key", "token", "candidates", "differs")
-    facts = {name: getattr(error, name, None) for name in names}
-    facts["candidates"] = list(facts["candidates"] or ())
-    return facts
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, so that it can say what is true of its run."""
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        came = after_interrupt(interrupt)
+        if came is not None:
+            text, facts["sure"] = came.text, came.sure
+            facts["outcome"] = "unknown" if came.word == "being_started" else came.word
+            facts["in_flight"] = [] if came.outcome is None else [one.name for one in came.outcome.in_flight]
+    if facts["outcome"] is not None:
+        facts.setdefault("sure", False)
+    said = "; ".join(filter(None, [text, left.again]))
+    tell_error(session.out, "Interrupted", ": ".join(filter(None, ["interrupted", said])), status, **facts)
 
 
 def confirmed(question: str, yes: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import notices
+from .error_objects import tell_error
 from .session import Session, reaching_server
 
 _NEEDS = "ui needs an extra: pip install 'orchestration-integrations[cli,server]'"
@@ -44,7 +45,7 @@ def ui(
         from ..ui.guard import demanded_token, origin_of
         from ..ui.serving import PageServer
     except ImportError as error:
-        return _refused(f"{_NEEDS} ({error})")
+        return _refused(session, f"{_NEEDS} ({error})")
     named = {"--page-token": page_token, VARIABLE: os.environ.get(VARIABLE), "--token": session.given_token}
     notices.keep_secret(named.values())
     demanded = next((demanded_token(value, name) for name, value in named.items() if value is not None), None)
@@ -63,7 +64,7 @@ def ui(
             hosts=tuple(allow_host or ()),
         ).start()
     except OSError as error:
-        return _refused(f"cannot listen on {host}:{port}: {error}")
+        return _refused(session, f"cannot listen on {host}:{port}: {error}")
     try:
         row = {"type": "page", "url": f"{server.url}/", "actions": allow_actions, "upstream": settings.base_url}
         session.out.line(row, "url")
@@ -73,6 +74,6 @@ def ui(
     return 0
 
 
-def _refused(why: str) -> int:
-    notices.tell(why)
+def _refused(session: Session, why: str) -> int:
+    tell_error(session.out, "ConfigurationError", why, 2)
     return 2

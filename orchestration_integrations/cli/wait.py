@@ -9,6 +9,7 @@ import typer
 from . import notices
 from .options import FailAfter, InstanceIds, Limit, PollInterval, ReadBudget
 from .session import Session, reaching_server
+from .signals import Left
 
 
 @reaching_server
@@ -28,19 +29,20 @@ def wait(
     One line for each: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs. With
     --hints a POST whose JSON names an instance has it read at once; the address is printed to the standard error.
 
-    Exit status: 0 all have succeeded; 1 one has failed or was cancelled; 3 one stands still, or nobody knows what
-    became of it; 4 the time is over. The highest of them counts. 2 usage or configuration, and nothing was waited for;
-    5 the output could not be written; 130 interrupted. The instances go on whatever becomes of this command.
+    Exit status: 0 all have succeeded; 1 one has failed or was cancelled; 4 the time is over, and one was seen to run;
+    3 one stands still, or nobody knows what became of it. Of several the last counts of 0, 1, 4, 3. 2 usage or
+    configuration, and nothing was waited for; 5 the output could not be written; 130 interrupted. The instances go on
+    whatever becomes of this command.
     """
     from . import shapes
+    from .exit_codes import worst_of
     from .options import checked_ids
-    from .outage import told_of_outages
     from .targets import stages_of
 
     ids = checked_ids(instance_ids)
-    session.if_interrupted = "the instances go on"
-    worst = 0
-    with told_of_outages(session.settings.base_url), _hint_endpoint(hints):
+    session.if_interrupted = Left("the instances go on", outcome="left")
+    statuses = []
+    with _hint_endpoint(hints):
         for instance_id, result in session.hook.wait_many(
             ids,
             timeout=timeout,
@@ -52,8 +54,8 @@ def wait(
             stages = stages_of(session.hook, None if known is None else known.workflow_id)
             row = shapes.end(instance_id, result, stages)
             session.out.line(row, "instance_id", "state", "reason")
-            worst = max(worst, row["exit_status"])
-    return worst
+            statuses.append(int(row["exit_status"]))
+    return worst_of(statuses)
 
 
 @contextmanager

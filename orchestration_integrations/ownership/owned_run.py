@@ -456,4 +456,7 @@ def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> Giv
     }
     if isinstance(error, InstanceStuckError):
         return InstanceStuckError(message, reason=error.reason, **about)
-    return type(error)(message, **about)
+    made = type(error)(message, **about)
+    if isinstance(error, WaitTimeoutError) and isinstance(made, WaitTimeoutError):
+        made.seen_running = error.seen_running
+    return made

@@ -20,6 +20,7 @@ from ..api.errors import (
     NotFoundError,
     OrchestrationError,
     ValidationError,
+    is_ambiguous,
     is_gateways_404,
     is_inconclusive,
     says_completed,
@@ -84,18 +85,21 @@ def cancel(
     Raises:
         NotFoundError: the server answers, and knows no such instance.
         AuthenticationError, ValidationError: reading it is refused; the message tells how the abort was answered.
+            ``run_may_exist`` of each of these is True where an abort was taken, or may have been, or the instance is
+            there: then nobody knows what became of it. It is False where the abort was refused as well: nothing was
+            done, and the settings or the id are wrong.
     """
     begun = now.monotonic()
     until = begun + timeout
     over = until + LEAST
     call = abort_instance(instance_id, versions.plain)
     answer = ""
+    taken = refused = False
     instance: Instance | None = None
     abort_at = begun
     answered_at: float | None = None
     not_found_since: float | None = None
     asked_engine = 0
-    abort_refused = False  # as the read is: then nothing was done, and the settings or the id are wrong
     backoff = Backoff(now, first=0.05, longest=1.0)
     while True:
         if now.monotonic() >= abort_at:
@@ -105,11 +109,11 @@ def cancel(
                 allowed = min(allowed, now.monotonic() + OWNER_ANSWER_SECONDS)
             try:
                 yield from do(call, allowed)
-                said, again = "204", REPEAT_AFTER
+                said, again, taken = "204", REPEAT_AFTER, True
                 answered_at = now.monotonic() if answered_at is None else answered_at
             except OrchestrationError as error:
-                said = summary(error)
-                abort_refused = isinstance(error, AuthenticationError | ValidationError)
+                said, taken = summary(error), taken or is_ambiguous(error)
+                refused = isinstance(error, AuthenticationError | ValidationError)
                 hopeless = not is_inconclusive(error) or says_completed(error)
                 again = REPEAT_AFTER if hopeless else max(0.3, error.retry_after or 0.0)
                 if answered_at is None and getattr(error, "status_code", None) is not None:
@@ -126,22 +130,24 @@ def cancel(
             if is_gateways_404(error):
                 not_found_since = None
             elif instance is not None or looked_at - not_found_since >= row_grace:
-                raise NotFoundError(
+                unknown = NotFoundError(
                     f"instance {instance_id} is unknown to the server ({summary(error)}; the abort was answered "
                     f"{answer})",
                     status_code=error.status_code,
                     error_code=error.error_code,
-                ) from error
+                )
+                unknown.run_may_exist = taken or instance is not None
+                raise unknown from error
         except (AuthenticationError, ValidationError) as error:
-            refused = type(error)(
+            unread = type(error)(
                 f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state "
                 f"may not be read: {error}",
                 status_code=error.status_code,
                 error_code=error.error_code,
                 server_message=error.message,
             )
-            refused.run_may_exist = not abort_refused
-            raise refused from error
+            unread.run_may_exist = taken or not refused
+            raise unread from error
         except OrchestrationError:
             pass  # of a read; the abort may have been taken all the same
         if instance is not None and instance.terminated:

@@ -236,7 +236,9 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
         state = "could not be read" if end.error is not None else "was still running"
         limit = f" of {end.limit}" if end.limit else ""
         late = f"instance {instance_id} {state} at the deadline{limit}{why}{tail}"
-        return WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
+        timeout = WaitTimeoutError(f"{late}; it was not cancelled", told=late, **about)
+        timeout.seen_running = end.error is None and instance is not None
+        return timeout
     if end.kind == "unsure":
         return StateUnknownError(f"whether instance {instance_id} goes on is unknown{tail}: {end.detail}", **about)
     return StateUnknownError(

@@ -136,10 +136,12 @@ class _Delivery:
         return EventNotDeliveredError(message, reason=reason, instance_id=self.instance_id, instance=instance)
 
     def unreadable(self, error: OrchestrationError, *, sent: bool, instance: Instance | None) -> OrchestrationError:
-        """What a read that was given up means. Once the event was sent, no error hides that it may have arrived."""
+        """What a read that was given up means. Once the event was sent, no error hides that it may have arrived; where
+        it was not, an instance that was seen before says nothing of now."""
         if not sent and not is_inconclusive(error):
             return error
-        return self.failed("unknown" if sent else "not_ready", f"a read failed ({summary(error)})", instance)
+        why = f"a read failed ({summary(error)})"
+        return self.failed("unknown", why, instance) if sent else self.failed("not_ready", why, None)
 
     def limit(self) -> float:
         """Monotonic seconds by which a read that fails again and again is given up."""

@@ -74,9 +74,9 @@ def end_verdict(result: object) -> Verdict:
         return Verdict("ended badly" if result.moved.complete else "unsure", word, text)
     if isinstance(result, InstanceStuckError):
         return Verdict("unsure", "stuck", text)
-    if isinstance(result, WaitTimeoutError) and result.instance is not None:
+    if isinstance(result, WaitTimeoutError) and result.seen_running:
         return Verdict("runs on", "timeout", text)
-    return Verdict("unsure", "unknown", text)  # also a time-out within which nothing was ever read
+    return Verdict("unsure", "unknown", text)  # also a time-out whose last look failed
 
 
 def outcome_text(outcome: CancelOutcome | None) -> str:

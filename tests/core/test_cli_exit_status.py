@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from datetime import datetime, timezone
 import pytest
 
 from orchestration_integrations import OrchestrationError, OrchestrationHttpHook, RunRecord, SqliteRunStore
+from orchestration_integrations.cli import outage, session
 from orchestration_integrations.procedures.content import Content
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import COMMAND, ROOT, begun, ended, environment, invoked, objects, piped
@@ -116,6 +119,35 @@ def test_wrong_usage_is_no_failed_payment(arguments):
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["wait", "i", "--timeout", "soon"], "BadParameter"),
+        (["wait"], "MissingParameter"),
+        (["nonsense"], "UsageError"),
+        (["wait", "i", "--nonsense"], "NoSuchOption"),
+        (["serve", "--db", "/no/such/directory/x.db"], "ConfigurationError"),
+        (["serve", "--host", "no.such.host.invalid"], "ConfigurationError"),
+        (["ui", "--url", "http://127.0.0.1:9", "--host", "no.such.host.invalid", "--page-token", "t" * 20], None),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else given,
+)
+def test_with_json_wrong_usage_is_an_object_too(arguments, error):
+    done = piped(
+        *arguments, "--json", env={"ORCHESTRATION_URL": f"http://127.0.0.1:{free_port()}"}, stdin=subprocess.DEVNULL
+    )
+    (told,) = objects(done)
+    assert (done.returncode, told["type"], told["exit_status"]) == (2, "error", 2)
+    assert error in (None, told["error"])
+    assert told["message"]
+    assert done.stderr
+    lost = subprocess.run(
+        ["bash", "-c", '"$@" >/dev/full', "bash", *COMMAND, *arguments, "--json"], capture_output=True, text=True,
+        env=environment(ORCHESTRATION_URL="http://127.0.0.1:9"), check=False, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert lost.returncode in (2, 5)
+
+
 def test_a_run_that_was_cancelled_amid_a_payment_may_still_pay(server, hook):
     """A script that pays by other means on 1 would pay twice if the payment arrived."""
     instance_id = under_retry(hook)
@@ -175,6 +207,73 @@ def test_a_failed_run_is_1_only_where_what_it_moved_is_known(server, hook, runs,
     done = invoked("wait", paid, "--url", server.url, "--retry-budget", "0.2", "--json")
     (end,) = objects(done)
     assert (done.exit_code, end["state"], end["complete"], end["exit_status"]) == (3, "failed", False, 3)
+
+
+@pytest.mark.parametrize("ends", ["failed", "cancelled"])
+def test_an_event_for_a_run_that_ended_badly_has_the_status_that_wait_gives(server, hook, runs, unreadable, ends):
+    ended_so = runs["cancelled"]
+    if ends == "failed":
+        both = {"name": "fails, never waits", "stages": [*FAILS["stages"], *WAITS["stages"]]}
+        ended_so = hook.run_workflow(hook.create_workflow(both).id).id
+        eventually(lambda: hook.get_instance(ended_so).terminated, "it failed", every=0.05)
+    send = ["events", "send", ended_so, "go", "--url", server.url, "--retry-budget", "0.2", "--json"]
+    done = invoked(*send)
+    (told,) = objects(done)
+    assert (done.exit_code, told["error"], told["reason"]) == (1, "EventNotDeliveredError", "instance_ended")
+    unreadable("get_instance_history")
+    done = invoked(*send)
+    assert (done.exit_code, objects(done)[0]["exit_status"]) == (3, 3)
+    assert "whether a payment is under way could not be read" in done.stderr
+
+
+def test_an_event_for_a_run_that_was_cancelled_amid_a_payment_is_not_called_a_known_end(server, hook):
+    send = {"send": {**FAILS["stages"][0]["send"], "source": {"account": {"id": "nobody:has:paid:in"}}}}
+    send["send"]["destination"] = {"account": {"id": "a"}}
+    stages = [send, {"wait_event": {"event": "go"}}]
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "poor", "stages": stages}).id).id
+    eventually(lambda: hook.get_instance_history(instance_id), "it tries to pay", every=0.05)
+    assert hook.cancel(instance_id).in_flight
+    done = invoked("events", "send", instance_id, "go", "--url", server.url, "--json")
+    assert (done.exit_code, "CreateTransaction was under way" in done.stderr) == (3, True)
+
+
+def test_no_error_of_a_read_after_an_abort_is_a_refusal(server, hook, runs, unreadable):
+    """The abort was taken, and what came of it may not be read: not 2, which says that nothing was changed."""
+    server.fault("get_instance", "status", -1, code=403)
+    done = invoked("cancel", runs["waits"], "--timeout", "1", "--url", server.url, "--json")
+    (told,) = objects(done)
+    assert (done.exit_code, told["exit_status"], told["instance_id"]) == (3, 3, runs["waits"])
+    assert "the abort was answered 204" in told["message"]
+    server.clear_faults()
+    server.fault("any", "status", -1, code=401)
+    done = invoked("cancel", runs["failed"], "--timeout", "1", "--url", server.url, "--json")
+    assert done.exit_code == 2, "the abort was refused too, so nothing was changed"
+    server.clear_faults()
+    eventually(lambda: hook.get_instance(runs["waits"]).terminated, "it was cancelled", every=0.05)
+
+
+def test_of_several_what_is_unknown_outranks_what_had_succeeded(server, hook, runs):
+    hook.send_event_when_ready(runs["waits"], "go")
+    eventually(lambda: hook.get_instance(runs["waits"]).terminated, "it succeeded", every=0.05)
+    url = ["--url", server.url, "--timeout", "0.3"]
+    nowhere = "8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000"
+    assert invoked("cancel", runs["waits"], nowhere, *url).exit_code == 3
+    assert invoked("cancel", runs["waits"], runs["failed"], *url).exit_code == 6
+
+
+def test_a_run_that_could_not_be_read_at_the_deadline_has_not_timed_out(server, hook, runs):
+    """It was seen to run once, and nobody knows what it has done since."""
+    watch = begun("instances", "watch", runs["waits"], "--url", server.url, "--timeout", "4", "--json")
+    assert watch.stdout is not None
+    assert "stage_event" in watch.stdout.readline()
+    server.fault("any", "html", -1, code=200)
+    try:
+        code, out, _ = ended(watch)
+    finally:
+        server.clear_faults()
+    end = json.loads(out.splitlines()[-1])
+    assert (code, end["state"], end["exit_status"]) == (3, "unknown", 3)
+    assert "could not be read at the deadline" in end["reason"]
 
 
 def test_a_cancel_of_what_had_succeeded_has_a_status_of_its_own(server, hook, runs):
@@ -252,7 +351,7 @@ def test_each_end_has_its_status(server, runs, hook):
     assert waited(runs["waits"]) == (4, {runs["waits"]: ("timeout", 4)})
     assert waited(runs["failed"]) == (1, {runs["failed"]: ("failed", 1)})
     assert waited(runs["cancelled"]) == (1, {runs["cancelled"]: ("cancelled", 1)})
-    assert waited(runs["cancelled"], runs["waits"])[0] == 4, "the highest counts"
+    assert waited(runs["cancelled"], runs["waits"])[0] == 4
     hook.send_event_when_ready(runs["waits"], "go")
     assert waited(runs["waits"]) == (0, {runs["waits"]: ("succeeded", 0)})
     assert waited("8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000")[0] == 3
@@ -297,12 +396,14 @@ main()
 """
     for given, env in ((["--token", "geheimnis-4711"], {}), ([], {"ORCHESTRATION_TOKEN": "geheimnis-4711"})):
         done = subprocess.run(
-            [sys.executable, "-c", program, "wait", "i", "--url", "http://127.0.0.1:9", *given],
+            [sys.executable, "-c", program, "wait", "i", "--url", "http://127.0.0.1:9", "--json", *given],
             capture_output=True, text=True, check=False, timeout=60, cwd=ROOT, env=environment(**env),
         )  # fmt: skip
         assert done.returncode == 5
         assert "RuntimeError: broken by ****" in done.stderr
         assert "geheimnis" not in done.stderr + done.stdout
+        (told,) = objects(done)
+        assert (told["type"], told["error"], told["exit_status"]) == ("error", "RuntimeError", 5)
 
 
 @pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)], ids=["SIGINT", "SIGTERM"])
@@ -407,3 +508,24 @@ def test_a_shell_can_complete_the_command(shell):
         env=environment(**{variable: f"complete_{shell}", **asked}),
     )  # fmt: skip
     assert "instances" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["silent", "refused"])
+@pytest.mark.parametrize("command", ["info", "run"])
+def test_a_server_that_does_not_answer_is_told_of_at_once(monkeypatch, tmp_path, command, silent):
+    """And a time limit bounds the calls before anything was submitted."""
+    monkeypatch.setattr(outage, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(outage, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(session, "LEAST_BUDGET", 1.5)
+    (tmp_path / "waits.json").write_text(json.dumps(WAITS))
+    run = ["run", str(tmp_path / "waits.json"), "--store", str(tmp_path / "runs.db"), "--timeout", "1"]
+    arguments = run if command == "run" else ["info", "--retry-budget", "1.5"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it takes connections, and says nothing
+        url = f"http://127.0.0.1:{listener.getsockname()[1] if silent else free_port()}"
+        begun_at = time.monotonic()
+        done = invoked(*arguments, "--url", url, "--json")
+    assert time.monotonic() - begun_at < 20
+    assert done.exit_code == 3
+    told = f"{url} has not answered for" if silent else f"{url} cannot be read since "
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith(told)]
+    assert line.endswith("; the command goes on trying")

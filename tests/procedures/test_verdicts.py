@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from orchestration_integrations.api.errors import InstanceCancelledError, InstanceFailedError
+from orchestration_integrations.api.errors import (
+    EventNotDeliveredError,
+    InstanceCancelledError,
+    InstanceFailedError,
+    WaitTimeoutError,
+)
 from orchestration_integrations.api.models import ActivityRun, CancelOutcome, Instance, Moved
-from orchestration_integrations.cli.exit_codes import status_of, status_of_verdict
+from orchestration_integrations.cli.exit_codes import SEVERITY, status_of, status_of_verdict, worst_of
 from orchestration_integrations.procedures.verdicts import cancel_verdict, end_verdict
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -65,3 +70,29 @@ def test_a_cancel_is_sure_only_where_all_was_read(outcome):
 def test_a_bad_end_is_sure_only_where_what_moved_is_known(kind, complete, status):
     error = kind("it ended", instance_id="i", instance=instance("x"), moved=moved(complete))
     assert status_of_verdict(end_verdict(error)) == status_of(error) == status
+
+
+@pytest.mark.parametrize(("seen", "status", "word"), [(True, 4, "timeout"), (False, 3, "unknown")])
+def test_a_time_out_is_one_only_where_the_last_look_saw_the_run(seen, status, word):
+    """That it was seen before says nothing of now."""
+    error = WaitTimeoutError("late", instance_id="i", instance=instance(None), moved=moved(True))
+    error.seen_running = seen
+    assert (status_of(error), end_verdict(error).word) == (status, word)
+
+
+@given(some.lists(some.sampled_from(SEVERITY)))
+def test_what_is_not_known_counts_before_all_else(statuses):
+    worst = worst_of(statuses)
+    assert worst in (statuses or [0])
+    if 3 in statuses:
+        assert worst == 3
+    elif 6 in statuses:
+        assert worst == 6, "whoever pays anew on a failure would pay that twice"
+    assert worst != 1 or set(statuses) <= {0, 1}, "1 lets a script pay by other means"
+    assert worst != 0 or set(statuses) <= {0}
+
+
+@pytest.mark.parametrize("error", [None, "canceled", "no such account"])
+def test_an_event_that_came_too_late_does_not_say_what_the_run_has_moved(error):
+    late = EventNotDeliveredError("late", reason="instance_ended", instance_id="i", instance=instance(error))
+    assert status_of(late) == (2 if error is None else 3)

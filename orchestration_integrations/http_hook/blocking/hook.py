@@ -219,7 +219,8 @@ class OrchestrationHttpHook(Waits):
                 server. A workflow that is given by its id must have them. Default False. A workflow that has
                 checkpoints is let pass them in any case.
             cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal that raises, by the
-                end of its asyncio task, or by an exception of ``on_stage``. Default True.
+                end of its asyncio task, or by an exception of ``on_stage``. Default True. What came of it is logged and
+                stands in the notes of the interrupt. A second one is held back until then, a third goes through.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
                 ``start_timeout`` (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``,

@@ -1,0 +1,75 @@
+"""A second interrupt, while the first one's cancel is under way.
+
+Whoever presses Ctrl-C presses it twice. The second one must not break off the very cancel that the first has asked
+for, so it is held back: once, and in the first moments as often as it comes. The next one goes through, so that
+nothing can keep a process alive. Interrupts are the work of signal handlers, and these run in the main thread alone:
+the handlers that are there stay in charge, and only what they raise is held back.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from ..clock import monotonic
+
+NERVOUS_SECONDS = 0.5
+"""Seconds for which all interrupts count as one."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class HeldBack:
+    """What was held back.
+
+    Attributes:
+        raised: the last one; None where there was none.
+    """
+
+    def __init__(self) -> None:
+        self.raised: BaseException | None = None
+
+
+@contextmanager
+def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
+    """Hold back a second interrupt of this thread.
+
+    Args:
+        tell: called when one is held back after the first moments: one more goes through.
+    """
+    held = HeldBack()
+    begun = monotonic()
+    spared = False
+
+    def instead_of(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            nonlocal spared
+            try:
+                handler(number, frame)
+            except BaseException as error:
+                if monotonic() - begun >= NERVOUS_SECONDS:
+                    if spared:
+                        raise
+                    spared = True
+                    tell()
+                held.raised = error
+
+        return handle
+
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = {}
+    try:
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                with suppress(ValueError):  # not the main interpreter
+                    signal.signal(number, instead_of(handler))
+                    before[number] = handler
+        yield held
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
