@@ -105,8 +105,18 @@ class SqliteRunStore:
             _write(connection, record)
 
     def choose(self, key: str, round: int, instance_id: str) -> str:
-        """The first choice of a round stands."""
+        """The first choice of a round stands.
+
+        Raises:
+            ValidationError: the instance is the run of another key, by the word of a user.
+        """
         with self._writing() as connection:
+            owner = connection.execute("SELECT value FROM about WHERE name = ?", (_adopted(instance_id),)).fetchone()
+            if owner not in (None, (key,)):
+                raise ValidationError(
+                    f"instance {instance_id} is on record as the run of key {owner[0]}, so it is not that of key {key}",
+                    path="instance_id",
+                )
             connection.execute("INSERT OR IGNORE INTO choices VALUES (?, ?, ?)", (key, round, instance_id))
             row = connection.execute(
                 "SELECT instance_id FROM choices WHERE key = ? AND round = ?", (key, round)
@@ -145,6 +155,8 @@ class SqliteRunStore:
                     path="instance_id",
                 )
             _write(connection, record)
+            by = (_adopted(record.instance_id), record.key)
+            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", by)
 
     def settle(self, key: str) -> None:
         """Have the next start of a key be a new round."""
@@ -212,6 +224,11 @@ class SqliteRunStore:
             return _rows(connection)
 
 
+def _adopted(instance_id: str | None) -> str:
+    """The name of what says whose run an instance is by a user's word: the key."""
+    return f"adopted/{instance_id}"
+
+
 def _rows(connection: sqlite3.Connection) -> dict[str, RunRecord | UnreadableRecordError]:
     rows = connection.execute("SELECT key, record FROM runs").fetchall()
     return {str(key): _read_row(text) for key, text in rows}
@@ -229,6 +246,7 @@ def _owners(connection: sqlite3.Connection) -> dict[str, tuple[str, int]]:
 def _remove(connection: sqlite3.Connection, key: str) -> None:
     connection.execute("DELETE FROM runs WHERE key = ?", (key,))
     connection.execute("DELETE FROM choices WHERE key = ?", (key,))
+    connection.execute("DELETE FROM about WHERE name LIKE ? AND value = ?", (_adopted("%"), key))
     (text,) = connection.execute("SELECT value FROM about WHERE name = 'complete_since'").fetchone()
     since = max(datetime.fromisoformat(text), datetime.now(timezone.utc))  # a clock may have been set back
     connection.execute("UPDATE about SET value = ? WHERE name = 'complete_since'", (since.isoformat(),))

@@ -134,16 +134,9 @@ def _stop(task: TaskRun, run: OwnedRun, means: str, seconds: float) -> None:
     except Exception:
         task.log.exception("killed (%s); instance %s was not cancelled and may still run", means, run.instance_id)
         return
-    if outcome is None and not again.superseded:
-        task.log.error(
-            "killed (%s); instance %s of the earlier try was not taken up yet: it was not cancelled, and may still run",
-            means,
-            run.instance_id,
-        )
-        return
     sure = outcome is not None and outcome.status in ("cancelled", "already_ended", "held")
     tell = task.log.info if sure else task.log.error
-    tell("killed (%s); instance %s: %s", means, run.instance_id, outcome_text(outcome))
+    tell("killed (%s); instance %s: %s", means, run.instance_id, outcome_text(outcome, superseded=again.superseded))
 
 
 def _mark(task: TaskRun) -> None:

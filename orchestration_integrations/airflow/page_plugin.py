@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"https?://[^\s/?#{}@]+(/[^\s?#{}]*)?", re.IGNORECASE)
 ROUTE = "/#/task/{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"
-"""Where the page shows the run of a task instance, found by its run key. Airflow fills in the names, encoded."""
+"""Where the page shows the run of a task instance, found by its run key. Airflow fills in the names, encoded. Where a
+task is not mapped it leaves ``{MAP_INDEX}``, which the page takes for -1."""
 
 
 def views_of(address: str) -> list[dict[str, Any]]:

@@ -356,7 +356,7 @@ class TaskRun:
                 outcome = self._stop(limit, "the deferral took too long")
                 if outcome is not None and outcome.status == "already_ended":
                     return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
-                self.log.error("the deferral took too long; instance %s: %s", instance_id, outcome_text(outcome))
+                self.log.error("the deferral took too long; instance %s: %s", instance_id, self._outcome_text(outcome))
             else:
                 self.log.error("the deferral took too long; instance %s was left running", instance_id)
         else:
@@ -447,7 +447,7 @@ class TaskRun:
         if not self.operator.cancel_on_kill:
             return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
         outcome = self._stop(limit, why)
-        return f"{why}; instance {self.instance_id}: {outcome_text(outcome)}"
+        return f"{why}; instance {self.instance_id}: {self._outcome_text(outcome)}"
 
     def _stop(self, limit: Limit, by: str) -> CancelOutcome | None:
         """Cancel a run that a triggerer may still wait for."""
@@ -457,6 +457,9 @@ class TaskRun:
         return self.http.perform(self.run.stop(seconds, by=by, waiter_is_here=False))
 
     # Telling
+
+    def _outcome_text(self, outcome: CancelOutcome | None) -> str:
+        return outcome_text(outcome, superseded=self.run is not None and self.run.superseded)
 
     def told(self, error: OrchestrationError) -> OrchestrationError:
         """The error as Airflow should take it, with what its user can do about it."""

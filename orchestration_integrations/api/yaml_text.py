@@ -30,7 +30,9 @@ MAX_BYTES = 2_000_000
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _ODD_INTEGER = re.compile(r"[-+]?0[0-9_]+|0o[0-7_]+", re.ASCII)
 """Integers to YAML 1.2 that are texts to 1.1, beside octal ones of 1.1."""
-_INT, _TIMESTAMP = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+_INT, _FLOAT, _TIMESTAMP = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+_ODD_FLOAT = re.compile(r".*[_:].*", re.ASCII)
+"""Digits in groups, and numbers to the base of 60."""
 
 
 def parse_definition(text: str, where: str = "definition") -> Any:
@@ -163,7 +165,7 @@ def _check(root: Node, where: str) -> None:
                     keys.add(key.value)
                     below = f"{path}.{key.value}" if path else key.value
                 total += weigh(key, below) + weigh(value, below)
-        elif node.tag == _INT and not _DECIMAL.fullmatch(node.value):
+        elif _is_odd(node):
             raise _no_decimal(node, where, path)
         open_nodes.discard(id(node))
         if total > MAX_NODES:
@@ -172,6 +174,13 @@ def _check(root: Node, where: str) -> None:
         return total
 
     weigh(root, "")
+
+
+def _is_odd(node: Node) -> bool:
+    """Whether YAML reads another number than people do."""
+    if node.tag == _INT:
+        return _DECIMAL.fullmatch(node.value) is None
+    return bool(node.tag == _FLOAT and _ODD_FLOAT.fullmatch(node.value))
 
 
 def _no_decimal(node: Node, where: str, path: str) -> ValidationError:

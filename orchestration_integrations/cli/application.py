@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from ..version import __version__
 from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, ui, wait, workflows
-from .group import CommandGroup
-from .signals import ignore_to_the_end, listen
+from .group import CommandGroup, interrupted_before
+from .signals import ignore_to_the_end, listen, status_of_interrupt
 
 
 def _group(help: str, **options: Any) -> typer.Typer:
@@ -70,6 +72,12 @@ def main() -> None:
     """Run the command."""
     listen()
     try:
-        app()
+        try:
+            command = typer.main.get_command(app)
+        except KeyboardInterrupt as interrupt:
+            interrupted_before(interrupt)
+        command()
+    except KeyboardInterrupt as interrupt:  # amid the last words
+        os._exit(status_of_interrupt(interrupt))
     finally:  # to the very end of the process: a second signal must not change how it ends
         ignore_to_the_end()

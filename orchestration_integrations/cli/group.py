@@ -6,8 +6,8 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import Any, NoReturn
 
@@ -31,12 +31,15 @@ class _UntoldInterrupt(Exception):
 class CommandGroup(TyperGroup):
     """The command, with the exit statuses that docs/cli.md promises."""
 
+    def make_context(self, *given: Any, **extra: Any) -> Any:
+        """Read the arguments. As of typer, but for an interrupt."""
+        with _interrupts_go_through():
+            return super().make_context(*given, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Call the command. As of typer, but for an interrupt that comes before the command can tell of it."""
-        try:
+        with _interrupts_go_through():
             return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise _UntoldInterrupt from interrupt
 
     def main(
         self,
@@ -56,6 +59,8 @@ class CommandGroup(TyperGroup):
             status = super().main(*given, **extra)
             _flush()
             sys.exit(status if isinstance(status, int) else 0)
+        except KeyboardInterrupt as interrupt:  # all was told; what is not written yet is lost
+            _cut_off(interrupt)
         except SystemExit as stop:
             if isinstance(stop.__context__, OSError):  # typer's way with a closed pipe, as 1
                 _lost(stop.__context__)
@@ -74,6 +79,26 @@ class CommandGroup(TyperGroup):
             _lost(error)
         except Exception as error:
             _unforeseen(error, out)
+
+
+@contextmanager
+def _interrupts_go_through() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise _UntoldInterrupt from interrupt
+
+
+def interrupted_before(interrupt: KeyboardInterrupt) -> NoReturn:
+    """No command had begun."""
+    _interrupted(interrupt, Output(_wants_json(sys.argv[1:])))
+
+
+def _cut_off(interrupt: KeyboardInterrupt) -> NoReturn:
+    status = status_of_interrupt(interrupt)
+    last_word(status)
+    _let_go()
+    sys.exit(status)
 
 
 def _wants_json(args: Sequence[str]) -> bool:
@@ -113,10 +138,11 @@ def _ended(out: Output, kind: str, text: str, status: int) -> NoReturn:
 
 
 def _interrupted(interrupt: BaseException | None, out: Output) -> NoReturn:
-    last_word()
+    status = INTERRUPTED if interrupt is None else status_of_interrupt(interrupt)
+    last_word(status)
     text = "interrupted; if a run had been begun, what became of it was not told: instances list, runs list"
     notices.tell(text)
-    _ended(out, "Interrupted", text, INTERRUPTED if interrupt is None else status_of_interrupt(interrupt))
+    _ended(out, "Interrupted", text, status)
 
 
 def _unconfirmed(out: Output) -> NoReturn:

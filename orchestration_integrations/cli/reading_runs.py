@@ -46,7 +46,12 @@ class Scope(msgspec.Struct):
 
 
 def scopes_of(
-    hook: OrchestrationHttpHook, workflow: str | None, since: datetime, records: Sequence[RunRecord]
+    hook: OrchestrationHttpHook,
+    workflow: str | None,
+    since: datetime,
+    records: Sequence[RunRecord],
+    *,
+    everywhere: bool,
 ) -> dict[str, Scope]:
     """What is looked at, by the id of the workflow: what was asked for, and where runs of these records may be.
 
@@ -56,6 +61,7 @@ def scopes_of(
         workflow: the id or the name that was given; None: all workflows that have a gate.
         since: how far one wants to look back.
         records: those that are asked for.
+        everywhere: their workflows are looked at although another one was given.
     """
     if workflow is not None:
         asked: Sequence[Workflow] = workflows_of(hook, workflow)
@@ -64,7 +70,7 @@ def scopes_of(
     found = {one.id: Scope(_is_gated(one), since, True, one.deleted_at is not None) for one in asked}
     for record in records:
         if record.workflow_id not in found:
-            if workflow is not None or not record.workflow_id:
+            if not record.workflow_id or (workflow is not None and not everywhere):
                 continue
             found[record.workflow_id] = Scope(bool(record.gate), None, False, _is_hidden(hook, record.workflow_id))
         if is_lost_submit(record):

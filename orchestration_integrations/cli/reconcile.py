@@ -60,9 +60,10 @@ def reconcile(
     on_record = () if records is None else records.records()
     unreadable = {} if records is None else records.unreadable()
     owners = {} if records is None else records.owners()
-    scopes = scopes_of(session.hook, workflow, since, [one for one in on_record if wanted.has(one.key)])
-    if workflow is not None:
-        on_record = tuple(one for one in on_record if one.workflow_id in scopes)
+    asked = [one for one in on_record if wanted.has(one.key)]
+    scopes = scopes_of(session.hook, workflow, since, asked, everywhere=run_key is not None)
+    if workflow is not None:  # the record of a key is told of in any case
+        on_record = tuple(one for one in on_record if one.workflow_id in scopes or one.key == wanted.key)
     runs = list(runs_of(session.hook, scopes, on_record))
     hidden = [one for one, scope in scopes.items() if scope.hidden]
     for one in hidden:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from ..run_store import SqliteRunStore
     from .stage_display import StageDisplay
 
+LEFT_ALONE = (
+    "it was left as it is: it goes on, unless it stands at its gate, or comes to a checkpoint: there it waits for the "
+    "next call"
+)
+"""What an interrupt leaves. Whoever chose a run may have been interrupted before it was released."""
 _STORE = "run keeps a record of each run key in a file"
 
 
@@ -47,7 +52,7 @@ def run(
     cancel_on_interrupt: Annotated[
         bool,
         typer.Option(
-            "--cancel-on-interrupt", help="Cancel the run at Ctrl-C, SIGTERM and SIGHUP. Default: it goes on."
+            "--cancel-on-interrupt", help="Cancel the run at Ctrl-C, SIGTERM and SIGHUP. Default: it is left as it is."
         ),
     ] = False,
     poll_interval: PollInterval = 5.0,
@@ -92,6 +97,8 @@ def run(
     if not store:
         session.store(store, needed_for=_STORE)
     session.limit_retries(timeout)
+    if run_key is not None:
+        session.if_interrupted = _not_begun(run_key, store)
     hook = session.hook  # wrong settings are refused before the file of records is made
     there = session.store(store) if store and os.path.exists(store) else None
     target = target_of(hook, workflow, None if first_attempt else run_key, there)
@@ -108,6 +115,18 @@ def run(
     if run_key is None:
         notices.tell(f"run key {key}")
     return _paid(session, workflow, target, variables, options, None if no_wait else waiting)
+
+
+def _not_begun(run_key: str, store: str | None) -> Left:
+    """What an interrupt leaves before this command has looked for a run of the key."""
+    cancel = f"orchestration-integrations cancel --run-key {shlex.quote(run_key)} --store {shlex.quote(store or '')}"
+    return Left(
+        "this command has started nothing and cancelled nothing; a run of the key from an earlier call may still run",
+        f"{cancel} stops that one",
+        "unknown",
+        None,
+        run_key,
+    )
 
 
 def _check(run_key: str | None, on_timeout: str, *, alone: bool, earlier: bool) -> None:
@@ -234,7 +253,7 @@ class _Teller:
         if self._cancels:
             self._may_run(instance_id)
         else:
-            self._leave(f"instance {instance_id}: it goes on", "left")
+            self._leave(f"instance {instance_id}: {LEFT_ALONE}", "left")
         notices.tell(f"instance {instance_id} of run key {self._key}")
 
     def _may_run(self, instance_id: str) -> None:
@@ -301,11 +320,12 @@ def _advise(
     command, key, kept = "orchestration-integrations", options["run_key"], options["store"]
     quoted, file = shlex.quote(key), shlex.quote(kept.path)
     owners = kept.owners()
-    others = [one for one in error.candidates if owners.get(one, (key, 0))[0] == key]
+    record = kept.load(key)
+    own = (key, 0 if record is None else record.round)
+    others = [one for one in error.candidates if owners.get(one, own) == own]
     steps = ["run the same command again: an answer that was late may be there now"]
     steps.append(f"{command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
     steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
-    record = kept.load(key)
     named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
     again = ["run", workflow, *named, "--run-key", key, "--store", kept.path]
     again += ["--checkpoints"] if options["checkpoints"] else []

@@ -93,13 +93,18 @@ def adopt(
     settled: Annotated[
         str | None, typer.Option(help="The token of the AmbiguousRunError that this settles; with it nothing is asked.")
     ] = None,
+    although_it_differs: Annotated[
+        bool,
+        typer.Option("--although-it-differs", help="It is this payment, although it shows another text of a variable."),
+    ] = False,
     store: Store = None,
     yes: Yes = False,
 ) -> None:
     """Say that an instance is the run of a key whose submit got no answer: run goes on with it and pays no second time.
 
     For a workflow without a gate. The instance must be of the workflow on record, must not be older than the submit,
-    must show no other content, and must be the run of no other key.
+    must show no other content (else --although-it-differs), and must be the run of no other key. While the call that
+    submitted may still run, its AmbiguousRunError and the token in it are needed.
 
     Exit status: 2 it cannot be, or is not known to be; nothing was changed. 3 it could not be read.
     """
@@ -112,7 +117,8 @@ def adopt(
     hook = session.hook
     if settled is None:
         confirmed(f"Is instance {one} the payment of {key}? The key will stand for it and for no other run", yes)
-    hook.perform(adopted(found, key, one, settled, hook.plans.versions, hook.plans.clock))
+    versions, clock = hook.plans.versions, hook.plans.clock
+    hook.perform(adopted(found, key, one, settled, versions, clock, although_it_differs=although_it_differs))
     text = f"instance {one} is the run of {key} now: run with this key goes on with it, and pays no second time"
     _done(session, found, key, "adopted", text)
 

@@ -192,8 +192,8 @@ def _ending(session: Session) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        last_word()
         status = status_of_interrupt(interrupt)
+        last_word(status)
         _tell_interrupt(session, interrupt, status)
         raise typer.Exit(status) from None
     except Exception as error:

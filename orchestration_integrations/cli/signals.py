@@ -10,6 +10,7 @@ interrupt that comes just then is sent once more, a moment later: else the comma
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -117,9 +118,13 @@ def ignore_to_the_end() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def last_word() -> None:
-    """An interrupted command says what is true from now on, and ends."""
+def last_word(status: int) -> None:
+    """An interrupted command says what is true from now on, and ends with this status: also where nothing takes what it
+    says."""
     _Heard.deaf_until = time.monotonic() + LAST_WORD_SECONDS
+    late = threading.Timer(LAST_WORD_SECONDS, os._exit, [status])
+    late.daemon = True
+    late.start()
 
 
 @contextmanager

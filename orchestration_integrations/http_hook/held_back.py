@@ -53,7 +53,8 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
                     if spared:
                         raise
                     spared = True
-                    tell()
+                    with suppress(Exception):  # it must not break off what it tells of
+                        tell()
                 held.raised = error
 
         return handle

@@ -27,9 +27,18 @@ EXCHANGE_SECONDS = 4.0
 """Seconds that one exchange of it may take."""
 
 AfterInterrupt = Literal[
-    "cancelled", "already_ended", "never_started", "held", "not_confirmed", "superseded", "being_started", "unknown"
+    "cancelled",
+    "already_ended",
+    "never_started",
+    "held",
+    "not_confirmed",
+    "superseded",
+    "left",
+    "being_started",
+    "unknown",
 ]
-"""As the status of a cancel, or: another attempt has the run; none was chosen yet; there is no outcome."""
+"""As the status of a cancel, or: another attempt has the run; an earlier one had it, and this one did not take it up;
+none was chosen yet; there is no outcome."""
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -115,8 +124,10 @@ def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, why: str) -> Int
     except Exception as failed:
         text = f"instance {instance_id}: its cancel failed, and it may still run: {summary(failed)}"
         return Interrupted("unknown", text, instance_id)
-    word: AfterInterrupt = "superseded" if outcome is None else outcome.status
-    return Interrupted(word, f"instance {instance_id}: {outcome_text(outcome)}", instance_id, outcome)
+    word: AfterInterrupt = outcome.status if outcome is not None else "superseded" if again.superseded else "left"
+    return Interrupted(
+        word, f"instance {instance_id}: {outcome_text(outcome, superseded=again.superseded)}", instance_id, outcome
+    )
 
 
 def _note(error: BaseException, run: OwnedRun, came: Interrupted) -> None:

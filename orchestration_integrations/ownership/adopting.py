@@ -30,7 +30,8 @@ ADOPTER = "runs adopt"
 READ_SECONDS = 15.0
 """Seconds for reading the run."""
 UNDER_WAY = timedelta(minutes=5)
-"""A submit of another key that is younger may still get its answer, and with it this very run."""
+"""A submit that is younger may still get its answer, and with it this very run or another one."""
+_MINUTES = int(UNDER_WAY.total_seconds() // 60)
 
 
 class AdoptingStore(RunStore, Protocol):
@@ -55,12 +56,21 @@ class AdoptingStore(RunStore, Protocol):
 
 
 def adopt(
-    store: AdoptingStore, key: str, instance_id: str, token: str | None, versions: Versions, now: Now
+    store: AdoptingStore,
+    key: str,
+    instance_id: str,
+    token: str | None,
+    versions: Versions,
+    now: Now,
+    *,
+    although_it_differs: bool = False,
 ) -> Procedure[RunRecord]:
     """Put on record that an instance is the run of a key whose submit got no answer.
 
     Args:
-        token: of the AmbiguousRunError, so that this speaks of that very fate; None: of whatever is on record now.
+        token: of the AmbiguousRunError, so that this speaks of that very fate, and the call that submitted has ended;
+            None: of whatever is on record now.
+        although_it_differs: the user knows that it is this payment, although it shows another text of a variable.
 
     Raises:
         ConfigurationError: there is no record of the key.
@@ -78,14 +88,22 @@ def adopt(
     stages = (yield from insist(get_workflow(record.workflow_id, versions.plain), now, until)).stages
     history = yield from insist(get_instance_history(instance_id, versions.plain, strict=True), now, until)
     other = other_content(record.content, key, KEY_VARIABLE, stages, history)
-    if other is not None:
+    if other is not None and not although_it_differs:
         raise ValidationError(
-            f"instance {instance_id} is another payment: it shows another value of variable {other} than the one that "
-            f"key {key} was submitted with; nothing was changed",
+            f"instance {instance_id} shows another text of variable {other} than the one that key {key} was submitted "
+            "with; nothing was changed. It may be another payment; but a server writes 007 as 7, and fills in what is "
+            "empty. If you know that it is this payment: --although-it-differs",
             path="instance_id",
         )
     records: Sequence[RunRecord] = yield from ask_or_raise(store.records)
     _check_rivals(record, instance, records, stages, history, now)
+    if token is None and _is_young(record, now):
+        raise ValidationError(
+            f"key {key} was submitted at {record.since.isoformat(timespec='seconds')}, and its call may still get the "
+            f"answer; nothing was changed. Give the token of its AmbiguousRunError, or call again {_MINUTES} minutes "
+            "after that",
+            path="settled",
+        )
     bound = record.changed(
         state="chosen",
         instance_id=instance.id,
@@ -128,6 +146,10 @@ def _check_fate(record: RunRecord, instance_id: str, token: str | None) -> None:
         )
 
 
+def _is_young(record: RunRecord, now: Now) -> bool:
+    return now.time() - record.since.timestamp() < UNDER_WAY.total_seconds()
+
+
 def _check_row(record: RunRecord, instance: Instance) -> None:
     if instance.workflow_id != record.workflow_id:
         raise ValidationError(
@@ -157,11 +179,12 @@ def _check_rivals(
         if other.key == record.key or not lost or other.doubt or other.settled:
             continue
         could_be = other.workflow_id == record.workflow_id and instance.created_at >= other.since - CLOCK_SKEW
-        young = now.time() - other.since.timestamp() < UNDER_WAY.total_seconds()
-        if could_be and young and other_content(other.content, other.key, KEY_VARIABLE, stages, history) is None:
+        if not could_be or not _is_young(other, now):
+            continue
+        if other_content(other.content, other.key, KEY_VARIABLE, stages, history) is None:
             raise ValidationError(
                 f"instance {instance.id} may be the run of key {other.key}, which was submitted at "
                 f"{other.since.isoformat(timespec='seconds')} and may still get its answer; nothing was changed. Call "
-                f"again {int(UNDER_WAY.total_seconds() // 60)} minutes after that",
+                f"again {_MINUTES} minutes after that",
                 path="instance_id",
             )

@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ..api.errors import KeyReusedError, OrchestrationError, UnreadableRecordError, is_ambiguous, summary
+from ..api.errors import (
+    KeyReusedError,
+    OrchestrationError,
+    RecordConflictError,
+    UnreadableRecordError,
+    ValidationError,
+    is_ambiguous,
+    summary,
+)
 from ..api.models import Instance
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
@@ -28,6 +36,7 @@ from ..procedures.verdicts import cancel_text
 from . import refusals
 from .asked_workflow import AskedWorkflow
 from .begun import Did, did
+from .choosing import Round, choose
 from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, Marks
@@ -351,14 +360,23 @@ class Beginning:
                 continue
             break
         if gate is None:
-            if not (yield from self._choose(instance.id, None, number)):
-                return None
+            yield from self._choose_submitted(instance.id, number)
             shown = yield from self._ungated_start.shown(instance)
             yield from keeper.note_seen(shown)
             return shown
         if not (yield from self._choose(instance.id, gate.text, number)):
             return None
         return (yield from self._release(instance.id, gate.text, (), submitted_at=submitted_at))
+
+    def _choose_submitted(self, instance_id: str, number: int) -> Procedure[None]:
+        """Choose the run of a submit without a gate, which pays already: where the key stands for another run by now,
+        both may have paid."""
+        try:
+            chosen = yield from self._choose(instance_id, None, number)
+        except (RecordConflictError, ValidationError) as error:
+            raise refusals.submitted_beside(self._starting, instance_id, None, error) from error
+        if not chosen:
+            raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)
 
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
@@ -400,41 +418,13 @@ class Beginning:
         Returns:
             False where another one was chosen before: that one is on record then, and the table decides about it.
         """
-        keeper, record, winner = self._keeper, self._keeper.record, instance_id
-        if keeper.store is not None:
-            winner = yield from ask_or_raise(keeper.store.choose, self._request.run_key, number, instance_id)
-            if winner != instance_id:
-                logger.warning(
-                    "run key %s: instance %s was chosen before, so instance %s is not released",
-                    self._request.run_key,
-                    winner,
-                    instance_id,
-                )
-        known = record is not None  # else only the run itself says what it stands for
-        if record is None:
-            intent = keeper.intended(
-                number, parsed_text(text), self._starting.workflow_id, self._comparing.content, proven=self._proven
-            )
-            record = msgspec.structs.replace(intent, revision=0)
-        yield from keeper.save(
-            keeper.claimed(
-                record,
-                state="chosen",
-                round=number,
-                instance_id=winner,
-                gate=text if text is not None and winner == instance_id else "",
-                content=record.content if winner == instance_id and (known or text) else UNKNOWN,
-                seen=False,
-                created_at=None,
-                end=None,
-                **NO_HOLD,
-            )
-        )
-        if winner != instance_id:
+        workflow_id, content = self._starting.workflow_id, self._comparing.content
+        round = Round(number, parsed_text(text), workflow_id, content, proven=self._proven)
+        if not (yield from choose(self._keeper, instance_id, text, round)):
             self._outchosen = True
             return False
         if self._on_chosen is not None and not released:
-            yield from ask_or_raise(self._on_chosen, winner)
+            yield from ask_or_raise(self._on_chosen, instance_id)
         return True
 
     def _continue(self, seen: Seen, *, resume: bool) -> Procedure[Instance | None]:

@@ -41,7 +41,7 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
 from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
-from ..procedures.verdicts import cancel_text
+from ..procedures.verdicts import cancel_text, outcome_text
 from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing
@@ -248,7 +248,7 @@ class OwnedRun:
         if instance_id is None:
             raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
         outcome = yield from self.stop(UNWANTED_SECONDS, by="its waiter, which no longer wants it")
-        what = cancel_text(outcome) if outcome is not None else "another attempt has it, so it was not cancelled"
+        what = outcome_text(outcome, superseded=self.superseded)
         raise OwnerGoneError(
             f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
             run_key=key,
@@ -401,7 +401,7 @@ class OwnedRun:
             raise same_end(error, f"{error.told}; {what}", None) from error
         outcome = yield from self.stop(seconds, by="its wait was given up")
         if outcome is None:
-            what = "another attempt has it now, so it was not cancelled"
+            what = outcome_text(None, superseded=self.superseded)
             raise same_end(error, f"{error.told}; {what}", None) from error
         if outcome.status == "already_ended":
             return (yield from self.attend(instance_id, waiting, on_timeout="leave"))

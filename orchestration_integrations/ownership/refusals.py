@@ -9,6 +9,7 @@ from ..api.errors import (
     InstanceStuckError,
     OrchestrationError,
     OwnerGoneError,
+    ValidationError,
     WrongServerError,
     is_mendable,
     summary,
@@ -145,4 +146,26 @@ def tell_old_run_goes_on(run_key: str, instance_id: str, outcome: CancelOutcome)
         run_key,
         instance_id,
         outcome.abort_answer,
+    )
+
+
+def submitted_beside(
+    starting: Starting, instance_id: str, known: str | None, cause: BaseException | None = None
+) -> AmbiguousRunError:
+    """The error of a call that has submitted a run without a gate, where the key stands for another run by now.
+
+    Args:
+        instance_id: the run that was submitted: nothing holds it back.
+        known: the run of the key; None where another process has changed the record at this moment.
+    """
+    changed = (
+        "has changed the record of the key" if known is None else f"has put instance {known} on record for the key"
+    )
+    beside = str(cause) if isinstance(cause, ValidationError) else f"another process {changed}"
+    return starting.ambiguous(
+        f"this call has submitted instance {instance_id}, which has no gate, so it pays; meanwhile "
+        f"{beside}: look into the ledger for both",
+        [one for one in (instance_id, known) if one is not None],
+        cause,
+        what=f"key {starting.key} may be paid twice",
     )

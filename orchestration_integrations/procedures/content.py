@@ -12,6 +12,7 @@ Options and errors call the content ``fingerprint`` where a user may leave a var
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..api.definitions import PLACEHOLDER, SAFE_INTEGER, canonical, strings_of
 from ..api.models import StageRun
 from .gate import FORMAT, GateText, own_stages
 
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?(e\+[0-9]+)?", re.ASCII)
 GATE_DIGITS = 8
 VARIABLE_DIGITS = 12
 
@@ -130,24 +132,39 @@ def differs_from_history(
 
 
 def shown_texts(stages: Sequence[Mapping[str, Any]], history: Sequence[StageRun]) -> Iterator[tuple[str, str]]:
-    """(name, text) of each variable that a launched stage shows as a whole string. Durations are passed over."""
+    """(name, text) of each variable that a launched stage shows: as a whole string, or as the only one in a string.
+
+    Durations are passed over.
+    """
     for stage, run in zip(stages, history, strict=False):
         kind, body = next(iter(stage.items()), ("", {}))
         shown = dict(strings_of(_as_texts(run.input)))
         for path, template in strings_of(body if kind != "delay" else {}):
-            name = PLACEHOLDER.fullmatch(template)
-            if name is not None and path in shown:
-                yield name[1], shown[path]
+            found = _part_of(template, shown[path]) if path in shown else None
+            if found is not None:
+                yield found
+
+
+def _part_of(template: str, shown: str) -> tuple[str, str] | None:
+    """(name, text) of the only placeholder of a template; None where there are more, or the rest of it is not shown."""
+    names = list(PLACEHOLDER.finditer(template))
+    if len(names) != 1:
+        return None
+    before, after = template[: names[0].start()], template[names[0].end() :]
+    if len(shown) < len(before) + len(after) or not (shown.startswith(before) and shown.endswith(after)):
+        return None
+    return names[0][1], shown[len(before) : len(shown) - len(after)]
 
 
 def other_content(
     content: Content, key: str, key_variable: str, stages: Sequence[Mapping[str, Any]], history: Sequence[StageRun]
 ) -> str | None:
     """The name of a variable of which a run's history shows another text than its key was submitted with; None where it
-    shows none.
+    shows none. It may be the same payment all the same.
 
-    Only digests of the texts are known, so a number that the server normalises (``007``) counts as another one; a large
-    one, which loses digits there, is passed over.
+    Only digests of the texts are known, so a number that the server writes in another way (``007``) counts as another
+    text, and so does a default that it fills in where a text is empty. A large number, which loses digits there, is
+    passed over.
     """
     for name, shown in shown_texts(stages, history):
         digest = content.variables.get(name) if content.format == FORMAT else None
@@ -168,7 +185,8 @@ def _as_texts(value: Any) -> Any:
 
 
 def _is_large(text: str) -> bool:
-    return text.isdecimal() and int(text) >= SAFE_INTEGER
+    """Whether a text is a number that the server keeps inexactly, in whichever way it writes it."""
+    return _NUMBER.fullmatch(text) is not None and float(text) >= SAFE_INTEGER
 
 
 def _same_number(mine: str, theirs: str) -> bool:

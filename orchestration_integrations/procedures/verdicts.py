@@ -79,9 +79,20 @@ def end_verdict(result: object) -> Verdict:
     return Verdict("unsure", "unknown", text)  # also a time-out whose last look failed
 
 
-def outcome_text(outcome: CancelOutcome | None) -> str:
-    """What a cancel came to, None standing for a run that another attempt has; the subject is the instance."""
-    return "another attempt has it now, so it was not cancelled" if outcome is None else cancel_text(outcome)
+def outcome_text(outcome: CancelOutcome | None, *, superseded: bool) -> str:
+    """What a cancel came to; the subject is the instance.
+
+    Args:
+        outcome: None: this attempt does not have the run, so nothing was cancelled.
+        superseded: another attempt has it; else an earlier one had.
+    """
+    if outcome is not None:
+        return cancel_text(outcome)
+    if superseded:
+        return "another attempt has it now, so it was not cancelled"
+    return (
+        "an earlier attempt has started it, and this one had not taken it up: it was not cancelled, and may still run"
+    )
 
 
 def cancel_text(outcome: CancelOutcome) -> str:

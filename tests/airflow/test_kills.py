@@ -205,8 +205,8 @@ def test_a_kill_before_a_retry_has_taken_its_run_up_is_not_silent(
     if amid == "load":
         assert "one that an earlier try has started was not cancelled and may still run" in told
     else:
-        assert f"instance {started['instance_id']} of the earlier try was not taken up yet" in told
-        assert "it was not cancelled, and may still run" in told
+        assert f"instance {started['instance_id']}: an earlier attempt has started it" in told
+        assert "this one had not taken it up: it was not cancelled, and may still run" in told
     assert "another attempt has it now" not in told
     assert state_of(server, started["instance_id"]) == "running"
     assert aborts(server) == 0

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore, ValidationError
+from orchestration_integrations import AmbiguousRunError, OrchestrationHttpHook, SqliteRunStore, ValidationError
 from orchestration_integrations.api.errors import RecordConflictError
 from orchestration_integrations.ownership import adopting
 from orchestration_integrations.ownership.record import RunRecord
@@ -181,8 +181,8 @@ def test_what_cannot_be_the_payment_is_refused(night):
     error = night.lose()
     (run,) = set(error["candidates"]) - {cheap, owned}
     assert "is of workflow" in refused(night, wrong, "--yes")
-    assert "another value of variable amount" in refused(night, cheap, "--yes")
-    assert "is the run of key order-16" in refused(night, owned, "--yes")
+    assert "another text of variable amount" in refused(night, cheap, "--yes")
+    assert "is the run of key order-16" in refused(night, owned, "--settled", error["token"])
     assert "speaks of another fate" in refused(night, run, "--settled", "0-000000000000")
     record = night.store.load("order-17")
     with closing(sqlite3.connect(night.store.path)) as file, file:
@@ -198,13 +198,82 @@ def test_what_cannot_be_the_payment_is_refused(night):
 
 def test_a_run_that_a_submit_under_way_may_own_is_refused(night):
     """Its answer would bind it to that key; later, nobody waits for an answer any more."""
-    (run,) = night.lose()["candidates"]
+    error = night.lose()
+    (run,) = error["candidates"]
     night.lose("order-18", "cut_before")
     assert "may be the run of key order-18" in refused(night, run, "--yes")
     record = night.store.load("order-18")
     night.store.save(record.changed(since=record.since - adopting.UNDER_WAY))
-    assert night.call("runs", "adopt", "order-17", run, "--yes")[0] == 0
+    assert "its call may still get the answer" in refused(night, run, "--yes"), "without the word of its call"
+    assert night.call("runs", "adopt", "order-17", run, "--settled", error["token"])[0] == 0
     assert "is the run of key order-17" in refused(night, run, "--yes", key="order-18")
+
+
+def test_a_run_that_shows_another_text_may_be_the_payment_all_the_same(night):
+    """The server keeps large numbers inexactly, writes 010 as 10, and fills in what is empty."""
+    for key, amount in (("large", "1230000000000000000000001"), ("zeros", "010")):
+        with night.server.fault("run_workflow", "cut_after"):
+            error = night.call("run", "payout", "--var", "merchant=m:1", "--var", f"amount={amount}",
+                               "--run-key", key, "--first-attempt")[1][0]  # fmt: skip
+        run = error["candidates"][-1]
+        words = ["runs", "adopt", key, run, "--settled", error["token"]]
+        if key == "zeros":
+            code, (told,) = night.call(*words)
+            assert (code, "If you know that it is this payment: --although-it-differs" in told["message"]) == (2, True)
+            words.append("--although-it-differs")
+        assert night.call(*words)[0] == 0
+
+
+def test_a_part_of_a_text_tells_payments_apart(night):
+    stages = [{"send": {**PAYOUT["stages"][0]["send"], "destination": {"account": {"id": "merchants:${m}"}}}}]
+    night.hook.create_workflow({"name": "parts", "stages": stages})
+    with night.server.fault("run_workflow", "cut_before"):
+        error = night.call("run", "parts", "--var", "m=alice", "--var", "amount=100", "--run-key", "a",
+                           "--first-attempt")[1][0]  # fmt: skip
+    bobs = night.call("run", "parts", "--var", "m=bob", "--var", "amount=100", "--run-key", "b", "--first-attempt")[1]
+    night.store.forget("b")
+    refusal = refused(night, bobs[-1]["instance_id"], "--settled", error["token"], key="a")
+    assert "another text of variable m" in refusal
+
+
+def test_a_late_answer_takes_no_run_that_a_user_gave_to_another_key(night):
+    """However long its process stood still. The run pays, so the caller learns that, and whose it is."""
+    error = night.lose("o17", "cut_before")
+    late = OrchestrationHttpHook(base_url=night.server.url)
+    outcome = []
+
+    class Late(SqliteRunStore):
+        def choose(self, key, round, instance_id):
+            record = self.load(key)
+            self.save(record.changed(since=record.since - adopting.UNDER_WAY))
+            code, said = night.call("runs", "adopt", "o17", instance_id, "--settled", error["token"])
+            outcome.append((code, said))
+            return super().choose(key, round, instance_id)
+
+    with late, pytest.raises(AmbiguousRunError) as told:
+        late.run_once(night.workflow_id, {"merchant": "m:1", "amount": "1250"}, run_key="o18",
+                      store=Late(night.store.path), first_attempt=True)  # fmt: skip
+    assert outcome[0][0] == 0
+    (run,) = told.value.candidates
+    assert f"instance {run} is on record as the run of key o17" in str(told.value)
+    assert night.store.load("o17").instance_id == run
+
+
+def test_a_second_payment_of_a_key_is_told(night):
+    """While a call's submit has no answer, a user adopts another run for its key: both pay, and the call says so."""
+    other = night.other("m:1", "1250")
+
+    class Late(SqliteRunStore):
+        def choose(self, key, round, instance_id):
+            record = self.load(key)
+            night.store.bind(record.changed(state="chosen", instance_id=other, seen=True, attempt="runs adopt"))
+            return super().choose(key, round, instance_id)
+
+    with OrchestrationHttpHook(base_url=night.server.url) as late, pytest.raises(AmbiguousRunError) as told:
+        late.run_once(night.workflow_id, {"merchant": "m:1", "amount": "1250"}, run_key="o19",
+                      store=Late(night.store.path), first_attempt=True)  # fmt: skip
+    assert "key o19 may be paid twice: this call has submitted instance" in str(told.value)
+    assert len(set(told.value.candidates) - {other}) == 1
 
 
 def test_a_gated_key_needs_no_word_of_a_user(night):

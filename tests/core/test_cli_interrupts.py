@@ -87,7 +87,7 @@ def test_without_the_option_the_run_is_left(server, run, number, status):
     code, out, err = ended(process)
     told = json.loads(out)
     assert (code, told["outcome"], told["instance_id"], told["sure"]) == (status, "left", instance_id, False)
-    assert f"instance {instance_id}: it goes on" in err
+    assert f"instance {instance_id}: it was left as it is" in err
     assert state_of(server, instance_id) == "running"
 
 
@@ -132,7 +132,7 @@ def test_an_interrupt_of_the_cancel_at_the_deadline_does_not_say_that_the_run_go
         process.send_signal(signal.SIGINT)
         _, out, err = ended(process)
         assert hook.get_instance(instance_id).state in ("running", "cancelled")
-    assert (json.loads(out)["outcome"], "it goes on" in err) == ("unknown", False)
+    assert (json.loads(out)["outcome"], "it was left" in err) == ("unknown", False)
 
 
 def test_a_hang_up_is_ignored_where_it_was_ignored_before(server, run, tmp_path):

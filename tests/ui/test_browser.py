@@ -226,6 +226,16 @@ def test_a_task_of_a_scheduler_finds_its_run(tab: Tab, server: EmbeddedServer, h
     tab.until_it_says(f"Instance {instance_id}")
 
 
+@pytest.mark.parametrize("index", ["{MAP_INDEX}", "%7BMAP_INDEX%7D"])
+def test_a_task_that_is_not_mapped_finds_its_run(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, index: str
+) -> None:
+    """Airflow leaves the placeholder in its address, as seen in 3.3.2."""
+    instance_id = listening(hook, "dag/run/pay/-1")
+    tab.open(f"{server.url}/#/task/dag/run/pay/{index}")
+    tab.until_it_says(f"Instance {instance_id}")
+
+
 def test_with_a_token(tab: Tab) -> None:
     with EmbeddedServer(token="of-the-server") as server:
         with OrchestrationHttpHook(base_url=server.url, token="of-the-server") as hook:

@@ -84,8 +84,10 @@ function route(focus) {
   scrollTo(0, 0);
 }
 
-// The run key that a scheduler's task has by default: its names, encoded as structured_key does in Python.
-function runKey(parts) {
+// The run key that a scheduler's task has by default: its names, encoded as structured_key does in Python. Airflow fills
+// in the index of a mapped task only, and leaves its placeholder for any other, whose index is -1.
+function runKey(names) {
+  const parts = names.map((name) => (decoded(name) === "{MAP_INDEX}" ? "-1" : name));
   const kept = { "%20": " ", "%3A": ":", "%2B": "+", "%40": "@", "%3D": "=", "%2C": "," };
   return parts.map((part) => encodeURIComponent(decoded(part))
     .replace(/%(20|3A|2B|40|3D|2C)/g, (code) => kept[code])
