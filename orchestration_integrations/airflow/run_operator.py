@@ -58,8 +58,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         on_changed: ``refuse`` (default) other variables or another workflow under a used key, or ``adopt`` the run
             that has it.
         fingerprint_ignores: names of variables that may differ between tries; default none.
-        settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the
-            call may then start a new run, which moves money again.
+        settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know that that run did not pay
+            and will not; the call may then start a new run, which moves money again.
         fail_after_attempts: stop waiting once a payment has failed this many times in a row; None (default) for never.
         read_budget: stop waiting once all reads have failed for so many seconds; default 120. If a retry follows, the
             run is left to it; else ``on_timeout`` decides.

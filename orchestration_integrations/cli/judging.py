@@ -6,6 +6,7 @@ An advice never contradicts the record: what a stop holds is not let go on, and 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from shlex import quote
 
 from ..api.instants import UNKNOWN_INSTANT
@@ -32,8 +33,14 @@ class Judge:
     """Judges the runs and the records that were read together."""
 
     def __init__(
-        self, store: str | None, runs: Sequence[Seen], looked_at: Collection[str] | None, owners: Owners
+        self,
+        store: str | None,
+        runs: Sequence[Seen],
+        looked_at: Collection[str] | None,
+        owners: Owners,
+        behind: timedelta,
     ) -> None:
+        self._behind = behind
         self._store = quote(store) if store is not None else "FILE"
         self._runs = runs
         self._looked_at = looked_at
@@ -179,7 +186,8 @@ class Judge:
             found.advice = "start again with this key: whoever waits for it lets it pass"
         elif run.listens and not is_own_event(run.listens):
             found.reason = f"it waits for event {run.listens!r}"
-            found.advice = f"events send {run.instance.id} {quote(run.listens)}"
+            send = f"events send {run.instance.id} {quote(run.listens)}"
+            found.advice = f"nothing, unless it is yours to decide: whoever decides it sends the event ({send})"
         self._heed_record(found, run, record)
         return found
 
@@ -268,7 +276,8 @@ class Judge:
                 "says whose that is"
             )
             look = "; ".join([*(f"instances show {one}" for one in candidates[:MOST_SHOWN]), look])
-            adopt = self._of_key("adopt", record.key, candidates[0], "--settled", token)
+            which = candidates[0] if len(candidates) == 1 else "INSTANCE"
+            adopt = self._of_key("adopt", record.key, which, "--settled", token)
             look += f". If one of them is this payment, say which: {adopt}"
         found.advice = (
             f"{look}. Only if none is and the ledger shows no payment: run again with this key and --settled {token}"
@@ -279,7 +288,7 @@ class Judge:
         chosen = [name for name, owner in self._owners.items() if owner == (record.key, record.round)]
         if chosen:
             return chosen  # its caller was about to put it on record
-        earliest = record.since - CLOCK_SKEW
+        earliest = record.since - CLOCK_SKEW - self._behind
         rows = [
             run.instance
             for run in self._runs

@@ -16,7 +16,7 @@ from ..procedures.ends import describe_failing
 from ..procedures.gate import is_gate
 from ..procedures.ghosts import is_old
 from ..procedures.moved import READS, STILL
-from ..procedures.start import CLOCK_SKEW
+from ..procedures.start import earliest_of
 from ..procedures.wording import in_flight_text
 from . import notices
 from .findings import Seen, seen_of
@@ -75,7 +75,7 @@ def scopes_of(
             found[record.workflow_id] = Scope(bool(record.gate), None, False, _is_hidden(hook, record.workflow_id))
         if is_lost_submit(record):
             scope = found[record.workflow_id]
-            earliest = record.since - CLOCK_SKEW
+            earliest = earliest_of(record.since, hook.plans.clock)
             scope.since = earliest if scope.since is None else min(scope.since, earliest)
     return found
 

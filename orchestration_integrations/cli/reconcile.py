@@ -69,7 +69,9 @@ def reconcile(
     for one in hidden:
         notices.tell(f"workflow {one} was deleted or is unknown: the server shows none of its runs")
     looked_at = scopes.keys() - hidden
-    found = findings_of(runs, on_record, wanted, store, unreadable, looked_at=looked_at, owners=owners)
+    clock = session.hook.plans.clock
+    behind = timedelta(seconds=max(0.0, clock.time() - clock.server_time()))
+    found = findings_of(runs, on_record, wanted, store, unreadable, looked_at=looked_at, owners=owners, behind=behind)
     rows = [_row(one) for one in found]
     session.out.many(rows, _FIELDS, none="nothing stands there", blocks=True)
     statuses = [_status(one) for one in found]

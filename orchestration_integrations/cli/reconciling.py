@@ -9,6 +9,7 @@ is another payment. What could not be read may be anybody's, so it is a finding 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 
 import msgspec
 
@@ -33,6 +34,9 @@ class Wanted(msgspec.Struct, frozen=True):
         return key == self.key if self.key is not None else key.startswith(self.prefix)
 
 
+NOT_BEHIND = timedelta(0)
+
+
 def findings_of(
     runs: Iterable[Seen],
     records: Iterable[RunRecord],
@@ -42,6 +46,7 @@ def findings_of(
     *,
     looked_at: Collection[str] | None = None,
     owners: Owners | None = None,
+    behind: timedelta = NOT_BEHIND,
 ) -> list[Finding]:
     """All findings, sorted by key and round.
 
@@ -55,6 +60,7 @@ def findings_of(
         unreadable: why records cannot be read, by key.
         looked_at: ids of the workflows that were looked at; None: those of all records.
         owners: the runs that the store has bound to keys.
+        behind: by so much the server's clock is behind ours.
     """
     runs = list(runs)
     by_key: dict[tuple[str, int], list[Seen]] = {}
@@ -79,7 +85,7 @@ def findings_of(
             by_key.setdefault((key, number), []).append(run)
     on_record = {key: one for key, one in known.items() if wanted.has(key)}
     taken = {**{name: (one.key, one.round) for name, one in on_records.items()}, **(owners or {})}
-    judge = Judge(store, runs, looked_at, taken)
+    judge = Judge(store, runs, looked_at, taken, behind)
     found = [
         finding
         for (key, number), group in sorted(by_key.items(), key=lambda one: one[0])

@@ -62,7 +62,8 @@ def run(
         bool, typer.Option("--rerun-failed", help="Start anew where an earlier call told a bad end: it pays again.")
     ] = False,
     settled: Annotated[
-        str | None, typer.Option(help="The token of an AmbiguousRunError, once you know how that run ended.")
+        str | None,
+        typer.Option(help="The token of an AmbiguousRunError: pays anew, once you know that its run did not."),
     ] = None,
     first_attempt: Annotated[
         bool, typer.Option("--first-attempt", help="The key was surely never used before.")
@@ -332,11 +333,13 @@ def _advise(
     if record is not None and record.doubt:
         steps.append(f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}")
     if error.token is not None and others and record is not None and is_lost_submit(record):
-        adopt = f"{command} runs adopt {quoted} {others[0]} --settled {error.token} --store {file}"
+        which = others[0] if len(others) == 1 else "INSTANCE"
+        adopt = f"{command} runs adopt {quoted} {which} --settled {error.token} --store {file}"
         steps.append(f"if one of them is this payment, say which: {adopt}")
     if error.token is not None:
         anew = shlex.join([*again, "--settled", error.token])
-        steps.append(f"only if none of them is, and the ledger shows no payment: {command} {anew}")
+        none = "none of them is, and " if others else ""
+        steps.append(f"only if {none}the ledger shows no payment: {command} {anew}")
     notices.tell("what to do, in this order (docs/3am.md):")
     for number, step in enumerate(steps, 1):
         notices.tell(f"  {number}. {step}")

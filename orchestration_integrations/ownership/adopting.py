@@ -20,7 +20,7 @@ from ..api.models import Instance, StageRun
 from ..procedures.content import other_content
 from ..procedures.effects import Now, Procedure, ask_or_raise, insist
 from ..procedures.listing import Versions
-from ..procedures.start import CLOCK_SKEW
+from ..procedures.start import earliest_of
 from ..procedures.variables import KEY_VARIABLE
 from .record import NO_HOLD, RunRecord, RunStore
 from .request import settle_token
@@ -84,7 +84,7 @@ def adopt(
     _check_fate(record, instance_id, token)
     until = now.monotonic() + READ_SECONDS
     instance = yield from insist(get_instance(instance_id, versions.plain), now, until)
-    _check_row(record, instance)
+    _check_row(record, instance, now)
     stages = (yield from insist(get_workflow(record.workflow_id, versions.plain), now, until)).stages
     history = yield from insist(get_instance_history(instance_id, versions.plain, strict=True), now, until)
     other = other_content(record.content, key, KEY_VARIABLE, stages, history)
@@ -150,14 +150,14 @@ def _is_young(record: RunRecord, now: Now) -> bool:
     return now.time() - record.since.timestamp() < UNDER_WAY.total_seconds()
 
 
-def _check_row(record: RunRecord, instance: Instance) -> None:
+def _check_row(record: RunRecord, instance: Instance, now: Now) -> None:
     if instance.workflow_id != record.workflow_id:
         raise ValidationError(
             f"instance {instance.id} is of workflow {instance.workflow_id}, and key {record.key} was submitted to "
             f"workflow {record.workflow_id}; nothing was changed",
             path="instance_id",
         )
-    if instance.created_at == UNKNOWN_INSTANT or instance.created_at < record.since - CLOCK_SKEW:
+    if instance.created_at == UNKNOWN_INSTANT or instance.created_at < earliest_of(record.since, now):
         raise ValidationError(
             f"instance {instance.id} was created at {instance.created_at.isoformat()}, before key {record.key} was "
             f"submitted ({record.since.isoformat()}); nothing was changed",
@@ -178,7 +178,7 @@ def _check_rivals(
         lost = other.state == "intended" and other.instance_id is None and not other.gate
         if other.key == record.key or not lost or other.doubt or other.settled:
             continue
-        could_be = other.workflow_id == record.workflow_id and instance.created_at >= other.since - CLOCK_SKEW
+        could_be = other.workflow_id == record.workflow_id and instance.created_at >= earliest_of(other.since, now)
         if not could_be or not _is_young(other, now):
             continue
         if other_content(other.content, other.key, KEY_VARIABLE, stages, history) is None:

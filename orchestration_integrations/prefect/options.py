@@ -52,8 +52,8 @@ class StartOptions(TypedDict, total=False):
     fingerprint_ignores: Annotated[Sequence[str], "names of variables that may differ between attempts; default none."]
     settled: Annotated[
         str | None,
-        "the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the call may "
-        "then start a new run, which moves money again.",
+        "the ``token`` of an AmbiguousRunError, default None. Give it once you know that that run did not pay and "
+        "will not; the call may then start a new run, which moves money again.",
     ]
     key_variable: Annotated[str, "the variable that carries the key; default ``runKey``."]
     allow_unbound: Annotated[

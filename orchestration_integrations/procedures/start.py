@@ -55,6 +55,12 @@ def is_same_key(found: object, wanted: str) -> bool:
     return found == wanted
 
 
+def earliest_of(since: datetime, now: Now) -> datetime:
+    """No run that was submitted at ``since``, by our clock, can be older, by the server's."""
+    behind = max(0.0, now.time() - now.server_time())
+    return since - CLOCK_SKEW - timedelta(seconds=behind)
+
+
 class Starting:
     """What the steps of one start share.
 
@@ -110,7 +116,7 @@ class Starting:
     def earliest(self) -> datetime:
         """No run of this key can be older."""
         if self.since is not None:
-            return self.since - CLOCK_SKEW
+            return earliest_of(self.since, self.now)
         # By the server's clock: a row that this very attempt caused, or one as old as a key may be.
         ours = min(self.begun, self.now.server_time())
         span = timedelta(seconds=self.timeout) + CLOCK_SKEW if self.fresh else KEY_AGE
@@ -127,7 +133,8 @@ class Starting:
         """The error for a run that may exist, or for ``what`` else is not known."""
         earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
-        settle = f"; once you know how it ended, settled={self.token!r} allows a new run" if self.token else ""
+        anew = f"; settled={self.token!r} pays anew: only once you know that it did not pay, and will not"
+        settle = anew if self.token else ""
         of = f" of workflow {self.workflow_id}" if self.workflow_id else ""
         error = AmbiguousRunError(
             f"{what or f'a run{of} with key {self.key} may exist'}: {why}{named}{settle}",

@@ -105,7 +105,7 @@ def test_the_candidates_are_named_and_the_advice_ends_in_one_payment(night, aske
         for one in told["instances"]
         if night.call("instances", "show", one)[1][0]["transactions"][0]["postings"][0]["amount"] == 1250
     ]
-    command = adopt_in(told["advice"]).replace(told["instances"][0], wanted)
+    command = adopt_in(told["advice"]).replace("INSTANCE", wanted)
     code, (done,) = night.follow(command)
     assert (code, done["result"], done["state"], done["instance_id"]) == (0, "adopted", "chosen", wanted)
     code, (end,) = night.call("run", "payout", *VARIABLES, "--run-key", "order-17")

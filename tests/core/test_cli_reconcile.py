@@ -131,7 +131,9 @@ def test_the_record_says_which_run_is_the_one_and_what_is_stuck_or_held(server, 
         assert (waits["finding"], waits["state"]) == ("released", "running")
         return waits if waits["reason"] else None
 
-    assert eventually(listening, "it listens", every=0.1)["advice"] == f"events send {instance_id} 'go on'"
+    assert eventually(listening, "it listens", every=0.1)["advice"].endswith(
+        f"sends the event (events send {instance_id} 'go on')"
+    )
     hook.send_event_when_ready(instance_id, "go on")
 
     def stuck():
@@ -249,7 +251,8 @@ def test_a_run_is_released_only_where_its_gate_was_seen_behind_it(server, hook):
     assert findings(server, "--run-key", "order-1") == (0, {})
     assert findings(server, "free") == (0, {ungated: "ungated"})
     code, (own,) = reconciled(server, "own event")
-    assert (code, own["finding"], own["advice"]) == (0, "ungated", f"events send {ours_by_name} go:live")
+    assert (code, own["finding"]) == (0, "ungated")
+    assert f"events send {ours_by_name} go:live" in own["advice"]
     assert [one.run_key for one in hook.list_standing(workflow_id)] == ["order-17"]
     if server.number != 2:
         hook.cancel(by_hand)
@@ -491,7 +494,7 @@ def test_a_run_that_was_stopped_is_not_to_be_approved(server, hook, tmp_path):
     instance_id = json.loads(invoked(*run, "--no-wait", "--json", env=env).stdout)["id"]
     file = ["--store", store.path]
     waits = eventually(lambda: reconciled(server, "two", *file)[1][0]["advice"], "it listens", every=0.1)
-    assert waits == f"events send {instance_id} 'go on'"
+    assert f"events send {instance_id} 'go on'" in waits
     assert invoked("cancel", "--run-key", "k", "--timeout", "0.2", env=env).exit_code == 3
     code, (told,) = reconciled(server, "two", *file)
     assert (code, told["finding"]) == (3, "stopped")
@@ -500,7 +503,7 @@ def test_a_run_that_was_stopped_is_not_to_be_approved(server, hook, tmp_path):
     resume = re.search(r"runs resume \S+ --store \S+(?=,)", told["advice"])[0]
     assert invoked(*shlex.split(resume), env=env).exit_code == 0
     assert reconciled(server, "two", *file)[1][0]["advice"] == waits, "nothing of a stop is left"
-    assert invoked(*shlex.split(waits), env=env).exit_code == 0
+    assert invoked(*shlex.split(waits.partition("(")[2].rstrip(")")), env=env).exit_code == 0
     assert invoked(*run, env=env).exit_code == 0
     assert server.balance("shop", "USD/2") == 10
 

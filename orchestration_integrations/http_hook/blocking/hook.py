@@ -209,8 +209,8 @@ class OrchestrationHttpHook(Waits):
                 False: the call raises that end again.
             on_changed: ``refuse`` (default) other content under the key, or ``adopt`` the run that has it.
             fingerprint_ignores: names of variables that may differ between calls.
-            settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know how that run ended; the
-                call may then start a new run, which moves money again.
+            settled: the ``token`` of an AmbiguousRunError, default None. Give it once you know that that run did
+                not pay and will not; the call may then start a new run, which moves money again.
             first_attempt: True says that the key was never used before. Default False.
             wants: asked right before the release, and before each checkpoint is passed, whether the run is still
                 wanted; True is yes, and nothing else is.
