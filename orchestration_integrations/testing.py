@@ -179,7 +179,7 @@ def _options(item: pytest.Item) -> dict[str, Any]:
         try:
             _check(marker.kwargs)
         except ValueError as error:
-            raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+            pytest.fail(f"{item.nodeid}: {error}", pytrace=False)
         found = {**marker.kwargs, **found}
     return found
 
@@ -190,7 +190,7 @@ def _generations(item: pytest.Item) -> tuple[Any, ...]:
     if marker is None:
         return ()
     if not marker.args or not set(marker.args) <= set(_GENERATIONS):
-        raise pytest.UsageError(f"{item.nodeid}: {_GENERATIONS_MARKER} takes some of 1, 2, 3, not {marker.args}")
+        pytest.fail(f"{item.nodeid}: {_GENERATIONS_MARKER} takes some of 1, 2, 3, not {marker.args}", pytrace=False)
     return marker.args
 
 

@@ -48,9 +48,11 @@ def cancel(
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
     runs = _records_of(records, ids) if run_key is None else _run_of(records, run_key)
     statuses = []
-    for instance_id, record in runs.items():
+    for number, (instance_id, record) in enumerate(runs.items(), 1):
+        rest = list(runs)[number:]
         session.if_interrupted = Left(
             f"instance {instance_id} may or may not be cancelled, and may still run: instances show {instance_id}",
+            f"nothing was sent to {', '.join(rest)}" if rest else "",
             outcome="unknown",
             instance_id=instance_id,
             run_key=None if record is None else record.key,

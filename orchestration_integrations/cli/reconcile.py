@@ -10,6 +10,7 @@ from . import notices
 from .error_objects import tell_error
 from .options import Store
 from .session import Session, reaching_server
+from .signals import Left
 
 if TYPE_CHECKING:
     from .findings import Finding, Seen
@@ -126,6 +127,13 @@ def _abort_one(session: Session, duplicate: "Finding") -> int:
     from .targets import stages_of
 
     instance_id = duplicate.instances[0]
+    session.if_interrupted = Left(
+        f"instance {instance_id} may or may not be cancelled: instances show {instance_id}",
+        "run reconcile again: it looks at every duplicate once more",
+        "unknown",
+        instance_id,
+        duplicate.run_key,
+    )
     try:
         seen = _looked_at(session, instance_id)
         if seen.waits_at_gate and not seen.trouble:

@@ -40,7 +40,7 @@ def wait(
     from .targets import stages_of
 
     ids = checked_ids(instance_ids)
-    session.if_interrupted = Left("the instances go on", outcome="left")
+    session.if_interrupted = Left("those that were not told of were left as they are", outcome="left")
     statuses = []
     with _hint_endpoint(hints):
         for instance_id, result in session.hook.wait_many(

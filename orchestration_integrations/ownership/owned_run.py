@@ -399,7 +399,7 @@ class OwnedRun:
         if on_timeout != "cancel":
             what = "it was left running; an attempt with its key goes on waiting for it"
             raise same_end(error, f"{error.told}; {what}", None) from error
-        outcome = yield from self.stop(seconds, by="its wait was given up")
+        outcome = yield from self.stop(seconds, by="its waiter, which has given up")
         if outcome is None:
             what = outcome_text(None, superseded=self.superseded)
             raise same_end(error, f"{error.told}; {what}", None) from error
@@ -407,7 +407,7 @@ class OwnedRun:
             return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
         if outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
-        raise same_end(error, f"{error.told}; {cancel_text(outcome)}", outcome) from error
+        raise same_end(error, f"{error.told}; {cancel_text(outcome, instance_id)}", outcome) from error
 
     def stop(
         self, seconds: float = CANCEL_SECONDS, *, by: str = "", waiter_is_here: bool = True

@@ -95,8 +95,8 @@ def outcome_text(outcome: CancelOutcome | None, *, superseded: bool) -> str:
     )
 
 
-def cancel_text(outcome: CancelOutcome) -> str:
-    """What a cancel came to; the subject is the instance."""
+def cancel_text(outcome: CancelOutcome, instance_id: str = "INSTANCE") -> str:
+    """What a cancel came to; the subject is the instance, whose id is named where it was not read."""
     if outcome.status == "cancelled" and outcome.in_flight:
         return f"it was cancelled while {names_of(outcome.in_flight)} was under way: {MAY_HAVE_MOVED}"
     if outcome.status == "cancelled":
@@ -111,7 +111,7 @@ def cancel_text(outcome: CancelOutcome) -> str:
         more = "" if state == " (succeeded)" else _unread(outcome)
         return f"it had already ended by itself{state}{more}"
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
-    named = "INSTANCE" if outcome.instance is None else outcome.instance.id
+    named = instance_id if outcome.instance is None else outcome.instance.id
     return (
         f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
         f"instance was not seen to end{at}; it may still run and move money: see how it ends before you pay anew "

@@ -414,7 +414,7 @@ def test_an_interrupt_leaves_the_runs(server, runs, hook, number, status):
     process.send_signal(number)
     code, out, err = ended(process)
     assert (code, out) == (status, "")
-    assert "interrupted: the instances go on" in err
+    assert "interrupted: those that were not told of were left as they are" in err
     assert "Traceback" not in err
     assert not hook.get_instance(runs["waits"]).terminated
 
