@@ -18,6 +18,7 @@ from orchestration_integrations.api.errors import RecordConflictError
 from orchestration_integrations.ownership import adopting
 from orchestration_integrations.ownership.record import RunRecord
 from orchestration_integrations.procedures.content import Content
+from orchestration_integrations.procedures.start import CLOCK_SKEW, earliest_of
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 from tests.outside import eventually
@@ -407,3 +408,46 @@ def test_no_run_is_ever_that_of_two_keys_and_no_round_has_two(tmp_path_factory, 
         with pytest.raises(RecordConflictError):
             store.bind(intent.changed(instance_id="q"))
         assert "q" not in store.owners(), "both or neither"
+
+
+# ---- which runs may be it -------------------------------------------------------------------------------
+
+
+def test_a_run_of_an_earlier_round_is_not_offered(night):
+    """It has its owner: the same key, whose earlier payment it was."""
+    first = night.lose()
+    old = first["candidates"][0]
+    night.call("runs", "adopt", "order-17", old, "--settled", first["token"])
+    night.call("run", "payout", *VARIABLES, "--run-key", "order-17")
+    night.call("runs", "settle", "order-17", "--yes")
+    with night.server.fault("run_workflow", "cut_after"):
+        code, _ = night.call("run", "payout", *VARIABLES, "--run-key", "order-17")
+    assert code == 3
+    steps = re.findall(r"^ +\d\. .*$", night.said, re.MULTILINE)
+    assert [one for one in steps if "runs adopt" in one]
+    assert [one for one in steps if old in one] == []
+
+
+def test_a_key_is_told_of_whatever_workflow_is_asked_for(night):
+    """Its workflow was made anew under the same name: the record is of the old one."""
+    night.lose()
+    night.hook.delete_workflow(night.workflow_id)
+    night.hook.create_workflow(PAYOUT)
+    for asked in (["--run-key", "order-17"], ["payout", "--run-key", "order-17"]):
+        code, found = night.call("reconcile", *asked)
+        assert (code, [one["finding"] for one in found if one["run_key"] == "order-17"]) == (3, ["ambiguous"]), asked
+
+
+@pytest.mark.parametrize("behind", [0, 20 * 60])
+def test_a_server_whose_clock_is_behind_hides_no_run(behind):
+    """Our clock says when a run was submitted, and the server's when it was created."""
+
+    class Clock:
+        def time(self):
+            return 2_000_000_000.0
+
+        def server_time(self):
+            return self.time() - behind
+
+    since = datetime.fromtimestamp(2_000_000_000, timezone.utc)
+    assert earliest_of(since, Clock()) == since - CLOCK_SKEW - timedelta(seconds=behind)

@@ -261,3 +261,26 @@ def test_run_once_is_not_kept_from_its_cancel_either(server, tmp_path, gap, seco
     assert state_of(server, line.split()[0]) == "cancelled", err
     assert "it was cancelled" in out
     assert SqliteRunStore(tmp_path / "runs.db").load(f"plain {gap} {second}").hold
+
+
+@pytest.mark.parametrize("target", ["file", "name"])
+def test_before_a_run_of_an_earlier_call_is_taken_up_it_is_said_that_it_may_run(server, run, tmp_path, target):
+    """Nothing was cancelled, and no other attempt has it: it pays with nobody waiting, and its owner has to know."""
+    first, instance_id = run(key=f"earlier by {target}")
+    first.send_signal(signal.SIGINT)
+    ended(first)
+    server.fault("list_workflows", "stall", 1, seconds=4)
+    options = ["--run-key", f"earlier by {target}", "--cancel-on-interrupt", "--json", "--url", server.url]
+    what = str(tmp_path / "waits.json") if target == "file" else "waits"
+    before = server.record().requests["list_workflows"]
+    again = begun("run", what, *options, "--store", str(tmp_path / "runs.db"))
+    eventually(lambda: server.record().requests["list_workflows"] > before, "it asks", every=0.02)
+    time.sleep(0.2)
+    again.send_signal(signal.SIGTERM)
+    code, out, err = ended(again)
+    (told,) = map(json.loads, out.splitlines())
+    assert (code, told["sure"], told["run_key"]) == (143, False, f"earlier by {target}")
+    assert told["outcome"] in ("unknown", "left")
+    assert "may still run" in told["message"]
+    assert "another attempt has it now" not in told["message"] + err
+    assert state_of(server, instance_id) == "running"
