@@ -70,7 +70,7 @@ def begun(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.P
         text=True,
         env=environment(**(env or {})),
         start_new_session=True,
-        preexec_fn=_interruptible,
+        preexec_fn=interruptible,
     )
 
 
@@ -84,13 +84,15 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def _interruptible() -> None:
-    """A shell that starts the tests in the background has them ignore SIGINT, and their children would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def interruptible() -> None:
+    """A shell that starts the tests in the background has them ignore SIGINT, and ``nohup`` has them ignore SIGHUP. Their
+    children would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _take_terminal() -> None:
-    _interruptible()
+    interruptible()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches the command
 
 

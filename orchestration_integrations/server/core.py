@@ -167,9 +167,10 @@ class Core:
                 self._wake_held()
 
     def answers(self, exchange: Exchange) -> None:
-        """The answer is about to go out."""
+        """The answer is about to go out: from now on a client may know that the request is over."""
         with self.lock:
             self.calls.ended(exchange)
+            self.held.discard(exchange)
 
     def forget(self, exchange: Exchange) -> None:
         """The exchange is over: answered, cut or left by the client."""

@@ -10,13 +10,20 @@ import time
 
 import pytest
 
+from tests.commands import interruptible
+
 AT = "import sys, signal, os\nfrom orchestration_integrations.cli import application, group, signals\n"
 KILL = "os.kill(os.getpid(), signal.{0})"
 
 
-def ended(script: str, *arguments: str, stdin: object = None) -> tuple[int, str, str]:
+def ended(script: str, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", AT + script, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", AT + script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=interruptible,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -58,7 +65,10 @@ def test_an_output_that_takes_nothing_keeps_no_command_alive() -> None:
         "application.main()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", AT + script, "runs", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", AT + script, "runs", "list", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     process.stdout.read(1000)  # it has begun to write, and nobody reads on

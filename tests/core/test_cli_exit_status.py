@@ -124,7 +124,7 @@ def test_wrong_usage_is_no_failed_payment(arguments):
     [
         (["wait", "i", "--timeout", "soon"], "BadParameter"),
         (["wait"], "MissingParameter"),
-        (["nonsense"], "UsageError"),
+        (["nonsense"], ("UsageError", "NoSuchCommand")),  # as typer's version calls it
         (["wait", "i", "--nonsense"], "NoSuchOption"),
         (["serve", "--db", "/no/such/directory/x.db"], "ConfigurationError"),
         (["serve", "--host", "no.such.host.invalid"], "ConfigurationError"),
@@ -138,7 +138,7 @@ def test_with_json_wrong_usage_is_an_object_too(arguments, error):
     )
     (told,) = objects(done)
     assert (done.returncode, told["type"], told["exit_status"]) == (2, "error", 2)
-    assert error in (None, told["error"])
+    assert error is None or told["error"] in ((error,) if isinstance(error, str) else error)
     assert told["message"]
     assert done.stderr
     lost = subprocess.run(

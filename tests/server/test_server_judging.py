@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from orchestration_integrations.server import EmbeddedServer, call_log
+from tests.outside import eventually
 
 TOKEN = "a-very-secret-token"
 
@@ -200,6 +201,7 @@ def test_a_call_has_its_status_before_its_answer_is_read(
         forget(exchange)
 
     workflow = client.post("/workflows", json={"name": "payout", "stages": [send()]}).json()["data"]
+    eventually(lambda: not server.core.under_way, "nothing of that exchange is left to be done", every=0.01)
     monkeypatch.setattr(server.core, "forget", late)
     client.post(f"/workflows/{workflow['id']}/instances").raise_for_status()
     assert server.calls("run_workflow")[-1].status == 201
