@@ -85,7 +85,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def interruptible() -> None:
-    """A shell that starts the tests in the background has them ignore SIGINT, and ``nohup`` has them ignore SIGHUP. Their
+    """Whoever starts the tests may have them ignore SIGINT (a shell, in the background) or SIGHUP (``nohup``). Their
     children would inherit that."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
