@@ -14,7 +14,6 @@ is lost; and each looks before it tells whether the other has kept those ends me
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from ..api.errors import OrchestrationError
+from ..http_hook.in_time import in_time
 from .compat import AssetStore
 from .ended_runs import EndedRuns
 from .told_ends import UnreadableStateError
@@ -165,10 +165,7 @@ class EndedMemory:
 
 async def _in_time(call: Awaitable[T]) -> T:
     """What a store answers. Raises TimeoutError where it does not: Airflow 3.3 allows that its calls are cancelled."""
-    try:
-        return await asyncio.wait_for(call, STORE_SECONDS)
-    except asyncio.TimeoutError:  # on Python 3.10 no TimeoutError
-        raise TimeoutError(f"no answer within {STORE_SECONDS:.0f} s") from None
+    return await in_time(call, STORE_SECONDS)
 
 
 def key_of(workflow_id: str, states: Sequence[str] | None, conn_id: str) -> str:

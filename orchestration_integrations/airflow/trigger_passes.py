@@ -9,12 +9,12 @@ On Airflow 3.0 to 3.2 a trigger must not touch Variables, where marks stand: the
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..api.errors import OwnerUnreachableError
+from ..http_hook.in_time import in_time
 from ..ownership.marks import PlacedMarks, announced_pass
 from ..procedures.checkpoints import Guard, Permit
 from ..procedures.effects import Procedure, ask_or_raise
@@ -35,7 +35,7 @@ class LeftToWorker(Exception):
 
 async def asked(function: Callable[..., Any], *arguments: Any) -> Any:
     """Ask Airflow something from a trigger, within ``ASK_SECONDS``."""
-    return await asyncio.wait_for(in_thread(function, *arguments), ASK_SECONDS)
+    return await in_time(in_thread(function, *arguments), ASK_SECONDS)
 
 
 class TriggerPasses:

@@ -1,0 +1,33 @@
+"""Waiting for an answer no longer than it may take, without losing a cancellation.
+
+``asyncio.wait_for`` of Python 3.10 and 3.11 returns the answer if that comes at the moment at which its caller is
+cancelled. Then nobody learns of the cancellation, and what was to end goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_time(call: Awaitable[T], seconds: float) -> T:
+    """What a call answers.
+
+    Args:
+        call: is cancelled where it takes longer, or where its caller is cancelled.
+        seconds: that it may take.
+
+    Raises:
+        TimeoutError: it has not answered in time. Besides, what the call raises.
+    """
+    asked = asyncio.ensure_future(call)
+    try:
+        done, _ = await asyncio.wait({asked}, timeout=seconds)
+        if not done:
+            raise TimeoutError(f"no answer within {seconds:.0f} s")
+        return asked.result()
+    finally:
+        asked.cancel()
