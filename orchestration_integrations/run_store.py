@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from .api.errors import ConfigurationError, UnreadableRecordError, ValidationError
-from .ownership.record import RunRecord, conflict, follows, tombstone
+from .ownership.record import AdoptedElsewhereError, RunRecord, conflict, follows, tombstone
 from .store_file import refuse_stranger, set_up
 
 LOCK_SECONDS = 30.0
@@ -108,12 +108,12 @@ class SqliteRunStore:
         """The first choice of a round stands.
 
         Raises:
-            ValidationError: the instance is the run of another key, by the word of a user.
+            AdoptedElsewhereError: the instance is the run of another key, by the word of a user.
         """
         with self._writing() as connection:
             owner = connection.execute("SELECT value FROM about WHERE name = ?", (_adopted(instance_id),)).fetchone()
             if owner not in (None, (key,)):
-                raise ValidationError(
+                raise AdoptedElsewhereError(
                     f"instance {instance_id} is on record as the run of key {owner[0]}, so it is not that of key {key}",
                     path="instance_id",
                 )

@@ -11,7 +11,7 @@ import typer.main
 from ..version import __version__
 from . import cancel, events, info, instances, reconcile, run, runs, serve, standing, triggers, ui, wait, workflows
 from .group import CommandGroup, interrupted_before
-from .signals import ignore_to_the_end, listen, status_of_interrupt
+from .signals import ignore_to_the_end, listen_to_the_end, status_of_interrupt
 
 
 def _group(help: str, **options: Any) -> typer.Typer:
@@ -70,7 +70,7 @@ for name, module in {
 
 def main() -> None:
     """Run the command."""
-    listen()
+    listen_to_the_end()
     try:
         try:
             command = typer.main.get_command(app)

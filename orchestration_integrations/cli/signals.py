@@ -69,12 +69,20 @@ class _Heard:
     deaf_until = -inf
     """Monotonic seconds until which a signal says nothing new."""
     listening = False
+    to_the_end = False
+    """The process is this command's alone, and ends with it."""
     dropped_before: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook
 
 
 def status_of_interrupt(error: BaseException) -> int:
     """Exit status of a command that was interrupted."""
     return HUNG_UP if isinstance(error, HungUp) else TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+
+
+def listen_to_the_end() -> None:
+    """Have the signals raise until this process ends, which is with this command."""
+    _Heard.to_the_end = True
+    listen()
 
 
 def listen() -> dict[int, object]:
@@ -122,9 +130,10 @@ def last_word(status: int) -> None:
     """An interrupted command says what is true from now on, and ends with this status: also where nothing takes what it
     says."""
     _Heard.deaf_until = time.monotonic() + LAST_WORD_SECONDS
-    late = threading.Timer(LAST_WORD_SECONDS, os._exit, [status])
-    late.daemon = True
-    late.start()
+    if _Heard.to_the_end:
+        late = threading.Timer(LAST_WORD_SECONDS, os._exit, [status])
+        late.daemon = True
+        late.start()
 
 
 @contextmanager

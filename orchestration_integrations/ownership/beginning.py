@@ -17,7 +17,6 @@ from ..api.errors import (
     OrchestrationError,
     RecordConflictError,
     UnreadableRecordError,
-    ValidationError,
     is_ambiguous,
     summary,
 )
@@ -41,7 +40,7 @@ from .comparing import Comparing
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
-from .record import GOOD_END, NO_HOLD, RunRecord
+from .record import GOOD_END, NO_HOLD, AdoptedElsewhereError, RunRecord
 from .resolve import How, Question, Verdict, observation, resolve
 from .same_server import check_server
 
@@ -373,8 +372,12 @@ class Beginning:
         both may have paid."""
         try:
             chosen = yield from self._choose(instance_id, None, number)
-        except (RecordConflictError, ValidationError) as error:
-            raise refusals.submitted_beside(self._starting, instance_id, None, error) from error
+        except (RecordConflictError, AdoptedElsewhereError) as error:
+            stored = (
+                None if self._keeper.store is None else (yield from ask(self._keeper.store.load, self._starting.key))
+            )
+            known = None if stored is None or stored.value is None else stored.value.instance_id
+            raise refusals.submitted_beside(self._starting, instance_id, known, error) from error
         if not chosen:
             raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)
 

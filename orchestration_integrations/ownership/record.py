@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from ..api.errors import RecordConflictError, UnreadableRecordError
+from ..api.errors import RecordConflictError, UnreadableRecordError, ValidationError
 from ..api.instants import instant_in_store, stored_instant
 from ..procedures.content import Content
 
@@ -161,6 +161,10 @@ def tombstone(stored: RunRecord | None, key: str) -> RunRecord:
         revision=1,
         nonce=uuid.uuid4().hex,
     )
+
+
+class AdoptedElsewhereError(ValidationError):
+    """An instance that was to be chosen for a key is the run of another one, by the word of a user."""
 
 
 def conflict(key: str, stored: RunRecord | None) -> RecordConflictError:

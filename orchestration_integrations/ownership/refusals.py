@@ -9,7 +9,6 @@ from ..api.errors import (
     InstanceStuckError,
     OrchestrationError,
     OwnerGoneError,
-    ValidationError,
     WrongServerError,
     is_mendable,
     summary,
@@ -22,6 +21,7 @@ from ..procedures.moved import NOTHING_READ, read_moved
 from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import Seen
+from .record import AdoptedElsewhereError
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
@@ -156,12 +156,14 @@ def submitted_beside(
 
     Args:
         instance_id: the run that was submitted: nothing holds it back.
-        known: the run of the key; None where another process has changed the record at this moment.
+        known: the run of the key; None where that could not be read.
+        cause: why the submitted one could not be chosen; None where another one was chosen before.
     """
     changed = (
         "has changed the record of the key" if known is None else f"has put instance {known} on record for the key"
     )
-    beside = str(cause) if isinstance(cause, ValidationError) else f"another process {changed}"
+    beside = str(cause) if isinstance(cause, AdoptedElsewhereError) else f"another process {changed}"
+    starting.token = None  # whatever became of the two, nobody is to pay a third time by a word of this error
     return starting.ambiguous(
         f"this call has submitted instance {instance_id}, which has no gate, so it pays; meanwhile "
         f"{beside}: look into the ledger for both",

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from orchestration_integrations.cli import signals
 from tests.commands import interruptible
 
 AT = "import sys, signal, os\nfrom orchestration_integrations.cli import application, group, signals\n"
@@ -80,3 +81,18 @@ def test_an_output_that_takes_nothing_keeps_no_command_alive() -> None:
     finally:
         process.kill()
     assert time.monotonic() - begun < 10
+
+
+def test_a_command_inside_another_program_ends_that_program_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last word has a time limit only where the process ends with the command."""
+    monkeypatch.setattr(signals, "LAST_WORD_SECONDS", 0.05)
+    monkeypatch.setattr(signals._Heard, "deaf_until", 0.0)
+    ends: list[int] = []
+    monkeypatch.setattr(signals.os, "_exit", ends.append)
+    signals.last_word(130)
+    time.sleep(0.3)
+    assert ends == []
+    monkeypatch.setattr(signals._Heard, "to_the_end", True)
+    signals.last_word(130)
+    time.sleep(0.3)
+    assert ends == [130]
