@@ -377,6 +377,8 @@ class Beginning:
                 None if self._keeper.store is None else (yield from ask(self._keeper.store.load, self._starting.key))
             )
             known = None if stored is None or stored.value is None else stored.value.instance_id
+            if known == instance_id:
+                raise  # another attempt has found this very run, and goes on with it
             raise refusals.submitted_beside(self._starting, instance_id, known, error) from error
         if not chosen:
             raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)

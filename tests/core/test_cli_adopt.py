@@ -280,6 +280,18 @@ def test_a_second_payment_of_a_key_is_told(night):
     assert told.value.token is None, "nobody is to pay a third time"
 
 
+def test_a_run_that_another_attempt_has_found_meanwhile_is_no_second_payment(night):
+    class Late(SqliteRunStore):
+        def choose(self, key, round, instance_id):
+            record = self.load(key)
+            night.store.bind(record.changed(state="chosen", instance_id=instance_id, seen=True, attempt="another"))
+            return super().choose(key, round, instance_id)
+
+    with OrchestrationHttpHook(base_url=night.server.url) as late, pytest.raises(RecordConflictError):
+        late.run_once(night.workflow_id, {"merchant": "m:1", "amount": "1250"}, run_key="o20",
+                      store=Late(night.store.path), first_attempt=True)  # fmt: skip
+
+
 def test_a_gated_key_needs_no_word_of_a_user(night):
     content = Content(stages="", variables={})
     since = night.hook.get_workflow(night.workflow_id).created_at
