@@ -25,6 +25,7 @@ from ..api.errors import (
     WaitTimeoutError,
 )
 from ..api.models import StageEvent
+from ..http_hook.in_time import as_sent
 from ..procedures.checkpoints import Guard
 from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS, READ_BUDGET
 from ..procedures.wait_arguments import WaitArguments
@@ -245,7 +246,7 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Read until there is something to tell."""
         try:
-            event = await self._wait()
+            event = await as_sent(self._wait())
         except asyncio.CancelledError as error:
             await self._cancelled(error)
             raise

@@ -274,7 +274,7 @@ def _cancellable() -> Iterator[None]:
 
     anyio, which the exchange goes through, swallows a cancellation now and then (seen with anyio 4.13: 15 of 3,000 with
     httpx alone). A task that goes on all the same would start what its owner has given up. Python keeps the count that
-    this needs from 3.11 on.
+    this needs from 3.11 on. A cancellation that does arrive goes on as it is, with the message of who sent it.
     """
     from asyncio import CancelledError, current_task  # not needed by the blocking hook, and slow to import
 
@@ -282,9 +282,14 @@ def _cancellable() -> Iterator[None]:
     before = cancelling()
     try:
         yield
-    finally:
+    except CancelledError:
+        raise
+    except BaseException as error:
         if cancelling() > before:
-            raise CancelledError
+            raise CancelledError from error
+        raise
+    if cancelling() > before:
+        raise CancelledError
 
 
 _Alike = tuple[Settings, tuple[str | None, ...]]

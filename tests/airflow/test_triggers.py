@@ -141,19 +141,72 @@ def killed(trigger: Any, *args: Any) -> None:
     async def run() -> None:
         task = asyncio.create_task(_drain(trigger))
         await asyncio.sleep(0.5)
-        task.cancel(*args)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        if args:
-            await trigger.on_kill()  # what Airflow 3.3 does then
-        await trigger.cleanup()
+        await cancelled_by_triggerer(trigger, task, *args)
 
     asyncio.run(run())
+
+
+async def cancelled_by_triggerer(trigger: Any, task: asyncio.Task[None], *args: Any) -> None:
+    """What a triggerer does: Airflow 3.3 calls ``on_kill`` where its own message arrives."""
+    task.cancel(*args)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    if caught.value.args[:1] == (USER_ACTION,):
+        await trigger.on_kill()
+    await trigger.cleanup()
 
 
 async def _drain(trigger: Any) -> None:
     async for _ in trigger.run():
         pass
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("held", ["get_instance", "get_workflow"])
+def test_a_kill_by_a_user_amid_a_request_cancels(
+    server: Any, generation: int, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    instance_id = begin(server, LONG)
+    server.fault(held, "stall", 1, seconds=5)
+    trigger = OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True)
+    killed(trigger, USER_ACTION)
+    assert state_of(server, instance_id) == "cancelled"
+
+
+def test_a_kill_by_a_user_cancels_though_a_layer_below_loses_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    on_kill = AsyncMock()
+    monkeypatch.setattr(OrchestrationInstanceTrigger, "on_kill", on_kill)
+
+    async def wait(self: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError from None
+
+    monkeypatch.setattr(OrchestrationInstanceTrigger, "_wait", wait)
+    killed(OrchestrationInstanceTrigger("i", cancel_on_kill=True), USER_ACTION)
+    on_kill.assert_awaited_once()
+
+
+def test_a_kill_by_a_user_cancels_at_whatever_moment_it_comes(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them each that the exchange with the server has."""
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", True)
+    instance_id = begin(server, LONG)
+    on_kill = AsyncMock()
+    monkeypatch.setattr(OrchestrationInstanceTrigger, "on_kill", on_kill)
+
+    async def run() -> None:
+        for rounds in range(120):
+            trigger = OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True, poll_interval=0.01)
+            task = asyncio.create_task(_drain(trigger))
+            for _ in range(rounds):
+                await asyncio.sleep(0.0005 if rounds % 2 else 0)
+            await cancelled_by_triggerer(trigger, task, USER_ACTION)
+            assert on_kill.await_count == rounds + 1, f"no kill in round {rounds}"
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("generation", [1, 3])

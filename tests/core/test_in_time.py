@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
-from orchestration_integrations.http_hook.in_time import in_time
+from orchestration_integrations.http_hook.in_time import as_sent, in_time
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
@@ -36,5 +37,66 @@ def test_what_takes_too_long_is_cancelled() -> None:
         await asyncio.sleep(0)
         assert slow.cancelled()
         assert await in_time(asyncio.sleep(0, "answer"), 60) == "answer"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("swallowed", [0, 1])
+@pytest.mark.parametrize("then", ["answers", "fails", "ends without a message"])
+def test_a_cancellation_arrives_as_it_was_sent_whatever_the_call_makes_of_it(swallowed: int, then: str) -> None:
+    ended: list[str] = []
+
+    async def call() -> str:
+        for _ in range(1 + swallowed):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        ended.append(then)
+        if then == "fails":
+            raise ValueError(then)
+        if then == "answers":
+            return then
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        caller = asyncio.create_task(as_sent(call()))
+        await asyncio.sleep(0.01)
+        caller.cancel("a user acted")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await caller
+        assert caught.value.args == ("a user acted",)
+        assert ended == [then]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_a_cancellation_about_the_moment_of_the_answer_arrives_as_it_was_sent(rounds: int) -> None:
+    async def main() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        caller = asyncio.create_task(as_sent(answer))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answer.set_result("here")
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        if caller.done():
+            assert caller.result() == "here"
+            return
+        caller.cancel("a user acted")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await caller
+        assert caught.value.args == ("a user acted",)
+
+    asyncio.run(main())
+
+
+def test_an_answer_or_an_error_of_a_call_that_nobody_cancels_arrives() -> None:
+    async def fails() -> None:
+        raise ValueError("no")
+
+    async def main() -> None:
+        assert await as_sent(asyncio.sleep(0, "answer")) == "answer"
+        with pytest.raises(ValueError, match="no"):
+            await as_sent(fails())
 
     asyncio.run(main())

@@ -100,3 +100,18 @@ def test_a_cancellation_that_was_swallowed_below_ends_the_call(fails: bool) -> N
                 await call
 
     asyncio.run(main())
+
+
+def test_a_cancellation_amid_an_exchange_arrives_as_it_was_sent() -> None:
+    """Airflow tells a kill by a user from a shutdown by its message."""
+
+    async def main() -> None:
+        async with hook_of(Slow(0.25)) as hook:
+            call = asyncio.create_task(hook.get_instance(INSTANCE["id"]))
+            await asyncio.sleep(0.05)
+            call.cancel("a user acted")
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await call
+            assert caught.value.args == ("a user acted",)
+
+    asyncio.run(main())
