@@ -7,11 +7,13 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from tests.one_generation import keep_one_generation
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "example_dags"
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 HAS_AIRFLOW = importlib.util.find_spec("airflow") is not None
 collect_ignore_glob = [] if HAS_AIRFLOW else ["*"]
 
@@ -95,3 +98,19 @@ def connection_to(monkeypatch: pytest.MonkeyPatch, **fields: object) -> Iterator
     with monkeypatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps({"conn_type": "orchestration", **fields}))
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test on a whole Airflow has failed, the end of what Airflow logged meanwhile is told with it."""
+    report = yield
+    logs = getattr(getattr(item, "funcargs", {}).get("airflow"), "logs", None)
+    if logs is not None and report.when == "call" and report.failed:
+        began = datetime.fromtimestamp(call.start, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        lines = [(_INSTANT.search(line), line[:400]) for line in logs().splitlines()]
+        told = sorted({(found[0].replace(" ", "T"), line) for found, line in lines if found})
+        meanwhile = [line for at, line in told if at >= began]
+        report.sections.append(("what Airflow logged", "\n".join(meanwhile[-250:])))
+    return report

@@ -55,13 +55,13 @@ SPOILED = {
 @pytest.mark.parametrize("how", SPOILED)
 def test_a_payment_under_way_is_not_forgotten_over_a_spoiled_answer(kind: str, generation: int, how: str) -> None:
     world, store = World(kind, generation), MemoryRunStore()
-    arguments: dict[str, Any] = {"run_key": "k", "store": store, "timeout": 5}
+    arguments: dict[str, Any] = {"run_key": "k", "store": store}
     world.core.world("ledger stopped")
     with pytest.raises(WaitTimeoutError, match="was under way"):
-        world.hook().run_once(PAID, **arguments)
+        world.hook().run_once(PAID, **arguments, timeout=5)
     world.core.world("ledger started")
     with pytest.raises(AmbiguousRunError):
-        world.hook(SPOILED[how]).run_once(PAID, **arguments, rerun_failed=True)
+        world.hook(SPOILED[how]).run_once(PAID, **arguments, timeout=60, rerun_failed=True)
     assert len(world.core.record().started) == 1
     assert world.paid <= 1
 
