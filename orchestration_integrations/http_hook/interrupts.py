@@ -7,6 +7,7 @@ still run.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -62,7 +63,9 @@ class Interrupted(msgspec.Struct, frozen=True):
         return self.outcome is not None and cancel_verdict(self.outcome).sure
 
 
-def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:
+def cancel_interrupted(
+    hook: HookBase, run: OwnedRun, error: BaseException, begun: Callable[[], object] | None = None
+) -> None:
     """Cancel by connections of its own: nothing of what was interrupted is used again.
 
     An interrupt that comes meanwhile is held back (see ``held_back``); the next one goes through. What became of the
@@ -72,12 +75,15 @@ def cancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> N
         hook: was interrupted.
         run: its work on a key.
         error: the interrupt.
+        begun: called once another interrupt is held back: what comes before that keeps the cancel from beginning.
 
     Raises:
         BaseException: an interrupt that went through, or was held back and is of another class than ``error``.
     """
     with held_back(lambda: _warn_again(run)) as held:
         try:
+            if begun is not None:
+                begun()
             came = _came_of(hook, run, type(error).__name__)
         except BaseException as again:  # no error of the cancel, but the next wish of the caller
             _note(again, run, Interrupted("unknown", _broken_off(run), run.instance_id))
@@ -161,9 +167,10 @@ def _warn_again(run: OwnedRun) -> None:
     )
 
 
-async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException) -> None:
+async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException, begun: Callable[[], object]) -> None:
     """As ``cancel_interrupted``, in a thread of its own: a second cancellation of this task does not reach it, and it
     does not wait for the threads of the caller's loop."""
     from asyncio import shield  # not needed by the blocking hook, and slow to import
 
+    begun()
     await shield(in_own_thread(cancel_interrupted, hook, run, error))

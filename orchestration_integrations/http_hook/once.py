@@ -58,6 +58,10 @@ class Once(msgspec.Struct):
         """Whether this is no forked child, whose parent has the run."""
         return self.process == os.getpid()
 
+    def begins_cancel(self) -> None:
+        """A run is cancelled once: what interrupts its cancel does not begin another."""
+        self.cancel_on_interrupt = False
+
     def is_interrupt(self, error: BaseException) -> bool:
         """Whether an exception says nothing of the run, so that it is the caller's wish to end."""
         if not self.is_own_process:

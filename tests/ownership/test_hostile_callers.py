@@ -23,6 +23,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
+from orchestration_integrations.http_hook import interrupts
 from orchestration_integrations.procedures.moved import NOTHING_READ
 from orchestration_integrations.server import EmbeddedServer
 from tests.gates import releases_of
@@ -274,3 +275,56 @@ def test_a_secret_in_an_owners_error_stays_out_of_the_message(server, hook, stor
         hook.run_once(PAYS, {"amount": 5}, run_key="k", store=store, wants=wants)
     assert "hunter2" not in str(caught.value)
     assert releases_of(server.record(), "k") == []
+
+
+class Stopped(BaseException):
+    pass
+
+
+WAITS_FOR_EVER = {"name": "waits", "stages": [{"wait_event": {"event": "go"}}]}
+
+
+@pytest.mark.parametrize("as_block", [False, True])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_an_interrupt_on_the_way_to_the_cancel_of_another_does_not_lose_it(
+    server, hook, store, monkeypatch, lost, as_block
+):
+    """Nothing holds it back there yet, and it takes the place of the first one."""
+    real, hits = interrupts.held_back, iter(range(lost))
+
+    def held_back(*arguments):
+        if next(hits, None) is not None:
+            raise Stopped
+        return real(*arguments)
+
+    monkeypatch.setattr(interrupts, "held_back", held_back)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    def in_a_block():
+        with hook.owned_run(WAITS_FOR_EVER, run_key="k", store=store):
+            raise KeyboardInterrupt
+
+    def at_once():
+        hook.run_once(WAITS_FOR_EVER, run_key="k", store=store, on_stage=interrupted)
+
+    with pytest.raises(Stopped if lost else KeyboardInterrupt) as caught:
+        in_a_block() if as_block else at_once()
+    assert interrupts.after_interrupt(caught.value).word == "cancelled"
+    assert "it was cancelled" in str(caught.value.__notes__)
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+    assert server.record().requests["abort_instance"] == 1
+    assert store.load("k").hold
+
+
+def test_what_breaks_a_cancel_off_begins_no_other(server, hook, store, monkeypatch):
+    def broken_off(*arguments):
+        raise Stopped
+
+    monkeypatch.setattr(interrupts, "_came_of", broken_off)
+    with pytest.raises(Stopped) as caught, hook.owned_run(WAITS_FOR_EVER, run_key="k", store=store):
+        raise KeyboardInterrupt
+    assert interrupts.after_interrupt(caught.value).word == "unknown"
+    assert len(caught.value.__notes__) == 1, "it was tried once"

@@ -263,17 +263,27 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
 
     @asynccontextmanager
     async def _owning_interrupts(self, once: Once) -> AsyncIterator[None]:
-        """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
+        """From the first submit to the return: an interrupt anywhere in it cancels the run.
+
+        A second one may come on the way to the cancel of the first, when nothing holds it back yet. So there is more
+        than one ``try``: the next one cancels then.
+        """
+        try:
+            async with self._owning(once), self._owning(once), self._owning(once):
+                yield
+        finally:
+            once.run.close()
+
+    @asynccontextmanager
+    async def _owning(self, once: Once) -> AsyncIterator[None]:
         from ..interrupts import acancel_interrupted  # now: an interrupt is no moment to look for files
 
         try:
             yield
         except BaseException as error:
             if once.cancel_on_interrupt and once.is_interrupt(error):
-                await acancel_interrupted(self, once.run, error)
+                await acancel_interrupted(self, once.run, error, once.begins_cancel)
             raise
-        finally:
-            once.run.close()
 
     @asynccontextmanager
     async def owned_run(
@@ -303,8 +313,7 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
                 yield handle
             except BaseException as error:
                 if once.cancel_on_interrupt and once.is_own_process:
-                    await acancel_interrupted(self, once.run, error)
-                once.cancel_on_interrupt = False  # that is done
+                    await acancel_interrupted(self, once.run, error, once.begins_cancel)
                 raise
             handle.result = await self.perform(
                 once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout)

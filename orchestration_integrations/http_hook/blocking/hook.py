@@ -263,17 +263,27 @@ class OrchestrationHttpHook(Waits):
 
     @contextmanager
     def _owning_interrupts(self, once: Once) -> Iterator[None]:
-        """One ``try`` from the first submit to the return: an interrupt anywhere in it cancels the run."""
+        """From the first submit to the return: an interrupt anywhere in it cancels the run.
+
+        A second one may come on the way to the cancel of the first, when nothing holds it back yet. So there is more
+        than one ``try``: the next one cancels then.
+        """
+        try:
+            with self._owning(once), self._owning(once), self._owning(once):
+                yield
+        finally:
+            once.run.close()
+
+    @contextmanager
+    def _owning(self, once: Once) -> Iterator[None]:
         from ..interrupts import cancel_interrupted  # now: an interrupt is no moment to look for files
 
         try:
             yield
         except BaseException as error:
             if once.cancel_on_interrupt and once.is_interrupt(error):
-                cancel_interrupted(self, once.run, error)
+                cancel_interrupted(self, once.run, error, once.begins_cancel)
             raise
-        finally:
-            once.run.close()
 
     @contextmanager
     def owned_run(
@@ -303,8 +313,7 @@ class OrchestrationHttpHook(Waits):
                 yield handle
             except BaseException as error:
                 if once.cancel_on_interrupt and once.is_own_process:
-                    cancel_interrupted(self, once.run, error)
-                once.cancel_on_interrupt = False  # that is done
+                    cancel_interrupted(self, once.run, error, once.begins_cancel)
                 raise
             handle.result = self.perform(
                 once.run.attend(instance.id, once.waiting_for, on_timeout=once.on_timeout)
