@@ -133,11 +133,15 @@ class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
         """Before Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""
         if AIRFLOW_3_3 or not self.cancel_on_kill or (error.args and error.args[0] == USER_ACTION):
             return
+        # As on_kill: a triggerer cancels anew each second until the trigger is gone, also amid the question.
+        await self._go_on_with(self._killed_or_shut_down())
+
+    async def _killed_or_shut_down(self) -> None:
         word = await self._asked()
         if word is None:
             logger.warning("the state of the task is unknown: instance %s is left alone", self.instance_id)
         elif word == "unwanted":
-            await self._go_on_with(self._cancel_instance())
+            await self._cancel_instance()
         elif word == "superseded":
             logger.info("the task is no longer deferred: instance %s is left to what follows", self.instance_id)
 

@@ -7,10 +7,13 @@ cancelled. Then nobody learns of the cancellation, and what was to end goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+END_SECONDS = 10.0
+"""Seconds within which a call ends that was cancelled."""
 
 
 async def in_time(call: Awaitable[T], seconds: float) -> T:
@@ -37,22 +40,30 @@ async def as_sent(call: Awaitable[T]) -> T:
     """What a call answers; a cancellation of its caller arrives as it was sent, once the call has ended.
 
     Airflow tells a kill by a user from a shutdown by the message of the cancellation. The layers below a call may
-    replace it by one without a message, or swallow it: then the call is cancelled again, each second.
+    replace it by one without a message, or swallow it: then the call is cancelled again, each second. Further
+    cancellations of the caller change nothing: the first one has said why.
 
     Args:
-        call: is cancelled where its caller is.
+        call: is cancelled where its caller is. It has ``END_SECONDS`` to end.
 
     Raises:
-        CancelledError: the one that the caller was sent. Besides, what the call raises.
+        CancelledError: the first one that the caller was sent. Besides, what the call raises.
     """
     working = asyncio.ensure_future(call)
     try:
         await asyncio.wait({working})
     except asyncio.CancelledError:
-        while not working.done():
-            working.cancel()
-            await asyncio.wait({working}, timeout=1.0)
-        if not working.cancelled():
-            working.exception()  # nobody else asks for it
+        await _ended(working)
         raise
     return working.result()
+
+
+async def _ended(working: asyncio.Future[Any]) -> None:
+    now = asyncio.get_running_loop().time
+    until = now() + END_SECONDS
+    while not working.done() and now() < until:
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({working}, timeout=min(1.0, until - now()))
+    if working.done() and not working.cancelled():
+        working.exception()  # nobody else asks for it

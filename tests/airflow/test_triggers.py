@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
@@ -294,6 +295,40 @@ def test_below_3_3_the_state_of_the_task_tells_a_kill_from_a_shutdown(
     killed(of_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True)))
     assert ("abort_instance" in server.record().requests) is cancelled
     assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("before_3_3", [True, False])
+def test_a_kill_that_comes_anew_each_second_cancels_though_airflow_takes_its_time(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, before_3_3: bool
+) -> None:
+    """A triggerer cancels at each round until the trigger is gone, and a last time when it ends."""
+    monkeypatch.setattr(triggers, "AIRFLOW_3_3", not before_3_3)
+
+    def slow(*arguments: Any, **named: Any) -> Sight:
+        time.sleep(0.6)
+        return Sight("failed")
+
+    monkeypatch.setattr(triggers, "sight_of_task", slow)
+    instance_id = begin(server, LONG)
+    trigger = of_task(OrchestrationInstanceTrigger(instance_id, cancel_on_kill=True))
+
+    async def run() -> None:
+        task = asyncio.create_task(_drain(trigger))
+        await asyncio.sleep(0.5)
+        killing = asyncio.create_task(cancelled_by_triggerer(trigger, task, *(() if before_3_3 else (USER_ACTION,))))
+        for number in range(3):
+            await asyncio.sleep(0.2)
+            (task if not task.done() else killing).cancel("shutting down" if number == 2 else "again")
+        with suppress(asyncio.CancelledError):
+            await killing
+        for _ in range(300):
+            if not triggers._cancelling:
+                break
+            await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert state_of(server, instance_id) == "cancelled"
 
 
 @pytest.mark.parametrize("asking", ["state", "secrets", "token"])

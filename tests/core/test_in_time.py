@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from orchestration_integrations.http_hook import in_time as times
 from orchestration_integrations.http_hook.in_time import as_sent, in_time
 
 
@@ -98,5 +99,56 @@ def test_an_answer_or_an_error_of_a_call_that_nobody_cancels_arrives() -> None:
         assert await as_sent(asyncio.sleep(0, "answer")) == "answer"
         with pytest.raises(ValueError, match="no"):
             await as_sent(fails())
+
+    asyncio.run(main())
+
+
+def test_the_first_cancellation_is_the_one_that_arrives() -> None:
+    """Airflow's kill, and the end of its triggerer while the call still ends."""
+    ended: list[str] = []
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.02)
+            ended.append("here")
+
+    async def main() -> None:
+        caller = asyncio.create_task(as_sent(call()))
+        await asyncio.sleep(0.01)
+        caller.cancel("a user acted")
+        await asyncio.sleep(0.005)
+        caller.cancel("shutting down")
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await caller
+        assert caught.value.args == ("a user acted",)
+        assert ended == ["here"]
+
+    asyncio.run(main())
+
+
+def test_a_call_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(times, "END_SECONDS", 0.05)
+
+    async def main() -> None:
+        may_end = asyncio.Event()
+
+        async def call() -> None:
+            while not may_end.is_set():
+                with suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+        caller = asyncio.create_task(as_sent(call()))
+        await asyncio.sleep(0.01)
+        caller.cancel("a user acted")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asyncio.wait_for(asyncio.shield(caller), 10)
+        assert caught.value.args == ("a user acted",)
+        may_end.set()
 
     asyncio.run(main())
