@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError
 from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.verdicts import outcome_text
+from ..procedures.verdicts import BEING_STARTED, outcome_text
 from .compat import AIRFLOW_3, AirflowException, is_timeout_of_airflow
 from .owner import ASK_SECONDS, Interrupted
 from .run_records import mark_clear
@@ -94,12 +94,7 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
     run = task.run
     if run is None or run.instance_id is None:
         if run is not None and run.record is not None:
-            task.log.warning(
-                "killed (%s) while the run with key %s was being started: a gated one is not released; an ungated one "
-                "may have started",
-                means,
-                run.request.run_key,
-            )
+            task.log.warning("killed (%s), run key %s: %s", means, run.request.run_key, BEING_STARTED)
         elif task.attempt.try_number > 1:
             task.log.error(
                 "killed (%s) before this try had looked for its run: one that an earlier try has started was not "

@@ -14,9 +14,10 @@ import msgspec
 
 from ..api.errors import summary
 from ..api.models import CancelOutcome
+from ..api.notes import add_note
 from ..ownership.owned_run import OwnedRun
 from ..procedures.limits import CANCEL_SECONDS
-from ..procedures.verdicts import cancel_verdict, outcome_text
+from ..procedures.verdicts import BEING_STARTED, cancel_verdict, outcome_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver
 from .held_back import held_back
@@ -113,9 +114,7 @@ def _came_of(hook: HookBase, run: OwnedRun, why: str) -> Interrupted | None:
         return _cancelled(hook, run, run.instance_id, why)
     if run.record is None:
         return None
-    return Interrupted(
-        "being_started", "the run was being started: a gated one is not released; an ungated one may have started"
-    )
+    return Interrupted("being_started", BEING_STARTED)
 
 
 def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, why: str) -> Interrupted:
@@ -145,8 +144,7 @@ def _note(error: BaseException, run: OwnedRun, came: Interrupted) -> None:
 
 def _tell(error: BaseException, came: Interrupted) -> None:
     error.after_interrupt = came  # type: ignore[attr-defined]
-    notes = getattr(error, "__notes__", ())
-    error.__notes__ = [*notes, came.text]  # type: ignore[attr-defined]  # as add_note of Python 3.11
+    add_note(error, came.text)
 
 
 def _may_run(run: OwnedRun) -> str:

@@ -21,6 +21,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import Instance
+from ..api.notes import add_note
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
@@ -359,6 +360,7 @@ class Beginning:
                 continue
             break
         if gate is None:
+            keeper.submitted = instance.id
             yield from self._choose_submitted(instance.id, number)
             shown = yield from self._ungated_start.shown(instance)
             yield from keeper.note_seen(shown)
@@ -380,6 +382,12 @@ class Beginning:
             if known == instance_id:
                 raise  # another attempt has found this very run, and goes on with it
             raise refusals.submitted_beside(self._starting, instance_id, known, error) from error
+        except Exception as error:
+            if self._keeper.instance_id is None:
+                add_note(error, f"instance {instance_id} was started, which could not be put on record")
+            if isinstance(error, OrchestrationError):
+                error.run_may_exist = True
+            raise
         if not chosen:
             raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)
 

@@ -33,6 +33,8 @@ class Keeper:
 
     Attributes:
         record: as last saved or loaded; without a store, as it would be.
+        submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
+            this attempt's also while it is not on record as the chosen one: see ``hold``.
         superseded: another attempt has the record now.
     """
 
@@ -41,7 +43,9 @@ class Keeper:
         self.server = server
         self.store = store
         self.record: RunRecord | None = None
+        self.submitted: str | None = None
         self.superseded = False
+        self._beside = False
         self._now = now
 
     @property
@@ -258,7 +262,7 @@ class Keeper:
         Raises:
             RecordConflictError: another attempt has it.
         """
-        if self.store is None or self.record is None:
+        if self.store is None or self.record is None or self._beside:
             return
         answer = yield from ask(self.store.load, self.record.key)
         if answer.error is None and not self._is_mine(answer.value):
@@ -307,6 +311,7 @@ class Keeper:
 
         A store that is away does not keep a stop from being carried out.
         """
+        self._take_submitted()
         record = self.record
         if record is None or record.instance_id is None or self.superseded:
             return False
@@ -324,6 +329,9 @@ class Keeper:
         answer = yield from ask(self.store.save, made)
         if isinstance(answer.error, RecordConflictError):
             stored = yield from self._stored_by_me()
+            if stored is None and (yield from self._stands_for_another()):
+                self._beside = True  # the submitted one is nobody else's, and it pays: it is not to be left alone
+                return True
             if stored is None:
                 self.superseded = True
                 logger.warning("run key %s: another attempt has instance %s", record.key, record.instance_id)
@@ -336,6 +344,19 @@ class Keeper:
             what = type(answer.error).__name__
             logger.warning("run key %s: not recorded that a stop was asked for (%s)", record.key, what)
         return True
+
+    def _stands_for_another(self) -> Procedure[bool]:
+        """Whether the key stands for another run than the submitted one."""
+        if self.store is None or self.submitted is None:
+            return False
+        answer = yield from ask(self.store.load, self.request.run_key)
+        stored: RunRecord | None = answer.value
+        return stored is not None and stored.instance_id not in (None, self.submitted)
+
+    def _take_submitted(self) -> None:
+        """What was interrupted before the submitted run was chosen on record is taken to have been chosen."""
+        if self.submitted is not None and self.record is not None and self.record.instance_id is None:
+            self.record = replace(self.record, state="chosen", instance_id=self.submitted)
 
     def _on_hold(self, record: RunRecord, by: str) -> RunRecord:
         return record.held_by_stop(by, self.instant())

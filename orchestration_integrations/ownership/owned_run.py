@@ -109,8 +109,8 @@ class OwnedRun:
 
     @property
     def instance_id(self) -> str | None:
-        """The run, once one is chosen."""
-        return self.keeper.instance_id
+        """The run, once one is chosen, or was submitted by this attempt without a gate: then it runs already."""
+        return self.keeper.instance_id or self.keeper.submitted
 
     @property
     def did(self) -> Did | None:

@@ -194,6 +194,13 @@ class Start:
             return None
         return Target(self.settings, self.run.instance_id, run=self.run, waiter_is_here=True)
 
+    @property
+    def may_run_unknown(self) -> bool:
+        """Whether a run without a gate may have been started whose instance nobody knows yet."""
+        record = self.run.record if self.run is not None else None
+        unknown = record is not None and record.state == "intended" and not record.gate
+        return unknown and self.target is None
+
     def _ask_owner(self) -> OwnerSays:
         if self._around is not None and self._around.is_rolled_back():
             return "unwanted"

@@ -20,6 +20,7 @@ from ..ownership.owned_run import OwnedRun, WaitFor
 from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.outages import OutageNews
+from ..procedures.verdicts import BEING_STARTED
 from ..procedures.wording import run_summary
 from ..settings import Settings
 from .artifacts import Progress
@@ -50,6 +51,8 @@ def _must_cancel(error: BaseException, *, waiting: bool) -> bool:
 def _target_to_cancel(start: Start, error: BaseException, cancel_on_interrupt: bool, *, waiting: bool) -> Target | None:
     """The run that is to be cancelled because of what was raised; None where none is."""
     asked = cancel_on_interrupt or isinstance(error, RunRolledBackError)
+    if start.may_run_unknown and not isinstance(error, OrchestrationError):
+        run_logger().error("run key %s: %s; %s", start.key, _interrupted(error), BEING_STARTED)
     return start.target if asked and _must_cancel(error, waiting=waiting) else None
 
 

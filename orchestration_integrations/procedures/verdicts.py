@@ -79,6 +79,10 @@ def end_verdict(result: object) -> Verdict:
     return Verdict("unsure", "unknown", text)  # also a time-out whose last look failed
 
 
+BEING_STARTED = "the run was being started: a gated one is not released; an ungated one may have started"
+"""What is true of a run whose start was interrupted before anybody knew its instance."""
+
+
 def outcome_text(outcome: CancelOutcome | None, *, superseded: bool) -> str:
     """What a cancel came to; the subject is the instance.
 

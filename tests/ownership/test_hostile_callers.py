@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -328,3 +329,94 @@ def test_what_breaks_a_cancel_off_begins_no_other(server, hook, store, monkeypat
         raise KeyboardInterrupt
     assert interrupts.after_interrupt(caught.value).word == "unknown"
     assert len(caught.value.__notes__) == 1, "it was tried once"
+
+
+# ---- a run without a gate pays before it is chosen on record -------------------------------------------
+
+
+class Choosing(MemoryRunStore):
+    """Does something once an instance is to be chosen, or in place of that."""
+
+    def __init__(self, now):
+        super().__init__()
+        self.now = now
+
+    def choose(self, key, number, instance_id):
+        self.now(key, number, instance_id)
+        return super().choose(key, number, instance_id)
+
+
+def fails(*_):
+    raise OSError("disk full")
+
+
+def interrupts_it(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("broken", [fails, interrupts_it])
+def test_a_run_that_could_not_be_chosen_on_record_is_cancelled_and_named(server, hook, broken):
+    store = Choosing(broken)
+    with pytest.raises((OSError, KeyboardInterrupt)) as caught:
+        hook.run_once(hook.create_workflow(LATER).id, {"amount": 5}, run_key="k", store=store, first_attempt=True)
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+    came = interrupts.after_interrupt(caught.value)
+    assert (came.word, came.instance_id) == ("cancelled", row.id)
+    record = store.load("k")
+    assert (record.instance_id, record.hold) == (row.id, True), "a later attempt knows that its own side cancelled it"
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_start_that_could_not_be_put_on_record_names_its_run(server, hook, cancels):
+    workflow = hook.create_workflow(LATER).id
+    with pytest.raises(OSError, match="disk full") as caught:
+        hook.run_once(
+            workflow, {"amount": 5}, run_key="k", store=Choosing(fails), first_attempt=True, cancel_on_interrupt=cancels
+        )
+    (row,) = hook.list_instances()
+    assert row.state == ("cancelled" if cancels else "running")
+    assert f"instance {row.id} was started, which could not be put on record" in caught.value.__notes__
+
+
+def test_a_cancelled_task_cancels_the_run_that_was_not_chosen_yet(server, hook):
+    chosen = threading.Event()
+
+    def waits(*_):
+        chosen.set()
+        time.sleep(0.5)
+
+    async def main():
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as one:
+            workflow = (await one.create_workflow(LATER)).id
+            call = one.run_once(workflow, {"amount": 5}, run_key="k", store=Choosing(waits), first_attempt=True)
+            task = asyncio.create_task(call)
+            await asyncio.to_thread(chosen.wait, 20)
+            task.cancel("stop")
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            return caught.value
+
+    assert interrupts.after_interrupt(asyncio.run(main())).word == "cancelled"
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+
+
+@pytest.mark.parametrize(("theirs", "state"), [("another run", "cancelled"), ("this very run", "running")])
+def test_a_run_beside_the_one_of_its_key_is_this_attempts_alone(server, hook, theirs, state):
+    """Another attempt has put a run on record at that moment: its own is left to it, one besides is nobody's."""
+
+    def meanwhile(key, number, instance_id):
+        record = store.load(key)
+        known = instance_id if theirs == "this very run" else "0e7f1d7e-0000-4000-8000-000000000000"
+        store.save(record.changed(state="chosen", instance_id=known, attempt="theirs"))
+        raise KeyboardInterrupt
+
+    store = Choosing(meanwhile)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        hook.run_once(hook.create_workflow(LATER).id, {"amount": 5}, run_key="k", store=store, first_attempt=True)
+    (row,) = hook.list_instances()
+    assert row.state == state
+    assert interrupts.after_interrupt(caught.value).word == ("cancelled" if state == "cancelled" else "superseded")
+    record = store.load("k")
+    assert (record.attempt, record.hold) == ("theirs", False)
