@@ -49,6 +49,11 @@ WORDS = {
     "asynchronous=True": "asynchronous=False",
 }
 SENTENCES = {
+    "from .in_time import as_sent\n": "",
+    "await as_sent(self._exchanging(retry, request, deadline))": "self._exchanging(retry, request, deadline)",
+    ", in a task of its own: anyio, which it goes through, swallows a cancellation now and then, on\n"
+    "        Python 3.10 each one that comes while it connects. "
+    "The caller would go on with what its owner has given up.": ".",
     "Talks to an orchestration server without blocking the event loop. Use it as an async context manager.": (
         "Talks to an orchestration server. Each method blocks its thread. Use it as a context manager."
     ),

@@ -16,6 +16,7 @@ from .base import HookBase
 from .callbacks import acall, atell
 from .deadline import Deadline
 from .exchange import aread_body, failure_of
+from .in_time import as_sent
 from .retrying import async_retrying, may_repeat
 from .steps import Ended, advance
 
@@ -136,7 +137,14 @@ class AsyncDriver(HookBase):
     async def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
+        """One exchange, in a task of its own: anyio, which it goes through, swallows a cancellation now and then, on
+        Python 3.10 each one that comes while it connects. The caller would go on with what its owner has given up."""
         reachable.check(request.url)
+        return await as_sent(self._exchanging(retry, request, deadline))
+
+    async def _exchanging(
+        self, retry: RetryClass, request: httpx.Request, deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
         async with self._reach().aclient(retry, self, deadline) as client:
             response = await client.send(request, stream=True)
             try:

@@ -137,7 +137,13 @@ class BlockingDriver(HookBase):
     def _exchanged(
         self, retry: RetryClass, request: httpx.Request, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
+        """One exchange."""
         reachable.check(request.url)
+        return self._exchanging(retry, request, deadline)
+
+    def _exchanging(
+        self, retry: RetryClass, request: httpx.Request, deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
         with self._reach().client(retry, self, deadline) as client:
             response = client.send(request, stream=True)
             try:

@@ -10,9 +10,10 @@ So the client whose call was broken off is given up: calls that are under way en
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -27,6 +28,7 @@ from .auth import Tokens
 from .deadline import Deadline
 from .places import Places
 from .proxies import VARIABLES
+from .signal_errors import raised_by_signal
 from .threads import in_own_thread
 from .tls import BUNDLES, Contexts, tls_contexts
 
@@ -136,12 +138,12 @@ class Connections:
                 made = httpx.Client(transport=self._blocking(retry), follow_redirects=False, trust_env=False)
                 lent = self._clients[retry] = _Lent(made)
                 lent.begin()
-        broken_off = True
+        broken_off, handled = True, sys.exc_info()[1]
         try:
             yield lent.client
             broken_off = False
-        except Exception:
-            broken_off = False
+        except Exception as error:
+            broken_off = raised_by_signal(error, handled) is not None
             raise
         finally:
             # A client that was given up is not closed here: a signal can have broken the call off while it held a lock
@@ -176,13 +178,12 @@ class Connections:
                 made = httpx.AsyncClient(transport=self._async(retry), follow_redirects=False, trust_env=False)
                 lent = of_loop.clients[retry] = _Lent(made)
                 lent.begin()
-            broken_off = True
+            broken_off, handled = True, sys.exc_info()[1]
             try:
-                with _cancellable():
-                    yield lent.client
+                yield lent.client
                 broken_off = False
-            except Exception:
-                broken_off = False
+            except Exception as error:
+                broken_off = raised_by_signal(error, handled) is not None
                 raise
             finally:
                 if lent.end(broken_off=broken_off):
@@ -266,30 +267,6 @@ class Connections:
             if self._contexts is None:
                 self._contexts = tls_contexts(self._settings)
             return self._contexts
-
-
-@contextmanager
-def _cancellable() -> Iterator[None]:
-    """Whoever cancels an exchange ends its task.
-
-    anyio, which the exchange goes through, swallows a cancellation now and then (seen with anyio 4.13: 15 of 3,000 with
-    httpx alone). A task that goes on all the same would start what its owner has given up. Python keeps the count that
-    this needs from 3.11 on. A cancellation that does arrive goes on as it is, with the message of who sent it.
-    """
-    from asyncio import CancelledError, current_task  # not needed by the blocking hook, and slow to import
-
-    cancelling: Callable[[], int] = getattr(current_task(), "cancelling", int)
-    before = cancelling()
-    try:
-        yield
-    except CancelledError:
-        raise
-    except BaseException as error:
-        if cancelling() > before:
-            raise CancelledError from error
-        raise
-    if cancelling() > before:
-        raise CancelledError
 
 
 _Alike = tuple[Settings, tuple[str | None, ...]]

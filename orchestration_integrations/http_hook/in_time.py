@@ -10,10 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 END_SECONDS = 10.0
 """Seconds within which a call ends that was cancelled."""
+
+_given_up: WeakSet[asyncio.Future[Any]] = WeakSet()
+"""Calls whose callers were cancelled."""
 
 
 async def in_time(call: Awaitable[T], seconds: float) -> T:
@@ -58,7 +62,18 @@ async def as_sent(call: Awaitable[T]) -> T:
     return working.result()
 
 
+def end_if_given_up() -> None:
+    """For a step that must not follow where a layer below has swallowed a cancellation: nothing more is sent then.
+
+    Raises:
+        CancelledError: the caller of the call that the current task works on was cancelled.
+    """
+    if asyncio.current_task() in _given_up:
+        raise asyncio.CancelledError
+
+
 async def _ended(working: asyncio.Future[Any]) -> None:
+    _given_up.add(working)
     now = asyncio.get_running_loop().time
     until = now() + END_SECONDS
     while not working.done() and now() < until:

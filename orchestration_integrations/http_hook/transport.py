@@ -7,6 +7,7 @@ proxy that the environment names.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -17,6 +18,7 @@ from ..api.errors import ConfigurationError
 from .deadline import Deadline
 from .network import AsyncBoundedBackend, BoundedBackend, NotingStream
 from .proxies import Proxy, proxy_for
+from .signal_errors import raised_by_signal
 from .tls import Contexts
 
 P = TypeVar("P")
@@ -41,14 +43,17 @@ _MEANINGS: dict[type[Exception], type[httpx.TransportError]] = {
 }
 
 
-def _raise_as_of_httpx(error: Exception) -> NoReturn:
-    """Raise what a failure of a pool is in httpx.
+def _raise_as_of_httpx(error: Exception, handled: BaseException | None) -> NoReturn:
+    """Raise what a failure of a pool is in httpx. ``handled``: what was being handled when the exchange began.
 
     Whatever else comes out of a pool, from TLS, from the loop or from the package that speaks to a SOCKS proxy, is a
     failed exchange too. If it escaped as it is, it would pass for an interrupt of the caller.
 
     What is no HTTP is not quoted: it can echo a credential.
     """
+    wish = raised_by_signal(error, handled)
+    if wish is not None:
+        raise wish from None
     if isinstance(error, httpcore.RemoteProtocolError):
         raise httpx.RemoteProtocolError(_QUOTED.split(str(error), maxsplit=1)[0]) from None
     for kind in type(error).__mro__:
@@ -143,7 +148,7 @@ class _Body(httpx.SyncByteStream):
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        count = 0
+        count, handled = 0, sys.exc_info()[1]
         try:
             for part in self._stream:
                 count += len(part)
@@ -151,15 +156,15 @@ class _Body(httpx.SyncByteStream):
             if self._connection is not None:  # still this call's: closing the stream gives it back to the pool
                 self._connection.end_of_answer(count)
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
 
     def close(self) -> None:
-        close = getattr(self._stream, "close", None)
+        close, handled = getattr(self._stream, "close", None), sys.exc_info()[1]
         try:
             if close is not None:
                 close()
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
 
 
 class BoundedTransport(httpx.BaseTransport):
@@ -186,6 +191,7 @@ class BoundedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
         pool, proxy = self._pools.of(request.url)
+        handled = sys.exc_info()[1]
         try:
             answer = pool.handle_request(_request(request))
             if answer.status == 407 and _forwards(proxy, request):
@@ -194,7 +200,7 @@ class BoundedTransport(httpx.BaseTransport):
         except httpcore.ProxyError as error:
             _raise_of_proxy(error, proxy)
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -214,7 +220,7 @@ class _AsyncBody(httpx.AsyncByteStream):
         self._connection = connection
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = 0
+        count, handled = 0, sys.exc_info()[1]
         try:
             async for part in self._stream:
                 count += len(part)
@@ -222,15 +228,15 @@ class _AsyncBody(httpx.AsyncByteStream):
             if self._connection is not None:  # still this call's: closing the stream gives it back to the pool
                 self._connection.end_of_answer(count)
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
 
     async def aclose(self) -> None:
-        close = getattr(self._stream, "aclose", None)
+        close, handled = getattr(self._stream, "aclose", None), sys.exc_info()[1]
         try:
             if close is not None:
                 await close()
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
 
 
 class AsyncBoundedTransport(httpx.AsyncBaseTransport):
@@ -253,6 +259,7 @@ class AsyncBoundedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the answer is still to be read."""
         pool, proxy = self._pools.of(request.url)
+        handled = sys.exc_info()[1]
         try:
             answer = await pool.handle_async_request(_request(request))
             if answer.status == 407 and _forwards(proxy, request):
@@ -261,7 +268,7 @@ class AsyncBoundedTransport(httpx.AsyncBaseTransport):
         except httpcore.ProxyError as error:
             _raise_of_proxy(error, proxy)
         except Exception as error:
-            _raise_as_of_httpx(error)
+            _raise_as_of_httpx(error, handled)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import pytest
 
 from orchestration_integrations.http_hook import in_time as times
 from orchestration_integrations.http_hook.in_time import as_sent, in_time
+
+T = TypeVar("T")
+
+
+async def noting(call: Awaitable[T], arrived: list[tuple[Any, ...]]) -> T:
+    """Notes a cancellation as it arrives in the task itself, where Airflow looks."""
+    try:
+        return await call
+    except asyncio.CancelledError as error:
+        arrived.append(error.args)
+        raise
 
 
 @pytest.mark.parametrize("rounds", [0, 1])
@@ -59,12 +72,13 @@ def test_a_cancellation_arrives_as_it_was_sent_whatever_the_call_makes_of_it(swa
         raise asyncio.CancelledError
 
     async def main() -> None:
-        caller = asyncio.create_task(as_sent(call()))
+        arrived: list[tuple[Any, ...]] = []
+        caller = asyncio.create_task(noting(as_sent(call()), arrived))
         await asyncio.sleep(0.01)
         caller.cancel("a user acted")
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await caller
-        assert caught.value.args == ("a user acted",)
+        assert arrived == [("a user acted",)]
         assert ended == [then]
 
     asyncio.run(main())
@@ -73,8 +87,9 @@ def test_a_cancellation_arrives_as_it_was_sent_whatever_the_call_makes_of_it(swa
 @pytest.mark.parametrize("rounds", range(6))
 def test_a_cancellation_about_the_moment_of_the_answer_arrives_as_it_was_sent(rounds: int) -> None:
     async def main() -> None:
+        arrived: list[tuple[Any, ...]] = []
         answer = asyncio.get_running_loop().create_future()
-        caller = asyncio.create_task(as_sent(answer))
+        caller = asyncio.create_task(noting(as_sent(answer), arrived))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         answer.set_result("here")
@@ -84,9 +99,9 @@ def test_a_cancellation_about_the_moment_of_the_answer_arrives_as_it_was_sent(ro
             assert caller.result() == "here"
             return
         caller.cancel("a user acted")
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await caller
-        assert caught.value.args == ("a user acted",)
+        assert arrived == [("a user acted",)]
 
     asyncio.run(main())
 
@@ -117,16 +132,17 @@ def test_the_first_cancellation_is_the_one_that_arrives() -> None:
             ended.append("here")
 
     async def main() -> None:
-        caller = asyncio.create_task(as_sent(call()))
+        arrived: list[tuple[Any, ...]] = []
+        caller = asyncio.create_task(noting(as_sent(call()), arrived))
         await asyncio.sleep(0.01)
         caller.cancel("a user acted")
         await asyncio.sleep(0.005)
         caller.cancel("shutting down")
         await asyncio.sleep(0)
         caller.cancel()
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await caller
-        assert caught.value.args == ("a user acted",)
+        assert arrived == [("a user acted",)]
         assert ended == ["here"]
 
     asyncio.run(main())
@@ -136,6 +152,7 @@ def test_a_call_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(times, "END_SECONDS", 0.05)
 
     async def main() -> None:
+        arrived: list[tuple[Any, ...]] = []
         may_end = asyncio.Event()
 
         async def call() -> None:
@@ -143,13 +160,13 @@ def test_a_call_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) 
                 with suppress(asyncio.CancelledError):
                     await may_end.wait()
 
-        caller = asyncio.create_task(as_sent(call()))
+        caller = asyncio.create_task(noting(as_sent(call()), arrived))
         await asyncio.sleep(0.01)
         caller.cancel("a user acted")
         await asyncio.wait({caller}, timeout=10)
         may_end.set()
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await caller
-        assert caught.value.args == ("a user acted",)
+        assert arrived == [("a user acted",)]
 
     asyncio.run(main())
