@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from ..api.numbers import checked_flag
 from .attempt import Attempt
 
 T = TypeVar("T")
@@ -131,9 +132,15 @@ def asset_stores(trigger: Any) -> tuple[AssetStore, ...]:
     return tuple(single) or (accessors,)
 
 
-def default_deferrable() -> bool:
-    """Airflow's configured default for ``deferrable``."""
-    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+def is_deferrable(deferrable: Any) -> bool:
+    """Whether an operator waits in the triggerer; where its argument is None, Airflow's configuration says it.
+
+    Raises:
+        ValidationError: the argument is neither True, False nor None.
+    """
+    if deferrable is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return checked_flag(deferrable, "deferrable")
 
 
 class Sight(NamedTuple):
@@ -348,13 +355,13 @@ __all__ = [
     "asset_stores",
     "attempt_of",
     "conf",
-    "default_deferrable",
     "determine_kwargs",
     "failed_tasks",
     "first_of",
     "first_start",
     "get_async_connection",
     "in_thread",
+    "is_deferrable",
     "is_deferral_timeout",
     "is_timeout_of_airflow",
     "mask_secret",

@@ -16,6 +16,7 @@ from ..api.errors import (
     OwnerUnreachableError,
     ValidationError,
 )
+from ..api.numbers import checked_flag
 from ..procedures.limits import CANCEL_SECONDS, POLL_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.wording import cancel_summary
@@ -29,7 +30,7 @@ from .compat import (
     Context,
     TaskDeferred,
     attempt_of,
-    default_deferrable,
+    is_deferrable,
 )
 from .definition_fields import DefinitionFields
 from .errors import EventNotDeliveredFailure, final, told
@@ -81,7 +82,8 @@ class OrchestrationCreateWorkflowOperator(DefinitionFields, BaseOperator):  # ty
         orchestration_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
-        if checkpoints and not gate:
+        checked_flag(gate, "gate")
+        if checked_flag(checkpoints, "checkpoints") and not gate:
             raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
         super().__init__(**kwargs)
         self.definition = definition
@@ -150,7 +152,7 @@ class OrchestrationSendEventOperator(BaseOperator):  # type: ignore[misc]
         self.event = event
         self.stage = stage
         self.timeout = timeout
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = is_deferrable(deferrable)
         self.poll_interval = poll_interval
         self.orchestration_conn_id = orchestration_conn_id
 
@@ -347,7 +349,7 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         self.instance_id = instance_id
-        self.fail_if_not_confirmed = fail_if_not_confirmed
+        self.fail_if_not_confirmed = checked_flag(fail_if_not_confirmed, "fail_if_not_confirmed")
         self.timeout = timeout
         self.orchestration_conn_id = orchestration_conn_id
 

@@ -17,6 +17,7 @@ from ..api.errors import (
     ValidationError,
     is_gateways_404,
 )
+from ..api.numbers import checked_flag
 from .compat import RetryDecision, RetryPolicy
 
 _HOPELESS = (AuthenticationError, ConfigurationError, NotFoundError, ValidationError, AmbiguousSubmitError)
@@ -40,7 +41,7 @@ else:
         """
 
         def __init__(self, rerun_failed: bool = False) -> None:
-            self.rerun_failed = rerun_failed
+            self.rerun_failed = checked_flag(rerun_failed, "rerun_failed")
 
         def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> Any:
             """Decide by the error; others than this package's follow Airflow's rules."""

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ..api.errors import OrchestrationError
-from ..api.numbers import at_least_zero
+from ..api.numbers import at_least_zero, checked_flag
 from ..procedures.limits import POLL_SECONDS, READ_BUDGET, START_SECONDS
 from ..procedures.wait_arguments import WaitArguments
 from .arguments import check_run, poll_seconds_of, seconds_of
 from .checkpointing import check_checkpoints
-from .compat import DEFERRAL_FAILURES, BaseOperator, Context, default_deferrable
+from .compat import DEFERRAL_FAILURES, BaseOperator, Context, is_deferrable
 from .definition_fields import DefinitionFields
 from .earlier_run import tell_earlier_run
 from .errors import told
@@ -148,6 +148,17 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         **kwargs: Any,
     ) -> None:
         check_checkpoints(checkpoints, wait_for_termination, hold_on_failure)
+        flags = {
+            "wait_for_termination": wait_for_termination,
+            "cancel_on_kill": cancel_on_kill,
+            "rerun_failed": rerun_failed,
+            "rerun_on_clear": rerun_on_clear,
+            "retry_ambiguous": retry_ambiguous,
+            "allow_unbound": allow_unbound,
+            "strict_variables": strict_variables,
+        }
+        for name, value in flags.items():
+            checked_flag(value, name)
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
         self.workflow_name = workflow_name
@@ -156,7 +167,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         self.variables = variables
         self.run_key = run_key
         self.wait_for_termination = wait_for_termination
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = is_deferrable(deferrable)
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.on_timeout = on_timeout

@@ -36,8 +36,8 @@ from .compat import (
     PokeReturnValue,
     StartTriggerArgs,
     TaskDeferred,
-    default_deferrable,
     first_start,
+    is_deferrable,
     is_deferral_timeout,
 )
 from .errors import NotAsExpectedFailure, final, told
@@ -75,7 +75,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
             setattr(self, name, value)
         self.instance_id = instance_id
         self.orchestration_conn_id = orchestration_conn_id
-        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.deferrable = is_deferrable(deferrable)
         self.start_from_trigger = bool(start_from_trigger and self.deferrable)
         # A template or an XCom of another task: what is filled in later.
         self._from_upstream = not isinstance(instance_id, str) or "{" in instance_id

@@ -20,6 +20,7 @@ import msgspec
 from . import decoding
 from .errors import ValidationError
 from .models import ActivityRun, Instance, Page, ServerInfo, StageRun, Trigger, Workflow
+from .numbers import checked_flag
 
 T = TypeVar("T")
 Version = Literal["v1", "v2"]
@@ -148,6 +149,7 @@ def run_workflow(
     workflow_id: str, variables: Mapping[str, str], *, wait: bool = False, version: Version = "v1"
 ) -> Call[Instance]:
     """RunWorkflow: ``POST /workflows/{id}/instances``. Values must be strings by now."""
+    checked_flag(wait, "wait")
     return Call(
         "run_workflow",
         f"run of workflow {workflow_id}",

@@ -17,11 +17,12 @@ def whole_number(value: object, name: str, *, least: int = 0) -> int:
     return value
 
 
-def checked_flag(value: object, name: str) -> None:
-    """Refuse anything but True and False: a text such as ``"false"`` would count as true.
+def checked_flag(value: object, name: str) -> bool:
+    """True or False; nothing else is taken, since a text such as ``"false"`` would count as true.
 
     Raises:
         ValidationError: it is neither.
     """
     if not isinstance(value, bool):
         raise ValidationError(f"{name} must be True or False, not {value!r}", path=name)
+    return value

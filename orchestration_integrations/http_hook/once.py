@@ -15,7 +15,7 @@ import msgspec
 from ..api import calls
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult, StageEvent
-from ..api.numbers import at_least_zero
+from ..api.numbers import at_least_zero, checked_flag
 from ..ownership.keys import checked_run_key
 from ..ownership.owned_run import OwnedRun, WaitFor
 from ..ownership.record import RunStore
@@ -121,6 +121,8 @@ def once_of(
 ) -> Once:
     """The checked arguments of ``run_once``, as what performs it needs them."""
     check_on_timeout(on_timeout)
+    checked_flag(first_attempt, "first_attempt")
+    checked_flag(cancel_on_interrupt, "cancel_on_interrupt")
     if not all(hasattr(store, name) for name in ("load", "save", "choose", "settle")):
         raise ValidationError(f"store must be a RunStore, not a {type(store).__name__}", path="store")
     if any(inspect.iscoroutinefunction(getattr(store, name)) for name in ("load", "save", "choose", "settle")):

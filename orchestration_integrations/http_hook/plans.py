@@ -34,7 +34,7 @@ from ..api.models import (
     StandingRun,
     Workflow,
 )
-from ..api.numbers import at_least_zero
+from ..api.numbers import at_least_zero, checked_flag
 from ..ownership.marks import MarkPlace, stop_from_outside, stop_is_over
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
@@ -118,6 +118,9 @@ class Plans:
         return list_all(page, self.versions)
 
     def list_instances(self, workflow_id: str | None, running: bool | None) -> Procedure[tuple[Instance, ...]]:
+        if running is not None:
+            checked_flag(running, "running")
+
         def page(version: calls.Version, cursor: str | None) -> Call[Any]:
             return calls.list_instances(version, cursor, workflow_id=workflow_id, running=running is True)
 
@@ -186,6 +189,7 @@ class Plans:
                 where = f"variables.{key_variable}"
                 raise ValidationError(f"{where} must not be empty: it is the key of the run", path=where)
         first_attempt = options.pop("first_attempt")
+        checked_flag(first_attempt, "first_attempt")
         fresh = run_key is None or first_attempt
         if run_key is None and options["chosen"] is not None:
             raise ValidationError("chosen needs the run_key that it was chosen for", path="run_key")

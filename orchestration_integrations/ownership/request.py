@@ -107,7 +107,8 @@ class OwnedRequest(msgspec.Struct, kw_only=True):
                 path=where,
             )
         self.timeout = at_least_zero(self.timeout, "timeout")
-        checked_flag(self.checkpoints, "checkpoints")
+        for flag in ("rerun_failed", "allow_unbound", "strict_variables", "checkpoints"):
+            checked_flag(getattr(self, flag), flag)
         if self.since is not None and (not isinstance(self.since, datetime) or self.since.tzinfo is None):
             raise ValidationError("since must be a datetime with a time zone", path="since")
         if self.chosen is not None and (not isinstance(self.chosen, str) or not self.chosen):

@@ -37,6 +37,7 @@ def ensure_workflow(
         AmbiguousSubmitError: it may have been created, and no list says so.
     """
     wanted = validated_definition(definition)
+    checked_flag(gate, "gate")
     checked_flag(checkpoints, "checkpoints")
     if checkpoints and not gate:
         raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
