@@ -13,8 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 from ..clock import monotonic
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
 
 NERVOUS_SECONDS = 0.5
 """Seconds for which all interrupts count as one."""
@@ -74,3 +80,36 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def held_back_from(work: asyncio.Future[T], tell: Callable[[], object]) -> T:
+    """What work that goes on by itself comes to; cancellations of this task are held back as interrupts are.
+
+    A cancel scope of anyio cancels anew at each step of its task, which is one wish and no second one. So the wait is
+    shielded from scopes, and a task that is cancelled once more by itself is told from them.
+
+    Args:
+        work: that no cancellation of this task reaches.
+        tell: as for ``held_back``.
+
+    Raises:
+        CancelledError: one that went through. Besides, what the work raises.
+    """
+    import asyncio  # not needed by the blocking hook, and slow to import
+
+    from anyio import CancelScope
+
+    begun = monotonic()
+    spared = False
+    with CancelScope(shield=True):
+        while not work.done():
+            try:
+                await asyncio.wait({work})
+            except asyncio.CancelledError:
+                if monotonic() - begun >= NERVOUS_SECONDS:
+                    if spared:
+                        raise
+                    spared = True
+                    with suppress(Exception):
+                        tell()
+    return work.result()

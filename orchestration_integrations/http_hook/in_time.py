@@ -38,6 +38,7 @@ async def in_time(call: Awaitable[T], seconds: float) -> T:
         return asked.result()
     finally:
         asked.cancel()
+        asked.add_done_callback(_retrieved)
 
 
 async def as_sent(call: Awaitable[T]) -> T:
@@ -80,5 +81,10 @@ async def _ended(working: asyncio.Future[Any]) -> None:
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({working}, timeout=min(1.0, until - now()))
-    if working.done() and not working.cancelled():
-        working.exception()  # nobody else asks for it
+    working.add_done_callback(_retrieved)
+
+
+def _retrieved(call: asyncio.Future[Any]) -> None:
+    """Nobody else asks for the error of a call that was given up, and asyncio would complain of that."""
+    if not call.cancelled():
+        call.exception()

@@ -20,7 +20,7 @@ from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.verdicts import BEING_STARTED, cancel_verdict, outcome_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver
-from .held_back import held_back
+from .held_back import held_back, held_back_from
 from .threads import in_own_thread
 
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -166,9 +166,17 @@ def _warn_again(run: OwnedRun) -> None:
 
 
 async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException, begun: Callable[[], object]) -> None:
-    """As ``cancel_interrupted``, in a thread of its own: a second cancellation of this task does not reach it, and it
-    does not wait for the threads of the caller's loop."""
-    from asyncio import shield  # not needed by the blocking hook, and slow to import
-
+    """As ``cancel_interrupted``, in a thread of its own, which no cancellation of this task reaches: it does not wait
+    for the threads of the caller's loop either."""
     begun()
-    await shield(in_own_thread(cancel_interrupted, hook, run, error))
+    working = in_own_thread(cancel_interrupted, hook, run, error)
+
+    def told_again() -> None:
+        _warn_again(run)
+
+    try:
+        await held_back_from(working, told_again)
+    except BaseException as again:
+        if after_interrupt(again) is None or not working.done():
+            _tell(again, Interrupted("unknown", f"its cancel is still under way; {_may_run(run)}", run.instance_id))
+        raise

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from ..api.errors import OrchestrationError, summary
 from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
@@ -236,16 +238,20 @@ def _waited_for(
 async def acancel_instances_now(
     targets: Sequence[Target], why: str, *, limit: float = CANCEL_SECONDS
 ) -> dict[str, CancelOutcome | None]:
-    """As ``cancel_instances_now``, leaving the event loop free; blocking it where cancellation is delivered again
-    and again."""
+    """As ``cancel_instances_now``, leaving the event loop free; blocking it where its task is cancelled again and
+    again. A cancel scope of anyio, which does so, waits until the end."""
     begun = _begin(targets, limit, why)  # not in a thread: whatever interrupts this, the cancels have begun
-    interrupts = 0
-    while interrupts < 3 and any(one.thread.is_alive() for one in begun):
-        try:
-            await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            interrupts += 1
-    return _waited_for(begun, why)
+    interrupts: list[asyncio.CancelledError] = []
+    with anyio.CancelScope(shield=True):
+        while len(interrupts) < 3 and any(one.thread.is_alive() for one in begun):
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError as error:
+                interrupts.append(error)
+    outcomes = _waited_for(begun, why)
+    if interrupts:
+        raise interrupts[0]
+    return outcomes
 
 
 def _tell(begun: Sequence[_Cancelling], why: str, logger: Any, success_is_bad: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -170,3 +171,28 @@ def test_a_call_that_does_not_end_keeps_nobody(monkeypatch: pytest.MonkeyPatch) 
         assert arrived == [("a user acted",)]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("waits", [lambda call: in_time(call, 0.01), as_sent])
+def test_the_late_error_of_a_call_that_was_given_up_is_no_complaint(waits: Any) -> None:
+    complaints: list[Any] = []
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError("late")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        caller = asyncio.create_task(waits(call()))
+        await asyncio.sleep(0.05)
+        caller.cancel()
+        await asyncio.wait({caller})
+        caller.cancelled() or caller.exception()
+        del caller
+        await asyncio.sleep(0.01)
+        gc.collect()
+
+    asyncio.run(main())
+    assert not complaints

@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 
+import anyio
 import pytest
 
 from orchestration_integrations import (
@@ -24,7 +25,7 @@ from orchestration_integrations import (
     ValidationError,
     WaitTimeoutError,
 )
-from orchestration_integrations.http_hook import interrupts
+from orchestration_integrations.http_hook import held_back, interrupts
 from orchestration_integrations.procedures.moved import NOTHING_READ
 from orchestration_integrations.server import EmbeddedServer
 from tests.gates import releases_of
@@ -420,3 +421,78 @@ def test_a_run_beside_the_one_of_its_key_is_this_attempts_alone(server, hook, th
     assert interrupts.after_interrupt(caught.value).word == ("cancelled" if state == "cancelled" else "superseded")
     record = store.load("k")
     assert (record.attempt, record.hold) == ("theirs", False)
+
+
+# ---- cancellations of a task, one after the other --------------------------------------------------------
+
+
+class Interrupting:
+    """Runs a workflow that waits for ever, and notes what the interrupt of it is told."""
+
+    def __init__(self, server):
+        self.server = server
+        self.begun = asyncio.Event()
+        self.told = None
+
+    async def run(self):
+        def stage(event):
+            self.begun.set()
+
+        async with AsyncOrchestrationHttpHook(base_url=self.server.url) as one:
+            try:
+                await one.run_once(WAITS_FOR_EVER, run_key="k", store=MemoryRunStore(), on_stage=stage)
+            except asyncio.CancelledError as error:
+                self.told = interrupts.after_interrupt(error)
+                raise
+
+
+@pytest.mark.parametrize("how", ["move_on_after", "fail_after", "a task group"])
+def test_a_scope_that_cancels_at_each_step_waits_for_the_end_of_the_cancel(server, hook, how):
+    """Those of anyio do, and so Prefect's time limits and whatever Starlette runs."""
+    server.fault("abort_instance", "stall", 1, seconds=0.8)
+
+    async def main():
+        running = Interrupting(server)
+        if how == "a task group":
+            async with anyio.create_task_group() as group:
+                group.start_soon(running.run)
+                await running.begun.wait()
+                group.cancel_scope.cancel()
+        elif how == "move_on_after":
+            with anyio.move_on_after(1.0) as scope:
+                await running.run()
+            assert scope.cancelled_caught
+        else:
+            with pytest.raises(TimeoutError):
+                with anyio.fail_after(1.0):
+                    await running.run()
+        return running.told
+
+    assert asyncio.run(main()).word == "cancelled"
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+
+
+@pytest.mark.parametrize(("times", "word"), [(1, "cancelled"), (2, "unknown")])
+def test_a_second_cancellation_of_a_task_is_held_back_and_a_third_says_what_is_not_known(
+    server, monkeypatch, caplog, times, word
+):
+    monkeypatch.setattr(held_back, "NERVOUS_SECONDS", 0.1)
+    server.fault("abort_instance", "stall", 1, seconds=2)
+
+    async def main(times):
+        running = Interrupting(server)
+        task = asyncio.create_task(running.run())
+        await running.begun.wait()
+        for _ in range(2):
+            task.cancel()  # nervous: both count as one
+            await asyncio.sleep(0.02)
+        for _ in range(times):
+            await asyncio.sleep(0.3)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return running.told.word
+
+    assert asyncio.run(main(times)) == word
+    assert "one more interrupt breaks the cancel off" in caplog.text

@@ -140,6 +140,35 @@ def test_interrupted_wait_cancels_and_goes_on(
     assert errors_of(server) == {run["instance_id"]: "canceled"}
 
 
+@pytest.mark.parametrize("caught", [asyncio.CancelledError, RuntimeError])
+async def test_a_cancellation_amid_a_cancel_is_raised_after_its_end(
+    caught: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the task goes on with another error, or with none, and a limit around it never comes."""
+    with EmbeddedServer(generation=3) as server:
+        credentials = OrchestrationCredentials(base_url=server.url)
+        run = await run_workflow_async.fn(credentials, defined(server, endless()))
+        server.fault("abort_instance", "stall", 1, seconds=1.0)
+        stopping = asyncio.Event()
+
+        def stage(self: Any, event: Any) -> None:
+            loop.call_soon_threadsafe(stopping.set)
+            if caught is RuntimeError:
+                raise RuntimeError("unforeseen")
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(runs_module.Progress, "stage", stage)
+        waiting = asyncio.create_task(wait_for_instance_async.fn(credentials, run, poll_interval=0.2))
+        await stopping.wait()
+        if caught is asyncio.CancelledError:
+            waiting.cancel()
+        await asyncio.sleep(0.4)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert errors_of(server) == {run["instance_id"]: "canceled"}
+
+
 async def test_cancelled_asyncio_tasks_cancel_all_their_instances() -> None:
     """Ten waits cancelled at once, by a scope that cancels again at each await."""
     with EmbeddedServer(generation=3) as server:
