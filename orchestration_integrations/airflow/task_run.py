@@ -367,6 +367,7 @@ class TaskRun:
         """Go on, in a new process, with what this try has begun, or with ``earlier``, the record of another try."""
         record = earlier
         if record is None and self.records is not None:
+            self.records.go_on()
             record = self.calls(self.records.stored)
         if not instance_id and record is not None:
             instance_id = record.instance_id
@@ -394,9 +395,7 @@ class TaskRun:
         )
         run.has_checkpoints = self.checkpoints.taken_up(instance_id)
         self.http.perform(run.load())
-        if run.instance_id is None:
-            self.log.warning("the record of instance %s is gone: its end will not be on record", instance_id)
-        elif run.instance_id != instance_id:
+        if run.instance_id != instance_id:
             raise StateUnknownError(
                 f"this try waited for instance {instance_id}, but the task now has instance {run.instance_id}: another "
                 "try has taken over",
