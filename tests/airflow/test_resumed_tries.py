@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestration_integrations import AmbiguousRunError, WaitTimeoutError
-from orchestration_integrations.airflow import task_run
-from orchestration_integrations.airflow.compat import TaskDeferred
+from orchestration_integrations import AmbiguousRunError, InstanceCancelledError, OwnerGoneError, WaitTimeoutError
+from orchestration_integrations.airflow import checkpointing, run_operator, run_records, task_run
+from orchestration_integrations.airflow.compat import AIRFLOW_3, AirflowException, TaskDeferred
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 from tests.airflow.harness import LONG, SHORT, Airflow, Task, define, state_of
 
@@ -122,3 +122,105 @@ def test_a_run_that_another_try_has_put_on_record_meanwhile_is_left_to_it(
     with pytest.raises(WaitTimeoutError, match="another attempt has it now, so it was not cancelled"):
         deferred.resume("timeout")
     assert state_of(server, deferred.instance_id) == "running"
+
+
+# ---- kills ---------------------------------------------------------------------------------------------
+
+
+def told(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the task has logged, which Airflow 3 prints."""
+    return caplog.text + capsys.readouterr().out
+
+
+def killed_amid(deferred: Deferred, airflow: Airflow, patch: pytest.MonkeyPatch, amid: str, state: str) -> None:
+    """Have the process of the resumed try killed amid a step, once."""
+    places: dict[str, Any] = {"ended": task_run.TaskRun, "taken_up": checkpointing.TaskCheckpoints}
+    place = places.get(amid, run_records.TaskRecords)
+    real = getattr(place, amid)
+
+    def killed(self: Any, *arguments: Any) -> Any:
+        patch.setattr(place, amid, real)
+        airflow.task_state = state
+        deferred.operator.on_kill()
+        return real(self, *arguments)
+
+    patch.setattr(place, amid, killed)
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("amid", ["stored", "load", "taken_up", "ended"])
+def test_a_kill_of_a_resumed_try_cancels_its_run(
+    server: Any,
+    airflow_says: Airflow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+    amid: str,
+    kept: bool,
+) -> None:
+    """Also before its record is loaded, and where that is gone. It defers no more."""
+    deferred = Deferred(server, monkeypatch, "state store")
+    if not kept:
+        deferred.lose_record(airflow_says)
+    killed_amid(deferred, airflow_says, monkeypatch, amid, "failed")
+    with pytest.raises((AirflowException, OwnerGoneError, InstanceCancelledError)) as caught:
+        deferred.resume()
+    assert "it was cancelled" in str(caught.value) or isinstance(caught.value, InstanceCancelledError)
+    assert f"instance {deferred.instance_id}: it was cancelled" in told(caplog, capsys)
+    assert state_of(server, deferred.instance_id) == "cancelled"
+    if kept and (AIRFLOW_3 or amid not in ("stored", "load")):  # on 2.11 the interrupted call is lost
+        assert deferred.task.record["hold"]
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("amid", ["stored", "ended"])
+@pytest.mark.parametrize("state", ["success", "scheduled"])
+def test_a_resumed_try_that_is_killed_and_superseded_leaves_its_run_alone_and_defers_no_more(
+    server: Any, airflow_says: Airflow, monkeypatch: pytest.MonkeyPatch, generation: int, amid: str, state: str
+) -> None:
+    deferred = Deferred(server, monkeypatch, "state store", poll_interval=0.1)
+    killed_amid(deferred, airflow_says, monkeypatch, amid, state)
+    if not AIRFLOW_3 and amid == "stored":
+        pytest.skip("nobody can be asked on 2.11 where a call was interrupted")
+    with pytest.raises((AirflowException, OwnerGoneError), match="is left alone and keeps running"):
+        deferred.resume()
+    assert state_of(server, deferred.instance_id) == "running"
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="2.11 ends the process itself")
+@pytest.mark.parametrize("generation", [1])
+def test_a_kill_before_the_resumed_try_has_begun_is_carried_out_as_soon_as_it_knows_its_run(
+    server: Any,
+    airflow_says: Airflow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+) -> None:
+    deferred = Deferred(server, monkeypatch, "variables")
+    airflow_says.task_state = "failed"
+    deferred.operator.on_kill()
+    assert "killed before this try had looked for its run" in told(caplog, capsys)
+    with pytest.raises(AirflowException, match="it was cancelled"):
+        deferred.resume()
+    assert state_of(server, deferred.instance_id) == "cancelled"
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_kill_of_a_try_whose_deferral_failed_finds_its_run(
+    server: Any, airflow_says: Airflow, monkeypatch: pytest.MonkeyPatch, generation: int
+) -> None:
+    """The deferral does not name it any more; its record does."""
+    deferred = Deferred(server, monkeypatch, "state store")
+    monkeypatch.setattr(run_operator, "DEFERRAL_FAILURES", (RuntimeError,))
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the trigger has failed")
+
+    monkeypatch.setattr(run_operator.BaseOperator, "resume_execution", fails)
+    killed_amid(deferred, airflow_says, monkeypatch, "taken_up", "failed")
+    with pytest.raises(AirflowException, match="it was cancelled"):
+        deferred.resume()
+    assert state_of(server, deferred.instance_id) == "cancelled"
