@@ -131,11 +131,24 @@ def cancel_wanted(
             len(wanted),
             "; ".join(f"{instance_id} ({outcome})" for instance_id, outcome in left.items()),
         )
-    held = [one[1] for one, outcome in told.items() if not isinstance(outcome, str) and outcome.status == "held"]
-    for one, outcome in told.items():
-        if one[1] in held and not isinstance(outcome, str):
-            logger.warning("instance %s: %s", one[1], cancel_text(outcome))
-    logger.info("%s; %d instances have ended", why, len(wanted) - len(left) - len(held))
+    states: list[str] = []
+    for (_, instance_id), outcome in told.items():
+        if isinstance(outcome, str):
+            continue
+        if outcome.status == "held":
+            logger.warning("instance %s: %s", instance_id, cancel_text(outcome))
+        elif outcome.instance is not None:
+            states.append(outcome.instance.state)
+    logger.info("%s; %s", why, _ended_text(states))
+
+
+def _ended_text(states: Sequence[str]) -> str:
+    if not states:
+        return "no instance has ended"
+    counts = [f"{states.count(state)} {state}" for state in ("cancelled", "failed", "succeeded") if state in states]
+    number = "1 instance has" if len(states) == 1 else f"{len(states)} instances have"
+    kept = ", whose money was not rolled back" if "succeeded" in states else ""
+    return f"{number} ended: {', '.join(counts)}{kept}"
 
 
 def _runs_workflows(task: Any) -> bool:

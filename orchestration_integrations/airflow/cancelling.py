@@ -6,6 +6,7 @@ server for ever. So no instance waits for its abort until another one has been s
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,13 @@ from ..api.models import CancelOutcome, Instance
 from ..procedures.cancel import Holding
 from ..procedures.checkpoints import Standing, standing_at
 from ..procedures.moved import NOTHING_READ, read_moved
+from ..procedures.verdicts import cancel_verdict
 from .marks import VariableMarks, put_up_hold
 
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
+
+logger = logging.getLogger("orchestration_integrations.airflow")
 
 AT_ONCE = 16
 """Calls under way at a time."""
@@ -161,10 +165,29 @@ def _held(
     )
 
 
-def _end(http: OrchestrationHttpHook, instance: Instance, answer: str) -> Told:
-    """The outcome of an instance that has ended, with what it moved: a cancel of it returns at once."""
-    try:
-        return http.cancel(instance.id, timeout=END_SECONDS)
-    except OrchestrationError as error:
-        state = "was cancelled" if instance.state == "cancelled" else f"had ended by itself ({instance.state})"
-        return f"it {state} (the abort was answered with {answer}); what it moved could not be read: {summary(error)}"
+def _end(http: OrchestrationHttpHook, instance: Instance, answer: str) -> CancelOutcome:
+    """The outcome of an instance that was seen to have ended, with what it has moved. What cannot be read of that does
+    not take back that it has ended."""
+    until = time.monotonic() + END_SECONDS
+    reading = http.perform(read_moved(instance, http.plans.versions, http.plans.clock, until))
+    outcome = CancelOutcome(
+        status="cancelled" if instance.state == "cancelled" else "already_ended",
+        instance=instance,
+        abort_answer=answer,
+        moved=reading.moved,
+        in_flight=reading.in_flight,
+    )
+    verdict = cancel_verdict(outcome)
+    unwelcome = verdict.means == "had succeeded"
+    repeated = any(one.maybe_repeated for one in reading.moved.transactions)
+    logger.log(
+        logging.INFO if verdict.sure and not unwelcome and not repeated else logging.WARNING,
+        "instance %s: %s (the abort was answered %s)%s%s",
+        instance.id,
+        verdict.text,
+        answer or "nothing",
+        "; its money was not rolled back" if unwelcome else "",
+        "; money may have moved twice: check the ledger" if repeated else "",
+        extra={"instance_id": instance.id, "outcome": outcome.status},
+    )
+    return outcome

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError, summary
 from .compat import AirflowFailException, AirflowSkipException
+from .taking_up import take_up
 
 if TYPE_CHECKING:
     from .task_run import TaskRun
@@ -19,6 +20,7 @@ def tell_earlier_run(task: TaskRun, error: Exception) -> None:
         error: what the task raises. One of this package gets it added to its message; the log says it always.
     """
     follows = task.attempt.retry_follows and not isinstance(error, AirflowFailException | AirflowSkipException)
+    follows = follows and task.owner.gone is None  # Airflow does not try again what it has killed
     task.close()
     try:
         left = _of_earlier_try(task, follows)
@@ -55,7 +57,7 @@ def _of_earlier_try(task: TaskRun, follows: bool) -> str | None:
             f"another try has {_subject(record.instance_id)} now, or the task was marked as a success, so this try has "
             "cancelled nothing"
         )
-    instance_id = task.take_up(None, earlier=record)
+    instance_id = take_up(task, None, earlier=record)
     try:
         ended = task.ended(instance_id)
     except OrchestrationError as unread:

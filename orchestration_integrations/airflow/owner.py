@@ -158,6 +158,11 @@ class TaskOwner:
         self._calls = calls
         self._gone: Wish | None = None
 
+    @property
+    def gone(self) -> Wish | None:
+        """What a kill has made known; None while the try goes on."""
+        return self._gone
+
     def __call__(self) -> Wish:
         """Its word now. What a kill has made known stays known. Raises what Airflow raises."""
         if self._gone is not None:

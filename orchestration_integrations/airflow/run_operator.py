@@ -189,6 +189,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         self.start_timeout = start_timeout
         self.orchestration_conn_id = orchestration_conn_id
         self._active: TaskRun | None = None
+        self._killed = False
 
     # Entry points of Airflow
 
@@ -215,7 +216,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         def resume(run: TaskRun) -> dict[str, Any]:
             return run.resume(event, instance_id, deadline, limited_by, resumed)
 
-        return self._perform(context, resume, checked=False)
+        return self._perform(context, resume, resumes=True, begun=instance_id)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's; a deferral that failed or timed out must not leave a run behind that nobody waits for."""
@@ -227,11 +228,17 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         def look(run: TaskRun) -> dict[str, Any]:
             return run.after_failed_deferral(failure)
 
-        return self._perform(context, look, checked=False)
+        return self._perform(context, look, resumes=True)
 
     def on_kill(self) -> None:
         """Cancel the run where the kill means that, on fresh connections and within seconds."""
-        if self._active is not None:
+        if self._active is None:
+            self._killed = True
+            self.log.warning(
+                "killed before this try had looked for its run: one that was started before was not cancelled yet and "
+                "may still run"
+            )
+        else:
             on_kill(self._active)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
@@ -246,13 +253,18 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
 
     # Inside
 
-    def _perform(self, context: Context, step: Callable[[TaskRun], Any], *, checked: bool = True) -> Any:
+    def _perform(
+        self, context: Context, step: Callable[[TaskRun], Any], *, resumes: bool = False, begun: str | None = None
+    ) -> Any:
         """One step of a try. What the process holds is given back however it ends, by a deferral too."""
         began = time.time()
         run: TaskRun | None = None
         try:
-            run = self._active = TaskRun(self, context, began)
-            if checked:
+            run = self._active = TaskRun(self, context, began, resumes=resumes, begun=begun)
+            if self._killed:
+                self._killed = False
+                on_kill(run)
+            if not resumes:
                 self._prepare(context)
             return step(run)
         except OrchestrationError as error:

@@ -7,7 +7,9 @@ of a clear, and the word of a user who has settled an unknown fate.
 **What the absence of a record proves.** The task state store has a record of everything, unless it is configured to
 be emptied at each success. A Variable can be deleted, and on 3.x a read that fails looks the same. So the first try
 leaves a note, before it does anything, that a record would stand here: absence proves something only beside that
-note. Where neither is there, a later try takes it for possible that an earlier one has paid.
+note. Where neither is there, a later try takes it for possible that an earlier one has paid. A process that goes on
+with a run, after a deferral, and finds no record of it, leaves no such note: it notes in the task state store that a
+record was lost there.
 
 **Compare and set.** Both places only read and write. Each saving is compared with what was read just before, which
 keeps apart attempts that follow one another. Airflow starts no two tries of one task instance at a time.
@@ -150,6 +152,11 @@ class TaskRecords:
         self._attempt = attempt
         self._vouches = vouches
         self._opened: datetime | None = LONG_AGO if vouches else None
+        self._goes_on = False
+
+    def go_on(self) -> None:
+        """This process goes on with what its try has begun: where no record is, one was lost."""
+        self._goes_on = True
 
     @property
     def complete_since(self) -> datetime | None:
@@ -167,12 +174,12 @@ class TaskRecords:
 
     def load(self, key: str) -> RunRecord | None:
         """The record of the key. Leaves a note where there is none, so that a later try knows that this one looked."""
-        record = self._of(key)
-        if record is None:
-            if self._opened is None:
-                self._open()
-            return None
-        return record
+        record = self.stored()
+        if record is None and self._goes_on:
+            self._note_loss()
+        elif record is None and self._opened is None:
+            self._open()
+        return record if record is not None and record.key == key else None
 
     def save(self, record: RunRecord) -> None:
         """Store a record that follows the stored one.
@@ -238,7 +245,7 @@ class TaskRecords:
             return None
         if not isinstance(kept, dict) or set(kept) != {"opened", "record"}:
             raise self._unreadable("it was not written by this package")
-        if not self._vouches:
+        if not self._vouches or kept["record"] is None:
             try:
                 self._opened = datetime.fromisoformat(kept["opened"])
             except (TypeError, ValueError):
@@ -254,6 +261,13 @@ class TaskRecords:
         first = asked(self._attempt, None) == "first"
         self._opened = LONG_AGO if first else datetime.now(timezone.utc)
         self._write(None)
+
+    def _note_loss(self) -> None:
+        """Note, in a place that would vouch, that absence proves nothing any more. Elsewhere nothing is written: it may
+        only look as if nothing were there."""
+        if self._vouches:
+            self._opened = datetime.now(timezone.utc)
+            self._write(None)
 
     def _write(self, record: RunRecord | None) -> None:
         opened = self.complete_since or LONG_AGO

@@ -26,7 +26,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
-from ..ownership.request import UNREAD_WORKFLOW, OwnedRequest
+from ..ownership.request import OwnedRequest
 from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
 from ..procedures.named_workflow import WorkflowName
@@ -51,12 +51,12 @@ from .owner import CallingStore, Calls, TaskOwner
 from .run_records import check_index, marked_try, records_of, settled_token, settled_variable
 from .skipped import keep_deadline
 from .summary import told_moved
+from .taking_up import take_up
 from .task_times import TaskTimes
 
 if TYPE_CHECKING:
     from ..http_hook import OrchestrationHttpHook
     from ..ownership.owned_run import OwnedRun
-    from ..ownership.record import RunRecord
     from .run_operator import OrchestrationRunWorkflowOperator
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -67,15 +67,28 @@ class TaskRun:
 
     Attributes:
         moved, state: what the run had moved and how it stood when the task last read it; None where it has not.
+        starting: the run is still to be found, started or taken up.
+        resumes: this process goes on, after a deferral, with what its try has begun.
+        begun: the run that it has begun, as its deferral says; None where that does not say it.
         left_alone: what the kill of this process says of a run that is left alone; empty for nothing.
+        came_of_kill: what the kill of this process came to; empty for none.
 
     Args:
         operator: with its templates filled in.
         context: of the task.
         began: epoch seconds at which Airflow called the operator.
+        resumes, begun: as above.
     """
 
-    def __init__(self, operator: OrchestrationRunWorkflowOperator, context: Context, began: float) -> None:
+    def __init__(
+        self,
+        operator: OrchestrationRunWorkflowOperator,
+        context: Context,
+        began: float,
+        *,
+        resumes: bool = False,
+        begun: str | None = None,
+    ) -> None:
         self.operator = operator
         self.context = context
         self.times = TaskTimes(operator, context, began)
@@ -89,8 +102,9 @@ class TaskRun:
         self.checkpoints = TaskCheckpoints(operator, self.attempt, self.calls)
         self.run: OwnedRun | None = None
         self.instance_id: str | None = None
-        self.starting = False
-        self.left_alone = ""
+        self.starting = True
+        self.resumes, self.begun = resumes, begun
+        self.left_alone = self.came_of_kill = ""
         self.moved: Moved | None = None
         self.state: str | None = None
 
@@ -113,9 +127,8 @@ class TaskRun:
     def execute(self) -> dict[str, Any]:
         """Start or find the run, then wait for it here or in the triggerer."""
         operator = self.operator
-        self.starting = True
         try:
-            run = self.run = self._owning(self._request(), on_chosen=self._noticed)
+            run = self.run = self.owning(self._request(), on_chosen=self._noticed)
             instance = self.http.perform(run.begin())
             self._noticed(instance.id, run.did or "goes on with")
         finally:
@@ -132,7 +145,8 @@ class TaskRun:
             raise self._deferral(instance.id, limit, 0, None if instance.status else ROW_PATIENCE)
         return self._attend(instance.id, limit, self._wait(limit))
 
-    def _owning(self, request: OwnedRequest, on_chosen: Any = None) -> OwnedRun:
+    def owning(self, request: OwnedRequest, on_chosen: Any = None) -> OwnedRun:
+        """The work of this try on its run."""
         return self.http.owning(
             request,
             store=self.store,
@@ -269,9 +283,18 @@ class TaskRun:
         return bool(self.operator.on_timeout == "cancel")
 
     def _deferral(self, instance_id: str, limit: Limit, resumed: int, row_grace: float | None = None) -> TaskDeferred:
-        """What is raised to leave the wait to the triggerer."""
+        """What is raised to leave the wait to the triggerer.
+
+        Raises:
+            OwnerGoneError: this process was killed, so that no triggerer is to wait for the run.
+        """
         from .triggers import OrchestrationInstanceTrigger
 
+        if self.owner.gone is not None:
+            gone, key = self.owner.gone, None if self.run is None else self.run.request.run_key
+            raise OwnerGoneError(
+                self.came_of_kill, run_key=key, instance_id=instance_id, superseded=gone == "superseded"
+            )
         keep_deadline(self.context, limit.deadline)
         return TaskDeferred(
             trigger=OrchestrationInstanceTrigger(
@@ -304,7 +327,7 @@ class TaskRun:
     ) -> dict[str, Any]:
         """Go on where the triggerer has told something. Its word is a hint: the server decides."""
         said: Mapping[str, Any] = event if isinstance(event, Mapping) else {}
-        instance_id = self.take_up(instance_id or said.get("instance_id"))
+        instance_id = self._taken_up(instance_id or said.get("instance_id"))
         limit = self.times.limit_after(instance_id, deadline, limited_by)
         if said.get("instance_id") not in (None, instance_id):
             said = {}
@@ -341,7 +364,7 @@ class TaskRun:
 
     def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
-        instance_id = self.take_up(None)
+        instance_id = self._taken_up(None)
         limit = self.times.limit()
         try:
             ended = self.ended(instance_id)
@@ -363,46 +386,11 @@ class TaskRun:
             self.log.error("%s", self.leave_or_cancel("the deferral failed", limit))
         raise failure
 
-    def take_up(self, instance_id: Any, *, earlier: RunRecord | None = None) -> str:
-        """Go on, in a new process, with what this try has begun, or with ``earlier``, the record of another try."""
-        record = earlier
-        if record is None and self.records is not None:
-            record = self.calls(self.records.stored)
-        if not instance_id and record is not None:
-            instance_id = record.instance_id
-        if not instance_id:
-            ti = self.context["ti"]
-            instance_id = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID_KEY, map_indexes=ti.map_index)
-        if not isinstance(instance_id, str) or not instance_id:
-            raise NotFoundError(
-                "Airflow has no record of the instance that this task was waiting for; it may still be running"
-            )
-        self.instance_id = instance_id
-        did = "goes on with" if earlier is None else "looks after the earlier"
-        workflow_id = (record.workflow_id or None) if record is not None else None
-        url = self.http.settings.instance_link(instance_id, workflow_id)
-        self.log.info("try %s %s instance %s: %s", self.attempt.try_number, did, instance_id, url)
-        run = self.run = self._owning(
-            OwnedRequest(
-                workflow=record.workflow_id if record is not None and record.workflow_id else UNREAD_WORKFLOW,
-                run_key=record.key if record is not None else self.attempt.key,
-                attempt=earlier.attempt if earlier is not None else self.attempt.name,
-                facts=earlier.facts if earlier is not None else self.attempt.facts,
-                chosen=instance_id,
-                remedy_held=REMEDY_HELD,
-            ),
-        )
-        run.has_checkpoints = self.checkpoints.taken_up(instance_id)
-        self.http.perform(run.load())
-        if run.instance_id is None:
-            self.log.warning("the record of instance %s is gone: its end will not be on record", instance_id)
-        elif run.instance_id != instance_id:
-            raise StateUnknownError(
-                f"this try waited for instance {instance_id}, but the task now has instance {run.instance_id}: another "
-                "try has taken over",
-                **_about(instance_id, None),
-            )
-        return instance_id
+    def _taken_up(self, instance_id: Any) -> str:
+        try:
+            return take_up(self, instance_id)
+        finally:
+            self.starting = False
 
     def _last_look(self, said: Mapping[str, Any], named_limit: str) -> Any:
         """One look that decides, for a wait that the triggerer has given up."""

@@ -128,6 +128,8 @@ class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
                 await http.perform(http.cancelling(self.instance_id, KILL_SECONDS, stop))
         except OrchestrationError as error:
             logger.error("instance %s was not cancelled and may still run: %s", self.instance_id, error)
+        except Exception as error:  # nobody waits for this task any more, who could tell it
+            logger.exception("instance %s was not cancelled and may still run: %r", self.instance_id, error)
 
     async def _cancelled(self, error: asyncio.CancelledError) -> None:
         """Before Airflow 3.3 a kill by a user looks like a shutdown: only the task's state tells them apart."""

@@ -2,6 +2,10 @@
 
 Before a release a save that fails stops the step that it announces. After it, what is known is known: a store that
 is away must not turn a success into a failure, so it is tried a few times and then said to be not recorded.
+
+A record that is gone is nobody's. An attempt that has its run, and finds no record of it any more, still has it: it
+may stop it. But it saves nothing there: a record that it made anew would claim what is not known, for example that the
+key has had one round. Only a record that names another attempt takes the run from it.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ class Keeper:
         self.submitted: str | None = None
         self.superseded = False
         self._beside = False
+        self._lost_by: RunStore | None = None
         self._now = now
 
     @property
@@ -60,7 +65,8 @@ class Keeper:
     # Loading
 
     def load(self, *, resumed: bool = False) -> Procedure[RunRecord | None]:
-        """The record of the key. ``resumed``: by a process that goes on with what this attempt has begun.
+        """The record of the key. ``resumed``: by a process that goes on with what this attempt has begun: with
+        ``chosen``, also where the store has no record of it.
 
         Raises:
             KeyReusedError: this very attempt has used the key already, by another call that got its answer.
@@ -68,9 +74,12 @@ class Keeper:
             UnreadableRecordError: it cannot be read.
         """
         if self.store is None:
-            self.record = self._of_caller()
+            self.record = self._of_caller(self.request.attempt if resumed else "")
         else:
             self.record = yield from ask_or_raise(self.store.load, self.request.run_key)
+            if resumed and self.record is None and self.request.chosen is not None:
+                self.record = self._of_caller(self.request.attempt)
+                self._go_on_without_record()
         record = self.record
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
         if resumed and record is not None and self.request.attempt and not mine:
@@ -93,7 +102,16 @@ class Keeper:
             )
         return record
 
-    def _of_caller(self) -> RunRecord | None:
+    def _go_on_without_record(self) -> None:
+        """The store has lost the record of a run that this attempt has."""
+        logger.warning(
+            "run key %s: the store shows no record of instance %s any more: its end will not be on record",
+            self.request.run_key,
+            self.instance_id,
+        )
+        self._lost_by, self.store = self.store, None
+
+    def _of_caller(self, attempt: str) -> RunRecord | None:
         """The record that a caller keeps itself, by giving ``chosen``."""
         request = self.request
         if request.chosen is None:
@@ -106,6 +124,7 @@ class Keeper:
             since=request.since or self.instant(),
             content=UNKNOWN,
             instance_id=request.chosen,
+            attempt=attempt,
         )
 
     def vouches(self) -> bool:
@@ -206,6 +225,9 @@ class Keeper:
                 return True
             if isinstance(answer.error, RecordConflictError):
                 stored = yield from self._stored_by_me()
+                if stored is None and self.store is None:
+                    self.record = record
+                    return False
                 if stored is None:
                     self.superseded = True
                     break
@@ -262,10 +284,12 @@ class Keeper:
         Raises:
             RecordConflictError: another attempt has it.
         """
-        if self.store is None or self.record is None or self._beside:
+        store = self.store if self.store is not None else self._lost_by
+        if store is None or self.record is None or self._beside:
             return
-        answer = yield from ask(self.store.load, self.record.key)
-        if answer.error is None and not self._is_mine(answer.value):
+        answer = yield from ask(store.load, self.record.key)
+        gone = answer.value is None and self._lost_by is not None
+        if answer.error is None and not gone and not self._is_mine(answer.value):
             self.superseded = True
             raise conflict(self.record.key, answer.value)
 
@@ -279,10 +303,13 @@ class Keeper:
         return (stored.attempt, stored.instance_id) == (self.request.attempt, self.record.instance_id)
 
     def _stored_by_me(self) -> Procedure[RunRecord | None]:
-        """What is stored, where it is this attempt's; None where it is not, or the store is away."""
+        """What is stored, where it is this attempt's; None where it is not, or the store is away, or has lost it:
+        then there is no ``store`` any more."""
         if self.store is None:
             return None
         answer = yield from ask(self.store.load, self.request.run_key)
+        if answer.error is None and answer.value is None:
+            self._go_on_without_record()
         return answer.value if answer.error is None and self._is_mine(answer.value) else None
 
     def refreshed(self) -> Procedure[RunRecord | None]:
@@ -329,6 +356,8 @@ class Keeper:
         answer = yield from ask(self.store.save, made)
         if isinstance(answer.error, RecordConflictError):
             stored = yield from self._stored_by_me()
+            if stored is None and self.store is None:
+                return True
             if stored is None and (yield from self._stands_for_another()):
                 self._beside = True  # the submitted one is nobody else's, and it pays: it is not to be left alone
                 return True

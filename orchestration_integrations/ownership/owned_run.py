@@ -118,6 +118,11 @@ class OwnedRun:
         return self._beginning.did
 
     @property
+    def unreleased(self) -> bool:
+        """Whether this attempt has submitted the run, with a gate, and has sent nothing that could release it."""
+        return self._beginning.unreleased
+
+    @property
     def superseded(self) -> bool:
         """Whether another attempt has the record now."""
         return self.keeper.superseded

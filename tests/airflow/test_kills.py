@@ -14,7 +14,7 @@ from orchestration_integrations.airflow import killing, owner, run_records, task
 from orchestration_integrations.airflow.compat import AIRFLOW_3, AirflowException
 from orchestration_integrations.airflow.owner import Calls, Interrupted
 from orchestration_integrations.ownership import owned_run
-from tests.airflow.harness import LONG, WAITS, Task, state_of
+from tests.airflow.harness import LONG, WAITS, Task, define, state_of
 
 
 def aborts(server: Any) -> int:
@@ -269,3 +269,88 @@ def test_calls_know_what_a_signal_interrupted() -> None:
         calls.within(0.05, time.sleep, 0.5)
     with pytest.raises(Interrupted):
         calls(lambda: 9)  # what has not answered once is not asked again
+
+
+# ---- what the error of a killed start says ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("step", ["choose", "_push"])
+@pytest.mark.parametrize("gate", [True, False])
+def test_the_error_of_a_killed_start_says_what_is_true_of_its_run(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int, step: str, gate: bool
+) -> None:
+    """One without a gate runs already; whether it ended is what its cancel has seen."""
+    task = Task(workflow_id=define(server, LONG, gate=gate), retries=0)
+    place: Any = run_records.TaskRecords if step == "choose" else task_run.TaskRun
+    real = getattr(place, step)
+
+    def killed(self: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(place, step, real)
+        airflow_says.task_state = "failed"
+        task.operator.on_kill()  # type: ignore[union-attr]
+        return real(self, *arguments)
+
+    monkeypatch.setattr(place, step, killed)
+    with pytest.raises(AirflowException) as caught:
+        task.attempt()
+    (started,) = server.record().started
+    said, instance_id = str(caught.value), started["instance_id"]
+    if gate:
+        assert server.record().released == []
+        assert "is not released" in said if step == "choose" else f"instance {instance_id} was not released" in said
+        return
+    assert "was not released" not in said
+    assert f"instance {instance_id}" in said
+    running = state_of(server, instance_id) == "running"
+    assert running is (generation == 2)
+    assert ("may still run" in said) is running
+    assert ("it was cancelled" in said) is not running
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_the_error_of_a_killed_retry_says_that_its_run_was_released_before(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, generation: int
+) -> None:
+    task = waiting_task(retries=2)
+    (started,) = server.record().started
+    real = task_run.TaskRun._noticed
+
+    def killed(self: Any, instance_id: str, *did: str) -> None:
+        monkeypatch.setattr(task_run.TaskRun, "_noticed", real)
+        airflow_says.task_state = "failed"
+        task.operator.on_kill()  # type: ignore[union-attr]
+
+    monkeypatch.setattr(task_run.TaskRun, "_noticed", killed)
+    with pytest.raises(AirflowException, match=f"instance {started['instance_id']}: it was cancelled"):
+        task.attempt()
+    assert state_of(server, started["instance_id"]) == "cancelled"
+
+
+@pytest.mark.parametrize("generation", [1])
+def test_a_retry_that_is_killed_first_of_all_leaves_nothing_to_a_next_one(
+    server: Any,
+    airflow_says: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    generation: int,
+) -> None:
+    """It looks after the run of the earlier try: no further one comes."""
+    task = waiting_task(retries=2)
+    (started,) = server.record().started
+    real = run_records.TaskRecords.stored
+
+    def killed(self: Any) -> Any:
+        monkeypatch.setattr(run_records.TaskRecords, "stored", real)
+        airflow_says.task_state = "failed"
+        task.operator.on_kill()  # type: ignore[union-attr]
+        return real(self)
+
+    monkeypatch.setattr(run_records.TaskRecords, "stored", killed)
+    with pytest.raises(AirflowException):
+        task.attempt()
+    said = caplog.text + capsys.readouterr().out
+    assert "the next try continues with it" not in said
+    if AIRFLOW_3:  # on 2.11 nobody can be asked after the interrupted call
+        assert state_of(server, started["instance_id"]) == "cancelled"

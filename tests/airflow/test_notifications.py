@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, ValidationError
+from orchestration_integrations.airflow import cancelling
 from orchestration_integrations.airflow.arguments import instance_ids
 from orchestration_integrations.airflow.callbacks import cancel_instances, cancel_wanted
 from orchestration_integrations.airflow.notifications import (
@@ -18,7 +20,7 @@ from orchestration_integrations.airflow.notifications import (
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
 from orchestration_integrations.airflow.provider_info import get_provider_info
 from tests.airflow.framework import DAG
-from tests.airflow.harness import LONG, TO, begin, begin_waiting, state_of
+from tests.airflow.harness import CARRIES, LONG, TO, begin, begin_waiting, state_of
 
 
 def context(found: Any = None, **more: Any) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_it_cancels_what_it_names(server: Any, generation: int, ids: str, caplog
     assert state_of(server, first) == "cancelled"
     assert state_of(server, second) == ("running" if ids == "one" else "cancelled")
     assert state_of(server, other) == "running"
-    assert f"{1 if ids == 'one' else 2} instances have ended" in told
+    assert ("1 instance has ended: 1 cancelled" if ids == "one" else "2 instances have ended: 2 cancelled") in told
 
 
 @pytest.mark.parametrize("generation", [3])
@@ -158,7 +160,42 @@ def test_a_connection_that_cannot_be_used_hides_neither_the_others_nor_the_reaso
         cancel_wanted([("nowhere", "i"), ("orchestration_default", instance_id)], "a task has failed", 10)
     assert state_of(server, instance_id) == "cancelled"
     assert "a task has failed; 1 of 2 instances may still run: i (connection nowhere cannot be used" in caplog.text
-    assert "a task has failed; 1 instances have ended" in caplog.text
+    assert "a task has failed; 1 instance has ended: 1 cancelled" in caplog.text
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("end", ["cancelled", "succeeded"])
+@pytest.mark.parametrize("history", [True, False])
+def test_an_instance_that_was_seen_to_end_has_ended_whatever_fails_after_it(
+    server: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    end: str,
+    history: bool,
+) -> None:
+    """The server answers no further look. A success that nobody wanted any more is said to be one."""
+    if end == "succeeded":
+        monkeypatch.setattr(OrchestrationHttpHook, "abort_instance", lambda *_: time.sleep(1))
+    instance_id = begin_waiting(server) if end == "cancelled" else begin(server, CARRIES)
+    real = cancelling._end
+
+    def seen(*arguments: Any) -> Any:
+        for operation in ("get_instance", "abort_instance", *(() if history else ("get_instance_history",))):
+            server.fault(operation, "status", 50)
+        return real(*arguments)
+
+    monkeypatch.setattr(cancelling, "_end", seen)
+    with caplog.at_level("INFO"):
+        cancel_wanted([("orchestration_default", instance_id)], "a task has failed", 10)
+    assert "may still run" not in caplog.text
+    assert ("check the ledger" in caplog.text) is (not history and end == "cancelled")
+    if end == "succeeded":
+        (line,) = [one for one in caplog.records if "its money was not rolled back" in one.getMessage()]
+        assert line.levelno == logging.WARNING
+        assert "1 instance has ended: 1 succeeded, whose money was not rolled back" in caplog.text
+    else:
+        assert "1 instance has ended: 1 cancelled" in caplog.text
 
 
 def test_a_mapping_is_no_list_of_ids() -> None:

@@ -381,6 +381,31 @@ def test_a_users_kill_of_a_deferred_task_is_told_from_its_mark_as_a_success(
     assert state_of(server, instance_id) == ("cancelled" if cancelled else "running")
 
 
+def test_a_kill_for_which_airflow_gives_no_connection_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow cancels ``on_kill`` itself meanwhile, so that nobody is left who would hear of the error."""
+
+    async def away(_: Any) -> Any:
+        await asyncio.sleep(0.1)
+        raise RuntimeError("the API server is away")
+
+    monkeypatch.setattr(hooks.OrchestrationHook, "get_async_conn", away)
+    monkeypatch.setattr(OrchestrationInstanceTrigger, "_wish", lambda _: "unwanted")
+
+    async def main() -> None:
+        task = asyncio.create_task(OrchestrationInstanceTrigger("inst-1", cancel_on_kill=True).on_kill())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.2)
+
+    asyncio.run(main())
+    assert "instance inst-1 was not cancelled and may still run" in caplog.text
+    assert "the API server is away" in caplog.text
+
+
 @pytest.mark.skipif(not AIRFLOW_3_3, reason="triggers have on_kill from Airflow 3.3 on")
 def test_airflow_calls_our_on_kill() -> None:
     from airflow.triggers.base import BaseTrigger
