@@ -438,6 +438,7 @@ class OwnedRun:
                 now=self._now,
                 permit=self.keeper.still_mine,
                 holding=holding,
+                on_record=True,
             )
         except RecordConflictError:
             return None

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations.procedures import waiting
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 from tests.outside import eventually
@@ -179,3 +180,36 @@ def test_a_held_run_is_stopped_as_the_finding_says(server, hook, store, call):
     code, (found,) = call("reconcile", "twice")
     assert (code, "resume" in found["advice"], "is settled" in found["reason"]) == (3, False, True)
     assert call(*advised(found["advice"].partition(": ")[2], "cancel"), "--timeout", "0.2")[0] in (0, 3)
+
+
+@pytest.mark.parametrize("named", ["by its key", "by its id"])
+@pytest.mark.parametrize("how", ["the token is refused", "another server answers"])
+def test_a_cancel_that_is_refused_says_that_its_stop_is_on_record(server, hook, store, call, monkeypatch, how, named):
+    """Not 2: the record was changed, and the run may run. What it says takes the stop back."""
+    monkeypatch.setattr(waiting, "ROW_GRACE", 0.5)
+    held(hook, store, "order 17")
+    assert call("runs", "resume", "order 17")[0] == 0
+    record = store.load("order 17")
+    refusal = {"code": 401} if how == "the token is refused" else {"code": 404, "error_code": "NOT_FOUND"}
+    server.fault("any", "status", -1, **refusal)
+    about = ["--run-key", record.key] if named == "by its key" else [record.instance_id]
+    code, (told,) = call("cancel", *about, "--timeout", "20", "--retry-budget", "0.2")
+    assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
+    assert [told[one] for one in ("instance_id", "run_key", "workflow_id")] == [
+        record.instance_id, record.key, record.workflow_id,
+    ]  # fmt: skip
+    assert "may still run and move money" in told["message"]
+    assert store.load(record.key).hold
+    back = re.search(r"the stop is on record, .* \(orchestration-integrations (.*) takes it back\)", told["message"])[1]
+    assert call(*shlex.split(back))[0] == 0
+    assert not store.load(record.key).hold
+    server.clear_faults()
+    assert call("run", "FILE", "--run-key", record.key, "--checkpoints")[0] == 0
+
+
+def test_a_cancel_that_changed_nothing_is_no_unknown_run(server, hook, call):
+    """No record names the instance, and each call was refused."""
+    nobodys = hook.run_workflow(hook.create_workflow({"name": "w", "stages": [{"delay": {"duration": "60s"}}]}).id).id
+    server.fault("any", "status", -1, code=401)
+    code, (told,) = call("cancel", nobodys, "--timeout", "1")
+    assert (code, told["exit_status"], "on record" in told["message"]) == (2, 2, False)

@@ -380,6 +380,9 @@ class OrchestrationHttpHook(Waits):
 
         Raises:
             NotFoundError: there is no such instance.
+            AuthenticationError, ValidationError: the abort or the reads were refused. ``run_may_exist`` of an error is
+                True where the instance may still run: the abort may have been taken, or the instance is on record.
+                The message then says whether the stop is on record too.
         """
         with telemetry.span("cancel", instance_id=instance_id):
             return self.perform(self.plans.cancel(instance_id, timeout, store, run_key))
