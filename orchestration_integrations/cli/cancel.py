@@ -47,6 +47,7 @@ def cancel(
     ids = checked_ids(instance_ids or ())
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
+    session.about["run_key"] = run_key
     runs = _records_of(records, ids) if run_key is None else _run_of(records, run_key)
     statuses = []
     for number, (instance_id, record) in enumerate(runs.items(), 1):

@@ -24,6 +24,7 @@ SEND = {
     }
 }
 TWICE = {"name": "twice", "stages": [SEND, SEND]}
+SLOW = {"name": "slow", "stages": [{"delay": {"duration": "60s"}}]}
 
 
 @pytest.fixture(params=[2])
@@ -213,3 +214,48 @@ def test_a_cancel_that_changed_nothing_is_no_unknown_run(server, hook, call):
     server.fault("any", "status", -1, code=401)
     code, (told,) = call("cancel", nobodys, "--timeout", "1")
     assert (code, told["exit_status"], "on record" in told["message"]) == (2, 2, False)
+
+
+REFUSALS = {
+    "401": {"code": 401},
+    "403": {"code": 403},
+    "400": {"code": 400, "error_code": "VALIDATION"},
+    "404": {"code": 404, "error_code": "NOT_FOUND"},
+}
+NAMES = ("instance_id", "run_key", "workflow_id")
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("reads", [2, 5])
+def test_whenever_a_run_may_not_be_read_any_more_its_error_names_it(server, hook, store, call, refusal, reads):
+    """In the error of the call that has started it, and of the one that takes it up again."""
+    workflow = hook.ensure_workflow(SLOW, gate=True).workflow
+    run = ["run", workflow.id, "--run-key", "k", "--poll-interval", "0.2", "--on-timeout", "leave", "--timeout", "2"]
+    for skip in (reads, 0):
+        server.clear_faults()
+        server.fault("get_instance", "status", -1, **REFUSALS[refusal], skip=skip)
+        code, (told,) = call(*run)
+        assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
+        assert [told[one] for one in NAMES] == [store.load("k").instance_id, "k", workflow.id]
+    server.clear_faults()
+    hook.cancel(store.load("k").instance_id, timeout=0)
+
+
+def test_an_error_before_there_is_a_run_names_what_it_is_about(server, store, call):
+    nowhere = "8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000"
+    code, (told,) = call("run", nowhere, "--run-key", "k", "--retry-budget", "0.2")
+    assert (code, [told[one] for one in NAMES]) == (2, [None, "k", nowhere])
+    server.fault("any", "status", -1, code=401)
+    code, (told,) = call("events", "send", nowhere, "go", "--timeout", "0.2")
+    assert (code, told["instance_id"]) == (2, nowhere)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_run_that_may_not_be_watched_any_more_may_still_run(server, hook, call, refusal):
+    """As `wait` says of it; a wrong option is refused all the same."""
+    instance_id = hook.run_workflow(hook.create_workflow(SLOW).id).id
+    hook.get_instance(instance_id)
+    server.fault("get_instance", "status", -1, **REFUSALS[refusal], skip=1)
+    code, told = call("instances", "watch", instance_id, "--poll-interval", "0.2", "--timeout", "5")
+    assert (code, told[-1]["type"], told[-1]["state"], told[-1]["exit_status"]) == (3, "end", "unknown", 3)
+    assert call("instances", "watch", instance_id, "--poll-interval", "0")[0] == 2
