@@ -34,7 +34,8 @@ def cancel(
 
     Exit status: 0 nothing of it moves any more (cancelled, held, never_started); 1 it had failed by itself; 6 it had
     succeeded by itself; 3 not confirmed, or a payment was under way, or whether one is could not be read: it may move
-    money. 2 usage or configuration, or an unknown id. Of several the last counts of 0, 1, 2, 6, 3.
+    money; with a record of it also where the server refuses it or does not know it, for the stop is on record then. 2
+    usage or configuration, or an unknown id. Of several the last counts of 0, 1, 2, 6, 3.
     """
     from ..api.errors import OrchestrationError, ValidationError
     from . import shapes
@@ -46,6 +47,7 @@ def cancel(
     ids = checked_ids(instance_ids or ())
     if (run_key is None) == (not ids):
         raise ValidationError("give the ids of instances, or --run-key", path="instance_ids")
+    session.about["run_key"] = run_key
     runs = _records_of(records, ids) if run_key is None else _run_of(records, run_key)
     statuses = []
     for number, (instance_id, record) in enumerate(runs.items(), 1):
@@ -66,8 +68,10 @@ def cancel(
                 row = shapes.ended_on_record(record, str(error))
             else:
                 status = status_of(error)
-                unread = shapes.moved(None, None)
-                tell_error(session.out, type(error).__name__, str(error), status, instance_id=instance_id, **unread)
+                about: dict[str, Any] = {"instance_id": instance_id, **shapes.moved(None, None)}
+                if record is not None:
+                    about |= {"run_key": record.key, "workflow_id": record.workflow_id or None}
+                tell_error(session.out, type(error).__name__, str(error), status, **about)
         else:
             if record is not None and record.end is not None and outcome.instance is None:
                 row = shapes.ended_on_record(record, f"the abort was answered with {outcome.abort_answer}")

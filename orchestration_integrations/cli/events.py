@@ -36,6 +36,7 @@ def send(
     from .options import checked_ids
 
     (one,) = checked_ids([instance_id])
+    session.about["instance_id"] = one
     session.if_interrupted = Left(
         f"whether instance {one} has heard {name!r} is not known: instances show {one}",
         outcome="unknown",

@@ -82,6 +82,7 @@ def show(session: Session, instance_id: InstanceId) -> int:
     from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
+    session.about["instance_id"] = one
     hook = session.hook
     instance = hook.get_instance(one)
     try:
@@ -133,6 +134,7 @@ def history(
     from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
+    session.about["instance_id"] = one
     if stage is not None:
         activities = [shapes.activity(one, stage, each) for each in session.hook.get_stage_history(one, stage)]
         fields = ("name", "state", "attempt", "begun_at", "ended_at", "next_try_at", "last_failure", "error")
@@ -156,7 +158,7 @@ def watch(
 
     Exit status as of wait.
     """
-    from ..api.errors import OrchestrationError
+    from ..api.errors import OrchestrationError, ValidationError
     from ..api.models import StageEvent
     from . import shapes
     from .options import checked_ids
@@ -164,6 +166,7 @@ def watch(
     from .targets import stages_of
 
     (one,) = checked_ids([instance_id])
+    session.about["instance_id"] = one
     session.if_interrupted = Left(f"instance {one} goes on", outcome="left", instance_id=one)
 
     def told(event: StageEvent) -> None:
@@ -171,9 +174,10 @@ def watch(
         if not session.out.on_terminal and (session.out.as_json or shapes.stage_event(event)["text"]):
             session.out.line(shapes.stage_event(event), "instance_id", "kind", "text")
 
+    hook = session.hook  # wrong settings are refused here
     with StageDisplay(f"instance {one}") as display:
         try:
-            result: object = session.hook.wait(
+            result: object = hook.wait(
                 one,
                 timeout=timeout,
                 poll_interval=poll_interval,
@@ -182,11 +186,11 @@ def watch(
                 on_stage=told,
             )
         except OrchestrationError as error:
-            if not hasattr(error, "moved"):
-                raise
+            if isinstance(error, ValidationError) and error.status_code is None:
+                raise  # the options; what the server refuses amid a wait says nothing of the run
             result = error
     known = getattr(result, "instance", None)
-    row = shapes.end(one, result, stages_of(session.hook, None if known is None else known.workflow_id))
+    row = shapes.end(one, result, stages_of(hook, None if known is None else known.workflow_id))
     session.out.line(row, "instance_id", "state", "reason")
     return int(row["exit_status"])
 

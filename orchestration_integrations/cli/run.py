@@ -93,6 +93,7 @@ def run(
         "cancel_on_interrupt": cancel_on_interrupt,
     }
     _check(run_key, on_timeout, alone=no_wait and checkpoints, earlier=rerun_failed or settled is not None)
+    session.about["run_key"] = run_key
     if no_wait:
         _check_not_waiting(waiting)
     if not store:
@@ -104,6 +105,7 @@ def run(
     there = session.store(store) if store and os.path.exists(store) else None
     target = target_of(hook, workflow, None if first_attempt else run_key, there)
     key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
+    session.about = {"run_key": key, "workflow_id": target if isinstance(target, str) else None}
     options: dict[str, Any] = {
         "run_key": key,
         "store": session.store(store, create=True, needed_for=_STORE),
@@ -195,11 +197,12 @@ def _paid(
             result: object = session.hook.run_once(target, variables, **options, **waiting, on_stage=teller.stage)
         except KeyboardInterrupt:
             teller.interrupted(options["store"])
-            raise
-        except AmbiguousRunError as error:
-            _advise(error, workflow, variables, options)
+            teller.name_run(options["store"])
             raise
         except OrchestrationError as error:
+            teller.name_run(options["store"])
+            if isinstance(error, AmbiguousRunError):
+                _advise(error, workflow, variables, options)
             if not hasattr(error, "moved"):
                 raise
             result = error
@@ -216,6 +219,7 @@ def _told(session: Session, instance_id: str, result: object, key: str) -> int:
     known = getattr(result, "instance", None)
     stages = stages_of(session.hook, None if known is None else known.workflow_id)
     row = shapes.end(instance_id, result, stages, run_key=key)
+    row["workflow_id"] = row["workflow_id"] or session.about.get("workflow_id")
     session.out.line(row, "instance_id", "state", "reason")
     return int(row["exit_status"])
 
@@ -272,6 +276,18 @@ class _Teller:
             stopped = True
         if stopped:
             self._may_run(self._told)
+
+    def name_run(self, store: "SqliteRunStore") -> None:
+        """Have an error name the run: the one that was told, else the one on record, where that can be read."""
+        about = self._session.about
+        about["instance_id"] = self._told
+        try:
+            record = store.load(self._key)
+        except Exception:
+            return
+        if record is not None and self._told in (None, record.instance_id):
+            about["instance_id"] = record.instance_id
+            about["workflow_id"] = record.workflow_id or about.get("workflow_id")
 
     def ended(self, instance_id: str) -> None:
         """The run is over, or was given up; what remains is to tell that."""

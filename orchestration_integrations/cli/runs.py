@@ -112,6 +112,7 @@ def adopt(
     from .options import checked_ids
 
     (one,) = checked_ids([instance_id])
+    session.about |= {"instance_id": one, "run_key": key}
     found = _store(session, store)
     record_of(found, key)
     hook = session.hook

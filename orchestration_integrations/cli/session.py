@@ -54,11 +54,14 @@ class Session:
 
     Attributes:
         if_interrupted: what is true of its runs if the command is interrupted now, and nobody knows better.
+        about: ``instance_id``, ``run_key`` and ``workflow_id`` of what it is about, as far as that is known: for an
+            error that does not name them itself.
     """
 
     def __init__(self, out: Output, given: Mapping[str, str | None]) -> None:
         self.out = out
         self.if_interrupted = Left()
+        self.about: dict[str, str | None] = {}
         self._given = {name: value for name, value in given.items() if value is not None}
         self._hook: ToldHook | None = None
         self._limit: float | None = None
@@ -206,6 +209,7 @@ def _ending(session: Session) -> Iterator[None]:
 
         status = status_of(error)
         facts = {name: getattr(error, name, None) for name in FACTS}
+        facts |= {name: value for name, value in session.about.items() if facts[name] is None}
         moved = moved_by_error(error, session.stages_read)
         tell_error(session.out, type(error).__name__, str(error), status, **facts, **moved)
         raise typer.Exit(status) from None
@@ -215,6 +219,7 @@ def _tell_interrupt(session: Session, interrupt: KeyboardInterrupt, status: int)
     """By the outcome of the cancel that the interrupt has asked for, where there was one."""
     left = session.if_interrupted
     facts: dict[str, Any] = {"outcome": left.outcome, "instance_id": left.instance_id, "run_key": left.run_key}
+    facts |= {name: value for name, value in session.about.items() if facts.get(name) is None}
     text = left.text
     if hasattr(interrupt, "after_interrupt") or interrupt.__context__ is not None:
         from ..http_hook.interrupts import after_interrupt

@@ -7,7 +7,6 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -16,6 +15,7 @@ from ..api import calls
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult, StageEvent
 from ..api.numbers import at_least_zero, checked_flag
+from ..ownership.keeping import resume_command
 from ..ownership.keys import checked_run_key
 from ..ownership.owned_run import OwnedRun, WaitFor
 from ..ownership.record import RunStore
@@ -158,9 +158,8 @@ def once_of(
         checkpoints=checkpoints,
         timeout=at_least_zero(start_timeout, "start_timeout"),
     )
-    path = getattr(store, "path", None)  # a file; other stores have no command
-    if isinstance(path, str):
-        command = f"orchestration-integrations runs resume {quote(run_key)} --store {quote(path)}"
+    command = resume_command(store, run_key)
+    if command:
         wanted.remedy_held = f"{command} lets the same run go on"
     if isinstance(workflow, str):
         calls.get_workflow(workflow)  # refuses a bad id before anything is sent

@@ -35,7 +35,8 @@ from ..api.models import (
     Workflow,
 )
 from ..api.numbers import at_least_zero, checked_flag
-from ..ownership.marks import MarkPlace, stop_from_outside, stop_is_over
+from ..ownership.marks import MarkPlace
+from ..ownership.outside_stop import OutsideStop
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import RunStore
 from ..ownership.request import OwnedRequest
@@ -374,16 +375,14 @@ class Plans:
         calls.get_instance(instance_id)  # refuses a bad id before anything is sent
         if (store is None) != (run_key is None):
             raise ValidationError("run_key: give store and run_key together", path="run_key")
-        stop = None
-        if store is not None and run_key is not None:
-            stop = stop_from_outside(store, run_key, instance_id, self.clock)
-        outcome = yield from self.cancelling(instance_id, timeout, stop)
-        if store is not None and outcome.status in ("cancelled", "already_ended"):
-            yield from stop_is_over(store, instance_id)
-        return outcome
+        if store is None or run_key is None:
+            return (yield from self.cancelling(instance_id, timeout, None))
+        stop = OutsideStop(store, run_key, instance_id, self.clock)
+        goes_on = yield from stop.is_wanted()
+        return (yield from stop.over(self.cancelling(instance_id, timeout, stop.put_up(), on_record=goes_on)))
 
     def cancelling(
-        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None
+        self, instance_id: str, timeout: float, stop: Procedure[Holding | None] | None, *, on_record: bool = False
     ) -> Procedure[CancelOutcome]:
         calls.get_instance(instance_id)  # refuses a bad id before anything is sent
         until = self.clock.monotonic() + at_least_zero(timeout, "timeout")
@@ -396,6 +395,7 @@ class Plans:
             now=self.clock,
             row_grace=self._row_grace(instance_id, waiting.ROW_GRACE, waiting.ROW_PATIENCE),
             holding=holding,
+            on_record=on_record,
         )
         _warn_of_repeats(instance_id, outcome.moved)
         verdict = cancel_verdict(outcome)

@@ -484,6 +484,7 @@ class Beginning:
             versions=self._versions,
             now=self._now,
             permit=keeper.still_mine,
+            on_record=True,
         )
         starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
         yield from self._let_go()

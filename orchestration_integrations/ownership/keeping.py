@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timezone
+from shlex import quote
 from typing import Any
 
 from msgspec.structs import replace
@@ -435,6 +436,14 @@ def hold_name(instance_id: str) -> str:
 def passing_name(instance_id: str, number: int) -> str:
     """The name of the mark of a pass that was announced: of the checkpoint before the user's stage ``number``."""
     return f"passing/{instance_id}/{number}"
+
+
+def resume_command(store: object, run_key: str) -> str:
+    """The command that takes back a stop; empty for a store that is no file, which has none."""
+    path = getattr(store, "path", None)
+    if not isinstance(path, str):
+        return ""
+    return f"orchestration-integrations runs resume {quote(run_key)} --store {quote(path)}"
 
 
 def resume(store: RunStore, run_key: str) -> RunRecord | None:

@@ -8,7 +8,7 @@ import msgspec
 
 from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
-from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, summary
+from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, retold, summary
 from ..api.models import Instance, StageRun, Workflow
 from ..procedures.checkpoints import Standing, standing_at
 from ..procedures.content import Content, differs_from_gate
@@ -40,6 +40,13 @@ def unread_text(record: RunRecord, trouble: str) -> str:
     if record.end is not None:
         return f"{name} is on record as {end_named(record)}; {nothing}"
     return f"{name} is on record of an earlier attempt and may still run; {nothing}"
+
+
+def unread_refused(record: RunRecord, error: OrchestrationError) -> OrchestrationError:
+    """The error of a read of the run on record that the server refuses: unless its end was told, it may still run."""
+    refused = retold(error, unread_text(record, str(error)))
+    refused.run_may_exist = record.state != "told"
+    return refused
 
 
 def end_named(record: RunRecord) -> str:
@@ -161,7 +168,7 @@ class Observer:
                 if is_denial(error) and (record.seen or token):
                     return Seen("unknown id", error=error)
                 if not (is_inconclusive(error) or isinstance(error, NotFoundError)):
-                    raise
+                    raise unread_refused(record, error) from error
                 trouble = error
                 wait = backoff.seconds(error)
             else:

@@ -23,16 +23,20 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..api.errors import (
+    AuthenticationError,
     InstanceCancelledError,
     InstanceFailedError,
     InstanceStuckError,
     KeyReusedError,
+    NotFoundError,
     OrchestrationError,
     OwnerGoneError,
     OwnerUnreachableError,
     RecordConflictError,
     StateUnknownError,
+    ValidationError,
     WaitTimeoutError,
+    retold,
 )
 from ..api.models import CancelOutcome, Instance, RunResult
 from ..procedures.cancel import cancel
@@ -57,7 +61,9 @@ OWNER_SECONDS = 30.0
 UNWANTED_SECONDS = 5.0
 """Seconds for cancelling a run that was found unwanted at its gate, where it moves nothing."""
 
-GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError
+Refused = AuthenticationError | NotFoundError | ValidationError
+"""Its state may not be read any more, which says nothing of the run: it may still run."""
+GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError | Refused
 WaitFor = Callable[[str, Guard], Procedure[RunResult]]
 """Waits for an instance, and asks the guard before it lets it pass a checkpoint."""
 
@@ -252,8 +258,7 @@ class OwnedRun:
             )
         if instance_id is None:
             raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
-        outcome = yield from self.stop(UNWANTED_SECONDS, by="its waiter, which no longer wants it")
-        what = outcome_text(outcome, superseded=self.superseded)
+        outcome, what = yield from self._stopped(UNWANTED_SECONDS, "its waiter, which no longer wants it")
         raise OwnerGoneError(
             f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
             run_key=key,
@@ -328,7 +333,7 @@ class OwnedRun:
         Args:
             waiting: the wait for an instance.
             on_timeout: what becomes of a run that is given up: at the deadline, or because its state could not be read
-                for too long.
+                for too long, or may not be read any more.
             cancel_seconds: seconds for a cancel.
 
         Raises:
@@ -352,7 +357,8 @@ class OwnedRun:
             instance_id: the run.
             waiting: the wait for an instance.
             on_timeout: what becomes of a run that is given up.
-            on_unknown: what becomes of one whose state could not be read for too long; None: as ``on_timeout`` says.
+            on_unknown: what becomes of one whose state could not be read for too long, or may not be read any more;
+                None: as ``on_timeout`` says.
             cancel_seconds: seconds for a cancel.
         """
         try:
@@ -361,14 +367,21 @@ class OwnedRun:
             yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
             error.args = (error.told,)  # to advise another key would give up what this one protects
             raise
-        except (WaitTimeoutError, StateUnknownError, InstanceStuckError) as error:
+        except (
+            WaitTimeoutError,
+            StateUnknownError,
+            InstanceStuckError,
+            AuthenticationError,
+            NotFoundError,
+            ValidationError,
+        ) as error:
             if isinstance(error, InstanceStuckError) and error.reason != "attempts":
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
                 else:
                     error.args = (f"{error}; {self.request.remedy_held}",)
                 raise
-            unknown = isinstance(error, StateUnknownError)
+            unknown = isinstance(error, StateUnknownError | Refused)
             choice = on_unknown if unknown and on_unknown is not None else on_timeout
             return (yield from self._give_up(error, instance_id, waiting, choice, cancel_seconds))
         except OrchestrationError as error:
@@ -400,19 +413,29 @@ class OwnedRun:
         seconds: float,
     ) -> Procedure[RunResult]:
         """The wait ended before the run did: cancel it unless it is to be left, and say what is true then."""
-        error.args = (error.told,)  # what became of the run is said once, by the error that is raised from this one
+        told = str(error) if isinstance(error, Refused) else error.told
+        error.args = (told,)  # what became of the run is said once, by the error that is raised from this one
         if on_timeout != "cancel":
-            what = "it was left running; an attempt with its key goes on waiting for it"
-            raise same_end(error, f"{error.told}; {what}", None) from error
-        outcome = yield from self.stop(seconds, by="its waiter, which has given up")
-        if outcome is None:
-            what = outcome_text(None, superseded=self.superseded)
-            raise same_end(error, f"{error.told}; {what}", None) from error
-        if outcome.status == "already_ended":
+            left = "as it is, and may still run" if isinstance(error, Refused) else "running"
+            what = f"it was left {left}; an attempt with its key goes on waiting for it"
+            raise same_end(error, f"{told}; {what}", None) from error
+        outcome, what = yield from self._stopped(seconds, "its waiter, which has given up")
+        if outcome is not None and outcome.status == "already_ended":
             return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
-        if outcome.status in ("cancelled", "never_started"):
+        if outcome is not None and outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
-        raise same_end(error, f"{error.told}; {cancel_text(outcome, instance_id)}", outcome) from error
+        raise same_end(error, f"{told}; {what}", outcome) from error
+
+    def _stopped(self, seconds: float, by: str) -> Procedure[tuple[CancelOutcome | None, str]]:
+        """``stop``, by the waiter itself: the outcome, and what became of the run, also where the cancel failed."""
+        try:
+            outcome = yield from self.stop(seconds, by=by)
+        except OrchestrationError as error:
+            on_hold = self.keeper.store is not None and self.record is not None and self.record.hold
+            return None, f"its cancel failed, and it may still run{'; a stop is on record' if on_hold else ''}: {error}"
+        if outcome is None:
+            return None, outcome_text(None, superseded=self.superseded)
+        return outcome, cancel_text(outcome, self.instance_id or "INSTANCE")
 
     def stop(
         self, seconds: float = CANCEL_SECONDS, *, by: str = "", waiter_is_here: bool = True
@@ -443,6 +466,7 @@ class OwnedRun:
                 now=self._now,
                 permit=self.keeper.still_mine,
                 holding=holding,
+                on_record=True,
             )
         except RecordConflictError:
             return None
@@ -453,6 +477,10 @@ class OwnedRun:
 
 def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> GivenUp:
     """The error again, with what has become of the instance since."""
+    if isinstance(error, Refused):
+        refused = retold(error, message)
+        refused.run_may_exist = True
+        return refused  # type: ignore[return-value]  # it is of the same class
     read = outcome is not None and outcome.instance is not None
     about: dict[str, Any] = {
         "instance_id": error.instance_id,

@@ -16,7 +16,7 @@ from ..procedures.gated_start import shows_release
 from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from .keeping import Keeper
-from .observing import unread_text
+from .observing import unread_refused, unread_text
 from .resolve import How
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -52,7 +52,7 @@ def check_server(
         if is_inconclusive(error) or isinstance(error, NotFoundError):
             why = f"{unread_text(record, summary(error))}; {where}"
             raise starting.unread(why, error, instance_id=record.instance_id) from error
-        raise
+        raise unread_refused(record, error) from error
     same = record.created_at is not None and instance.created_at == record.created_at
     if not same or instance.workflow_id != record.workflow_id:
         raise WrongServerError(

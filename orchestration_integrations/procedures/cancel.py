@@ -72,12 +72,14 @@ def cancel(
     row_grace: float = ROW_GRACE,
     permit: Callable[[], Procedure[None]] | None = None,
     holding: Holding | None = None,
+    on_record: bool = False,
 ) -> Procedure[CancelOutcome]:
     """Abort, then read until the instance has ended or ``timeout`` seconds have passed. All is over a second later.
 
     Args:
         permit: asked before each abort; what it raises ends the cancel. Its word holds for ten seconds.
         holding: a stop that stands already: with it a run at a checkpoint that nobody will pass is ``held``.
+        on_record: a record says that the server gave this id, so a run stands behind it whatever a read says.
 
     An abort that was sent may take effect whatever its answer and later reads say. So a read that fails never ends
     the cancel before its limit: the outcome is ``not_confirmed`` then.
@@ -86,8 +88,8 @@ def cancel(
         NotFoundError: the server answers, and knows no such instance.
         AuthenticationError, ValidationError: reading it is refused; the message tells how the abort was answered.
             ``run_may_exist`` of each of these is True where an abort was taken, or may have been, or the instance is
-            there: then nobody knows what became of it. It is False where the abort was refused as well: nothing was
-            done, and the settings or the id are wrong.
+            there or on record: then nobody knows what became of it. It is False where nothing of an instance is known
+            and the abort was refused as well: nothing was done, and the settings or the id are wrong.
     """
     begun = now.monotonic()
     until = begun + timeout
@@ -130,13 +132,14 @@ def cancel(
             if is_gateways_404(error):
                 not_found_since = None
             elif instance is not None or looked_at - not_found_since >= row_grace:
+                known = ", though it is on record: is this another server? It may still run and move money"
                 unknown = NotFoundError(
                     f"instance {instance_id} is unknown to the server ({summary(error)}; the abort was answered "
-                    f"{answer})",
+                    f"{answer}){known if on_record else ''}",
                     status_code=error.status_code,
                     error_code=error.error_code,
                 )
-                unknown.run_may_exist = taken or instance is not None
+                unknown.run_may_exist = on_record or taken or instance is not None
                 raise unknown from error
         except (AuthenticationError, ValidationError) as error:
             unread = type(error)(
@@ -146,7 +149,7 @@ def cancel(
                 error_code=error.error_code,
                 server_message=error.message,
             )
-            unread.run_may_exist = taken or not refused
+            unread.run_may_exist = on_record or taken or not refused
             raise unread from error
         except OrchestrationError:
             pass  # of a read; the abort may have been taken all the same

@@ -13,7 +13,6 @@ import msgspec
 
 from ..api.calls import get_workflow
 from ..api.errors import (
-    AuthenticationError,
     InstanceCancelledError,
     InstanceFailedError,
     InstanceStuckError,
@@ -21,6 +20,7 @@ from ..api.errors import (
     OrchestrationError,
     StateUnknownError,
     WaitTimeoutError,
+    retold,
     summary,
 )
 from ..api.instants import format_instant
@@ -200,14 +200,7 @@ def error_of(end: End, instance_id: str, reading: Reading, stages: Stages | None
                 status_code=end.error.status_code,
                 error_code=end.error.error_code,
             )
-        if isinstance(end.error, AuthenticationError):
-            return AuthenticationError(
-                f"the state of instance {instance_id} may not be read: {end.error}",
-                status_code=end.error.status_code,
-                error_code=end.error.error_code,
-                server_message=end.error.message,
-            )
-        return end.error
+        return retold(end.error, f"the state of instance {instance_id} may not be read: {end.error}")
     if end.kind == "failed":
         return InstanceFailedError(
             f"instance {instance_id} failed{_where_failed(instance, stages)}: {end.detail}{tail}", **about

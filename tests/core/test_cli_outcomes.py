@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations.procedures import waiting
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 from tests.outside import eventually
@@ -23,6 +24,7 @@ SEND = {
     }
 }
 TWICE = {"name": "twice", "stages": [SEND, SEND]}
+SLOW = {"name": "slow", "stages": [{"delay": {"duration": "60s"}}]}
 
 
 @pytest.fixture(params=[2])
@@ -179,3 +181,81 @@ def test_a_held_run_is_stopped_as_the_finding_says(server, hook, store, call):
     code, (found,) = call("reconcile", "twice")
     assert (code, "resume" in found["advice"], "is settled" in found["reason"]) == (3, False, True)
     assert call(*advised(found["advice"].partition(": ")[2], "cancel"), "--timeout", "0.2")[0] in (0, 3)
+
+
+@pytest.mark.parametrize("named", ["by its key", "by its id"])
+@pytest.mark.parametrize("how", ["the token is refused", "another server answers"])
+def test_a_cancel_that_is_refused_says_that_its_stop_is_on_record(server, hook, store, call, monkeypatch, how, named):
+    """Not 2: the record was changed, and the run may run. What it says takes the stop back."""
+    monkeypatch.setattr(waiting, "ROW_GRACE", 0.5)
+    held(hook, store, "order 17")
+    assert call("runs", "resume", "order 17")[0] == 0
+    record = store.load("order 17")
+    refusal = {"code": 401} if how == "the token is refused" else {"code": 404, "error_code": "NOT_FOUND"}
+    server.fault("any", "status", -1, **refusal)
+    about = ["--run-key", record.key] if named == "by its key" else [record.instance_id]
+    code, (told,) = call("cancel", *about, "--timeout", "20", "--retry-budget", "0.2")
+    assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
+    assert [told[one] for one in ("instance_id", "run_key", "workflow_id")] == [
+        record.instance_id, record.key, record.workflow_id,
+    ]  # fmt: skip
+    assert "may still run and move money" in told["message"]
+    assert store.load(record.key).hold
+    back = re.search(r"the stop is on record, .* \(orchestration-integrations (.*) takes it back\)", told["message"])[1]
+    assert call(*shlex.split(back))[0] == 0
+    assert not store.load(record.key).hold
+    server.clear_faults()
+    assert call("run", "FILE", "--run-key", record.key, "--checkpoints")[0] == 0
+
+
+def test_a_cancel_that_changed_nothing_is_no_unknown_run(server, hook, call):
+    """No record names the instance, and each call was refused."""
+    nobodys = hook.run_workflow(hook.create_workflow({"name": "w", "stages": [{"delay": {"duration": "60s"}}]}).id).id
+    server.fault("any", "status", -1, code=401)
+    code, (told,) = call("cancel", nobodys, "--timeout", "1")
+    assert (code, told["exit_status"], "on record" in told["message"]) == (2, 2, False)
+
+
+REFUSALS = {
+    "401": {"code": 401},
+    "403": {"code": 403},
+    "400": {"code": 400, "error_code": "VALIDATION"},
+    "404": {"code": 404, "error_code": "NOT_FOUND"},
+}
+NAMES = ("instance_id", "run_key", "workflow_id")
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("reads", [2, 5])
+def test_whenever_a_run_may_not_be_read_any_more_its_error_names_it(server, hook, store, call, refusal, reads):
+    """In the error of the call that has started it, and of the one that takes it up again."""
+    workflow = hook.ensure_workflow(SLOW, gate=True).workflow
+    run = ["run", workflow.id, "--run-key", "k", "--poll-interval", "0.2", "--on-timeout", "leave", "--timeout", "2"]
+    for skip in (reads, 0):
+        server.clear_faults()
+        server.fault("get_instance", "status", -1, **REFUSALS[refusal], skip=skip)
+        code, (told,) = call(*run)
+        assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
+        assert [told[one] for one in NAMES] == [store.load("k").instance_id, "k", workflow.id]
+    server.clear_faults()
+    hook.cancel(store.load("k").instance_id, timeout=0)
+
+
+def test_an_error_before_there_is_a_run_names_what_it_is_about(server, store, call):
+    nowhere = "8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000"
+    code, (told,) = call("run", nowhere, "--run-key", "k", "--retry-budget", "0.2")
+    assert (code, [told[one] for one in NAMES]) == (2, [None, "k", nowhere])
+    server.fault("any", "status", -1, code=401)
+    code, (told,) = call("events", "send", nowhere, "go", "--timeout", "0.2")
+    assert (code, told["instance_id"]) == (2, nowhere)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_run_that_may_not_be_watched_any_more_may_still_run(server, hook, call, refusal):
+    """As `wait` says of it; a wrong option is refused all the same."""
+    instance_id = hook.run_workflow(hook.create_workflow(SLOW).id).id
+    hook.get_instance(instance_id)
+    server.fault("get_instance", "status", -1, **REFUSALS[refusal], skip=1)
+    code, told = call("instances", "watch", instance_id, "--poll-interval", "0.2", "--timeout", "5")
+    assert (code, told[-1]["type"], told[-1]["state"], told[-1]["exit_status"]) == (3, "end", "unknown", 3)
+    assert call("instances", "watch", instance_id, "--poll-interval", "0")[0] == 2

@@ -221,7 +221,8 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
             cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal that raises, by the
                 end of its asyncio task, or by an exception of ``on_stage``. Default True. What came of it is logged and
                 stands in the notes of the interrupt. A second one is held back until then, a third goes through.
-            on_timeout: ``cancel`` (default) or ``leave`` a run that is given up.
+            on_timeout: ``cancel`` (default) or ``leave`` a run that is given up: at the end of ``timeout``, or because
+                its state could not be read for ``read_budget`` seconds, or may not be read any more.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
                 ``start_timeout`` (seconds, default 60), ``poll_interval``, ``on_stage``, ``fail_after_attempts``,
                 ``read_budget``, ``at_checkpoint`` (asked besides ``wants``, with the number of the stage).
@@ -234,11 +235,12 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
             InstanceFailedError, InstanceCancelledError, InstanceStuckError: how it ended; told again by later calls.
             WaitTimeoutError: it had not ended in time; the message says what became of it.
             StateUnknownError: the run on record could not be read; the same call goes on with it later.
+            AuthenticationError: the server refuses the call. Where a run is begun, the message says what became of it.
             AmbiguousRunError: a run may exist, and the server's answers do not tell; ``token`` settles that once you
                 know how it ended.
             RecordConflictError: another process has the key; nothing was released.
             OwnerGoneError, OwnerUnreachableError, UnreadableRecordError, WrongServerError, NotFoundError,
-            ValidationError: nothing was released.
+            ValidationError: nothing was released, unless ``run_may_exist`` is True: then the message tells of the run.
         """
         once = self.once(
             workflow,
@@ -380,6 +382,9 @@ class AsyncOrchestrationHttpHook(AsyncWaits):
 
         Raises:
             NotFoundError: there is no such instance.
+            AuthenticationError, ValidationError: the abort or the reads were refused. ``run_may_exist`` of an error is
+                True where the instance may still run: the abort may have been taken, or the instance is on record.
+                The message then says whether the stop is on record too.
         """
         with telemetry.span("cancel", instance_id=instance_id):
             return await self.perform(self.plans.cancel(instance_id, timeout, store, run_key))
