@@ -220,9 +220,11 @@ class Judge:
 
     def _before_its_gate(self, found: Finding, run: Seen) -> None:
         """A run that stands at its gate, and will not be released by a key."""
-        named = repr(run.gate.key) if run.gate is not None and run.gate.key else "nothing"
+        says = "names no run: it was started without a key, by a trigger or by hand"
+        if run.gate is not None and run.gate.key:
+            says = f"says {run.gate.key!r}, which names no run of a key"
         found.finding = "at_gate"
-        found.reason = f"it stands at its gate and moves nothing; its gate says {named}, which names no run of a key"
+        found.reason = f"it stands at its gate and moves nothing; its gate {says}"
         cancel = f"cancel {run.instance.id}"
         found.advice = f"nothing will release it: start the payment by run, start or run_once, and: {cancel}"
 

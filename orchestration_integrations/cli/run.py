@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import notices
-from .options import FailAfter, Limit, PollInterval, ReadBudget, Store
+from .options import AllowUnbound, FailAfter, Limit, PollInterval, ReadBudget, Store
 from .session import Session, reaching_server
 from .signals import Left
 
@@ -71,6 +71,7 @@ def run(
     on_changed: Annotated[
         str, typer.Option(help="refuse other content under the key, or adopt the run that has the key.")
     ] = "refuse",
+    allow_unbound: AllowUnbound = False,
 ) -> int:
     """Run a payment once and wait for its end; the same command again goes on with the same run.
 
@@ -112,6 +113,7 @@ def run(
         "settled": settled,
         "on_changed": on_changed,
         "checkpoints": checkpoints,
+        "allow_unbound": allow_unbound,
     }
     if run_key is None:
         notices.tell(f"run key {key}")
@@ -329,7 +331,7 @@ def _advise(
     steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
     named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
     again = ["run", workflow, *named, "--run-key", key, "--store", kept.path]
-    again += ["--checkpoints"] if options["checkpoints"] else []
+    again += [f"--{name.replace('_', '-')}" for name in ("checkpoints", "allow_unbound") if options[name]]
     if record is not None and record.doubt:
         steps.append(f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}")
     if error.token is not None and others and record is not None and is_lost_submit(record):

@@ -176,6 +176,7 @@ def cancelled(instance_id: str, outcome: CancelOutcome, stages: Stages | None) -
         **cancel_summary(instance_id, outcome),
         **moved(outcome.moved, stages),
         "checkpoint": outcome.checkpoint,
+        "at_gate": outcome.at_gate,
         "text": verdict.text,
         "exit_status": status_of_verdict(verdict),
     }
@@ -195,6 +196,7 @@ def ended_on_record(one: RunRecord, trouble: str) -> Object:
         "in_flight": [],
         **moved(None, None),
         "checkpoint": None,
+        "at_gate": False,
         "text": f"it had already ended: it is on record as {end_named(one)}{unread}{ledger}",
         "exit_status": status,
     }

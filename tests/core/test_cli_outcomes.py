@@ -179,3 +179,24 @@ def test_a_held_run_is_stopped_as_the_finding_says(server, hook, store, call):
     code, (found,) = call("reconcile", "twice")
     assert (code, "resume" in found["advice"], "is settled" in found["reason"]) == (3, False, True)
     assert call(*advised(found["advice"].partition(": ")[2], "cancel"), "--timeout", "0.2")[0] in (0, 3)
+
+
+def test_a_cancel_of_a_run_at_its_gate_says_so_and_names_no_wait_that_never_ends(call, hook, store):
+    """Nothing ends a run at its gate on generation 2, and it has paid nothing."""
+    workflow = hook.ensure_workflow(TWICE, gate=True).workflow
+    left = hook.run_workflow(workflow.id, {"runKey": "k", "runGate": "k"}).id
+    eventually(lambda: hook.get_instance_history(left), "it stands at its gate", every=0.05)
+    status, (told,) = call("cancel", left, "--timeout", "0.5")
+    assert (status, told["status"], told["at_gate"]) == (3, "not_confirmed", True)
+    assert "it stands at its gate" in told["text"]
+    assert "--run-key KEY" in told["text"]
+    assert "orchestration-integrations wait" not in told["text"]
+    assert "may still run and move money" not in told["text"]
+
+
+def test_a_cancel_of_a_run_beyond_its_gate_does_not_speak_of_the_gate(call, hook, server):
+    waits = {"name": "waits", "stages": [{"wait_event": {"event": "go:on"}}]}
+    started = hook.start(hook.ensure_workflow(waits, gate=True).workflow.id)
+    status, (told,) = call("cancel", started.id, "--timeout", "0.5")
+    assert (status, told["status"], told["at_gate"]) == (3, "not_confirmed", False)
+    assert "may still run and move money" in told["text"]
