@@ -29,6 +29,14 @@ def is_lost_submit(record: RunRecord) -> bool:
     return record.state == "intended" and record.instance_id is None and not record.gate and not record.settled
 
 
+def _on_record(record: RunRecord) -> str:
+    """What is on record, and when that was. A doubt has no such moment: it looks back to what was before the record."""
+    since = record.since.isoformat(timespec="seconds")
+    if record.doubt:
+        return f"on record without a submit; it looks back to {since}"
+    return f"on record as {record.state} since {since}"
+
+
 class Judge:
     """Judges the runs and the records that were read together."""
 
@@ -253,8 +261,7 @@ class Judge:
                 made.advice = "start again with this key: it goes on, or says AmbiguousRunError with what may be it"
             if self._is_hidden(record):
                 made.reason += f"; workflow {record.workflow_id} was deleted or is unknown: the server hides its runs"
-            since = record.since.isoformat(timespec="seconds")
-            made.reason = f"on record as {record.state} since {since}: {made.reason}"
+            made.reason = f"{_on_record(record)}: {made.reason}"
             found.append(made)
         return found
 

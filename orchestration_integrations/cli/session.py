@@ -198,6 +198,7 @@ def _ending(session: Session) -> Iterator[None]:
         raise typer.Exit(status) from None
     except Exception as error:
         from ..api.errors import OrchestrationError
+        from .as_options import as_options
         from .exit_codes import status_of
 
         if not isinstance(error, OrchestrationError):
@@ -207,7 +208,7 @@ def _ending(session: Session) -> Iterator[None]:
         status = status_of(error)
         facts = {name: getattr(error, name, None) for name in FACTS}
         moved = moved_by_error(error, session.stages_read)
-        tell_error(session.out, type(error).__name__, str(error), status, **facts, **moved)
+        tell_error(session.out, type(error).__name__, as_options(error), status, **facts, **moved)
         raise typer.Exit(status) from None
 
 
