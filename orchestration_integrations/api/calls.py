@@ -19,6 +19,7 @@ import msgspec
 
 from . import decoding
 from .errors import ValidationError
+from .given_ids import not_an_id
 from .models import ActivityRun, Instance, Page, ServerInfo, StageRun, Trigger, Workflow
 from .numbers import checked_flag
 
@@ -70,7 +71,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
 def _segment(value: object, field: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ValidationError(f"{field} must be a non-empty string, not {value!r}", path=field)
+        raise ValidationError(f"{field} must be a non-empty string, not {not_an_id(value, field)}", path=field)
     if len(value) > LONGEST_ID:
         raise ValidationError(f"{field} has {len(value)} characters; an id has at most {LONGEST_ID}", path=field)
     try:

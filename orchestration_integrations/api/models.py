@@ -193,7 +193,8 @@ class CancelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What is true after a cancel. See ``cancel`` of the hook.
 
     ``checkpoint``: the instance was last seen standing at the checkpoint before this stage, by the number that the
-    stage has in the definition as its user wrote it; None where it was not seen at one.
+    stage has in the definition as its user wrote it; None where it was not seen at one. ``at_gate``: it was last seen
+    standing at its gate, where it moves nothing until a start with its run key releases it.
     """
 
     status: Literal["cancelled", "already_ended", "never_started", "held", "not_confirmed"]
@@ -202,6 +203,7 @@ class CancelOutcome(msgspec.Struct, frozen=True, kw_only=True):
     moved: Moved
     in_flight: Sequence[ActivityRun]
     checkpoint: int | None = None
+    at_gate: bool = False
 
 
 class StandingRun(msgspec.Struct, frozen=True, kw_only=True):

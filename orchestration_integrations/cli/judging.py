@@ -29,6 +29,14 @@ def is_lost_submit(record: RunRecord) -> bool:
     return record.state == "intended" and record.instance_id is None and not record.gate and not record.settled
 
 
+def _on_record(record: RunRecord) -> str:
+    """What is on record, and when that was. A doubt has no such moment: it looks back to what was before the record."""
+    since = record.since.isoformat(timespec="seconds")
+    if record.doubt:
+        return f"on record without a submit; it looks back to {since}"
+    return f"on record as {record.state} since {since}"
+
+
 class Judge:
     """Judges the runs and the records that were read together."""
 
@@ -220,9 +228,11 @@ class Judge:
 
     def _before_its_gate(self, found: Finding, run: Seen) -> None:
         """A run that stands at its gate, and will not be released by a key."""
-        named = repr(run.gate.key) if run.gate is not None and run.gate.key else "nothing"
+        says = "names no run: it was started without a key, by a trigger or by hand"
+        if run.gate is not None and run.gate.key:
+            says = f"says {run.gate.key!r}, which names no run of a key"
         found.finding = "at_gate"
-        found.reason = f"it stands at its gate and moves nothing; its gate says {named}, which names no run of a key"
+        found.reason = f"it stands at its gate and moves nothing; its gate {says}"
         cancel = f"cancel {run.instance.id}"
         found.advice = f"nothing will release it: start the payment by run, start or run_once, and: {cancel}"
 
@@ -251,8 +261,7 @@ class Judge:
                 made.advice = "start again with this key: it goes on, or says AmbiguousRunError with what may be it"
             if self._is_hidden(record):
                 made.reason += f"; workflow {record.workflow_id} was deleted or is unknown: the server hides its runs"
-            since = record.since.isoformat(timespec="seconds")
-            made.reason = f"on record as {record.state} since {since}: {made.reason}"
+            made.reason = f"{_on_record(record)}: {made.reason}"
             found.append(made)
         return found
 

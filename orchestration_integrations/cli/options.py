@@ -23,6 +23,12 @@ Store = Annotated[
     str | None,
     typer.Option("--store", envvar="ORCHESTRATION_STORE", help="The SQLite file that holds the records of run keys."),
 ]
+AllowUnbound = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unbound", help="Placeholders without a value pass: the server fills in nothing or a default."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 

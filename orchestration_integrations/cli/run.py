@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import notices
-from .options import FailAfter, Limit, PollInterval, ReadBudget, Store
+from .as_options import option_of
+from .options import AllowUnbound, FailAfter, PollInterval, ReadBudget, Store
 from .session import Session, reaching_server
 from .signals import Left
 
@@ -47,7 +48,16 @@ def run(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="A checkpoint before each further payment: a stop holds there.")
     ] = False,
-    timeout: Limit = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds of waiting for the end; the start has --start-timeout. Default: no limit."),
+    ] = None,
+    start_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds for starting the run where the server does not answer; --timeout does not bound them."
+        ),
+    ] = 60.0,
     on_timeout: Annotated[str, typer.Option(help="cancel or leave the run when the time is over.")] = "cancel",
     cancel_on_interrupt: Annotated[
         bool,
@@ -71,6 +81,7 @@ def run(
     on_changed: Annotated[
         str, typer.Option(help="refuse other content under the key, or adopt the run that has the key.")
     ] = "refuse",
+    allow_unbound: AllowUnbound = False,
 ) -> int:
     """Run a payment once and wait for its end; the same command again goes on with the same run.
 
@@ -114,6 +125,8 @@ def run(
         "settled": settled,
         "on_changed": on_changed,
         "checkpoints": checkpoints,
+        "allow_unbound": allow_unbound,
+        "start_timeout": start_timeout,
     }
     if run_key is None:
         notices.tell(f"run key {key}")
@@ -145,7 +158,7 @@ def _check(run_key: str | None, on_timeout: str, *, alone: bool, earlier: bool) 
     from ..ownership.keys import checked_run_key
 
     if on_timeout not in ("cancel", "leave"):
-        raise ValidationError(f"on_timeout: must be cancel or leave, not {on_timeout!r}", path="on_timeout")
+        raise ValidationError(f"on_timeout must be cancel or leave, not {on_timeout!r}", path="on_timeout")
     if alone:
         raise ValidationError("--no-wait: a run with checkpoints needs somebody who waits for it", path="no_wait")
     if run_key is None and earlier:
@@ -171,8 +184,7 @@ def _check_not_waiting(waiting: Mapping[str, Any]) -> None:
 
     for name, nothing in _WAITING.items():
         if waiting[name] != nothing:
-            option = f"--{name.replace('_', '-')}"
-            raise ValidationError(f"{option}: with --no-wait nobody waits, so it would do nothing", path=name)
+            raise ValidationError(f"{option_of(name)}: with --no-wait nobody waits, so it would do nothing", path=name)
 
 
 def _paid(
@@ -340,14 +352,15 @@ def _advise(
     record = kept.load(key)
     own = (key, 0 if record is None else record.round)
     others = [one for one in error.candidates if owners.get(one, own) == own]
-    steps = ["run the same command again: an answer that was late may be there now"]
-    steps.append(f"{command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
-    steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
     named = [part for name, value in variables.items() for part in ("--var", f"{name}={value}")]
     again = ["run", workflow, *named, "--run-key", key, "--store", kept.path]
-    again += ["--checkpoints"] if options["checkpoints"] else []
-    if record is not None and record.doubt:
-        steps.append(f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}")
+    again += [option_of(name) for name in ("checkpoints", "allow_unbound") if options[name]]
+    if record is not None and record.doubt:  # nothing was submitted, so no answer can be late
+        steps = [f"if the key was surely never used: {command} {shlex.join([*again, '--first-attempt'])}"]
+    else:
+        steps = ["run the same command again: an answer that was late may be there now"]
+    steps.append(f"{command} reconcile {error.workflow_id} --run-key {quoted} --store {file}")
+    steps += [f"{command} instances show {one}" for one in others[:MOST_SHOWN]]
     if error.token is not None and others and record is not None and is_lost_submit(record):
         which = others[0] if len(others) == 1 else "INSTANCE"
         adopt = f"{command} runs adopt {quoted} {which} --settled {error.token} --store {file}"

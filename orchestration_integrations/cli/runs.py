@@ -41,7 +41,9 @@ def _store(session: Session, path: str | None) -> "SqliteRunStore":
 def list_(session: Session, store: Store = None) -> int:
     """List the keys: one line each, separated by tabs.
 
-    The fields are the key, the state of its record, how its run ended, the instance, and when that was created.
+    The fields are the key, the state of its record, how its run ended, the instance, and when that was created. States:
+    intended (a run may have been submitted), chosen (this instance may have been released; also after --no-wait,
+    however it ended), ended (nobody was told yet), told.
 
     Exit status: 3 where a record cannot be read: its run may exist.
     """

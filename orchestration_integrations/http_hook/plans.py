@@ -429,10 +429,21 @@ class Plans:
         )
 
     def ensure_trigger(
-        self, event: str, workflow_id: str, filter: str | None, variables: Mapping[str, str] | None
+        self,
+        event: str,
+        workflow_id: str,
+        filter: str | None,
+        variables: Mapping[str, str] | None,
+        allow_unbound: bool,
     ) -> Procedure[EnsuredTrigger]:
         return define_trigger.ensure_trigger(
-            event, workflow_id, filter=filter, variables=variables, versions=self.versions, now=self.clock
+            event,
+            workflow_id,
+            filter=filter,
+            variables=variables,
+            allow_unbound=allow_unbound,
+            versions=self.versions,
+            now=self.clock,
         )
 
 

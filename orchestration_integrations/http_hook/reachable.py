@@ -63,6 +63,11 @@ def only_this_machine(allow: Iterable[str] = ()) -> Iterator[None]:
             _fences = tuple(left)
 
 
+def serves_a_test() -> bool:
+    """Whether a server for tests is up: then the hooks of this process talk to that one."""
+    return bool(_fences)
+
+
 def check(url: httpx.URL) -> None:
     """To be called before a request is sent. Raises ConfigurationError where it may not be."""
     if not _fences or is_loopback(url.host):

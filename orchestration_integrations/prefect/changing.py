@@ -158,11 +158,14 @@ def _create_trigger(
     *,
     filter: str | None = None,
     variables: Mapping[str, str] | None = None,
+    allow_unbound: bool = False,
 ) -> Asked[dict[str, Any]]:
     """Make sure that a trigger is on the server; an equal one that is there already is used.
 
     Two equal triggers would start two runs for each event. So a flow that is retried gets the trigger that its first
     attempt had created, and you may give the task retries. Two calls at the very same moment are not told apart.
+    A warning says where the workflow has a gate, at which the runs of a trigger stand for ever, and where no
+    placeholder asks for a variable.
 
     Args:
         credentials: the block, or the name of the stored block.
@@ -170,12 +173,14 @@ def _create_trigger(
         workflow_id: what to run on it: the id, or what another task returned that holds it.
         filter: expression over ``event``; None (default) for all events.
         variables: expression by variable name; default none.
+        allow_unbound: let placeholders without an expression pass; the server fills in nothing or a default. Default
+            False.
 
     Returns:
         ``{"trigger_id", "event", "workflow_id", "filter", "variables", "created_at"}``.
 
     Raises:
-        ValidationError: an expression or a name is bad.
+        ValidationError: an expression or a name is bad, or a placeholder has no expression.
         NotFoundError: there is no such workflow, or the server has no triggers.
         AmbiguousSubmitError: it may have been created, and no list shows it. No retry repeats it: look at
             ``list_triggers`` before you create it again.
@@ -183,7 +188,7 @@ def _create_trigger(
     found = id_in(workflow_id, "workflow_id")
     return Asked(
         credentials,
-        lambda hook: hook.ensure_trigger(event, found, filter=filter, variables=variables),
+        lambda hook: hook.ensure_trigger(event, found, filter=filter, variables=variables, allow_unbound=allow_unbound),
         lambda ensured: trigger_row(ensured.trigger),
     )
 

@@ -1,4 +1,7 @@
-"""A block that refuses fields it does not have, which Prefect's blocks keep silently."""
+"""A block that refuses fields it does not have, which Prefect's blocks keep silently, and names a wrong one itself.
+
+Pydantic's own error quotes what was given, which may be a secret.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from pydantic import BaseModel, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
 from typing_extensions import Self
 
 from ..api.closest import did_you_mean
@@ -24,9 +27,13 @@ class KnownFieldsOnly(BaseModel):
     """
 
     def __init__(self, **given: Any) -> None:
-        if not _validating.get():
-            refuse_unknown_fields(type(self), given)
-        super().__init__(**given)
+        if _validating.get():
+            return super().__init__(**given)
+        refuse_unknown_fields(type(self), given)
+        try:
+            return super().__init__(**given)
+        except ValidationError as error:
+            raise _wrong_fields(type(self), error) from None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -64,3 +71,22 @@ def refuse_unknown_fields(block: type[BaseModel], given: Mapping[str, Any], wher
         elif not name.startswith("_"):
             meant = did_you_mean(name, known)
             raise ConfigurationError(f"{where}{name}: unknown field{meant}", field=f"{where}{name}")
+
+
+def _wrong_fields(block: type[BaseModel], error: ValidationError) -> ConfigurationError:
+    """What pydantic found wrong in the fields of a block, each with its reasons, and without what was given."""
+    reasons: dict[str, list[str]] = {}
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        said = "is missing" if each["type"] == "missing" else each["msg"].replace("Input should be", "should be")
+        reasons.setdefault(_field_at(block, each["loc"]), []).append(said)
+    text = "; ".join(f"{field}: {' or '.join(said)}" for field, said in reasons.items())
+    return ConfigurationError(text, field=next(iter(reasons)))
+
+
+def _field_at(block: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The field in which a place of pydantic's lies. What else the place names is a choice or an item of its value."""
+    name = str(place[0]) if place else block.__name__
+    inner = block.model_fields[name].annotation if name in block.model_fields else None
+    if len(place) > 1 and isinstance(inner, type) and issubclass(inner, KnownFieldsOnly):
+        return f"{name}.{_field_at(inner, place[1:])}"
+    return name

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from ..api.calls import abort_instance, get_instance
+from ..api.calls import abort_instance, get_instance, get_instance_history
 from ..api.errors import (
     AuthenticationError,
     NotFoundError,
@@ -29,6 +29,8 @@ from ..api.errors import (
 from ..api.models import ActivityRun, CancelOutcome, Instance
 from .checkpoints import Standing, standing_at
 from .effects import Backoff, Now, Procedure, do, pause
+from .gate import stands_at_gate
+from .gated_start import shows_release
 from .ghosts import is_old, unknown_to_engine
 from .limits import HELD_AFTER, LEAST, OWNER_ANSWER_SECONDS, ROW_GRACE
 from .listing import Versions
@@ -172,7 +174,8 @@ def cancel(
         if standing is not None and holding is not None and (yield from holding.excludes(standing, now)):
             return (yield from _outcome("held", instance, answer, versions, now, over, standing))
         if last:
-            return (yield from _outcome("not_confirmed", instance, answer, versions, now, over, standing))
+            at_gate = instance is not None and (yield from _at_gate(instance, versions, over))
+            return (yield from _outcome("not_confirmed", instance, answer, versions, now, over, standing, at_gate))
         yield from pause(wait)
 
 
@@ -183,6 +186,16 @@ def _standing(instance: Instance, versions: Versions, over: float) -> Procedure[
         return None
 
 
+def _at_gate(instance: Instance, versions: Versions, over: float) -> Procedure[bool]:
+    """Whether the engine shows the instance at its gate. What cannot be read is no."""
+    if instance.terminated or not instance.status or shows_release(instance):
+        return False
+    try:
+        return stands_at_gate((yield from do(get_instance_history(instance.id, versions.plain, strict=True), over)))
+    except OrchestrationError:
+        return False
+
+
 def _outcome(
     status: Literal["cancelled", "already_ended", "never_started", "held", "not_confirmed"],
     instance: Instance | None,
@@ -191,6 +204,7 @@ def _outcome(
     now: Now,
     over: float,
     standing: Standing | None = None,
+    at_gate: bool = False,
 ) -> Procedure[CancelOutcome]:
     moved = NOTHING_READ
     in_flight: tuple[ActivityRun, ...] = ()
@@ -205,4 +219,5 @@ def _outcome(
         moved=moved,
         in_flight=in_flight if ended else (),
         checkpoint=None if standing is None else standing.number,
+        at_gate=at_gate,
     )

@@ -1,16 +1,27 @@
-"""Making sure that a trigger is on the server, once: two equal triggers start two runs for each event."""
+"""Making sure that a trigger is on the server, once: two equal triggers start two runs for each event.
+
+The runs of a trigger are started by the server, with nobody who owns them. So nobody releases one that has a gate, and
+nobody is told that a variable has no value: what a start would say of each run is said once, of the trigger.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from functools import partial
 
-from ..api.calls import create_trigger, list_triggers
+from ..api.calls import create_trigger, get_workflow, list_triggers
 from ..api.decoding import is_same_id
 from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous, summary
-from ..api.models import EnsuredTrigger, Trigger
+from ..api.models import EnsuredTrigger, Trigger, Workflow
+from ..api.numbers import checked_flag
 from .effects import Backoff, Now, Procedure, do, pause
+from .gate import is_gate
 from .listing import Versions, list_all
+from .unbound_variables import check_bound, check_unused
+from .variables import GATE_VARIABLE
+
+logger = logging.getLogger("orchestration_integrations.procedures")
 
 LOOKS = 4
 """Readings of the list after a create whose answer was lost."""
@@ -22,6 +33,7 @@ def ensure_trigger(
     *,
     filter: str | None,
     variables: Mapping[str, str] | None,
+    allow_unbound: bool,
     versions: Versions,
     now: Now,
 ) -> Procedure[EnsuredTrigger]:
@@ -30,10 +42,11 @@ def ensure_trigger(
     Unlike a definition, a second trigger is no harmless copy, so a create whose answer was lost is never sent again.
 
     Raises:
-        ValidationError: an argument is wrong; nothing was sent.
+        ValidationError: an argument is wrong, or a placeholder of the workflow has no expression; nothing was sent.
         AmbiguousSubmitError: it may have been created, and no list says so.
     """
     create = create_trigger(event, workflow_id, filter=filter, variables=variables, version=versions.plain)
+    checked_flag(allow_unbound, "allow_unbound")
 
     def is_equal(row: Trigger) -> bool:
         return (
@@ -51,6 +64,9 @@ def ensure_trigger(
         return min(equal, key=lambda row: (row.created_at, row.id), default=None)
 
     found = yield from find()
+    # By the server's spelling of its id, where that is known.
+    read = get_workflow(workflow_id if found is None else found.workflow_id, versions.plain)
+    _check_runs_of((yield from do(read, retried=True)), variables or {}, allow_unbound)
     if found is not None:
         return EnsuredTrigger(trigger=found, created=False)
     try:
@@ -73,3 +89,21 @@ def ensure_trigger(
         f"trigger on {event} for workflow {workflow_id} may have been created, but no list shows it: {why}; it was not "
         "sent again"
     ) from lost
+
+
+def _check_runs_of(workflow: Workflow, expressions: Collection[str], allow_unbound: bool) -> None:
+    """Tell what the runs of a trigger would do that nobody means; refuse a placeholder without an expression.
+
+    A gate is no error: whoever sends its event by hand may want just that.
+    """
+    if not allow_unbound:
+        check_bound(workflow, expressions)
+    if not workflow.stages or not is_gate(workflow.stages[0]):
+        check_unused(workflow, expressions, strict=False)
+        return
+    check_unused(workflow, [name for name in expressions if name != GATE_VARIABLE], strict=False)
+    logger.warning(
+        "workflow %s has a gate, and nobody releases the runs of a trigger: each event starts a run that stands at its "
+        "gate and pays nobody; define the workflow without a gate for triggers",
+        workflow.id,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 from ..api.calls import get_workflow
@@ -42,6 +42,28 @@ def check_unused(workflow: Workflow, names: Iterable[str], *, strict: bool) -> N
     logger.warning("%s", message)
 
 
+def check_bound(workflow: Workflow, names: Collection[str]) -> None:
+    """Refuse a placeholder without a value.
+
+    Args:
+        workflow: what is to run.
+        names: of the variables that have a value.
+
+    Raises:
+        ValidationError: there is one; ``path`` names its variable.
+    """
+    stages = own_stages(workflow.stages)
+    for path, name in placeholders(stages):
+        if name not in names:
+            meant = get_close_matches(name, unused_variables(stages, names), n=1)
+            hint = f"; is {meant[0]!r} meant, which is given and which no placeholder asks for?" if meant else ""
+            raise ValidationError(
+                f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
+                f"would fill in nothing or a default; give it, or allow_unbound=True{hint}",
+                path=f"variables.{name}",
+            )
+
+
 def check_placeholders(
     workflow: Workflow, texts: Mapping[str, str], allow_unbound: bool, versions: Versions, now: Now, until: float
 ) -> Procedure[None]:
@@ -51,16 +73,7 @@ def check_placeholders(
         ValidationError: naming the variable, or the string.
     """
     if not allow_unbound:
-        stages = own_stages(workflow.stages)
-        for path, name in placeholders(stages):
-            if name not in texts:
-                meant = get_close_matches(name, unused_variables(stages, texts), n=1)
-                hint = f"; is {meant[0]!r} meant, which is given and which no placeholder asks for?" if meant else ""
-                raise ValidationError(
-                    f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
-                    f"would fill in nothing or a default; give it, or allow_unbound=True{hint}",
-                    path=f"variables.{name}",
-                )
+        check_bound(workflow, texts)
     crowded = has_crowded_string(own_stages(workflow.stages))
     if crowded is None:
         return

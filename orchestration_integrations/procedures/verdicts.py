@@ -114,11 +114,19 @@ def cancel_text(outcome: CancelOutcome, instance_id: str = "INSTANCE") -> str:
         state = f" ({outcome.instance.state})" if outcome.instance is not None else ""
         more = "" if state == " (succeeded)" else _unread(outcome)
         return f"it had already ended by itself{state}{more}"
+    unseen = (
+        f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
+        "instance was not seen to end"
+    )
+    if outcome.at_gate:
+        return (
+            f"{unseen}; it stands at its gate, was not released, and has moved nothing: it moves nothing unless its "
+            "gate is opened, which a start with its run key does (orchestration-integrations run … --run-key KEY)"
+        )
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
     named = instance_id if outcome.instance is None else outcome.instance.id
     return (
-        f"its cancel is not confirmed: the abort was answered with {outcome.abort_answer or 'nothing'}, and the "
-        f"instance was not seen to end{at}; it may still run and move money: see how it ends before you pay anew "
+        f"{unseen}{at}; it may still run and move money: see how it ends before you pay anew "
         f"(orchestration-integrations wait {named})"
     )
 

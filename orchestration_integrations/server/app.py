@@ -135,7 +135,10 @@ class Shell:
     async def _cut(self, scope: Scope, receive: Receive) -> None:
         if not self.connections.cut(scope.get("client")):
             raise CutConnection
-        # Until the HTTP server has seen it too: an app that returns unasked is an error to it.
+        await self._seen_cut(receive)
+
+    async def _seen_cut(self, receive: Receive) -> None:
+        """Until the HTTP server has seen it too: an app that returns unasked is an error to it."""
         while (await receive())["type"] != "http.disconnect":
             pass
 
@@ -184,7 +187,8 @@ class Shell:
         if not connection.is_closing():
             connection.write(head + (reply.body if scope["method"] != "HEAD" else b""))
             exchange.whole = True
-        await self._cut(scope, receive)
+        connection.close()  # it may be closed already, by a client that has left
+        await self._seen_cut(receive)
 
 
 def create_app(

@@ -57,11 +57,13 @@ class Seen:
 
     def check_run(self, instance_id: str | None) -> None:
         """ValueError: the server never had such a run."""
+        _check_text("instance_id", instance_id)
         if instance_id is not None and instance_id not in self._engine.instances:
             raise ValueError(f"instance_id {instance_id!r}: the server never had such a run")
 
     def check_workflow(self, workflow: str | None) -> None:
         """ValueError: it is neither the id nor the name of a workflow, but close to a name."""
+        _check_text("workflow", workflow)
         known = self._engine.workflows
         if workflow is not None and workflow not in known:
             _check("workflow", workflow, (one.name for one in known.values()))
@@ -76,6 +78,10 @@ class Seen:
         seen = set(self._accounts())
         if account in seen:
             return
+        written = _spelled(account)
+        same = next((one for one in sorted(seen) if _spelled(one) == written), None)
+        if same is not None:
+            raise ValueError(f"the server never saw an account {account!r}: did you mean {same!r}?")
         family, colon, last = account.rpartition(":")
         if not colon:
             _check("account", account, (one for one in seen if ":" not in one))
@@ -115,6 +121,12 @@ class Seen:
                 yield key, definitions.interpolate(text, variables, generation)
 
 
+def _check_text(what: str, value: object) -> None:
+    """ValueError: it is neither None nor a text, such as an object that holds the id."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{what} must be the id, a text, not {type(value).__name__}: give its .id, or the id in it")
+
+
 def _named(value: Any, parent: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, list):
         for one in value:
@@ -131,10 +143,16 @@ def _check(what: str, name: str, seen: Iterable[str]) -> None:
     known = set(seen)
     if name in known:
         return
-    close = next((one for one in get_close_matches(name, known, 5, _CLOSE) if _is_slip(name, one)), None)
+    near = [*get_close_matches(name, known, 5, _CLOSE), *sorted(known)]
+    close = next((one for one in near if _is_slip(name, one)), None)
     close = close or next((one for one in known if one and _squeezed(one) == _squeezed(name)), None)
     if close is not None:
         raise ValueError(f"the server never saw a {what} {name!r}: did you mean {close!r}?")
+
+
+def _spelled(name: str) -> str:
+    """A name but for its capitals, and for which separators stand in it."""
+    return re.sub(r"[\W_]", ":", name).casefold()
 
 
 def _squeezed(name: str) -> str:
@@ -154,5 +172,14 @@ def _is_slip(name: str, seen: str) -> bool:
         one.isalpha()
         and other.isalpha()
         and min(len(one), len(other)) >= _SHORTEST_WORD
-        and SequenceMatcher(None, one.casefold(), other.casefold()).ratio() >= _CLOSE
+        and (
+            SequenceMatcher(None, one.casefold(), other.casefold()).ratio() >= _CLOSE
+            or _are_swapped(one.casefold(), other.casefold())
+        )
     )
+
+
+def _are_swapped(one: str, other: str) -> bool:
+    """Whether two letters that stand side by side have changed places, and nothing else."""
+    at = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+    return one != other and one[:at] + one[at : at + 2][::-1] + one[at + 2 :] == other

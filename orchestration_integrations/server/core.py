@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 import threading
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -249,7 +251,13 @@ class Core:
             self.faults.clear()
 
     def advance(self, seconds: float) -> None:
-        """Move the clock ahead; everything that falls into that time happens, in order and at its instant."""
+        """Move the clock ahead; everything that falls into that time happens, in order and at its instant.
+
+        Raises:
+            ValueError: it is no number.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (Real, Decimal)):
+            raise ValueError(f"seconds must be a number, not {seconds!r}")
         self.move_ns(int(seconds * SECOND))
 
     def move_ns(self, nanoseconds: int) -> None:

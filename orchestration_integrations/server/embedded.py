@@ -217,7 +217,8 @@ class EmbeddedServer(Judging):
         self.core.clear_faults()
 
     def advance(self, seconds: float) -> None:
-        """Move the server's clock ahead: everything that falls into that time happens at once, in order."""
+        """Move the server's clock ahead: everything that falls into that time happens at once, in order.
+        ValueError: `seconds` is no number."""
         self.core.advance(seconds)
 
     def seed_data(self, data: Mapping[str, Any] | str | Path) -> None:

@@ -112,13 +112,6 @@ class Judging:
             detail += f" by run {instance_id}" if instance_id is not None else ""
             detail += f" in ledger {ledger}" if ledger != "default" else ""
             was = f"{account} {_was('paid', f' {amount} {asset}{detail}', len(found))}"
-            if not _fits(len(found), wanted):
-                raise AssertionError(f"{was}, expected {_expected(wanted)}\n{self._story(record, account)}")
-            if only and len(arrived) > 1:
-                more = len(arrived) - 1
-                raise AssertionError(
-                    f"{was}, and something else {_often(more)}, expected nothing else\n{self._story(record, account)}"
-                )
 
             def is_such(ahead: Ahead) -> bool:
                 where = [there for there in ahead.arrives or () if there[1] == account]
@@ -130,6 +123,15 @@ class Judging:
                     and ahead.asset in (None, asset)
                     and (source is None or ahead.source in (None, source))
                     and instance_id in (None, ahead.instance_id)
+                )
+
+            if not _fits(len(found), wanted):
+                hint = self._to_come(len(found), wanted, is_such, record)
+                raise AssertionError(f"{was}, expected {_expected(wanted)}{hint}\n{self._story(record, account)}")
+            if only and len(arrived) > 1:
+                more = len(arrived) - 1
+                raise AssertionError(
+                    f"{was}, and something else {_often(more)}, expected nothing else\n{self._story(record, account)}"
                 )
 
             if wanted is not None:
@@ -188,8 +190,6 @@ class Judging:
             detail = f" to {destination}" if destination is not None else ""
             detail += f" by run {instance_id}" if instance_id is not None else ""
             was = f"{amount} {asset} {_was('paid out', f' through {via}{detail}', len(found))}"
-            if not _fits(len(found), wanted):
-                raise AssertionError(f"{was}, expected {_expected(wanted)}\n{self._story(record)}")
 
             def is_such(ahead: Ahead) -> bool:
                 return (
@@ -198,6 +198,10 @@ class Judging:
                     and ahead.asset in (None, asset)
                     and instance_id in (None, ahead.instance_id)
                 )
+
+            if not _fits(len(found), wanted):
+                hint = self._to_come(len(found), wanted, is_such, record)
+                raise AssertionError(f"{was}, expected {_expected(wanted)}{hint}\n{self._story(record)}")
 
             if wanted is not None:
                 self._check_no_more(was, wanted, is_such, record)
@@ -364,6 +368,15 @@ class Judging:
     def _story(self, record: Record, account: str | None = None) -> str:
         with self.core.lock:
             return story(self.core, record, account)
+
+    def _to_come(self, found: int, wanted: int | None, is_such: Callable[[Ahead], bool], record: Record) -> str:
+        """Which payment that a sentence misses may still come, and what to do; empty where none is known."""
+        if found >= (1 if wanted is None else wanted):
+            return ""
+        ahead = next(filter(is_such, Forthcoming(self.core).payments(record)), None)
+        if ahead is None or ahead.instance_id is None:
+            return ""
+        return f"; run {ahead.instance_id} has not ended: wait for it first (hook.wait), since a sentence speaks of now"
 
     def _check_no_more(
         self,

@@ -259,3 +259,24 @@ def test_a_run_that_may_not_be_watched_any_more_may_still_run(server, hook, call
     code, told = call("instances", "watch", instance_id, "--poll-interval", "0.2", "--timeout", "5")
     assert (code, told[-1]["type"], told[-1]["state"], told[-1]["exit_status"]) == (3, "end", "unknown", 3)
     assert call("instances", "watch", instance_id, "--poll-interval", "0")[0] == 2
+
+
+def test_a_cancel_of_a_run_at_its_gate_says_so_and_names_no_wait_that_never_ends(call, hook, store):
+    """Nothing ends a run at its gate on generation 2, and it has paid nothing."""
+    workflow = hook.ensure_workflow(TWICE, gate=True).workflow
+    left = hook.run_workflow(workflow.id, {"runKey": "k", "runGate": "k"}).id
+    eventually(lambda: hook.get_instance_history(left), "it stands at its gate", every=0.05)
+    status, (told,) = call("cancel", left, "--timeout", "0.5")
+    assert (status, told["status"], told["at_gate"]) == (3, "not_confirmed", True)
+    assert "it stands at its gate" in told["text"]
+    assert "--run-key KEY" in told["text"]
+    assert "orchestration-integrations wait" not in told["text"]
+    assert "may still run and move money" not in told["text"]
+
+
+def test_a_cancel_of_a_run_beyond_its_gate_does_not_speak_of_the_gate(call, hook, server):
+    waits = {"name": "waits", "stages": [{"wait_event": {"event": "go:on"}}]}
+    started = hook.start(hook.ensure_workflow(waits, gate=True).workflow.id)
+    status, (told,) = call("cancel", started.id, "--timeout", "0.5")
+    assert (status, told["status"], told["at_gate"]) == (3, "not_confirmed", False)
+    assert "may still run and move money" in told["text"]

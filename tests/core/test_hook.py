@@ -620,6 +620,23 @@ def test_no_secret_reaches_a_log_or_an_error(kind, clock, caplog):
 # ---- TLS -------------------------------------------------------------------------------------------
 
 
+def test_an_object_in_the_place_of_an_id_is_named_with_what_to_give_instead():
+    """What a call returned is passed on whole by a natural slip, and it has thirty fields."""
+    with EmbeddedServer(2) as server, open_hook("sync", base_url=server.url) as hook:
+        ensured = hook.ensure_workflow({"name": "w", "stages": [{"delay": {"duration": "1h"}}]})
+        run = hook.start(ensured.workflow.id)
+        for given, said in [
+            (run, "not Instance: give its .id"),
+            (ensured, "not EnsuredWorkflow: give its .workflow.id"),
+            ({"instance_id": run.id, "state": "running"}, "not a dict: give its ['instance_id']"),
+            (None, "not None"),
+        ]:
+            call = hook.get_workflow if given is ensured else hook.wait
+            with pytest.raises(ValidationError) as caught:
+                call(given)
+            assert str(caught.value).endswith(f"_id must be a non-empty string, {said}")
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")

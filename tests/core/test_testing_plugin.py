@@ -279,7 +279,7 @@ def test_frozen_time_stops_neither_the_server_nor_who_waits(pytester: pytest.Pyt
         + """
     import asyncio, datetime, threading
     from freezegun import freeze_time
-    from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook
+    from orchestration_integrations import AsyncOrchestrationHttpHook, MemoryRunStore, OrchestrationHttpHook
     from orchestration_integrations.testing import server_for_tests
 
     SHORT = {"name": "short", "stages": [{"delay": {"duration": "1s"}}, *DEFINITION["stages"]]}
@@ -303,6 +303,15 @@ def test_frozen_time_stops_neither_the_server_nor_who_waits(pytester: pytest.Pyt
         [thread.join(30) for thread in threads]
         orchestration_server.ended("succeeded", times=3)
 
+    @pytest.mark.parametrize("date", ["2015-05-01", "2034-05-01", "2126-05-01"])
+    def test_frozen_amid(orchestration_server, orchestration_hook, date):
+        workflow = orchestration_hook.ensure_workflow(SHORT, gate=True).workflow
+        plain = orchestration_hook.ensure_workflow(SHORT).workflow
+        with freeze_time(date):  # the hook has heard the server's time a moment ago
+            orchestration_hook.wait(orchestration_hook.start(workflow.id, run_key="once").id, timeout=30)
+            orchestration_hook.run_once(plain.id, run_key="2", store=MemoryRunStore(), timeout=30, first_attempt=True)
+        orchestration_server.paid("merchants:1", 1250, "EUR/2", times=2)
+
     def test_frozen_outside():
         with freeze_time("2020-02-29"), server_for_tests(time="skip"), OrchestrationHttpHook() as hook:
             instance = wait_a_week(hook, timeout=8 * 86400).instance
@@ -320,7 +329,7 @@ def test_frozen_time_stops_neither_the_server_nor_who_waits(pytester: pytest.Pyt
             server.ended("succeeded", times=1)
     """,
     )
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=8)
 
 
 FENCE = """

@@ -132,6 +132,12 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"retry_budget": -1}, "retry_budget"),
     ({"max_connections": 0}, "max_connections"),
     ({"verify": "perhaps"}, "verify"),
+    ({"timeout": "abc"}, "timeout"),
+    ({"max_connections": "x"}, "max_connections"),
+    ({"api_version": SECRET}, "api_version"),
+    ({"retry_budget": None}, "retry_budget"),
+    ({"token": [SECRET]}, "token"),
+    ({"cert": {"key": SECRET}}, "cert"),
 ]
 
 
@@ -142,6 +148,16 @@ def test_wrong_fields_are_named_when_the_block_is_made(wrong: dict[str, Any], fi
         OrchestrationCredentials(**{"base_url": "http://a", **wrong})
     assert caught.value.field == field
     assert SECRET not in str(caught.value)
+
+
+def test_a_missing_field_and_one_of_the_block_inside_are_named() -> None:
+    """By our error, not by pydantic's."""
+    with pytest.raises(ConfigurationError, match="base_url: is missing") as caught:
+        OrchestrationCredentials(token=SECRET)
+    assert caught.value.field == "base_url"
+    with pytest.raises(ConfigurationError, match=r"credentials\.timeout: should be a valid number") as caught:
+        OrchestrationWorkflow(credentials={"base_url": "http://a", "timeout": "abc"}, workflow_id="w")
+    assert caught.value.field == "credentials.timeout"
 
 
 def test_an_unknown_field_is_named_when_the_block_is_made() -> None:

@@ -531,3 +531,44 @@ def test_a_lost_create_of_a_trigger_is_found_and_never_repeated(server, hook, cl
     with pytest.raises(ValidationError) as caught:
         hook.ensure_trigger("", workflow_id)
     assert caught.value.path == "event"
+
+
+PAYS = {
+    "send": {
+        "source": {"account": {"id": "world"}},
+        "destination": {"account": {"id": "inv:${who}"}},
+        "amount": {"amount": "${amount}", "asset": "EUR/2"},
+    }
+}
+EXPRESSIONS = {"who": "event.id", "amount": "event.amount"}
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_a_trigger_with_a_placeholder_that_has_no_expression_is_refused_before_anything_is_sent(server, hook):
+    """Each of its runs would fail, or pay another account."""
+    workflow_id = hook.create_workflow({"name": "w", "stages": [PAYS]}).id
+    with pytest.raises(ValidationError, match="is 'whoo' meant") as caught:
+        hook.ensure_trigger("E", workflow_id, variables={"whoo": "event.id", "amount": "event.amount"})
+    assert caught.value.path == "variables.who"
+    assert hook.list_triggers() == ()
+    assert hook.ensure_trigger("E", workflow_id, variables={"amount": "event.amount"}, allow_unbound=True).created
+    assert hook.ensure_trigger("E", workflow_id, variables=EXPRESSIONS).created
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_a_trigger_tells_of_a_gate_and_of_a_variable_that_nobody_asks_for(server, hook, caplog):
+    plain = hook.ensure_workflow({"name": "w", "stages": [PAYS]}).workflow
+    hook.ensure_trigger("E", plain.id, variables=EXPRESSIONS)
+    assert caplog.text == ""
+    hook.ensure_trigger("E", plain.id, variables={**EXPRESSIONS, "more": "event.id"})
+    assert "no placeholder for variables.more" in caplog.text
+    caplog.clear()
+    gated = hook.ensure_workflow({"name": "w", "stages": [PAYS]}, gate=True).workflow
+    assert hook.ensure_trigger("E", gated.id, variables=EXPRESSIONS).created
+    assert "nobody releases the runs of a trigger" in caplog.text
+    caplog.clear()
+    assert not hook.ensure_trigger("E", gated.id, variables=EXPRESSIONS).created
+    assert "nobody releases the runs of a trigger" in caplog.text  # of one that is there already too
+    caplog.clear()
+    assert hook.ensure_trigger("E", gated.id, variables={**EXPRESSIONS, "runGate": "event.id"}).created
+    assert "no placeholder" not in caplog.text

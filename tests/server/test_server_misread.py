@@ -498,3 +498,16 @@ def test_the_transport_may_be_shared() -> None:
         assert client.get("/_info").content == b""
         core.clear_faults()
         assert client.get("/_info").json() == {"version": "v2.2.0"}
+
+
+@pytest.mark.parametrize(("kind", "options"), [("slow_head", {"bytes_per_second": 2}), ("interim", {"every": 0.5})])
+def test_a_client_that_leaves_amid_a_head_is_no_crash_of_the_server(
+    kind: str, options: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is closed already, so there is none to cut."""
+    with EmbeddedServer(2) as server:
+        server.fault("info", kind, 1, **options)
+        with pytest.raises(httpx.TimeoutException):
+            httpx.get(f"{server.url}/_info", timeout=0.3, trust_env=False)
+        time.sleep(0.8)  # it looks at its connection every 0.5 s
+    assert "Traceback" not in caplog.text

@@ -320,6 +320,8 @@ def test_nothing_else_is_only_in_any_ledger_and_to_come(server: EmbeddedServer, 
 
 def test_a_name_that_nobody_has_is_refused(server: EmbeddedServer) -> None:
     started(server, pay("merchants:${merchant}"), merchant="m1")
+    started(server, pay("merchants:m2"))
+    started(server, pay("held:a"))
     started(server, pay("shops", ledger="retail"))
     started(server, {"wait_event": {"event": "x"}}, pay("reserves:${merchant}"), merchant="a")
     slips: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
@@ -329,9 +331,12 @@ def test_a_name_that_nobody_has_is_refused(server: EmbeddedServer) -> None:
         (server.heard, ("x",), {"times": 0, "instance_id": "nope"}, "the server never had such a run"),
         (server.paid, ("merchants:m1", 1, "EUR/2"), {"times": 0, "instance_id": "nope"}, "never had such a run"),
         (server.paid_out, ("stripe", 1, "EUR/2"), {"times": 0, "instance_id": "nope"}, "never had such a run"),
-        (server.paid_nothing, ("merchant:m2",), {}, "did you mean 'merchants:m2'"),
+        (server.paid_nothing, ("merchant:m3",), {}, "did you mean 'merchants:m3'"),
         (server.paid_nothing, ("reserve:m2",), {}, "did you mean 'reserves:m2'"),
         (server.paid_nothing, ("shop",), {}, "did you mean 'shops'"),
+        (server.paid_nothing, ("merchants:M2",), {}, "did you mean 'merchants:m2'"),
+        (server.paid_nothing, ("merchants-m1",), {}, "did you mean 'merchants:m1'"),
+        (server.paid_nothing, ("hled:a",), {}, "did you mean 'held:a'"),
         (server.paid_nothing, ("merchants:m1 ",), {}, "is the name of no account"),
         (server.paid_nothing, ("merchants::m1",), {}, "is the name of no account"),
         (server.paid_nothing, ("",), {}, "is the name of no account"),
@@ -355,15 +360,39 @@ def test_a_name_that_nobody_has_is_refused(server: EmbeddedServer) -> None:
 def test_a_name_that_may_be_meant_is_not(server: EmbeddedServer) -> None:
     started(server, pay("merchants:m1"))
     started(server, pay("users:anna"))
+    started(server, pay("held:a"))
     started(server, APPROVAL, pay("reserve"))
-    for account in ("merchants:m2", "merchants:m10", "users:hanna", "fees", "reserve", "reserved", "a:b:c", "merch"):
-        if account != "reserved":
-            server.paid_nothing(account)
+    for account in ("merchants:m2", "merchants:m10", "users:hanna", "fees", "hold:a", "reserve", "a:b:c", "merch"):
+        server.paid_nothing(account)
     for ledger in ("ledger-2", "other"):
         server.paid_nothing(ledger=ledger)
     for workflow in ("refund", "payout-2", "payout2", "payout-of-fees"):
         server.started(0, workflow=workflow)
     server.paid("merchants:m1", 1250, "EUR/2", ledger="other", times=0)
+
+
+def test_an_object_that_holds_an_id_is_no_id(server: EmbeddedServer) -> None:
+    """What a call returned is passed on whole by a natural slip."""
+    run = {"id": started(server, pay())}
+    for sentence, arguments in ((server.paid, ("merchants:m1", 1250, "EUR/2")), (server.ended, ("succeeded",))):
+        with pytest.raises(ValueError, match="instance_id must be the id, a text, not dict"):
+            sentence(*arguments, instance_id=run)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="workflow must be the id"):
+        server.started(1, workflow=run)  # type: ignore[arg-type]
+
+
+def test_a_sentence_that_comes_too_early_says_what_to_wait_for(server: EmbeddedServer) -> None:
+    instance_id = run(server, created(server, pay()))
+    with pytest.raises(AssertionError, match=f"; run {instance_id} has not ended: wait for it first"):
+        server.paid("merchants:m1", 1250, "EUR/2", once=True)
+    with pytest.raises(AssertionError, match="expected once\n"):
+        server.paid("merchants:m2", 1250, "EUR/2", once=True)  # nothing of this is to come
+
+
+@pytest.mark.parametrize("seconds", ["1h", "60", True, None])
+def test_seconds_are_a_number(server: EmbeddedServer, seconds: Any) -> None:
+    with pytest.raises(ValueError, match="seconds must be a number, not"):
+        server.advance(seconds)
 
 
 @pytest.mark.parametrize("times", [True, "1", 1.0, -1])

@@ -143,6 +143,8 @@ class AsyncOperations(AsyncDriver):
     ) -> Trigger:
         """Operation CreateTrigger.
 
+        It does not look at the workflow; ``ensure_trigger`` tells of a gate and of variables that do not fit.
+
         Args:
             event: type of the broker event, ``SAVED_PAYMENT``.
             workflow_id: what to run on it.

@@ -414,22 +414,33 @@ class OrchestrationHttpHook(Waits):
             return self.perform(self.plans.ensure_workflow(definition, gate, checkpoints))
 
     def ensure_trigger(
-        self, event: str, workflow_id: str, *, filter: str | None = None, variables: Mapping[str, str] | None = None
+        self,
+        event: str,
+        workflow_id: str,
+        *,
+        filter: str | None = None,
+        variables: Mapping[str, str] | None = None,
+        allow_unbound: bool = False,
     ) -> EnsuredTrigger:
         """Find the oldest trigger with this event, workflow, filter and variables, or create it.
 
-        Two equal triggers would start two runs for each event. It calls ListTriggers and CreateTrigger.
+        Two equal triggers would start two runs for each event. It calls ReadWorkflow, ListTriggers and CreateTrigger.
+        A warning says where the workflow has a gate, at which the runs of a trigger stand for ever, and where no
+        placeholder asks for a variable.
 
         Args:
             event, workflow_id, filter, variables: as for ``create_trigger``.
+            allow_unbound: let placeholders without an expression pass; the server fills in nothing or a default.
+                Default False.
 
         Returns:
             The trigger, and whether this call created it.
 
         Raises:
-            ValidationError: an expression or a name is bad.
+            ValidationError: an expression or a name is bad, or a placeholder has no expression.
             NotFoundError: there is no such workflow.
             AmbiguousSubmitError: it may have been created, and no list shows it. It was not sent again.
         """
         with telemetry.span("ensure_trigger"):
-            return self.perform(self.plans.ensure_trigger(event, workflow_id, filter, variables))
+            plan = self.plans.ensure_trigger(event, workflow_id, filter, variables, allow_unbound)
+            return self.perform(plan)

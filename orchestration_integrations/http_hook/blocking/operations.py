@@ -144,6 +144,8 @@ class Operations(BlockingDriver):
     ) -> Trigger:
         """Operation CreateTrigger.
 
+        It does not look at the workflow; ``ensure_trigger`` tells of a gate and of variables that do not fit.
+
         Args:
             event: type of the broker event, ``SAVED_PAYMENT``.
             workflow_id: what to run on it.
