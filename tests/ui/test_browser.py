@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui import streams
+from orchestration_integrations.ui import ages, streams
 from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, fired, listening, send
+from tests.ui.gateway import Answer, Gateway
 from tests.ui.page_client import PausablePage as PageServer
 
 pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
@@ -376,6 +377,53 @@ def test_silence_is_loss(
             tab.until_it_says("Lost", "Nothing has come from the page's server since", seen)
             tab.until_it_says("Live", seen)
             assert "Nothing has come" not in tab.driver.find_element(By.TAG_NAME, "body").text
+
+
+@pytest.mark.parametrize("place", ["instance", "instances", "workflows", "workflow", "triggers", "trigger"])
+def test_live_is_only_what_was_read_lately(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The server hangs: the stream of the page speaks on, and nothing is read."""
+    monkeypatch.setattr(ages, "LIVE_FOR", 4.0)
+    instance_id = listening(hook)
+    paths = {
+        "instance": f"instances/{instance_id}",
+        "workflow": f"workflows/{hook.get_instance(instance_id).workflow_id}",
+        "trigger": f"triggers/{fired(server, hook)}",
+    }
+    with (
+        Gateway(server.url) as gateway,
+        PageServer(Settings(base_url=gateway.url, retry_budget=30, timeout=30)) as page,
+    ):
+        hang = False
+        gateway.rule = lambda method, path: Answer(503, seconds=20.0) if hang else None
+        tab.open(f"{page.url}/#/{paths.get(place, place)}")
+        tab.until_it_says("Live")
+        hang = True
+        seen = ["What is shown was read at"]  # a page of a workflow learns of each reading that failed
+        text = tab.until_it_says(*seen, *(() if place == "workflow" else ("As of ", "nothing newer since")))
+        assert "Live" not in text
+        assert tab.violations() == []
+
+
+def test_a_run_that_was_shown_is_not_denied_by_a_gateway(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url)) as page:
+        tab.open(f"{page.url}/#/instances/{listening(hook)}")
+        tab.until_it_says("Live", "waits for the event")
+        gateway.rule = lambda method, path: Answer(404, b"<html>404 page not found</html>")
+        text = tab.until_it_says("Not read", "It cannot be read just now", "waits for the event")
+        assert "No such instance" not in text
+        gateway.rule = lambda method, path: None
+        tab.until_it_says("Live", "waits for the event")
+
+
+def test_the_end_of_the_page_is_not_the_end_of_the_run(tab: Tab, hook: OrchestrationHttpHook) -> None:
+    with PageServer(Settings(base_url=hook.settings.base_url)) as page:
+        tab.open(f"{page.url}/#/instances/{listening(hook)}")
+        tab.until_it_says("Live", "waits for the event")
+    assert "Ended" not in tab.until_it_says("Lost", "waits for the event")
 
 
 def test_an_error_of_a_list_goes_once_it_is_read_again(tab: Tab, server: EmbeddedServer) -> None:

@@ -4,7 +4,7 @@ import { h, show } from "./dom.js";
 import { act, actsAllowed, follow, get } from "./server.js";
 import { rawText } from "./instance.js";
 import { address } from "./instances.js";
-import { count, emptyText, shortId, time, unreadText } from "./words.js";
+import { clock, count, emptyText, shortId, time, unreadText } from "./words.js";
 
 const LOOK_EVERY = 5_000; // milliseconds
 
@@ -67,7 +67,14 @@ export async function workflow(place, id, { signal, live, title }) {
   title("Workflow");
   const path = `workflows/${encodeURIComponent(id)}`;
   const at = () => ({ began: performance.now(), readAt: Date.now() / 1000 });
-  const tellAge = ({ began, readAt }) => live("recovered", { readAt, age: (performance.now() - began) / 1000 });
+  const note = h("p", { class: "message bad", role: "status", hidden: true });
+  let lastRead = null;
+  function tellAge({ began, readAt }) {
+    lastRead = readAt;
+    note.hidden = true;
+    live("recovered", { readAt, age: (performance.now() - began) / 1000 });
+  }
+
   const first = at();
   const found = await get(`${path}?form=1`, signal);
   tellAge(first);
@@ -92,7 +99,10 @@ export async function workflow(place, id, { signal, live, title }) {
     } catch (error) {
       if (error.name === "AbortError") return;
       live("problem");
-      if (error.status === 404) show(running, h("p", { class: "quiet" }, "The server does not know this workflow any more: it may have been deleted. What is shown is as it was read before."));
+      const gone = error.status === 404;
+      note.textContent = `${gone ? "The server does not know it any more: it may have been deleted" : `It could not be read again: ${error.message}`}. What is shown was read at ${clock(lastRead * 1000)}.`;
+      note.hidden = false;
+      if (gone) show(running, h("p", { class: "quiet" }, "The server does not know the workflow any more."));
     }
   }
 
@@ -100,6 +110,7 @@ export async function workflow(place, id, { signal, live, title }) {
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")),
     h("div", { class: "head" }, h("h1", {}, found.name || "(unnamed)"), marks(found)),
+    note,
     h("dl", { class: "facts" },
       h("div", {}, h("dt", {}, "Id"), h("dd", { class: "mono" }, found.id)),
       h("div", {}, h("dt", {}, "Created"), h("dd", {}, time(found.createdAt))),
