@@ -5,7 +5,7 @@ import { instance } from "./instance.js";
 import { instances } from "./instances.js";
 import { dropToken, keepToken, liveFor, openSession } from "./server.js";
 import { trigger, triggers } from "./triggers.js";
-import { clock } from "./words.js";
+import { clock, keepCounting } from "./words.js";
 import { workflow, workflows } from "./workflows.js";
 
 const main = document.getElementById("main");
@@ -37,6 +37,7 @@ function showAge() {
   const word = said === "lost" ? "Lost" : said === "refused" ? "Not connected" : ended ? "Ended" : unread ? "Not read"
     : oldest === null ? "Reading…" : isOld() ? `As of ${oldest.at}` : "Live";
   if (liveSign.textContent !== word) liveSign.textContent = word;
+  keepCounting(word === "Live");
   liveSign.className = `live ${word === "Live" ? "on" : ended ? "" : "off"}`;
   const read = oldest ? ` What is shown was read at ${oldest.at}.` : "";
   const text = said === "lost" ? (heard ? `Nothing has come from the page's server since ${clock(heard)}.${read} Trying again.` : `The page's server does not answer.${read} Trying again.`)

@@ -17,7 +17,7 @@ export function instances(place, query, { signal, live, title }) {
   const tabs = h("nav", { class: "tabs", "aria-label": "By state" });
   const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Reading the list…"));
   const note = h("p", { class: "quiet", role: "status" });
-  const whole = h("p", { class: "quiet", hidden: true });
+  const whole = h("p", { class: "quiet whole", hidden: true });
   const search = h("input", {
     type: "search", id: "search", value: wanted.q, autocomplete: "off", spellcheck: "false",
     placeholder: "Instance id, run key or workflow", "aria-label": "Search instances", "aria-keyshortcuts": "/",
@@ -38,11 +38,12 @@ export function instances(place, query, { signal, live, title }) {
 
   // What runs is read more often than the whole list. A run that began and ended in between is in neither.
   function tellWhole({ allAge, allReadAt }) {
-    const text = allAge > liveFor() ? `The whole list was read at ${clock(allReadAt * 1000)}: runs that began and ended since then are not in it.` : "";
+    const text = !unread && allAge > liveFor() ? `The whole list was read at ${clock(allReadAt * 1000)}: runs that began and ended since then may be missing.` : "";
     whole.hidden = !text;
     if (whole.textContent !== text) whole.textContent = text;
   }
 
+  let unread = false; // then all of it is as old as the page says
   let asking = null;
   async function refresh() {
     asking?.abort();
@@ -64,7 +65,7 @@ export function instances(place, query, { signal, live, title }) {
   let drawnNow = false; // what is drawn is all that the page's server knows
   let byId = false; // a row was read by its id, since no list has it
   function draw(found) {
-    [drawnNow, byId] = [true, Boolean(found.byId)];
+    [drawnNow, byId, unread] = [true, Boolean(found.byId), Boolean(found.problem)];
     live(found.problem ? "problem" : "recovered", found);
     tellWhole(found);
     const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null, allReadAt: null, allAge: null, wanted });

@@ -49,8 +49,12 @@ function left(instant) {
 export const counting = (instant) => h("span", { "data-since": instant }, since(instant));
 export const countdown = (instant) => h("span", { "data-until": instant }, left(instant));
 
+// A time that something has lasted is known as long as it is read: over a view that is old it stands still.
+let lasting = true;
+export const keepCounting = (on) => { lasting = on; };
+
 setInterval(() => {
-  for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
+  if (lasting) for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
   for (const one of document.querySelectorAll("[data-until]")) one.textContent = left(one.dataset.until);
 }, 1000);
 
