@@ -42,9 +42,13 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.means in ("well", "ended badly", "had succeeded")
 
 
-def cancel_verdict(outcome: CancelOutcome) -> Verdict:
-    """What the outcome of a cancel means."""
-    return Verdict(means=_cancel_means(outcome), word=outcome.status, text=cancel_text(outcome))
+def cancel_verdict(outcome: CancelOutcome, instance_id: str | None = None) -> Verdict:
+    """What the outcome of a cancel means.
+
+    Args:
+        instance_id: of the instance that was to be cancelled: the outcome has none where the instance was not read.
+    """
+    return Verdict(means=_cancel_means(outcome), word=outcome.status, text=cancel_text(outcome, instance_id))
 
 
 def _cancel_means(outcome: CancelOutcome) -> Means:
@@ -99,8 +103,8 @@ def outcome_text(outcome: CancelOutcome | None, *, superseded: bool) -> str:
     )
 
 
-def cancel_text(outcome: CancelOutcome, instance_id: str = "INSTANCE") -> str:
-    """What a cancel came to; the subject is the instance, whose id is named where it was not read."""
+def cancel_text(outcome: CancelOutcome, instance_id: str | None = None) -> str:
+    """What a cancel came to; the subject is the instance. Where it was not read, ``instance_id`` is its id."""
     if outcome.status == "cancelled" and outcome.in_flight:
         return f"it was cancelled while {names_of(outcome.in_flight)} was under way: {MAY_HAVE_MOVED}"
     if outcome.status == "cancelled":
@@ -124,11 +128,9 @@ def cancel_text(outcome: CancelOutcome, instance_id: str = "INSTANCE") -> str:
             "gate is opened, which a start with its run key does (orchestration-integrations run … --run-key KEY)"
         )
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
-    named = instance_id if outcome.instance is None else outcome.instance.id
-    return (
-        f"{unseen}{at}; it may still run and move money: see how it ends before you pay anew "
-        f"(orchestration-integrations wait {named})"
-    )
+    named = outcome.instance.id if outcome.instance is not None else instance_id
+    how = "the command `wait` tells" if named is None else f"orchestration-integrations wait {named}"
+    return f"{unseen}{at}; it may still run and move money: see how it ends before you pay anew ({how})"
 
 
 def _unread(outcome: CancelOutcome) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.errors import AmbiguousRunError, EventNotDeliveredError, OrchestrationError, ValidationError
+from ..api.errors import (
+    AmbiguousRunError,
+    EventNotDeliveredError,
+    OrchestrationError,
+    ValidationError,
+    is_gateways_404,
+    retold,
+)
 from ..api.models import Workflow
 from ..http_hook import AsyncOrchestrationHttpHook
 from ..ownership.keys import checked_run_key
@@ -64,9 +71,22 @@ async def _stands_there(hook: AsyncOrchestrationHttpHook, instance_id: str, name
 
 
 async def cancel(hook: AsyncOrchestrationHttpHook, instance_id: str) -> dict[str, Any]:
-    """Cancel an instance, and say what came of it."""
-    outcome = await hook.cancel(instance_id)
-    verdict = cancel_verdict(outcome)
+    """Cancel an instance, and say what came of it.
+
+    Raises:
+        OrchestrationError: as ``cancel``; where the instance may exist all the same, the text says so.
+    """
+    try:
+        outcome = await hook.cancel(instance_id)
+    except OrchestrationError as error:
+        if not error.run_may_exist:
+            raise
+        raise retold(
+            error,
+            f"{error}. All the same it may exist, still run and move money: see how it ends before you pay anew "
+            f"(orchestration-integrations wait {instance_id})",
+        ) from error
+    verdict = cancel_verdict(outcome, instance_id)
     text = f"{verdict.text[0].upper()}{verdict.text[1:]}."
     return {**cancel_summary(instance_id, outcome), "text": text, "sure": verdict.sure}
 
@@ -102,11 +122,17 @@ async def run(
 
 
 def refused(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and JSON body for what an action, or a reading, raised."""
+    """Status and JSON body for what an action, or a reading, raised.
+
+    A 404 is a denial to whoever gets it. So it is passed on only where the server denies what was asked for: not
+    where a gateway answered in its place, nor where the run may exist all the same, which ``runMayExist`` tells.
+    """
     kind = type(error).__name__
     if isinstance(error, ActionRefused):
         return 409, {"error": kind, "message": str(error)}
     body: dict[str, Any] = {"error": kind, "message": problem_text(error)}
+    if isinstance(error, OrchestrationError) and error.run_may_exist:
+        body["runMayExist"] = True
     path = getattr(error, "path", None)
     if path is not None:
         body["path"] = path
@@ -122,4 +148,6 @@ def refused(error: Exception) -> tuple[int, dict[str, Any]]:
         "AmbiguousRunError": 409,
         "AmbiguousSubmitError": 409,
     }
+    if kind == "NotFoundError" and (is_gateways_404(error) or "runMayExist" in body):
+        return 502, body
     return statuses.get(kind, 502 if isinstance(error, OrchestrationError) else 500), body

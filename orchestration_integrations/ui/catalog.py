@@ -4,6 +4,10 @@ A server has lists without an order, pages that shift, and no filter but "runnin
 then, sorted and filtered here, and what runs is read more often. A reading that takes long is repeated more rarely: at
 most one twentieth of the time goes into reading all, and a fifth into reading what runs. All of it happens in a thread
 of its own, so that no request of the page waits for it.
+
+Three things that are shown have ages of their own: the workflows; all instances, so which of them there are; and what
+state those have that were not seen to end. Of the last, the oldest counts: a run that has left the list of what runs
+says nothing until it was read by its id.
 """
 
 from __future__ import annotations
@@ -13,13 +17,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 
-from ..api.errors import NotFoundError
+from ..api import calls
+from ..api.errors import NotFoundError, OrchestrationError
 from ..api.models import Instance, State, Workflow
 from ..http_hook import OrchestrationHttpHook
+from ..procedures.effects import Effect, Procedure
 from ..settings import Settings
+from .ages import Moment, told
 from .problems import problem_text
 
 IDLE = 20.0
@@ -29,7 +37,11 @@ ALL_EVERY, RUNNING_EVERY = 3.0, 1.5
 ALL_SHARE, RUNNING_SHARE = 20.0, 5.0
 """How many times as long as a reading took the pause after it is at least."""
 MOST_ENDS = 50
-"""Runs at once whose end is read by their id after they have left the list of what runs."""
+"""Runs at once whose end is read by their id after they have left the list of what runs; others have to wait."""
+LONGEST_READING = 60.0
+"""Seconds of one reading of a list, of all its pages together. One that takes longer is given up, and told."""
+
+T = TypeVar("T")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -50,14 +62,18 @@ class Listed(msgspec.Struct, frozen=True):
         rows: the newest first.
         workflows: by id.
         counts: of the instances, by (workflow id, state).
-        read_at: epoch seconds; None while nothing was read yet.
+        read: when the reading of all instances began; None while nothing was read yet.
+        states_read: when the reading began that told the states of the runs that have not ended; the oldest of them.
+        workflows_read: when the reading of the workflows began. What is not in that list may be there all the same.
         problem: why the last reading failed; None where it did not.
     """
 
     rows: Sequence[Row] = ()
     workflows: Mapping[str, Workflow] = msgspec.field(default_factory=dict)
     counts: Mapping[tuple[str, str], int] = msgspec.field(default_factory=dict)
-    read_at: float | None = None
+    read: Moment | None = None
+    states_read: Moment | None = None
+    workflows_read: Moment | None = None
     problem: str | None = None
 
 
@@ -79,6 +95,7 @@ class Catalog:
         self._looked = 0.0
         self._all_due = self._running_due = 0.0
         self._rows: dict[str, Row] = {}
+        self._begun: Moment | None = None
         self.listed = Listed()
 
     def look(self) -> Listed:
@@ -89,6 +106,16 @@ class Catalog:
                 self._thread = threading.Thread(target=self._run, name="orchestration-page-lists", daemon=True)
                 self._thread.start()
             return self.listed
+
+    def ages(self) -> dict[str, Any]:
+        """How old the list of instances and that of workflows is: ``ages.told`` of each."""
+        listed, begun = self.listed, self._begun
+        return {"instances": instances_age(listed, begun), "workflows": told(listed.workflows_read, begun)}
+
+    @property
+    def begun(self) -> Moment | None:
+        """When the reading under way began; None where there is none."""
+        return self._begun
 
     def refresh(self) -> None:
         """Read everything anew, soon."""
@@ -110,8 +137,10 @@ class Catalog:
                 try:
                     self._round(hook)
                 except Exception as error:
-                    self._publish(problem=problem_text(error))
+                    self._publish(self.listed, problem=problem_text(error))
                     self._all_due = self._running_due = time.monotonic() + ALL_EVERY
+                finally:
+                    self._begun = None
                 pause = min(self._all_due, self._running_due) - time.monotonic()
                 self._wake.wait(min(max(pause, 0.05), IDLE))
 
@@ -123,37 +152,76 @@ class Catalog:
             return wanted
 
     def _round(self, hook: OrchestrationHttpHook) -> None:
-        began = time.monotonic()
-        if began >= self._all_due:
-            workflows = {workflow.id: workflow for workflow in hook.list_workflows()}
-            rows = {row.id: row for row in map(row_of, hook.list_instances())}
-            self._rows = rows
-            took = time.monotonic() - began
-            self._all_due = time.monotonic() + max(ALL_EVERY, ALL_SHARE * took)
+        now = time.monotonic()
+        if now >= self._all_due:
+            self._begun = begun = Moment.now()
+            workflows = hook.perform(limited(hook.plans.listing(calls.list_workflows), "workflows"))
+            self._begun = rows_begun = Moment.now()
+            rows = hook.perform(limited(hook.plans.list_instances(None, None), "instances"))
+            self._rows = {row.id: row for row in map(row_of, rows)}
+            self._all_due = time.monotonic() + max(ALL_EVERY, ALL_SHARE * begun.age)
             self._running_due = time.monotonic() + RUNNING_EVERY
-            self._publish(workflows=workflows)
-        elif began >= self._running_due:
-            running = {row.id: row for row in map(row_of, hook.list_instances(running=True))}
+            self._publish(
+                Listed(
+                    workflows={workflow.id: workflow for workflow in workflows},
+                    read=rows_begun,
+                    states_read=rows_begun,
+                    workflows_read=begun,
+                )
+            )
+        elif now >= self._running_due:
+            self._begun = begun = Moment.now()
+            rows = hook.perform(limited(hook.plans.list_instances(None, True), "instances"))
+            running = {row.id: row for row in map(row_of, rows)}
             left = [row.id for row in self._rows.values() if row.state == "running" and row.id not in running]
-            self._rows = {**self._rows, **running, **_ends(hook, left[:MOST_ENDS])}
-            self._running_due = time.monotonic() + max(RUNNING_EVERY, RUNNING_SHARE * (time.monotonic() - began))
-            self._publish()
+            ends = _ends(hook, left[:MOST_ENDS])
+            self._rows = {**self._rows, **running, **ends}
+            self._running_due = time.monotonic() + max(RUNNING_EVERY, RUNNING_SHARE * begun.age)
+            read_all = len(ends) == len(left)
+            before = self.listed
+            self._publish(msgspec.structs.replace(before, states_read=begun if read_all else before.states_read))
 
-    def _publish(self, *, workflows: Mapping[str, Workflow] | None = None, problem: str | None = None) -> None:
+    def _publish(self, listed: Listed, problem: str | None = None) -> None:
         before = self.listed
         rows = before.rows
         if problem is None:
             rows = tuple(sorted(self._rows.values(), key=_age, reverse=True))
-        self.listed = Listed(
-            rows=rows,
-            workflows=before.workflows if workflows is None else workflows,
-            counts=Counter((row.workflow_id, row.state) for row in rows),
-            read_at=before.read_at if problem is not None else time.time(),
-            problem=problem,
-        )
+        counts = Counter((row.workflow_id, row.state) for row in rows)
+        self.listed = msgspec.structs.replace(listed, rows=rows, counts=counts, problem=problem)
         news = (self.listed.rows, self.listed.workflows.keys(), problem)
-        if before.read_at is None or news != (before.rows, before.workflows.keys(), before.problem):
+        if before.read is None or news != (before.rows, before.workflows.keys(), before.problem):
             self._on_change()
+
+
+def instances_age(listed: Listed, begun: Moment | None) -> dict[str, Any]:
+    """``ages.told`` of the states that the list of instances shows; ``allReadAt``, ``allAge``: of the whole list."""
+    whole = told(listed.read)
+    return {**told(listed.states_read, begun), "allReadAt": whole["readAt"], "allAge": whole["age"]}
+
+
+def limited(reading: Procedure[T], what: str) -> Procedure[T]:
+    """The reading of a list, given up before the first page after ``LONGEST_READING``: a list may have ever more.
+
+    Raises:
+        OrchestrationError: it was not read whole by then. Besides, what the reading raises.
+    """
+    until = time.monotonic() + LONGEST_READING
+    try:
+        effect: Effect = reading.send(None)
+        while True:
+            if time.monotonic() >= until:
+                raise OrchestrationError(f"the list of {what} could not be read whole within {LONGEST_READING:g} s")
+            try:
+                result = yield effect
+            except OrchestrationError as error:
+                effect = reading.throw(error)
+            else:
+                effect = reading.send(result)
+    except StopIteration as ended:
+        whole: T = ended.value
+        return whole
+    finally:
+        reading.close()
 
 
 def _age(row: Row) -> tuple[datetime, str]:
@@ -161,7 +229,8 @@ def _age(row: Row) -> tuple[datetime, str]:
 
 
 def _ends(hook: OrchestrationHttpHook, ids: Sequence[str]) -> dict[str, Row]:
-    """The rows of instances that have left the list of what runs. Leaving it means nothing by itself."""
+    """The rows of instances that have left the list of what runs. Leaving it means nothing by itself, and a 404 as
+    little: nothing deletes an instance."""
     found = {}
     for instance_id in ids:
         try:

@@ -18,6 +18,7 @@ from ..api.models import StageRun
 from ..http_hook import AsyncOrchestrationHttpHook
 from ..procedures.gate import gate_of
 from ..procedures.moved import STILL
+from .ages import Moment
 from .catalog import Row
 from .instance_view import doubt_of_success, glance
 from .problems import problem_text
@@ -37,14 +38,16 @@ class Glance(msgspec.Struct, frozen=True):
         key: its run key; None: it has none.
         kind: what it stands at, in one word.
         note: the same in one line; None: it could not be read.
-        read: monotonic seconds of the reading.
+        read: when the reading began.
+        ended: when it ended, in monotonic seconds: the pause before the next one begins there.
     """
 
     key_known: bool
     key: str | None
     kind: str
     note: str | None
-    read: float
+    read: Moment
+    ended: float
 
 
 class Glances:
@@ -95,7 +98,7 @@ class Glances:
         known = self._known.get(row.id)
         if row.state != "running" and (not gated or self.knows_key(row)):
             return False
-        return known is None or time.monotonic() - known.read > NOTE_AGE
+        return known is None or time.monotonic() - known.ended > NOTE_AGE
 
     async def _work(self) -> None:
         read = 0
@@ -111,6 +114,7 @@ class Glances:
         self._on_change()
 
     async def _read(self, row: Row, before: Glance | None) -> Glance:
+        begun = Moment.now()
         known, key = (before.key_known, before.key) if before is not None else (False, None)
         seen: dict[str, Any] = {"kind": row.state, "note": None}
         try:
@@ -126,7 +130,9 @@ class Glances:
         except Exception as error:  # a row without it is shown all the same
             if not isinstance(error, OrchestrationError):
                 problem_text(error)
-        return Glance(key_known=known, key=key, kind=seen["kind"], note=seen["note"], read=time.monotonic())
+        return Glance(
+            key_known=known, key=key, kind=seen["kind"], note=seen["note"], read=begun, ended=time.monotonic()
+        )
 
     async def _activities(self, instance_id: str, history: Iterable[StageRun]) -> tuple[Any, ...]:
         stages = list(history)

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def instance_view(observed: Observed) -> Json:
-    """All that the page of an instance shows, as plain JSON."""
+    """All that the page of an instance shows, as plain JSON; but how old it is, and the server's time."""
     instance, history = observed.instance, observed.history or ()
     reading = reading_of(instance, observed.history, observed.activities, observed.retried)
     stages = timeline(observed)
@@ -41,7 +41,6 @@ def instance_view(observed: Observed) -> Json:
         "error": instance.failure,
         "createdAt": shown_instant(instance.created_at),
         "endedAt": shown_instant(instance.terminated_at),
-        "now": observed.read_at,
         "runKey": gate.key if gate is not None else None,
         "round": gate.round if gate is not None else None,
         "headline": told,

@@ -11,7 +11,8 @@ import msgspec
 
 from ..api.models import Instance, Workflow
 from ..procedures.gate import is_gate
-from .catalog import Listed, Row, row_of
+from .ages import Moment, told
+from .catalog import Listed, Row, instances_age, row_of
 from .definition_view import workflow_summary
 from .glances import Glances
 from .instance_view import shown_instant
@@ -21,6 +22,9 @@ PAGE = 50
 STATES = ("running", "succeeded", "failed", "cancelled")
 MOST_SEARCHED = 2000
 """Rows whose key is read for one search, the newest first."""
+NOTE_OLD = 15.0
+"""Seconds after which what a running row stands at is told with the time at which that was read: those who look have
+it read again every 10 s."""
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
@@ -59,10 +63,13 @@ def page_number(query: Mapping[str, str]) -> int:
     return int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 0
 
 
-def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str, Any]:
+def instances_page(listed: Listed, glances: Glances, wanted: Wanted, begun: Moment | None = None) -> dict[str, Any]:
     """One page of the instances that are asked for, and how many there are of each state.
 
     While the list was never read, its counts and its total are None: nobody knows them.
+
+    Args:
+        begun: when the reading under way began; None where there is none.
     """
     names = {workflow_id: workflow.name for workflow_id, workflow in listed.workflows.items()}
 
@@ -88,7 +95,7 @@ def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str
         rows = [row for row in rows if row.state == wanted.state]
     shown = rows[wanted.page * PAGE : (wanted.page + 1) * PAGE]
     glances.want(shown, has_key)
-    was_read = listed.read_at is not None
+    was_read = listed.read is not None
     return {
         "rows": [_row(row, names, glances, has_key(row)) for row in shown],
         "total": len(rows) if was_read else None,
@@ -99,7 +106,7 @@ def instances_page(listed: Listed, glances: Glances, wanted: Wanted) -> dict[str
         "keysToRead": to_read,
         "keysUnread": unread,
         "problem": listed.problem,
-        "readAt": listed.read_at,
+        **instances_age(listed, begun),
     }
 
 
@@ -123,12 +130,14 @@ def _matches(row: Row, text: str, names: Mapping[str, str], glances: Glances) ->
 def _row(row: Row, names: Mapping[str, str], glances: Glances, has_key: bool) -> dict[str, Any]:
     seen = glances.of(row)
     tells = seen is not None and (row.state == "running" or seen.kind == "unsure")
+    is_old = seen is not None and tells and row.state == "running" and seen.read.age > NOTE_OLD
     return {
         "id": row.id,
         "workflow": {"id": row.workflow_id, "name": names.get(row.workflow_id, "")},
         "state": row.state,
         "kind": seen.kind if seen is not None and tells else row.state,
         "note": (seen.note if seen is not None and tells else row.error) or "",
+        "noteAsOf": seen.read.epoch if seen is not None and seen.note is not None and is_old else None,
         "noteUnread": row.state == "running" and (seen is None or seen.note is None),
         "runKey": glances.key_of(row),
         "keyUnread": has_key and not glances.knows_key(row),
@@ -148,8 +157,12 @@ def with_instance(listed: Listed, instance: Instance, workflow: Workflow | None)
     return msgspec.structs.replace(listed, rows=(row_of(instance), *listed.rows), workflows=workflows)
 
 
-def workflows_page(listed: Listed) -> dict[str, Any]:
-    """The workflows, the newest first, each with how many instances of each state it has."""
+def workflows_page(listed: Listed, begun: Moment | None = None) -> dict[str, Any]:
+    """The workflows, the newest first, each with how many instances of each state it has.
+
+    Args:
+        begun: when the reading under way began; None where there is none.
+    """
     workflows = sorted(listed.workflows.values(), key=lambda one: (one.created_at, one.id), reverse=True)
     return {
         "rows": [
@@ -160,7 +173,7 @@ def workflows_page(listed: Listed) -> dict[str, Any]:
             for workflow in workflows
             if workflow.deleted_at is None
         ],
-        "reading": listed.read_at is None and listed.problem is None,
+        "reading": listed.read is None and listed.problem is None,
         "problem": listed.problem,
-        "readAt": listed.read_at,
+        **told(listed.workflows_read, begun),
     }

@@ -16,11 +16,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from ..api.errors import NotFoundError, OrchestrationError, ValidationError
+from ..api.errors import NotFoundError, OrchestrationError, ValidationError, is_gateways_404
 from ..http_hook import AsyncOrchestrationHttpHook
+from ..http_hook.in_time import in_time
 from ..settings import Settings
 from ..version import __version__
-from . import actions, streams
+from . import actions, ages, streams
+from .ages import Moment, told
 from .catalog import Catalog
 from .definition_view import workflow_view
 from .fresh_keys import FreshKeys
@@ -29,7 +31,7 @@ from .guard import Guard, foreign_request, is_known_host
 from .instance_view import instance_view
 from .lists import Wanted, instances_page, is_id, page_number, with_instance, workflows_page
 from .raw import raw_instance, raw_workflow
-from .reading import Definitions, InstanceReader, Watch
+from .reading import Definitions, InstanceReader, Observed, Watch, denied_though_seen
 from .streams import event
 from .trigger_view import TriggerLists, trigger_page, triggers_page
 
@@ -43,6 +45,8 @@ READ_TIMEOUT, READ_BUDGET = 5.0, 4.0
 FIRST_LIST = 0.1
 """Seconds for which the first request of a list waits for the list."""
 LONGEST_BODY = 1_000_000
+MOST_SEEN = 100_000
+"""Ids of instances of which it is remembered that they were seen."""
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -74,6 +78,7 @@ class Page:
         self._definitions = Definitions(self._reads)
         self._fresh_keys = FreshKeys()
         self._watches: dict[str, Watch] = {}
+        self._seen: dict[str, None] = {}
         self._news = asyncio.Event()
         self._told = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,6 +165,7 @@ class Page:
                 "version": version,
                 "problem": problem,
                 "package": __version__,
+                "liveFor": ages.LIVE_FOR,
                 "actions": self.guard.actions,
                 "actionToken": self.guard.action_token if self.guard.actions else None,
             }
@@ -167,7 +173,7 @@ class Page:
 
     async def _list_workflows(self, request: Request) -> Response:
         await self._listed()
-        return _json(workflows_page(self._catalog.look()))
+        return _json(workflows_page(self._catalog.look(), self._catalog.begun))
 
     async def _workflow(self, request: Request) -> Response:
         found = workflow_view(await self._definitions.now(request.path_params["id"]))
@@ -181,15 +187,20 @@ class Page:
     async def _list_instances(self, request: Request) -> Response:
         await self._listed()
         listed = self._catalog.look()
-        asked = request.query_params.get("q", "").strip()
+        asked, by_id = request.query_params.get("q", "").strip(), False
         if is_id(asked) and all(row.id != asked for row in listed.rows):
-            with suppress(NotFoundError):
+            try:
                 instance = await self._reads.get_instance(asked)
-                workflow = None
+            except NotFoundError as error:
+                self._check_denial(asked, error)
+            else:
+                self._saw(asked)
+                by_id, workflow = True, None
                 with suppress(OrchestrationError):
                     workflow = await self._definitions.of(instance.workflow_id)
                 listed = with_instance(listed, instance, workflow)
-        return _json(instances_page(listed, self._glances, Wanted.of(request.query_params)))
+        shown = instances_page(listed, self._glances, Wanted.of(request.query_params), self._catalog.begun)
+        return _json({**shown, "byId": by_id})
 
     async def _list_triggers(self, request: Request) -> Response:
         known = await self._triggers.triggers()
@@ -202,16 +213,43 @@ class Page:
     async def _listed(self) -> None:
         """Give the first reading of the lists a moment, so that a small server's page is whole at once."""
         news = self._news
-        if self._catalog.look().read_at is None:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), FIRST_LIST)
+        if self._catalog.look().read is None:
+            with suppress(TimeoutError):
+                await in_time(news.wait(), FIRST_LIST)
 
     async def _instance(self, request: Request) -> Response:
         instance_id = request.path_params["id"]
         watch = self._watches.get(instance_id)
-        if watch is not None and watch.is_fresh and watch.shown is not None:
-            return _json(watch.shown)
-        return _json(instance_view(await self._reader(instance_id).read()))
+        fresh = watch.fresh if watch is not None else None
+        if fresh is not None:
+            return _json(fresh)
+        reader, begun = self._reader(instance_id), Moment.now()
+        try:
+            view = self._view(await reader.read())
+        except NotFoundError as error:
+            self._check_denial(instance_id, error)
+            raise
+        return _json({**view, "now": reader.server_time, **told(begun)})
+
+    def _view(self, observed: Observed) -> dict[str, Any]:
+        self._saw(observed.instance.id)
+        return instance_view(observed)
+
+    def _saw(self, instance_id: str) -> None:
+        if len(self._seen) >= MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+        self._seen[instance_id] = None
+
+    def _was_seen(self, instance_id: str) -> bool:
+        """Whether anybody has seen this instance through this page: then the server cannot deny it."""
+        return instance_id in self._seen or any(row.id == instance_id for row in self._catalog.listed.rows)
+
+    def _check_denial(self, instance_id: str, error: NotFoundError) -> None:
+        """Raises another error where a 404 denies nothing."""
+        if is_gateways_404(error):
+            raise error
+        if self._was_seen(instance_id):
+            raise denied_though_seen(error) from error
 
     async def _raw_instance(self, request: Request) -> Response:
         return _json(await raw_instance(self._reads, request.path_params["id"]))
@@ -237,10 +275,10 @@ class Page:
             while not self._stopped:
                 self._catalog.look()
                 if seen == self._told:
-                    with suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), streams.HEARTBEAT)
+                    with suppress(TimeoutError):
+                        await in_time(self._news.wait(), streams.beat())
                 changed, seen = seen != self._told, self._told
-                yield event("changed" if changed else "still", {})
+                yield event("changed" if changed else "still", self._catalog.ages())
                 await asyncio.sleep(0.25)  # news come in crowds
 
         return streams.stream(events(), _HEADERS)
@@ -249,14 +287,15 @@ class Page:
         instance_id = request.path_params["id"]
         watch = self._watches.get(instance_id)
         if watch is None or watch.over:
-            watch = Watch(self._reader(instance_id), instance_view)
+            watch = Watch(self._reader(instance_id), self._view, lambda: self._was_seen(instance_id))
             self._watches[instance_id] = watch
 
         async def events() -> AsyncIterator[bytes]:
             try:
                 async for name, what in watch.updates():
                     yield event(name, what)
-                yield event("over", {})
+                if not self._stopped:  # a page that stops has not seen the end of the run
+                    yield event("over", {})
             finally:
                 if watch.watchers == 0 and self._watches.get(instance_id) is watch:
                     del self._watches[instance_id]

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from ..api.errors import NotFoundError, OrchestrationError, is_denial
+from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_gateways_404
 from ..api.models import ActivityRun, Instance, StageRun, Workflow
 from ..http_hook import AsyncOrchestrationHttpHook
+from ..http_hook.in_time import in_time
 from ..procedures.ghosts import is_old
 from ..procedures.moved import STILL
 from . import streams
+from .ages import Limit, Moment, told
 from .problems import problem_text
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0
@@ -27,15 +30,24 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0
 FAILED_PAUSE = 3.0
 """Seconds after a read that failed."""
 UNKNOWN_FOR = 30.0
-"""Seconds for which an id that nobody knows is looked for: a row of generation 2 can appear late."""
+"""Seconds of denials in a row after which an id that was never seen is unknown: a row of generation 2 can be late."""
+LONGEST_READING = 8.0
+"""Seconds of one reading, of all its calls together. What was not read by then is told as unread."""
 DEFINITION_AGE = 30.0
 """Seconds after which a definition is read again: it never changes, but it may be deleted."""
 FRESH = 0.5
 """Seconds for which what a watch has read answers those who only look once."""
 
 
-_MISSING = "there is no such instance on this server"
+_MISSING = "the server knows no instance with this id"
 _MISSING_YET = f"{_MISSING}; a run that has just begun can appear late, so it is looked for a little longer"
+
+
+def denied_though_seen(denial: OrchestrationError) -> OrchestrationError:
+    """What a denial comes to whose instance was seen before. Nothing deletes an instance, so it denies nothing."""
+    return OrchestrationError(
+        f"the server says that it knows no such instance ({denial}); but it was seen before, and nothing deletes one"
+    )
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -50,7 +62,6 @@ class Observed(msgspec.Struct, frozen=True):
         retried: stages whose activity was seen under retry.
         ghost: the engine does not know the run, and its row is so old that it will never start.
         problems: what could not be read, in words.
-        read_at: epoch seconds on the server's clock.
     """
 
     instance: Instance
@@ -60,7 +71,6 @@ class Observed(msgspec.Struct, frozen=True):
     retried: frozenset[int]
     ghost: bool
     problems: Sequence[str]
-    read_at: float
 
 
 class Definitions:
@@ -68,7 +78,7 @@ class Definitions:
 
     def __init__(self, hook: AsyncOrchestrationHttpHook) -> None:
         self._hook = hook
-        self._known: dict[str, tuple[float, Workflow]] = {}
+        self._known: dict[str, tuple[float, Workflow | None]] = {}
 
     async def of(self, workflow_id: str) -> Workflow:
         """The workflow, read again now and then; as it was known where that fails. Raises what the hook raises."""
@@ -80,6 +90,10 @@ class Definitions:
             with suppress(OrchestrationError):
                 return await self.now(workflow_id)
         return known
+
+    def known(self, workflow_id: str) -> Workflow | None:
+        """The workflow as it was last read; None where it never was."""
+        return self._known.get(workflow_id, (0.0, None))[1]
 
     async def now(self, workflow_id: str) -> Workflow:
         """The workflow as it is at this moment. Raises what the hook raises."""
@@ -98,22 +112,32 @@ class InstanceReader:
         self._began = time.monotonic()
         self._ended: dict[int, Sequence[ActivityRun]] = {}
         self._retried: frozenset[int] = frozenset()
+        self._failed: Counter[int] = Counter()
+
+    @property
+    def server_time(self) -> float:
+        """Epoch seconds on the server's clock."""
+        return self._hook.plans.clock.server_time()
 
     async def read(self) -> Observed:
-        """Read it. Only the row of the instance itself has to be readable.
+        """Read it, the row of the instance first: nothing that is told is older than the begin of this call, but what
+        cannot change. Only the row has to be readable. It is over in ``LONGEST_READING``.
 
         Raises:
             OrchestrationError: the row could not be read; NotFoundError where there is none.
         """
-        instance = await self._hook.get_instance(self._instance_id)
+        limit = Limit(LONGEST_READING)
+        instance = await limit.keep(lambda: self._hook.get_instance(self._instance_id))
         problems: list[str] = []
-        workflow = None
+        history, ghost = await self._history(instance, problems, limit)
+        activities = await self._activities(history or (), problems, limit)
+        workflow: Workflow | None
         try:
-            workflow = await self._definitions.of(instance.workflow_id)
+            workflow = await limit.keep(lambda: self._definitions.of(instance.workflow_id))
         except OrchestrationError as error:
-            problems.append(f"the workflow could not be read: {error}")
-        history, ghost = await self._history(instance, problems)
-        activities = await self._activities(history or (), problems)
+            workflow = self._definitions.known(instance.workflow_id)
+            if workflow is None:
+                problems.append(f"the workflow could not be read: {error}")
         return Observed(
             instance=instance,
             workflow=workflow,
@@ -122,53 +146,71 @@ class InstanceReader:
             retried=self._retried,
             ghost=ghost,
             problems=tuple(problems),
-            read_at=self._hook.plans.clock.server_time(),
         )
 
-    async def _history(self, instance: Instance, problems: list[str]) -> tuple[Sequence[StageRun] | None, bool]:
+    async def _history(
+        self, instance: Instance, problems: list[str], limit: Limit
+    ) -> tuple[Sequence[StageRun] | None, bool]:
         try:
-            return await self._hook.get_instance_history(instance.id), False
+            return await limit.keep(lambda: self._hook.get_instance_history(instance.id)), False
         except OrchestrationError as error:
-            old = is_old(instance, self._hook.plans.clock.server_time(), time.monotonic() - self._began)
+            old = is_old(instance, self.server_time, time.monotonic() - self._began)
             ghost = not instance.terminated and not instance.status and old and is_denial(error)
             if not ghost and (instance.status or instance.terminated):
                 problems.append(f"the history could not be read: {error}")
             return None, ghost
 
-    async def _activities(self, history: Sequence[StageRun], problems: list[str]) -> dict[int, Sequence[ActivityRun]]:
-        found: dict[int, Sequence[ActivityRun]] = {}
-        for number, stage in enumerate(history):
-            if stage.name in STILL:
+    async def _activities(
+        self, history: Sequence[StageRun], problems: list[str], limit: Limit
+    ) -> dict[int, Sequence[ActivityRun]]:
+        """What of them can be read in time: the newest first, but those that could not be read last."""
+        calling = [number for number, stage in enumerate(history) if stage.name not in STILL]
+        found = {number: self._ended[number] for number in calling if number in self._ended}
+        late = []
+        for number in sorted(set(calling) - found.keys(), key=lambda one: (self._failed[one], -one)):
+            if limit.is_over:
+                late.append(number)
                 continue
-            if number in self._ended:
-                found[number] = self._ended[number]
-                continue
+            ended = history[number].terminated
             try:
-                found[number] = await self._hook.get_stage_history(self._instance_id, number)
-            except NotFoundError as error:
-                if not stage.terminated:  # a stage that failed before its work has no history
-                    problems.append(f"the history of stage {number} could not be read: {error}")
-                continue
+                found[number] = await limit.keep(lambda: self._hook.get_stage_history(self._instance_id, number))  # noqa: B023
             except OrchestrationError as error:
-                problems.append(f"the history of stage {number} could not be read: {error}")
-                continue
+                if not (ended and isinstance(error, NotFoundError) and not is_gateways_404(error)):
+                    self._failed[number] += 1
+                    problems.append(f"the history of stage {number} could not be read: {error}")
+                continue  # a stage that failed before its work has no history
             if any(one.attempt > 1 or one.last_failure is not None for one in found[number]):
                 self._retried |= {number}
-            if stage.terminated:
+            if ended:
                 self._ended[number] = found[number]
+        if late:
+            numbers = ", ".join(map(str, sorted(late)))
+            problems.append(f"no time was left to read the history of stage {numbers}: the server answers slowly")
         return found
 
 
 class Watch:
-    """The reads of one instance that several people watch."""
+    """The reads of one instance that several people watch.
 
-    def __init__(self, reader: InstanceReader, view: Callable[[Observed], Mapping[str, Any]]) -> None:
+    Args:
+        reader: reads it.
+        view: what is shown of it.
+        seen_before: whether it was seen by anybody: then a denial denies nothing.
+    """
+
+    def __init__(
+        self,
+        reader: InstanceReader,
+        view: Callable[[Observed], Mapping[str, Any]],
+        seen_before: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._reader = reader
         self._view = view
+        self._seen_before = seen_before
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._read = 0.0
-        self._read_at: float | None = None
+        self._read: Moment | None = None
+        self._begun: Moment | None = None
         self.watchers = 0
         self.shown: Mapping[str, Any] | None = None
         self.problem: str | None = None
@@ -176,47 +218,56 @@ class Watch:
         self.over = False
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether what is shown was read just now."""
-        return self.shown is not None and (self.over or time.monotonic() - self._read < FRESH)
+    def fresh(self) -> Mapping[str, Any] | None:
+        """What is shown, where it was read just now."""
+        if self.shown is None or self._read is None or not (self.over or self._read.age < FRESH):
+            return None
+        return self._told(self.shown)
 
     async def updates(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """("instance", the view) now and whenever it changes; ("problem", …) while it cannot be read; ("missing", …)
-        where there is no such instance. Ends with the instance, or once nobody need wait for it any more. Without a
-        change for a while ("still", {})."""
+        where the server knows no such instance. Ends with the instance, or once nobody need wait for it any more.
+        Without a change for a while ("still", …). Each tells its age: see ``ages.told``."""
         self.watchers += 1
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
-        told: tuple[object, object, object] = (None, None, None)
+        said: tuple[object, object, object] = (None, None, None)
         try:
             while True:
                 now = (self.shown, self.problem, self.missing)
                 changed = self._changed
-                if self.shown is not None and now[0] is not told[0]:
-                    yield "instance", self.shown
-                if now[1] is not None and now[1] != told[1]:
-                    yield "problem", {"message": now[1], "readAt": self._read_at}
-                elif now[2] is not None and now[2] != told[2]:
-                    yield "missing", {"message": now[2], "readAt": self._read_at}
-                elif now[1:] == (None, None) and told[1:] != (None, None):
-                    yield "recovered", {}
-                told = now
+                if self.shown is not None and now[0] is not said[0]:
+                    yield "instance", self._told(self.shown)
+                if now[1] is not None and now[1] != said[1]:
+                    yield "problem", {"message": now[1], **self._age()}
+                elif now[2] is not None and now[2] != said[2]:
+                    yield "missing", {"message": now[2], **self._age()}
+                elif now[1:] == (None, None) and said[1:] != (None, None):
+                    yield "recovered", self._age()
+                said = now
                 if self.over:
                     return
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), streams.HEARTBEAT)
+                nothing_yet = said == (None, None, None)  # nothing has an age
+                with suppress(TimeoutError):
+                    await in_time(changed.wait(), streams.HEARTBEAT if nothing_yet else streams.beat())
                     continue
-                yield "still", {}
+                yield "still", self._age()
         finally:
             self.watchers -= 1
             if self.watchers == 0:
                 self.stop()
 
+    def _age(self) -> dict[str, Any]:
+        return told(self._read, self._begun)
+
+    def _told(self, view: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**view, "now": self._reader.server_time, **self._age()}
+
     def stop(self) -> None:
         """Read no more."""
         if self._task is not None:
             self._task.cancel()
-            self._task = None
+            self._task = self._begun = None
 
     def end(self) -> None:
         """Read no more, and let those who watch go."""
@@ -231,35 +282,39 @@ class Watch:
             self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        pause, began = FIRST_PAUSE, time.monotonic()
+        pause = FIRST_PAUSE
+        denied: Moment | None = None
         while not self.over:
+            begun = self._begun = Moment.now()
             try:
                 observed = await self._reader.read()
                 view = self._view(observed)
-            except NotFoundError:
-                self.over = time.monotonic() - began >= UNKNOWN_FOR
-                self._tell(self.shown, None, _MISSING if self.over else _MISSING_YET)
-                pause = FAILED_PAUSE if UNKNOWN_FOR > FAILED_PAUSE else UNKNOWN_FOR
             except Exception as error:
-                self._tell(self.shown, problem_text(error))
                 pause = FAILED_PAUSE
+                if not isinstance(error, NotFoundError) or is_gateways_404(error):
+                    denied = None
+                    self._tell(self.shown, problem_text(error))
+                elif self.shown is not None or self._seen_before():
+                    self._tell(self.shown, str(denied_though_seen(error)))
+                else:
+                    denied = denied or begun
+                    self.over = denied.age >= UNKNOWN_FOR
+                    self._tell(None, None, _MISSING if self.over else _MISSING_YET)
+                    pause = min(FAILED_PAUSE, UNKNOWN_FOR)
             else:
-                self._read, self._read_at = time.monotonic(), time.time()
+                self._read, denied = begun, None
                 over = observed.instance.terminated and not observed.problems
-                if over or (self.problem, self.missing) != (None, None) or _moving(view) != _moving(self.shown):
+                if over or (self.problem, self.missing) != (None, None) or view != self.shown:
                     self.over = over
                     self._tell(view, None)
                     pause = FIRST_PAUSE
                 else:
                     pause = min(pause * 1.5, LONGEST_PAUSE)
+            if self._begun is begun:
+                self._begun = None
             await asyncio.sleep(0 if self.over else pause)
 
     def _tell(self, shown: Mapping[str, Any] | None, problem: str | None, missing: str | None = None) -> None:
         self.shown, self.problem, self.missing = shown, problem, missing
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _moving(view: Mapping[str, Any] | None) -> object:
-    """What of a view tells that something has changed: all but when it was read."""
-    return None if view is None else {name: value for name, value in view.items() if name != "now"}

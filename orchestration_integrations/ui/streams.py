@@ -10,6 +10,14 @@ from starlette.responses import Response, StreamingResponse
 HEARTBEAT = 10.0
 """Seconds without news after which a stream says that it is alive. The page is told: see ``stream``."""
 
+TELL = 2.0
+"""Seconds after which a stream tells how old what is shown is, at least."""
+
+
+def beat() -> float:
+    """Seconds for which a stream waits for news."""
+    return min(HEARTBEAT, TELL)
+
 
 def event(name: str, data: object) -> bytes:
     """One event."""

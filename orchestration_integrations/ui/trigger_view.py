@@ -10,6 +10,7 @@ import msgspec
 
 from ..api.models import Occurrence, Trigger
 from ..http_hook import AsyncOrchestrationHttpHook
+from .ages import Moment, oldest, told
 from .catalog import Listed
 from .instance_view import shown_instant
 from .kept import Kept, Known
@@ -73,7 +74,7 @@ def triggers_page(known: Known[Sequence[Trigger]], listed: Listed, page: int) ->
     newest = sorted(known.value or (), key=lambda one: (one.created_at, one.id), reverse=True)
     rows = sorted(newest, key=lambda one: one.event)
     shown = rows[page * PAGE : (page + 1) * PAGE]
-    return {"rows": [_trigger(one, listed, known.read_at) for one in shown], **_about(known, len(rows), page)}
+    return {"rows": [_trigger(one, listed) for one in shown], **_about(known, known.read, len(rows), page)}
 
 
 def trigger_page(known: Known[Fired], listed: Listed, page: int) -> Json:
@@ -85,15 +86,15 @@ def trigger_page(known: Known[Fired], listed: Listed, page: int) -> Json:
     wanted = {one.instance_id for one in shown}
     states = {row.id: row.state for row in listed.rows if row.id in wanted}
     return {
-        "trigger": None if fired is None else _trigger(fired.trigger, listed, known.read_at),
+        "trigger": None if fired is None else _trigger(fired.trigger, listed),
         "rows": [_occurrence(one, states) for one in shown],
-        **_about(known, len(rows), page),
+        **_about(known, oldest(known.read, listed.states_read) if states else known.read, len(rows), page),
     }
 
 
-def _about(known: Known[Any], total: int, page: int) -> Json:
-    """What both pages say of their reading."""
-    was_read = known.read_at is not None
+def _about(known: Known[Any], read: Moment | None, total: int, page: int) -> Json:
+    """What both pages say of their reading, whose oldest part began at ``read``."""
+    was_read = known.read is not None
     denied = known.missing or known.unrouted
     return {
         "total": total if was_read else None,
@@ -103,13 +104,13 @@ def _about(known: Known[Any], total: int, page: int) -> Json:
         "missing": known.missing,
         "unrouted": known.unrouted,
         "problem": known.problem,
-        "readAt": known.read_at,
+        **told(read, known.begun),
     }
 
 
-def _trigger(trigger: Trigger, listed: Listed, read_at: float | None) -> Json:
+def _trigger(trigger: Trigger, listed: Listed) -> Json:
     workflow = listed.workflows.get(trigger.workflow_id)
-    is_newer = listed.read_at is not None and read_at is not None and listed.read_at >= read_at
+    read = listed.workflows_read
     name = trigger.raw.get("name")
     return {
         "id": trigger.id,
@@ -118,7 +119,9 @@ def _trigger(trigger: Trigger, listed: Listed, read_at: float | None) -> Json:
         "workflow": {
             "id": trigger.workflow_id,
             "name": "" if workflow is None else workflow.name,
-            "deleted": is_newer if workflow is None else workflow.deleted_at is not None,
+            "deleted": workflow is not None and workflow.deleted_at is not None,
+            # It may be newer than the list, deleted, or left out by pages that shift: nobody knows which.
+            "unlistedAt": read.epoch if workflow is None and read is not None else None,
         },
         "filter": trigger.filter,
         "variables": [{"name": name, "expression": str(text)} for name, text in trigger.variables.items()],

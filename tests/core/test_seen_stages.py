@@ -84,7 +84,6 @@ def test_the_page_shows_what_was_seen(memory):
         retried=frozenset(),
         ghost=False,
         problems=(),
-        read_at=0.0,
     )
     assert [stage["number"] for stage in timeline(observed)] == [0, ABSURD]
     assert memory() < 100_000_000

@@ -66,7 +66,7 @@ def seen(
     )
     observed = Observed(
         instance=instance, workflow=workflow, history=history, activities=activities or {}, retried=frozenset(),
-        ghost=ghost, problems=(), read_at=0.0,
+        ghost=ghost, problems=(),
     )  # fmt: skip
     return instance_view(observed)
 

@@ -178,7 +178,7 @@ def test_an_unknown_id_is_said_to_be_one_and_not_polled_for_ever(
     monkeypatch.setattr(reading, "UNKNOWN_FOR", 0.3)
     told = list(page.events(f"instances/{NOBODY}/live"))
     assert told[0][0] == "missing"
-    assert told[0][1]["message"].startswith("there is no such instance on this server; ")
+    assert told[0][1]["message"].startswith("the server knows no instance with this id; ")
     assert told[-2][0] == "missing"
     assert told[-1] == ("over", {})
 

@@ -45,7 +45,7 @@ def test_triggers_and_the_runs_that_they_began(generation: Any) -> None:
             row = found["rows"][1]
             assert (row["event"], row["filter"]) == ("SAVED_PAYMENT", "event.amount > 5")
             assert row["variables"] == [{"name": "n", "expression": "event.amount"}]
-            assert row["workflow"] == {"id": workflow.id, "name": "quick", "deleted": False}
+            assert row["workflow"] == {"id": workflow.id, "name": "quick", "deleted": False, "unlistedAt": None}
             for number in (1, 7, 9):
                 published(server, number)
             shown = page.until(f"triggers/{payment.id}", lambda shown: len(shown["rows"]) == 2 and all(
@@ -105,13 +105,27 @@ def test_a_trigger_that_is_deleted_or_never_was_is_said_to_be_missing(generation
         page.until("triggers", lambda found: found["total"] == 0)
 
 
-def test_a_trigger_of_a_deleted_workflow_says_that_it_is() -> None:
+def test_a_workflow_that_is_not_in_the_list_is_said_to_be_that_and_not_to_be_deleted() -> None:
     with EmbeddedServer() as server, OrchestrationHttpHook(base_url=server.url) as hook:
-        workflow = hook.create_workflow(QUICK)
-        hook.create_trigger("E", workflow.id)
-        hook.delete_workflow(workflow.id)
         page = PageClient(server.url)
-        page.until("triggers", lambda found: found["rows"] and found["rows"][0]["workflow"]["deleted"])
+        page.until("workflows", lambda found: found["readAt"] is not None)
+        workflow = hook.create_workflow(QUICK)  # the list is older
+        trigger = hook.create_trigger("E", workflow.id)
+        end = time.monotonic() + 20
+        while True:
+            shown = page.until(f"triggers/{trigger.id}", lambda shown: shown["trigger"])["trigger"]["workflow"]
+            rows = page.until("triggers", lambda found: found["rows"])["rows"]
+            assert [shown["deleted"], *(row["workflow"]["deleted"] for row in rows)] == [False, False]
+            if shown["name"] == rows[0]["workflow"]["name"] == "quick":
+                break
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert shown["unlistedAt"] is None
+        hook.delete_workflow(workflow.id)
+        page.until(
+            f"triggers/{trigger.id}",
+            lambda shown: shown["trigger"]["workflow"]["unlistedAt"] and not shown["trigger"]["workflow"]["deleted"],
+        )
 
 
 def test_triggers_and_occurrences_are_paged() -> None:

@@ -3,9 +3,9 @@
 import { ask, closeDialog, h, show } from "./dom.js";
 import { instance } from "./instance.js";
 import { instances } from "./instances.js";
-import { dropToken, keepToken, openSession } from "./server.js";
+import { dropToken, keepToken, liveFor, openSession } from "./server.js";
 import { trigger, triggers } from "./triggers.js";
-import { clock } from "./words.js";
+import { clock, keepCounting } from "./words.js";
 import { workflow, workflows } from "./workflows.js";
 
 const main = document.getElementById("main");
@@ -13,23 +13,41 @@ const liveSign = document.getElementById("live");
 const stale = document.getElementById("stale");
 let shown = new AbortController();
 
-// What the last event of a stream, or the last answer of a list, says of the whole view: is it as the server is now, and
-// if not, since when.
-let unread = false;
+// The sign in the corner says how old the whole view is. It knows that from what the page's server tells with each
+// answer and event: how many seconds ago the reading of the oldest part began (`age`). Nothing else makes it say "Live":
+// neither a stream that speaks nor an answer that comes.
+let said = ""; // the last word of the stream itself: lost, refused, over
+let unread = false; // the last reading failed, or was denied
+let heard = null;
+let oldest = null; // the oldest part: when its reading began, by this tab's clock (`began`), and as text (`at`)
 
 function live(name, data = {}) {
+  said = ["lost", "refused", "over"].includes(name) ? name : "";
+  if (name === "lost") heard = data.heard;
   if (name === "problem" || name === "missing") unread = true;
   else if (name === "instance" || name === "recovered") unread = false;
-  const words = { lost: "Lost", refused: "Not connected", over: "Ended" };
-  const word = words[name] ?? (unread ? "Not read" : "Live");
-  if (liveSign.textContent !== word) liveSign.textContent = word;
-  liveSign.className = `live ${word === "Live" ? "on" : word === "Ended" ? "" : "off"}`;
-  const said = name !== "lost" ? "" : data.heard
-    ? `Nothing has come from the page's server since ${clock(data.heard)}: what is shown is as old as that. Trying again.`
-    : "The page's server does not answer. Trying again.";
-  stale.hidden = !said;
-  if (stale.textContent !== said) stale.textContent = said;
+  if (typeof data.age === "number") oldest = { began: performance.now() - data.age * 1000, at: clock(data.readAt * 1000), under: typeof data.readingFor === "number" };
+  showAge();
 }
+
+const isOld = () => oldest !== null && performance.now() - oldest.began > liveFor() * 1000;
+
+function showAge() {
+  const ended = said === "over" && !unread;
+  const word = said === "lost" ? "Lost" : said === "refused" ? "Not connected" : ended ? "Ended" : unread ? "Not read"
+    : oldest === null ? "Reading…" : isOld() ? `As of ${oldest.at}` : "Live";
+  if (liveSign.textContent !== word) liveSign.textContent = word;
+  keepCounting(word === "Live");
+  liveSign.className = `live ${word === "Live" ? "on" : ended ? "" : "off"}`;
+  const read = oldest ? ` What is shown was read at ${oldest.at}.` : "";
+  const text = said === "lost" ? (heard ? `Nothing has come from the page's server since ${clock(heard)}.${read} Trying again.` : `The page's server does not answer.${read} Trying again.`)
+    : !said && !unread && isOld() ? `What is shown was read at ${oldest.at}, and nothing newer since${oldest.under ? ": a reading is under way, and takes long" : ""}.` : "";
+  stale.hidden = !text;
+  if (stale.textContent !== text) stale.textContent = text;
+}
+
+let following = false; // whether a view is shown that has an age
+setInterval(() => { if (following) showAge(); }, 1000);
 
 const title = (text) => { document.title = `${text} · Orchestration`; };
 
@@ -55,11 +73,12 @@ function route(focus) {
   shown.abort();
   shown = new AbortController();
   stale.hidden = true;
-  unread = false;
+  [said, unread, heard, oldest, following] = ["", false, null, null, false];
   closeDialog(); // what it asks is of the view that goes
   const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
   const [, room, id] = path.split("/");
-  const context = { signal: shown.signal, live, title };
+  const mine = shown.signal;
+  const context = { signal: mine, title, live: (name, data) => { if (!mine.aborted) { following = true; live(name, data); } } };
   liveSign.textContent = "";
   liveSign.className = "live";
   for (const link of document.querySelectorAll("[data-nav]")) {

@@ -61,7 +61,7 @@ export function instance(place, id, { signal, live, title }) {
     live(name, data);
     if (name === "instance") { tell(""); draw(data); }
     if (name === "problem") tell(`It cannot be read just now: ${data.message}.${asOf(data)}`);
-    if (name === "missing") tell(`No such instance: ${data.message}.${asOf(data)}`);
+    if (name === "missing") tell(`No such instance is known: ${data.message}.`);
     if (name === "recovered") tell("");
     if (name === "refused") tell(data.message);
     if (name === "missing" && !stages.childElementCount) show(head, h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, id))));

@@ -1,8 +1,8 @@
 // The list of instances, by state, workflow, and a text in id, run key or workflow.
 
 import { h, show } from "./dom.js";
-import { follow, get } from "./server.js";
-import { badge, between, count, counting, emptyText, known, shortId, time, unreadText } from "./words.js";
+import { follow, get, liveFor } from "./server.js";
+import { badge, between, clock, count, counting, emptyText, known, shortId, time, unreadText } from "./words.js";
 
 const STATES = [["", "All"], ["running", "Running"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 
@@ -17,6 +17,7 @@ export function instances(place, query, { signal, live, title }) {
   const tabs = h("nav", { class: "tabs", "aria-label": "By state" });
   const list = h("div", { class: "list" }, h("p", { class: "quiet" }, "Reading the list…"));
   const note = h("p", { class: "quiet", role: "status" });
+  const whole = h("p", { class: "quiet whole", hidden: true });
   const search = h("input", {
     type: "search", id: "search", value: wanted.q, autocomplete: "off", spellcheck: "false",
     placeholder: "Instance id, run key or workflow", "aria-label": "Search instances", "aria-keyshortcuts": "/",
@@ -33,27 +34,41 @@ export function instances(place, query, { signal, live, title }) {
   });
   show(place,
     h("div", { class: "head" }, h("h1", {}, "Instances"), h("search", {}, search)),
-    tabs, note, list);
+    tabs, note, whole, list);
 
+  // What runs is read more often than the whole list. A run that began and ended in between is in neither.
+  function tellWhole({ allAge, allReadAt }) {
+    const text = !unread && allAge > liveFor() ? `The whole list was read at ${clock(allReadAt * 1000)}: runs that began and ended since then may be missing.` : "";
+    whole.hidden = !text;
+    if (whole.textContent !== text) whole.textContent = text;
+  }
+
+  let unread = false; // then all of it is as old as the page says
   let asking = null;
   async function refresh() {
     asking?.abort();
     asking = new AbortController();
     const mine = AbortSignal.any([signal, asking.signal]);
+    drawnNow = false;
     try {
       const found = await get(`instances?${new URLSearchParams(wanted)}`, mine);
       draw(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       drawn = ""; // what was drawn is gone: the next reading is drawn, also where it is the same
+      live("problem");
       show(list, h("p", { class: "message bad", role: "alert" }, error.message));
     }
   }
 
   let drawn = "";
+  let drawnNow = false; // what is drawn is all that the page's server knows
+  let byId = false; // a row was read by its id, since no list has it
   function draw(found) {
-    live(found.problem ? "problem" : "recovered");
-    const now = JSON.stringify({ ...found, readAt: null, wanted });
+    [drawnNow, byId, unread] = [true, Boolean(found.byId), Boolean(found.problem)];
+    live(found.problem ? "problem" : "recovered", found);
+    tellWhole(found);
+    const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null, allReadAt: null, allAge: null, wanted });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
     const counts = Object.values(found.counts);
@@ -77,7 +92,7 @@ export function instances(place, query, { signal, live, title }) {
       const narrowed = wanted.q || wanted.key || wanted.state || wanted.workflow;
       show(list, h("div", { class: "quiet empty" },
         h("p", {}, emptyText(found, found.keysToRead || found.keysUnread ? "No instance matches among those whose run key was read."
-          : narrowed ? "No instance matches." : "There is no instance yet.")),
+          : narrowed ? "No instance matches." : "No instance is in the list.")),
         found.readAt ? h("p", { class: "hint" }, "Those of deleted workflows stand in no list; the search finds one by its whole id.") : null));
       return;
     }
@@ -96,7 +111,7 @@ export function instances(place, query, { signal, live, title }) {
       h("td", { "data-label": "Instance" }, h("a", { class: "mono row", href: `#/instances/${encodeURIComponent(one.id)}`, title: one.id, "data-key": one.id, "aria-label": `Instance ${one.id}` }, shortId(one.id))),
       h("td", { "data-label": "Workflow" }, h("a", { href: `#/workflows/${encodeURIComponent(one.workflow.id)}`, "data-key": `w-${one.id}` }, name)),
       h("td", { "data-label": "Run key", class: `mono key${one.runKey === null ? " none" : ""}`, title: one.runKey }, one.runKey ?? (one.keyUnread ? "…" : "–")),
-      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note || (one.noteUnread ? "Not read" : null) }, one.note || (one.noteUnread ? "…" : "–")),
+      h("td", { "data-label": "Stands at", class: one.note ? "note" : "none", title: one.note || (one.noteUnread ? "Not read" : null) }, one.noteAsOf ? `${one.note} (read at ${clock(one.noteAsOf * 1000)})` : one.note || (one.noteUnread ? "…" : "–")),
       h("td", { "data-label": "Created" }, time(one.createdAt)),
       h("td", { "data-label": "Took", class: "num" }, one.endedAt ? between(one.createdAt, one.endedAt) : one.createdAt ? counting(one.createdAt) : "–"));
   }
@@ -115,7 +130,9 @@ export function instances(place, query, { signal, live, title }) {
   const again = setInterval(refresh, 10_000); // what rows stand at is read for those who look
   signal.addEventListener("abort", () => clearInterval(again));
   follow("live", signal, (name, data) => {
-    live(name, data);
-    if (name === "changed" || name === "connected") refresh();
+    const same = name === "still" && drawnNow && !byId; // then what is drawn is as new as the list is now
+    live(name, name === "lost" ? data : same ? data.instances : {});
+    if (same) tellWhole(data.instances);
+    if (name === "changed" || name === "connected" || (name === "still" && byId)) refresh();
   });
 }

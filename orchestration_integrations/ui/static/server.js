@@ -48,6 +48,9 @@ export async function openSession() {
   return session;
 }
 
+// Seconds for which what was read counts as live.
+export const liveFor = () => session.liveFor;
+
 export const actsAllowed = () => Boolean(session?.actions);
 
 const LONGEST_ACTION = 120_000; // milliseconds; the page's server gives each up earlier
@@ -107,7 +110,7 @@ export async function follow(path, signal, on) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error.status === 401 || error.status === 403 || error.status === 404) { on("refused", error); return; }
+      if (error.status === 401 || error.status === 403) { on("refused", error); return; }
     } finally {
       clearTimeout(timer);
     }

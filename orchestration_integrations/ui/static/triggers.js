@@ -2,15 +2,16 @@
 
 import { h, show } from "./dom.js";
 import { follow, get } from "./server.js";
-import { badge, count, emptyText, shortId, time, unreadText } from "./words.js";
+import { badge, clock, count, emptyText, shortId, time, unreadText } from "./words.js";
 
 const AGAIN = 5_000; // milliseconds; what nobody looks at is not read, so those who look ask again
-const UNROUTED = "The server does not know this call. Servers of generation 1 have no triggers.";
+const UNROUTED = "No server has answered this call; a gateway whose server is away answers alike. Servers of generation 1 have no triggers.";
 
 const address = (path, page) => `#/${path}${page > 0 ? `?page=${page}` : ""}`;
-const workflowLink = ({ id, name, deleted }, key) => [
+const workflowLink = ({ id, name, deleted, unlistedAt }, key) => [
   h("a", { href: `#/workflows/${encodeURIComponent(id)}`, "data-key": key, title: id }, name || shortId(id)),
   deleted ? h("span", { class: "chip" }, "deleted") : null,
+  unlistedAt ? h("span", { class: "chip", title: `The list of workflows, as read at ${clock(unlistedAt * 1000)}, does not have it: it may be newer, or deleted.` }, "not in the list") : null,
 ];
 const variablesOf = (one) => one.variables.length
   ? one.variables.map(({ name, expression }) => h("div", { class: "mono" }, `${name} = ${expression}`)) : h("span", { class: "quiet" }, "–");
@@ -29,14 +30,15 @@ function keepReading(path, { signal, live }, draw, failed) {
   async function refresh() {
     try {
       const found = await get(path, signal);
-      live(found.problem ? "problem" : "recovered");
-      const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null });
+      live(found.problem || found.missing || found.unrouted ? "problem" : "recovered", found);
+      const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null });
       if (now === drawn) return;
       drawn = now;
       draw(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       drawn = "";
+      live("problem");
       failed(error);
     }
   }
@@ -44,7 +46,7 @@ function keepReading(path, { signal, live }, draw, failed) {
   const again = setInterval(refresh, AGAIN);
   signal.addEventListener("abort", () => clearInterval(again));
   follow("live", signal, (name, data) => {
-    live(name, data);
+    live(name, name === "lost" ? data : {});
     if (name === "changed" || name === "connected") refresh();
   });
 }
@@ -61,7 +63,7 @@ export function triggers(place, query, context) {
     note.className = found.problem ? "message bad" : "quiet";
     if (!found.rows.length) {
       show(list, h("p", { class: "quiet empty" }, found.unrouted ? UNROUTED
-        : emptyText(found, "There is no trigger yet.")));
+        : emptyText(found, "No trigger is in the list.")));
       return;
     }
     show(list, h("table", { class: "rows" },
@@ -90,7 +92,7 @@ export function trigger(place, id, query, context) {
   show(place, h("p", { class: "crumbs" }, h("a", { href: "#/triggers" }, "← Triggers")), head, note, list);
 
   function draw(found) {
-    note.textContent = found.missing ? (found.trigger ? "The server has no such trigger any more: it was deleted. What is shown is as it was last read." : "There is no such trigger on this server.")
+    note.textContent = found.missing ? (found.trigger ? "The server does not know this trigger any more: it may have been deleted. What is shown is as it was last read." : "The server knows no such trigger.")
       : found.unrouted ? UNROUTED : unreadText(found, "It");
     note.className = found.missing || found.unrouted || found.problem ? "message bad" : "quiet";
     if (found.trigger) {

@@ -49,8 +49,12 @@ function left(instant) {
 export const counting = (instant) => h("span", { "data-since": instant }, since(instant));
 export const countdown = (instant) => h("span", { "data-until": instant }, left(instant));
 
+// A time that something has lasted is known as long as it is read: over a view that is old it stands still.
+let lasting = true;
+export const keepCounting = (on) => { lasting = on; };
+
 setInterval(() => {
-  for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
+  if (lasting) for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
   for (const one of document.querySelectorAll("[data-until]")) one.textContent = left(one.dataset.until);
 }, 1000);
 
@@ -72,6 +76,7 @@ export const shortId = (id) => (id.length > 18 ? id.slice(0, 8) : id);
 export const unreadText = ({ problem, readAt }, what = "The list") => !problem ? ""
   : `${what} could not be read: ${problem}${readAt ? `. What is shown was read at ${clock(readAt * 1000)}.` : ""}`;
 // What stands where rows would: nothing is said to be there only where a reading has succeeded.
+// A list that has none says no more than that: not in the list is not "there is none".
 export const emptyText = ({ readAt, problem, total }, nothing) => readAt ? (total ? "There is no such page of the list." : nothing)
   : problem ? "Whether there are any is not known: the list was never read." : "Reading the list…";
 export const known = (n) => (n === null || n === undefined ? "–" : n.toLocaleString());

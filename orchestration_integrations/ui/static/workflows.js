@@ -4,7 +4,9 @@ import { h, show } from "./dom.js";
 import { act, actsAllowed, follow, get } from "./server.js";
 import { rawText } from "./instance.js";
 import { address } from "./instances.js";
-import { count, emptyText, shortId, time, unreadText } from "./words.js";
+import { clock, count, emptyText, shortId, time, unreadText } from "./words.js";
+
+const LOOK_EVERY = 5_000; // milliseconds
 
 export function workflows(place, query, { signal, live, title }) {
   title("Workflows");
@@ -13,25 +15,29 @@ export function workflows(place, query, { signal, live, title }) {
   show(place, h("div", { class: "head" }, h("h1", {}, "Workflows")), note, list);
 
   async function refresh() {
+    drawnNow = false;
     try {
       draw(await get("workflows", signal));
     } catch (error) {
       if (error.name === "AbortError") return;
       drawn = "";
+      live("problem");
       show(list, h("p", { class: "message bad", role: "alert" }, error.message));
     }
   }
 
   let drawn = "";
+  let drawnNow = false; // what is drawn is all that the page's server knows
   function draw(found) {
-    live(found.problem ? "problem" : "recovered");
-    const now = JSON.stringify({ ...found, readAt: null });
+    drawnNow = true;
+    live(found.problem ? "problem" : "recovered", found);
+    const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null });
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
     note.textContent = unreadText(found);
     note.className = found.problem ? "message bad" : "quiet";
     if (!found.rows.length) {
-      show(list, h("p", { class: "quiet empty" }, emptyText(found, "There is no workflow yet.")));
+      show(list, h("p", { class: "quiet empty" }, emptyText(found, "No workflow is in the list.")));
       return;
     }
     show(list, h("table", { class: "rows" },
@@ -47,7 +53,7 @@ export function workflows(place, query, { signal, live, title }) {
 
   refresh();
   follow("live", signal, (name, data) => {
-    live(name, data);
+    live(name, name === "lost" ? data : name === "still" && drawnNow ? data.workflows : {});
     if (name === "changed" || name === "connected") refresh();
   });
 }
@@ -60,7 +66,18 @@ const marks = (one) => [
 export async function workflow(place, id, { signal, live, title }) {
   title("Workflow");
   const path = `workflows/${encodeURIComponent(id)}`;
+  const at = () => ({ began: performance.now(), readAt: Date.now() / 1000 });
+  const note = h("p", { class: "message bad", role: "status", hidden: true });
+  let lastRead = null;
+  function tellAge({ began, readAt }) {
+    lastRead = readAt;
+    note.hidden = true;
+    live("recovered", { readAt, age: (performance.now() - began) / 1000 });
+  }
+
+  const first = at();
   const found = await get(`${path}?form=1`, signal);
+  tellAge(first);
   const running = h("div", {}, runForm(found));
   const raw = h("pre", { tabindex: "0" }, "Reading…");
   const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Definition, as the server keeps it"), raw);
@@ -75,19 +92,25 @@ export async function workflow(place, id, { signal, live, title }) {
 
   // A definition never changes, but it may be deleted while its form is open.
   async function lookAgain() {
-    let gone = false;
+    const asked = at();
     try {
-      gone = Boolean((await get(path, signal)).deletedAt);
+      if ((await get(path, signal)).deletedAt) show(running, h("p", { class: "quiet" }, "The workflow is deleted."));
+      tellAge(asked);
     } catch (error) {
-      gone = error.status === 404;
+      if (error.name === "AbortError") return;
+      live("problem");
+      const gone = error.status === 404;
+      note.textContent = `${gone ? "The server does not know it any more: it may have been deleted" : `It could not be read again: ${error.message}`}. What is shown was read at ${clock(lastRead * 1000)}.`;
+      note.hidden = false;
+      if (gone) show(running, h("p", { class: "quiet" }, "The server does not know the workflow any more."));
     }
-    if (gone) show(running, h("p", { class: "quiet" }, "The workflow is deleted."));
   }
 
   title(found.name || "Workflow");
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")),
     h("div", { class: "head" }, h("h1", {}, found.name || "(unnamed)"), marks(found)),
+    note,
     h("dl", { class: "facts" },
       h("div", {}, h("dt", {}, "Id"), h("dd", { class: "mono" }, found.id)),
       h("div", {}, h("dt", {}, "Created"), h("dd", {}, time(found.createdAt))),
@@ -101,8 +124,10 @@ export async function workflow(place, id, { signal, live, title }) {
       h("section", { "aria-labelledby": "run" }, h("h2", { id: "run" }, "Run it"), running)),
     rawBox);
   if (!found.deletedAt) {
+    const again = setInterval(lookAgain, LOOK_EVERY);
+    signal.addEventListener("abort", () => clearInterval(again));
     follow("live", signal, (name, data) => {
-      live(name, data);
+      live(name, name === "lost" ? data : {});
       if (name === "changed") lookAgain();
     });
   }
