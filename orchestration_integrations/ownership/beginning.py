@@ -21,7 +21,6 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import Instance
-from ..api.notes import add_note
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
 from ..procedures.effects import Now, Procedure, ask, ask_or_raise
@@ -379,19 +378,12 @@ class Beginning:
         try:
             chosen = yield from self._choose(instance_id, None, number)
         except (RecordConflictError, AdoptedElsewhereError) as error:
-            stored = (
-                None if self._keeper.store is None else (yield from ask(self._keeper.store.load, self._starting.key))
-            )
-            known = None if stored is None or stored.value is None else stored.value.instance_id
+            known = yield from self._keeper.stands_for()
             if known == instance_id:
                 raise  # another attempt has found this very run, and goes on with it
             raise refusals.submitted_beside(self._starting, instance_id, known, error) from error
         except Exception as error:
-            if self._keeper.instance_id is None:
-                add_note(error, f"instance {instance_id} was started, which could not be put on record")
-            if isinstance(error, OrchestrationError):
-                error.run_may_exist = True
-            raise
+            raise refusals.with_submitted(error, instance_id, on_record=self._keeper.instance_id is not None)
         if not chosen:
             raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)
 

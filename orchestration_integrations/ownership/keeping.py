@@ -375,13 +375,17 @@ class Keeper:
             logger.warning("run key %s: not recorded that a stop was asked for (%s)", record.key, what)
         return True
 
-    def _stands_for_another(self) -> Procedure[bool]:
-        """Whether the key stands for another run than the submitted one."""
-        if self.store is None or self.submitted is None:
-            return False
+    def stands_for(self) -> Procedure[str | None]:
+        """The run that the key stands for as it is stored now; None where there is none, or it could not be read."""
+        if self.store is None:
+            return None
         answer = yield from ask(self.store.load, self.request.run_key)
         stored: RunRecord | None = answer.value
-        return stored is not None and stored.instance_id not in (None, self.submitted)
+        return None if stored is None else stored.instance_id
+
+    def _stands_for_another(self) -> Procedure[bool]:
+        """Whether the key stands for another run than the submitted one."""
+        return self.submitted is not None and (yield from self.stands_for()) not in (None, self.submitted)
 
     def _take_submitted(self) -> None:
         """What was interrupted before the submitted run was chosen on record is taken to have been chosen."""

@@ -14,6 +14,7 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import CancelOutcome
+from ..api.notes import add_note
 from ..procedures.effects import Now, Procedure
 from ..procedures.ends import MOVED_SECONDS, definition_or_none, moved_text
 from ..procedures.listing import Versions
@@ -147,6 +148,15 @@ def tell_old_run_goes_on(run_key: str, instance_id: str, outcome: CancelOutcome)
         instance_id,
         outcome.abort_answer,
     )
+
+
+def with_submitted(error: Exception, instance_id: str, *, on_record: bool) -> Exception:
+    """The error of a call, with what it has to say of the run that it had submitted without a gate."""
+    if not on_record:
+        add_note(error, f"instance {instance_id} was started, which could not be put on record")
+    if isinstance(error, OrchestrationError):
+        error.run_may_exist = True
+    return error
 
 
 def submitted_beside(
