@@ -383,7 +383,8 @@ class Beginning:
                 raise  # another attempt has found this very run, and goes on with it
             raise refusals.submitted_beside(self._starting, instance_id, known, error) from error
         except Exception as error:
-            raise refusals.with_submitted(error, instance_id, on_record=self._keeper.instance_id is not None)
+            refusals.tell_submitted(error, instance_id, on_record=self._keeper.instance_id is not None)
+            raise
         if not chosen:
             raise refusals.submitted_beside(self._starting, instance_id, self._keeper.instance_id)
 

@@ -150,13 +150,12 @@ def tell_old_run_goes_on(run_key: str, instance_id: str, outcome: CancelOutcome)
     )
 
 
-def with_submitted(error: Exception, instance_id: str, *, on_record: bool) -> Exception:
-    """The error of a call, with what it has to say of the run that it had submitted without a gate."""
+def tell_submitted(error: Exception, instance_id: str, *, on_record: bool) -> None:
+    """Have the error of a call tell of the run that it had submitted without a gate."""
     if not on_record:
         add_note(error, f"instance {instance_id} was started, which could not be put on record")
     if isinstance(error, OrchestrationError):
         error.run_may_exist = True
-    return error
 
 
 def submitted_beside(
