@@ -34,7 +34,9 @@ def developer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n2",)], ids=["alone", "workers"])
+@pytest.mark.parametrize(
+    "arguments", [(), pytest.param(("-n2",), marks=pytest.mark.oldest_and_newest)], ids=["alone", "workers"]
+)
 def test_the_documented_tests_of_a_dag_pass(
     developer: Path, pytester: pytest.Pytester, arguments: tuple[str, ...]
 ) -> None:

@@ -102,6 +102,7 @@ DAGS = """
 """
 
 
+@pytest.mark.oldest_and_newest
 def test_what_is_skipped_counts_against_whoever_it_moved_for(airflow_home: Path, pytester: pytest.Pytester) -> None:
     folder = pytester.mkdir("skipping")
     (folder / "conftest.py").write_text(files_of("testing.md", "A DAG of Airflow")["conftest.py"])
