@@ -557,7 +557,7 @@ def test_raw_digits_are_the_servers(tab: Tab, server: EmbeddedServer, hook: Orch
     tab.open(f"{server.url}/#/instances/{instance_id}")
     tab.until_it_says("It succeeded", "≈ 123,456,789,012,346,000.00 EUR")
     tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()
-    tab.until_it_says('"amount":12345678901234567168')
+    tab.until_it_says('"amount":12345678901234567168', "Read at ")
     tab.open(f"{server.url}/#/workflows/{workflow.id}")
     tab.until_it_says("Definition, as the server keeps it")
     tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()

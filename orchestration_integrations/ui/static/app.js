@@ -138,12 +138,13 @@ function signIn(wrong = "") {
 
 async function start() {
   const had = sessionStorage.length > 0;
+  const asked = Date.now();
   try {
     const session = await openSession();
     show(document.getElementById("server"),
       h("span", {}, session.server), session.version ? h("span", { class: "quiet" }, ` ${session.version}`) : null,
       session.actions ? null : h("span", { class: "chip" }, "reads only"),
-      session.problem ? h("span", { class: "chip bad", title: session.problem }, "does not answer") : null);
+      session.problem ? h("span", { class: "chip bad", title: session.problem }, `did not answer at ${clock(asked)}`) : null);
     route(false);
   } catch (error) {
     if (error.status !== 401) return failed(error);
