@@ -285,5 +285,10 @@ def test_a_reading_of_triggers_has_a_limit(
     assert time.monotonic() - began < 2
 
 
+def test_a_machine_that_slept_makes_nothing_younger() -> None:
+    assert ages.Moment(monotonic=time.monotonic(), epoch=time.time() - 3600).age >= 3600
+    assert ages.Moment(monotonic=time.monotonic() - 60, epoch=time.time() + 3600).age >= 60
+
+
 def test_the_page_tells_its_scripts_what_counts_as_live(page: PageClient) -> None:
     assert page.get("session")["liveFor"] == ages.LIVE_FOR

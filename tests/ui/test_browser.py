@@ -406,6 +406,18 @@ def test_live_is_only_what_was_read_lately(
         assert tab.violations() == []
 
 
+def test_what_was_read_before_a_sleep_is_not_live(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    with PageServer(Settings(base_url=server.url)) as page:
+        tab.open(f"{page.url}/#/instances/{listening(hook)}")
+        tab.until_it_says("Live")
+        page.pause(4)
+        tab.driver.execute_script("const real = Date.now; Date.now = () => real() + 3600_000")
+        tab.until_it_says("As of ")
+        tab.until_it_says("Live")
+
+
 def test_a_run_that_was_shown_is_not_denied_by_a_gateway(
     tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
