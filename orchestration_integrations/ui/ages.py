@@ -38,7 +38,13 @@ class Moment(msgspec.Struct, frozen=True):
 
     @property
     def age(self) -> float:
-        """Seconds since then."""
+        """Seconds since then, rather too many than too few: one clock stands while a machine sleeps, the other can be
+        set back."""
+        return max(self.took, time.time() - self.epoch)
+
+    @property
+    def took(self) -> float:
+        """Seconds of work since then."""
         return time.monotonic() - self.monotonic
 
 

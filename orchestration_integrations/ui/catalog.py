@@ -159,7 +159,7 @@ class Catalog:
             self._begun = rows_begun = Moment.now()
             rows = hook.perform(limited(hook.plans.list_instances(None, None), "instances"))
             self._rows = {row.id: row for row in map(row_of, rows)}
-            self._all_due = time.monotonic() + max(ALL_EVERY, ALL_SHARE * begun.age)
+            self._all_due = time.monotonic() + max(ALL_EVERY, ALL_SHARE * begun.took)
             self._running_due = time.monotonic() + RUNNING_EVERY
             self._publish(
                 Listed(
@@ -176,7 +176,7 @@ class Catalog:
             left = [row.id for row in self._rows.values() if row.state == "running" and row.id not in running]
             ends = _ends(hook, left[:MOST_ENDS])
             self._rows = {**self._rows, **running, **ends}
-            self._running_due = time.monotonic() + max(RUNNING_EVERY, RUNNING_SHARE * begun.age)
+            self._running_due = time.monotonic() + max(RUNNING_EVERY, RUNNING_SHARE * begun.took)
             read_all = len(ends) == len(left)
             before = self.listed
             self._publish(msgspec.structs.replace(before, states_read=begun if read_all else before.states_read))

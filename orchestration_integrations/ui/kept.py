@@ -90,7 +90,7 @@ class Kept(Generic[T]):
                 known = Known(before.value, before.read, problem_text(error))
         finally:
             self._task = self._begun = None
-        took = begun.age if known.problem is None else 0.0  # one that failed was mostly waiting
+        took = begun.took if known.problem is None else 0.0  # one that failed was mostly waiting
         self._due = time.monotonic() + max(EVERY, SHARE * took)
         self.known = known
         if before == Known() or _news(known) != _news(before):

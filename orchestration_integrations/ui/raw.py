@@ -17,8 +17,8 @@ from ..http_hook import AsyncOrchestrationHttpHook
 from ..procedures.effects import do
 from ..procedures.moved import STILL
 
-READ_SECONDS = 5.0
-"""Seconds of one read."""
+READ_SECONDS, LONGEST_READING = 5.0, 15.0
+"""Seconds of one read, and of all reads for one answer: what was not read by then is told as unread."""
 
 
 async def raw_instance(hook: AsyncOrchestrationHttpHook, instance_id: str) -> dict[str, Any]:
@@ -43,6 +43,7 @@ async def raw_workflow(hook: AsyncOrchestrationHttpHook, workflow_id: str) -> di
 class _Answers:
     def __init__(self, hook: AsyncOrchestrationHttpHook) -> None:
         self._hook = hook
+        self._until = hook.clock.monotonic() + LONGEST_READING
         self.parts: list[dict[str, str]] = []
         self.problems: list[str] = []
 
@@ -54,7 +55,7 @@ class _Answers:
             return call.decode(body, what)
 
         try:
-            until = self._hook.clock.monotonic() + READ_SECONDS
+            until = min(self._hook.clock.monotonic() + READ_SECONDS, self._until)
             return await self._hook.perform(do(msgspec.structs.replace(call, decode=kept), until))
         except OrchestrationError as error:
             self.problems.append(str(error))

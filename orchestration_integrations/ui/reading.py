@@ -298,7 +298,7 @@ class Watch:
                     self._tell(self.shown, str(denied_though_seen(error)))
                 else:
                     denied = denied or begun
-                    self.over = denied.age >= UNKNOWN_FOR
+                    self.over = denied.took >= UNKNOWN_FOR
                     self._tell(None, None, _MISSING if self.over else _MISSING_YET)
                     pause = min(FAILED_PAUSE, UNKNOWN_FOR)
             else:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui import ages, catalog, kept, lists, reading, streams
+from orchestration_integrations.ui import ages, catalog, kept, lists, raw, reading, streams
 from orchestration_integrations.ui.serving import PageServer
 from tests.ui.flows import listening, send
 from tests.ui.gateway import Answer, Gateway
@@ -96,6 +96,20 @@ def test_histories_that_could_not_be_read_do_not_keep_the_others_from_being_read
     for _, view in page.events(f"instances/{instance_id}/live"):
         if len(view.get("transactions", ())) == 3:
             break
+
+
+def test_the_text_of_a_server_whose_histories_hang_comes_in_time(
+    hook: OrchestrationHttpHook, gateway: Gateway, page: PageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "LONGEST_READING", 0.6)
+    stages = [*(send("world", f"a{n}", "1") for n in range(4)), *WAITS["stages"]]
+    instance_id = hook.run_workflow(hook.create_workflow({"name": "long", "stages": stages}).id).id
+    page.until(f"instances/{instance_id}", lambda view: view["awaits"] is not None)
+    gateway.rule = lambda method, path: Answer(503, seconds=2.0) if "/stages/" in path else None
+    began = time.monotonic()
+    found = page.get(f"instances/{instance_id}/raw")
+    assert time.monotonic() - began < 3
+    assert (len(found["parts"]), len(found["problems"])) == (2, 4)
 
 
 def test_a_view_is_as_old_as_the_begin_of_its_reading(
@@ -269,6 +283,11 @@ def test_a_reading_of_triggers_has_a_limit(
     found = page.until("triggers", lambda found: found["problem"] is not None)
     assert found["problem"] == "no answer within the 0.5 s of a reading"
     assert time.monotonic() - began < 2
+
+
+def test_a_machine_that_slept_makes_nothing_younger() -> None:
+    assert ages.Moment(monotonic=time.monotonic(), epoch=time.time() - 3600).age >= 3600
+    assert ages.Moment(monotonic=time.monotonic() - 60, epoch=time.time() + 3600).age >= 60
 
 
 def test_the_page_tells_its_scripts_what_counts_as_live(page: PageClient) -> None:

@@ -406,6 +406,18 @@ def test_live_is_only_what_was_read_lately(
         assert tab.violations() == []
 
 
+def test_what_was_read_before_a_sleep_is_not_live(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    with PageServer(Settings(base_url=server.url)) as page:
+        tab.open(f"{page.url}/#/instances/{listening(hook)}")
+        tab.until_it_says("Live")
+        page.pause(4)
+        tab.driver.execute_script("const real = Date.now; Date.now = () => real() + 3600_000")
+        tab.until_it_says("As of ")
+        tab.until_it_says("Live")
+
+
 def test_a_run_that_was_shown_is_not_denied_by_a_gateway(
     tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
@@ -557,7 +569,7 @@ def test_raw_digits_are_the_servers(tab: Tab, server: EmbeddedServer, hook: Orch
     tab.open(f"{server.url}/#/instances/{instance_id}")
     tab.until_it_says("It succeeded", "≈ 123,456,789,012,346,000.00 EUR")
     tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()
-    tab.until_it_says('"amount":12345678901234567168')
+    tab.until_it_says('"amount":12345678901234567168', "Read at ")
     tab.open(f"{server.url}/#/workflows/{workflow.id}")
     tab.until_it_says("Definition, as the server keeps it")
     tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()

@@ -19,18 +19,20 @@ let shown = new AbortController();
 let said = ""; // the last word of the stream itself: lost, refused, over
 let unread = false; // the last reading failed, or was denied
 let heard = null;
-let oldest = null; // the oldest part: when its reading began, by this tab's clock (`began`), and as text (`at`)
+let oldest = null; // the oldest part: when its reading began, by this tab's clocks (`began`), and as text (`at`)
 
 function live(name, data = {}) {
   said = ["lost", "refused", "over"].includes(name) ? name : "";
   if (name === "lost") heard = data.heard;
   if (name === "problem" || name === "missing") unread = true;
   else if (name === "instance" || name === "recovered") unread = false;
-  if (typeof data.age === "number") oldest = { began: performance.now() - data.age * 1000, at: clock(data.readAt * 1000), under: typeof data.readingFor === "number" };
+  if (typeof data.age === "number") oldest = { began: now().map((one) => one - data.age * 1000), at: clock(data.readAt * 1000), under: typeof data.readingFor === "number" };
   showAge();
 }
 
-const isOld = () => oldest !== null && performance.now() - oldest.began > liveFor() * 1000;
+// Two clocks: one stands while a machine sleeps, the other can be set back.
+const now = () => [performance.now(), Date.now()];
+const isOld = () => oldest !== null && now().some((one, n) => one - oldest.began[n] > liveFor() * 1000);
 
 function showAge() {
   const ended = said === "over" && !unread;
@@ -138,12 +140,13 @@ function signIn(wrong = "") {
 
 async function start() {
   const had = sessionStorage.length > 0;
+  const asked = Date.now();
   try {
     const session = await openSession();
     show(document.getElementById("server"),
       h("span", {}, session.server), session.version ? h("span", { class: "quiet" }, ` ${session.version}`) : null,
       session.actions ? null : h("span", { class: "chip" }, "reads only"),
-      session.problem ? h("span", { class: "chip bad", title: session.problem }, "does not answer") : null);
+      session.problem ? h("span", { class: "chip bad", title: session.problem }, `did not answer at ${clock(asked)}`) : null);
     route(false);
   } catch (error) {
     if (error.status !== 401) return failed(error);

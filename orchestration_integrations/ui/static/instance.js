@@ -18,8 +18,9 @@ export function instance(place, id, { signal, live, title }) {
   const money = h("div");
   const moneyHead = h("h2", { id: "money" }, "Money");
   const raw = h("pre", { tabindex: "0" }, "Reading…"); // the server's own text: no number of it passes through a program
+  const rawAge = h("p", { class: "hint" });
   const actions = actionPanel(path, id);
-  const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), raw);
+  const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), rawAge, raw);
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/instances" }, "← Instances")),
     head, banner, problem, warnings,
@@ -29,10 +30,14 @@ export function instance(place, id, { signal, live, title }) {
     rawBox);
 
   async function readRaw() {
+    const asked = Date.now();
     try {
       raw.textContent = rawText(await get(`${path}/raw`, signal));
+      rawAge.textContent = `Read at ${clock(asked)}.`;
     } catch (error) {
-      if (error.name !== "AbortError") raw.textContent = error.message;
+      if (error.name === "AbortError") return;
+      raw.textContent = error.message;
+      rawAge.textContent = "";
     }
   }
 
