@@ -43,8 +43,11 @@ def pokes_of(sensor: Any, context: Context) -> Pokes | None:
 
 
 def unguarded(execute: Callable[[Context], Any]) -> Callable[[Context], Any]:
-    """The ``execute`` of Airflow's own sensor, for a call from ours. Airflow 2.11 guards it, and takes such a call for one
-    from outside a task: a warning, or an error with ``allow_nested_operators=False``."""
+    """The ``execute`` of Airflow's own sensor, for a call from ours.
+
+    Airflow 2.11 guards it, and takes such a call for one from outside a task: a warning, or an error with
+    ``allow_nested_operators=False``.
+    """
     inner = None if AIRFLOW_3 else getattr(execute, "__wrapped__", None)
     return execute if inner is None else partial(inner, execute.__self__)  # type: ignore[attr-defined]
 
