@@ -39,6 +39,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
+        at_gate: the run that this attempt has submitted with a gate, as long as it has sent nothing that could release it.
         superseded: another attempt has the record now.
     """
 
@@ -48,6 +49,7 @@ class Keeper:
         self.store = store
         self.record: RunRecord | None = None
         self.submitted: str | None = None
+        self.at_gate: str | None = None
         self.superseded = False
         self._beside = False
         self._lost_by: RunStore | None = None
