@@ -420,3 +420,17 @@ def test_a_run_beside_the_one_of_its_key_is_this_attempts_alone(server, hook, th
     assert interrupts.after_interrupt(caught.value).word == ("cancelled" if state == "cancelled" else "superseded")
     record = store.load("k")
     assert (record.attempt, record.hold) == ("theirs", False)
+
+
+# ---- a record that is removed while its attempt waits ----------------------------------------------------
+
+
+def test_a_record_that_is_gone_is_nobodys(server, hook, caplog):
+    """It was taken for another attempt's: the time-out left the run alone, and said so."""
+    store = MemoryRunStore()
+    with pytest.raises(WaitTimeoutError, match="it was cancelled"):
+        hook.run_once(WAITS_FOR_EVER, run_key="k", store=store, timeout=1, on_stage=lambda _: store._records.clear())
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+    assert store.load("k") is None, "what was not known any more is not put on record anew"
+    assert f"the store shows no record of instance {row.id} any more" in caplog.text
