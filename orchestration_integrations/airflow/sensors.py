@@ -43,7 +43,7 @@ from .compat import (
 from .errors import NotAsExpectedFailure, final, told
 from .hooks import DEFAULT_CONN_ID, OrchestrationHook
 from .limits import MOST_DEFERRALS, deferral_limit
-from .poking import Pokes, pokes_of
+from .poking import Pokes, pokes_of, unguarded
 from .sensor_options import Options, is_configuration
 from .skipped import deadline_after, keep_deadline
 from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
@@ -131,7 +131,7 @@ class _Sensor(BaseSensorOperator):  # type: ignore[misc]
         """As Airflow's ``execute``."""
         pokes = self._pokes = pokes_of(self, context)
         try:
-            return super().execute(context)
+            return unguarded(super().execute)(context)
         finally:
             if pokes is not None:
                 pokes.ends()

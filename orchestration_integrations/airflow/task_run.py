@@ -400,6 +400,7 @@ class TaskRun:
                 at_once = WaitArguments(deadline=time.time(), limit=named_limit, row_grace=ROW_PATIENCE)
                 return (yield from self.http.waiting_for(instance_id, at_once, guard=guard))
             except WaitTimeoutError as error:
+                error.args = (error.told,)  # what becomes of the run is said by the error that is raised from this one
                 reason = str(said.get("message") or "")
                 about = _about(instance_id, error.instance, error.moved)
                 if said.get("status") == "stuck":

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .. import telemetry
+from ..api import calls
 from ..api.errors import (
     InstanceCancelledError,
     InstanceFailedError,
@@ -400,7 +401,8 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
             where the workflow has many runs: one poll later for each hundred, at most 120.
 
     Raises:
-        ValidationError: a state is none of these, or the interval is no number of seconds above 0.
+        ValidationError: the id is empty or no text, a state is none of these, or the interval is no number of seconds
+            above 0.
     """
 
     def __init__(
@@ -412,6 +414,7 @@ class OrchestrationInstanceEndedTrigger(BaseEventTrigger):  # type: ignore[misc]
         **later: Any,
     ) -> None:
         super().__init__()
+        calls.get_workflow(workflow_id)  # refuses what can be no id
         self.workflow_id = workflow_id
         self.states = _checked_states(states)
         self.orchestration_conn_id = orchestration_conn_id

@@ -62,7 +62,6 @@ class Beginning:
     Attributes:
         has_checkpoints: of the workflow; None while that is not known.
         did: what this attempt did to have its run; None while it has none.
-        unreleased: this attempt has submitted the run, with a gate, and has sent nothing that could release it.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Beginning:
         self._hold: Hold | None = None
         self._proven = False  # no earlier attempt can have chosen a run that stands unreleased
         self.did: Did | None = None
-        self.unreleased = False
 
     def run(self) -> Procedure[Instance]:
         """Find or start the run. See ``OwnedRun.begin``."""
@@ -366,9 +364,8 @@ class Beginning:
             shown = yield from self._ungated_start.shown(instance)
             yield from keeper.note_seen(shown)
             return shown
-        self.unreleased = True
+        keeper.at_gate = instance.id
         if not (yield from self._choose(instance.id, gate.text, number)):
-            self.unreleased = False  # what is chosen is another run
             return None
         return (yield from self._release(instance.id, gate.text, (), submitted_at=submitted_at))
 
@@ -454,7 +451,7 @@ class Beginning:
     def _release(
         self, instance_id: str, gate: str | None, others: Sequence[str], *, submitted_at: float | None = None
     ) -> Procedure[Instance | None]:
-        self.unreleased = False
+        self._keeper.at_gate = None
         released = yield from self._gated_start.release(instance_id, gate, others, submitted_at=submitted_at)
         yield from self._keeper.note_seen(released.instance)
         return released.instance if released.how == "released" else None  # else the table decides what follows

@@ -40,6 +40,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
+        at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; None for none.
         superseded: another attempt has the record now.
     """
 
@@ -49,6 +50,7 @@ class Keeper:
         self.store = store
         self.record: RunRecord | None = None
         self.submitted: str | None = None
+        self.at_gate: str | None = None
         self.superseded = False
         self._beside = False
         self._lost_by: RunStore | None = None

@@ -126,7 +126,7 @@ class OwnedRun:
     @property
     def unreleased(self) -> bool:
         """Whether this attempt has submitted the run, with a gate, and has sent nothing that could release it."""
-        return self._beginning.unreleased
+        return self.keeper.at_gate is not None and self.keeper.at_gate == self.instance_id
 
     @property
     def superseded(self) -> bool:

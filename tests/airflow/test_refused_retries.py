@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration_integrations import AmbiguousRunError, NotFoundError, OrchestrationHttpHook, ValidationError
-from orchestration_integrations.airflow.compat import AirflowSkipException
+from orchestration_integrations.airflow.compat import AirflowException, AirflowSkipException
 from orchestration_integrations.airflow.run_operator import OrchestrationRunWorkflowOperator
 from tests.airflow.harness import LONG, SHORT, Task, define, state_of
 from tests.airflow.test_reattach import STORES, dies  # noqa: F401  (a fixture)
@@ -151,7 +151,7 @@ class Killed(OrchestrationRunWorkflowOperator):
 
     def _prepare(self, context: Any) -> None:
         self.on_kill()
-        raise KeyError("ended")
+        raise AssertionError("a killed task does not go on")
 
 
 @pytest.mark.parametrize("generation", [1])
@@ -168,10 +168,13 @@ def test_a_kill_before_the_run_was_looked_for_is_not_silent(
     airflow_says.task_state = "failed"
     operator = Killed(task_id="pay", retries=2, **task.arguments)
     task.try_number += 1
-    with caplog.at_level("ERROR"), pytest.raises(KeyError):
+    with caplog.at_level("ERROR"), pytest.raises(AirflowException, match="before this try had looked for its run"):
         operator.execute(task.context(operator))
     told = caplog.text + capsys.readouterr().out  # Airflow 3 prints what a task logs
     assert "one that an earlier try has started was not cancelled and may still run" in told
+    (started,) = server.record().started
+    assert f"instance {started['instance_id']}: it was cancelled" in told, "no further try looks after it"
+    assert state_of(server, started["instance_id"]) == "cancelled"
 
 
 def test_a_first_try_that_is_refused_says_no_more_than_that(server: Any) -> None:

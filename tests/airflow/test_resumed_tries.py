@@ -6,11 +6,18 @@ import contextlib
 import json
 import threading
 import time
+import traceback
 from typing import Any
 
 import pytest
 
-from orchestration_integrations import AmbiguousRunError, InstanceCancelledError, OwnerGoneError, WaitTimeoutError
+from orchestration_integrations import (
+    AmbiguousRunError,
+    InstanceCancelledError,
+    InstanceStuckError,
+    OwnerGoneError,
+    WaitTimeoutError,
+)
 from orchestration_integrations.airflow import checkpointing, run_operator, run_records, task_run
 from orchestration_integrations.airflow.compat import AIRFLOW_3, AirflowException, TaskDeferred
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
@@ -224,3 +231,18 @@ def test_a_kill_of_a_try_whose_deferral_failed_finds_its_run(
     with pytest.raises(AirflowException, match="it was cancelled"):
         deferred.resume()
     assert state_of(server, deferred.instance_id) == "cancelled"
+
+
+# ---- what a traceback says ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generation", [1])
+@pytest.mark.parametrize("status", ["timeout", "stuck"])
+def test_a_traceback_says_once_what_became_of_the_run(
+    server: Any, airflow_says: Airflow, monkeypatch: pytest.MonkeyPatch, generation: int, status: str
+) -> None:
+    deferred = Deferred(server, monkeypatch, "state store", timeout=0)
+    with pytest.raises((WaitTimeoutError, InstanceStuckError)) as caught:
+        deferred.resume(status)
+    assert "it was cancelled" in str(caught.value)
+    assert "it was not cancelled" not in "".join(traceback.format_exception(caught.value))

@@ -89,6 +89,24 @@ def test_an_end_as_expected(server: Any, mode: str) -> None:
     assert json.loads(json.dumps(result)) == result
 
 
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_airflow_does_not_take_its_own_sensor_for_one_that_is_called_from_outside(
+    server: Any, mode: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Airflow calls a sensor: with a word that only it knows."""
+    names = OrchestrationInstanceSensor.execute.__globals__  # of the guard around it
+    word = names["ExecutorSafeguard"].sentinel_value if AIRFLOW_3 else names["_sentinel"]
+    sensor = made(
+        OrchestrationInstanceSensor, mode, instance_id=begin(server, SHORT), timeout=30, allow_nested_operators=False
+    )
+    execute = sensor.execute
+    object.__setattr__(
+        sensor, "execute", lambda context: execute(context, **{"OrchestrationInstanceSensor__sentinel": word})
+    )
+    assert sense(sensor)["state"] == "succeeded"
+    assert "cannot be called outside" not in caplog.text + capsys.readouterr().out
+
+
 @MODES
 @pytest.mark.parametrize("expected", ["failed", ["failed", "succeeded"]])
 def test_a_failure_can_be_what_is_expected(server: Any, mode: str, expected: Any) -> None:

@@ -61,11 +61,13 @@ def test_what_is_stored_is_plain_json_and_rebuilds_the_same(trigger: Any) -> Non
         ({"states": []}, "states"),
         ({"poll_interval": 0}, "poll_interval"),
         ({"poll_interval": -1}, "poll_interval"),
+        ({"workflow_id": ""}, "workflow_id"),
+        ({"workflow_id": None}, "workflow_id"),
     ],
 )
 def test_a_watcher_that_would_never_tell_is_refused(given: dict[str, Any], path: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        OrchestrationInstanceEndedTrigger("w", **given)
+        OrchestrationInstanceEndedTrigger(**{"workflow_id": "w", **given})
     assert caught.value.path == path
 
 

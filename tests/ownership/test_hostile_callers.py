@@ -496,3 +496,17 @@ def test_a_second_cancellation_of_a_task_is_held_back_and_a_third_says_what_is_n
 
     assert asyncio.run(main(times)) == word
     assert "one more interrupt breaks the cancel off" in caplog.text
+
+
+# ---- a record that is removed while its attempt waits ----------------------------------------------------
+
+
+def test_a_record_that_is_gone_is_nobodys(server, hook, caplog):
+    """It was taken for another attempt's: the time-out left the run alone, and said so."""
+    store = MemoryRunStore()
+    with pytest.raises(WaitTimeoutError, match="it was cancelled"):
+        hook.run_once(WAITS_FOR_EVER, run_key="k", store=store, timeout=1, on_stage=lambda _: store._records.clear())
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+    assert store.load("k") is None, "what was not known any more is not put on record anew"
+    assert f"the store shows no record of instance {row.id} any more" in caplog.text
