@@ -125,7 +125,7 @@ def adopt(
 
 
 def _read(call: Call[T], now: Now, until: float) -> Procedure[T]:
-    """What the server shows. A refusal to show it must not look like "it cannot be the payment": then it is paid anew."""
+    """What the server shows. A refusal must not look like "it cannot be the payment", which is then paid anew."""
     try:
         return (yield from insist(call, now, until))
     except (AuthenticationError, ValidationError) as error:
