@@ -93,11 +93,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(name, generations, indirect=True, ids=[f"generation{number}" for number in generations])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a marker that cannot be meant."""
-    for item in items:
-        _options(item)
-        _generations(item)
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Refuse a marker that cannot be meant, as an error of the module or class whose test has it.
+
+    So it is told like a mistake in the module itself, also by the workers of pytest-xdist, of which an error at any
+    later moment of the collection would be an error of pytest's own.
+    """
+    report = yield
+    refused = [text for item in report.result or () if isinstance(item, pytest.Item) for text in _refusals(item)]
+    if refused:
+        report.outcome, report.longrepr, report.result = "failed", "\n".join(refused), []
+    return report
+
+
+def _refusals(item: pytest.Item) -> Iterator[str]:
+    for check in (_options, _generations):
+        try:
+            check(item)
+        except pytest.fail.Exception as error:
+            yield str(error)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -175,7 +192,7 @@ def _options(item: pytest.Item) -> dict[str, Any]:
         if marker.args or unknown:
             given = ", ".join([*map(repr, marker.args), *sorted(unknown)])
             takes = f"{', '.join(_OPTIONS[:-1])} and {_OPTIONS[-1]}"
-            raise pytest.UsageError(f"{item.nodeid}: {_SERVER_MARKER} takes {takes}, not {given}")
+            pytest.fail(f"{item.nodeid}: {_SERVER_MARKER} takes {takes}, not {given}", pytrace=False)
         try:
             _check(marker.kwargs)
         except ValueError as error:

@@ -139,7 +139,7 @@ def moved(one: Moved | None, stages: Stages | None) -> Object:
 
 
 def moved_by_error(error: OrchestrationError, stages_of: Callable[[str], Stages | None]) -> Object:
-    """What the run of an error has moved, where the error is the outcome of a run; else nothing.
+    """What the run of an error has moved, where the error is the outcome of a run, or a run may exist; else nothing.
 
     Args:
         stages_of: the stages of a workflow, by its id; None where they are not known.
@@ -148,7 +148,7 @@ def moved_by_error(error: OrchestrationError, stages_of: Callable[[str], Stages 
         return moved(None, None) if error.instance_id is not None else {}
     outcome: Any = error.outcome if isinstance(error, OwnerGoneError) else error
     if getattr(outcome, "moved", None) is None:
-        return {}
+        return moved(None, None) if error.run_may_exist else {}
     run: Instance | None = outcome.instance
     return moved(outcome.moved, None if run is None else stages_of(run.workflow_id))
 

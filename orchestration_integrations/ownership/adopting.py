@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from ..api.calls import get_instance, get_instance_history, get_workflow
-from ..api.errors import ConfigurationError, ValidationError
+from ..api.calls import Call, get_instance, get_instance_history, get_workflow
+from ..api.errors import AuthenticationError, ConfigurationError, ValidationError, retold
 from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import Instance, StageRun
 from ..procedures.content import other_content
@@ -25,6 +25,7 @@ from ..procedures.variables import KEY_VARIABLE
 from .record import NO_HOLD, RunRecord, RunStore
 from .request import settle_token
 
+T = TypeVar("T")
 ADOPTER = "runs adopt"
 """Names the attempt that binds a run by a user's word."""
 READ_SECONDS = 15.0
@@ -76,17 +77,18 @@ def adopt(
         ConfigurationError: there is no record of the key.
         ValidationError: the instance cannot be its run, or the fate of the key is not unknown; nothing was changed.
         RecordConflictError: another process has changed the record meanwhile; nothing was changed.
-        OrchestrationError: the instance could not be read; nothing was changed.
+        OrchestrationError: the instance could not be read; nothing was changed. Where the server refuses that,
+            ``run_may_exist`` is True: it says nothing of whose run this is.
     """
     record: RunRecord | None = yield from ask_or_raise(store.load, key)
     if record is None:
         raise ConfigurationError(f"there is no record of run key {key}", field="run_key")
     _check_fate(record, instance_id, token)
     until = now.monotonic() + READ_SECONDS
-    instance = yield from insist(get_instance(instance_id, versions.plain), now, until)
+    instance = yield from _read(get_instance(instance_id, versions.plain), now, until)
     _check_row(record, instance, now)
-    stages = (yield from insist(get_workflow(record.workflow_id, versions.plain), now, until)).stages
-    history = yield from insist(get_instance_history(instance_id, versions.plain, strict=True), now, until)
+    stages = (yield from _read(get_workflow(record.workflow_id, versions.plain), now, until)).stages
+    history = yield from _read(get_instance_history(instance_id, versions.plain, strict=True), now, until)
     other = other_content(record.content, key, KEY_VARIABLE, stages, history)
     if other is not None and not although_it_differs:
         raise ValidationError(
@@ -120,6 +122,16 @@ def adopt(
     )
     yield from ask_or_raise(store.bind, bound)
     return bound
+
+
+def _read(call: Call[T], now: Now, until: float) -> Procedure[T]:
+    """What the server shows. A refusal must not look like "it cannot be the payment", which is then paid anew."""
+    try:
+        return (yield from insist(call, now, until))
+    except (AuthenticationError, ValidationError) as error:
+        refused = retold(error, f"{error}; nothing was changed, and whether it is the payment is not known")
+        refused.run_may_exist = True
+        raise refused from error
 
 
 def _check_fate(record: RunRecord, instance_id: str, token: str | None) -> None:

@@ -197,6 +197,21 @@ def test_what_cannot_be_the_payment_is_refused(night):
     assert (code, "nobody answered" in told["message"]) == (2, True)
 
 
+@pytest.mark.parametrize("operation", ["get_instance", "get_workflow", "get_instance_history"])
+@pytest.mark.parametrize("refusal", [{"code": 401}, {"code": 400, "error_code": "VALIDATION"}], ids=["401", "400"])
+def test_a_server_that_shows_nothing_does_not_say_that_it_is_another_payment(night, operation, refusal):
+    """With 2 a script would go on to pay anew."""
+    error = night.lose()
+    (run,) = error["candidates"]
+    adopt = ["runs", "adopt", "order-17", run, "--settled", error["token"]]
+    with night.server.fault(operation, "status", -1, **refusal):
+        code, (told,) = night.call(*adopt)
+    assert (code, told["exit_status"], told["instance_id"], told["run_key"]) == (3, 3, run, "order-17")
+    assert "nothing was changed, and whether it is the payment is not known" in told["message"]
+    assert night.store.load("order-17").instance_id is None
+    assert night.call(*adopt)[0] == 0
+
+
 def test_a_run_that_a_submit_under_way_may_own_is_refused(night):
     """Its answer would bind it to that key; later, nobody waits for an answer any more."""
     error = night.lose()

@@ -237,6 +237,8 @@ def test_whenever_a_run_may_not_be_read_any_more_its_error_names_it(server, hook
         code, (told,) = call(*run)
         assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
         assert [told[one] for one in NAMES] == [store.load("k").instance_id, "k", workflow.id]
+        if told["error"] != "WrongServerError":
+            assert (told["complete"], told["stages_completed"]) == (False, None)
     server.clear_faults()
     hook.cancel(store.load("k").instance_id, timeout=0)
 

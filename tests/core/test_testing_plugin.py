@@ -221,8 +221,39 @@ def test_a_marker_that_cannot_be_meant_is_refused(pytester: pytest.Pytester, mar
         pass
     """,
     )
-    assert result.ret != 0
+    result.assert_outcomes(errors=1)
     assert told in "\n".join(result.outlines + result.errlines)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "by xdist"])
+def test_a_marker_that_cannot_be_meant_is_an_error_of_its_module(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    """The others run, where one says so; a test of unittest is no exception."""
+    if workers:
+        pytest.importorskip("xdist")
+    wrong = {
+        "function": "@pytest.mark.orchestration_server('skip')\ndef test_pays(orchestration_server): pass",
+        "generation": "@pytest.mark.orchestration_generation(4)\ndef test_pays(orchestration_server): pass",
+        "method": "class TestPays:\n    @pytest.mark.orchestration_server(time='fast')\n    def test_it(self): pass",
+        "unit": "import unittest\nclass TestPays(unittest.TestCase):\n"
+        "    @pytest.mark.orchestration_server(seed='x')\n    def test_it(self): pass",
+    }
+    pytester.makepyfile(**{f"test_{name}": f"import pytest\n{text}" for name, text in wrong.items()})
+    result = ended(
+        pytester, "\n    def test_pays(orchestration_server): pass", "--continue-on-collection-errors", *workers
+    )
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == 1
+    assert outcomes["errors"] >= len(wrong), "xdist may tell one for each worker"
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    for told in (
+        "orchestration_server takes time, patience, seed and allow, not 'skip'",
+        "orchestration_generation takes some of 1, 2, 3, not (4,)",
+        "time must be 'real' or 'skip', not 'fast'",
+        "seed must be a whole number, not 'x'",
+    ):
+        assert told in result.stdout.str()
 
 
 def test_the_environment_leads_to_the_server_and_to_no_other(

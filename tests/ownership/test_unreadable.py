@@ -8,12 +8,13 @@ from orchestration_integrations import (
     AuthenticationError,
     MemoryRunStore,
     NotFoundError,
+    OwnerGoneError,
     StateUnknownError,
     ValidationError,
     WaitTimeoutError,
 )
 from orchestration_integrations.cli.exit_codes import TIMED_OUT, UNKNOWN, status_of
-from tests.core.test_answers import SIGN_IN, World
+from tests.core.test_answers import PAYMENT, SIGN_IN, World
 
 LONG = {"name": "d", "stages": [{"delay": {"duration": "24h"}}]}
 
@@ -104,3 +105,40 @@ def test_a_time_out_stays_one_where_its_cancel_is_refused(kind):
     with pytest.raises(WaitTimeoutError, match="its cancel failed, and it may still run") as caught:
         world.hook(rewrite).run_once(LONG, run_key="k", store=MemoryRunStore(), timeout=30)
     assert status_of(caught.value) == TIMED_OUT, "the last look saw it run"
+
+
+def test_a_run_that_is_no_longer_wanted_is_told_of_where_its_cancel_is_refused(kind):
+    """At its checkpoint: the error is that of the owner's word, not one of the settings."""
+    world, asked = World(kind, generation=3), []
+
+    def wants():
+        asked.append(1)
+        if len(asked) > 1:
+            world.core.fault("any", "status", -1, code=401)
+        return len(asked) < 2
+
+    pays = {"name": "pays", "stages": [PAYMENT, PAYMENT]}
+    with pytest.raises(OwnerGoneError, match="its cancel failed, and it may still run; a stop is on record") as caught:
+        world.hook().run_once(pays, run_key="k", store=MemoryRunStore(), checkpoints=True, wants=wants)
+    assert status_of(caught.value) == UNKNOWN
+    assert caught.value.outcome is None
+    assert world.paid == 1
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_cancel_by_the_record_of_a_run_says_that_it_may_run(kind, refusal):
+    """Also where nobody has seen it yet: the server gave its id. Of a run that nobody has on record it says nothing."""
+    world, store = World(kind, generation=2), MemoryRunStore()
+    with pytest.raises(WaitTimeoutError):
+        world.hook().run_once(LONG, run_key="k", store=store, on_timeout="leave", timeout=5)
+    instance_id = store.load("k").instance_id
+    world.core.fault("any", "status", -1, **REFUSALS[refusal])
+    for kept, stands in (({}, False), ({"store": store, "run_key": "k"}, True)):
+        with pytest.raises((AuthenticationError, ValidationError, NotFoundError)) as caught:
+            world.hook().cancel(instance_id, **kept)
+        assert caught.value.run_may_exist is stands
+        assert ("the stop is on record, so whoever waits for the run lets it pass no" in str(caught.value)) is stands
+    assert store.load("k").hold
+    with pytest.raises(ValidationError, match="names instance") as caught:
+        world.hook().cancel("another", store=store, run_key="k")
+    assert not caught.value.run_may_exist, "nothing was changed and nothing was sent"
