@@ -231,10 +231,14 @@ class EnsuredWorkflow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnsuredTrigger(msgspec.Struct, frozen=True, kw_only=True):
-    """The trigger that runs a workflow on an event, and whether this call created it."""
+    """The trigger that runs a workflow on an event, and whether this call created it.
+
+    ``warnings``: what its runs would do that is hardly meant, in sentences, as they were logged.
+    """
 
     trigger: Trigger
     created: bool
+    warnings: Sequence[str] = ()
 
 
 class StageEvent(msgspec.Struct, frozen=True, kw_only=True):

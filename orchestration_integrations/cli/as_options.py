@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 
+_REMEDIES = ("allow_unbound", "checkpoints", "first_attempt", "gate", "on_changed", "rerun_failed", "settled")
+"""Arguments that errors tell to give. All are options of that name."""
 _OPTIONS = (
-    "allow_unbound", "cancel_on_interrupt", "checkpoints", "fail_after_attempts", "first_attempt", "gate", "on_changed",
-    "on_timeout", "poll_interval", "read_budget", "rerun_failed", "run_key", "settled", "start_timeout", "timeout",
+    *_REMEDIES, "cancel_on_interrupt", "fail_after_attempts", "on_timeout", "poll_interval", "read_budget", "run_key",
+    "start_timeout", "timeout",
 )  # fmt: skip
 """Arguments that are options of that name."""
-_NAMES = "|".join(_OPTIONS)
-_GIVEN = re.compile(rf"\b({_NAMES})=(?:True\b|'([^']*)'|([\w.…-]+))")
+_GIVEN = re.compile(rf"\b({'|'.join(_REMEDIES)})=(?:True\b|'([^']*)')")
 _CREATED = re.compile(r"with ensure_workflow\(…, ([^()]*)\)")
 _PHRASES = {
     "Give workflow_id;": "Give the id of one;",
@@ -40,5 +41,4 @@ def as_options(error: object) -> str:
 
 
 def _option_given(found: re.Match[str]) -> str:
-    value = found[2] if found[2] is not None else found[3]
-    return " ".join(filter(None, [option_of(found[1]), value]))
+    return " ".join(filter(None, [option_of(found[1]), found[2]]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.models import CancelOutcome, EnsuredWorkflow
+from ..api.models import CancelOutcome, EnsuredTrigger, EnsuredWorkflow
 from ..definition_files import read_definition
 from ..http_hook import OrchestrationHttpHook
 from ..procedures.limits import CANCEL_SECONDS
@@ -186,10 +186,16 @@ def _create_trigger(
             ``list_triggers`` before you create it again.
     """
     found = id_in(workflow_id, "workflow_id")
+
+    def shown(ensured: EnsuredTrigger) -> dict[str, Any]:
+        for warning in ensured.warnings:
+            run_logger().warning("%s", warning)
+        return trigger_row(ensured.trigger)
+
     return Asked(
         credentials,
         lambda hook: hook.ensure_trigger(event, found, filter=filter, variables=variables, allow_unbound=allow_unbound),
-        lambda ensured: trigger_row(ensured.trigger),
+        shown,
     )
 
 

@@ -7,18 +7,19 @@ nobody is told that a variable has no value: what a start would say of each run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from ..api.calls import create_trigger, get_workflow, list_triggers
 from ..api.decoding import is_same_id
+from ..api.definitions import unused_variables
 from ..api.errors import AmbiguousSubmitError, OrchestrationError, is_ambiguous, summary
 from ..api.models import EnsuredTrigger, Trigger, Workflow
 from ..api.numbers import checked_flag
 from .effects import Backoff, Now, Procedure, do, pause
-from .gate import is_gate
+from .gate import is_gate, own_stages
 from .listing import Versions, list_all
-from .unbound_variables import check_bound, check_unused
+from .unbound_variables import check_bound, unused_text
 from .variables import GATE_VARIABLE
 
 logger = logging.getLogger("orchestration_integrations.procedures")
@@ -66,11 +67,17 @@ def ensure_trigger(
     found = yield from find()
     # By the server's spelling of its id, where that is known.
     read = get_workflow(workflow_id if found is None else found.workflow_id, versions.plain)
-    _check_runs_of((yield from do(read, retried=True)), variables or {}, allow_unbound)
+    workflow = yield from do(read, retried=True)
+    if not allow_unbound:
+        check_bound(workflow, variables or {})
+    warnings = tuple(_hardly_meant(workflow, variables or {}))
+    for warning in warnings:
+        logger.warning("%s", warning)
     if found is not None:
-        return EnsuredTrigger(trigger=found, created=False)
+        return EnsuredTrigger(trigger=found, created=False, warnings=warnings)
     try:
-        return EnsuredTrigger(trigger=(yield from do(create, retried=True)), created=True)
+        made = yield from do(create, retried=True)
+        return EnsuredTrigger(trigger=made, created=True, warnings=warnings)
     except OrchestrationError as error:
         if not is_ambiguous(error):
             raise
@@ -82,7 +89,7 @@ def ensure_trigger(
             yield from pause(backoff.seconds())
             found = yield from find()
             if found is not None:
-                return EnsuredTrigger(trigger=found, created=True)
+                return EnsuredTrigger(trigger=found, created=True, warnings=warnings)
     except OrchestrationError as error:
         why = f"{why}; then: {summary(error)}"
     raise AmbiguousSubmitError(
@@ -91,19 +98,16 @@ def ensure_trigger(
     ) from lost
 
 
-def _check_runs_of(workflow: Workflow, expressions: Collection[str], allow_unbound: bool) -> None:
-    """Tell what the runs of a trigger would do that nobody means; refuse a placeholder without an expression.
-
-    A gate is no error: whoever sends its event by hand may want just that.
-    """
-    if not allow_unbound:
-        check_bound(workflow, expressions)
-    if not workflow.stages or not is_gate(workflow.stages[0]):
-        check_unused(workflow, expressions, strict=False)
-        return
-    check_unused(workflow, [name for name in expressions if name != GATE_VARIABLE], strict=False)
-    logger.warning(
-        "workflow %s has a gate, and nobody releases the runs of a trigger: each event starts a run that stands at its "
-        "gate and pays nobody; define the workflow without a gate for triggers",
-        workflow.id,
-    )
+def _hardly_meant(workflow: Workflow, expressions: Collection[str]) -> Iterator[str]:
+    """What the runs of a trigger would do that nobody means. A gate is no error: whoever opens it by hand may want just
+    that."""
+    gated = bool(workflow.stages) and is_gate(workflow.stages[0])
+    filled = [name for name in expressions if not (gated and name == GATE_VARIABLE)]
+    unused = unused_text(workflow, unused_variables(own_stages(workflow.stages), filled))
+    if unused:
+        yield unused
+    if gated:
+        yield (
+            f"workflow {workflow.id} has a gate, and nobody releases the runs of a trigger: each event starts a run "
+            "that stands at its gate and pays nobody; define the workflow without a gate for triggers"
+        )

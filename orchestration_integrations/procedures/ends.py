@@ -144,10 +144,15 @@ def _at_gate(event: object) -> str:
 
 
 def describe_failing(activity: ActivityRun) -> str:
-    """``CreateTransaction failed (attempt 4, next try …): account had insufficient funds``."""
+    """``CreateTransaction failed 3 times (attempt 4, next try …): account had insufficient funds``.
+
+    The server counts the attempt that is under way or comes next.
+    """
     following = f", next try {format_instant(activity.next_execution)}" if activity.next_execution is not None else ""
     reason = activity.last_failure or "no reason is given"
-    return f"{activity.name} failed (attempt {activity.attempt}{following}): {reason}"
+    failures = activity.attempt - 1
+    often = {1: " once"}.get(failures, f" {failures} times") if failures > 0 else ""
+    return f"{activity.name} failed{often} (attempt {activity.attempt}{following}): {reason}"
 
 
 def definition_or_none(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from ..api.calls import get_workflow
@@ -28,18 +28,23 @@ def check_unused(workflow: Workflow, names: Iterable[str], *, strict: bool) -> N
     Raises:
         ValidationError: ``strict``, and there is one; ``path`` names it.
     """
-    stages = own_stages(workflow.stages)
-    unused = unused_variables(stages, names)
+    unused = unused_variables(own_stages(workflow.stages), names)
+    message = unused_text(workflow, unused)
+    if strict and message:
+        raise ValidationError(message, path=f"variables.{unused[0]}")
+    if message:
+        logger.warning("%s", message)
+
+
+def unused_text(workflow: Workflow, unused: Sequence[str]) -> str:
+    """What it means that no placeholder asks for these variables; empty where there are none."""
     if not unused:
-        return
-    known = ", ".join(dict.fromkeys(name for _, name in placeholders(stages))) or "none"
-    message = (
+        return ""
+    known = ", ".join(dict.fromkeys(name for _, name in placeholders(own_stages(workflow.stages)))) or "none"
+    return (
         f"workflow {workflow.id} has no placeholder for {', '.join(f'variables.{name}' for name in unused)} (it has "
         f"placeholders for: {known}): the server ignores such a variable; correct its name or leave it out"
     )
-    if strict:
-        raise ValidationError(message, path=f"variables.{unused[0]}")
-    logger.warning("%s", message)
 
 
 def check_bound(workflow: Workflow, names: Collection[str]) -> None:

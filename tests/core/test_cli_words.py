@@ -56,7 +56,7 @@ def env(server, tmp_path):
         ("create it again with ensure_workflow(…, gate=True, checkpoints=True)",
          "create it again by workflows apply FILE --gate --checkpoints"),
         ("call again with its run key, or give at_checkpoint=", "call again with its run key"),
-        ("a run of key may exist", "a run of key may exist"),
+        ("the ledger said: timeout=10s, settled=no", "the ledger said: timeout=10s, settled=no"),
     ],
 )  # fmt: skip
 def test_a_remedy_is_an_option(error, said):

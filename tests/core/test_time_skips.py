@@ -267,7 +267,7 @@ def test_a_wait_that_is_awake_holds_the_time(server: EmbeddedServer, hook: Orche
 
 
 def test_each_attempt_of_a_failing_payment_is_seen(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
-    with pytest.raises(InstanceStuckError, match="attempt 6") as caught:
+    with pytest.raises(InstanceStuckError, match=r"CreateTransaction failed 5 times \(attempt 6, next try ") as caught:
         hook.wait(begun(hook, send(source="empty")), fail_after_attempts=5)
     assert caught.value.reason == "attempts"
     assert skipped(server) < 60

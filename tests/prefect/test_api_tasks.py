@@ -115,6 +115,18 @@ def test_the_activities_of_a_stage(server: EmbeddedServer, credentials: Orchestr
 
 @with_triggers
 @both
+def test_a_trigger_for_a_workflow_with_a_gate_is_told_in_the_log_of_the_run(
+    server: EmbeddedServer, credentials: OrchestrationCredentials, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody releases its runs."""
+    workflow_id = defined(server, short())
+    call(f"create_trigger{suffix}", credentials, "SAVED_PAYMENT", workflow_id)
+    told = [one.name for one in caplog.records if "nobody releases the runs of a trigger" in one.getMessage()]
+    assert {"orchestration_integrations.prefect", "orchestration_integrations.procedures"} <= set(told)
+
+
+@with_triggers
+@both
 def test_triggers(server: EmbeddedServer, credentials: OrchestrationCredentials, suffix: str) -> None:
     workflow_id = defined(server, {"name": "on event", "stages": [{"wait_event": {"event": "${of}"}}]}, gate=False)
     given: dict[str, Any] = {"filter": "event.amount > 0", "variables": {"of": "event.name"}}

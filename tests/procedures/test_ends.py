@@ -564,7 +564,9 @@ def test_a_trigger_tells_of_a_gate_and_of_a_variable_that_nobody_asks_for(server
     assert "no placeholder for variables.more" in caplog.text
     caplog.clear()
     gated = hook.ensure_workflow({"name": "w", "stages": [PAYS]}, gate=True).workflow
-    assert hook.ensure_trigger("E", gated.id, variables=EXPRESSIONS).created
+    ensured = hook.ensure_trigger("E", gated.id, variables=EXPRESSIONS)
+    assert ensured.created
+    assert [warning in caplog.text for warning in ensured.warnings] == [True]
     assert "nobody releases the runs of a trigger" in caplog.text
     caplog.clear()
     assert not hook.ensure_trigger("E", gated.id, variables=EXPRESSIONS).created

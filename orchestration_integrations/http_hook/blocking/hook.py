@@ -203,7 +203,8 @@ class OrchestrationHttpHook(Waits):
             run_key: names the payment. The same key with other content is an error.
             store: where the record of the key is kept: ``SqliteRunStore(path)``. ``MemoryRunStore`` ends with the
                 process, so it is refused for a workflow without a gate.
-            timeout: seconds from the call after which waiting ends; None (default) for no limit.
+            timeout: seconds from the call after which waiting ends; None (default) for no limit. It does not bound the
+                start, which ``start_timeout`` does where the server does not answer.
             rerun_failed: a call after one that raised a bad end starts a new run. Its first stages move money again.
                 If the last run was cancelled while a payment was under way, you must give ``settled`` first. Default
                 False: the call raises that end again.
