@@ -219,9 +219,10 @@ class OrchestrationHttpHook(Waits):
                 there until this call has asked ``wants`` and let it go on, so that a stop holds on every version of the
                 server. A workflow that is given by its id must have them. Default False. A workflow that has
                 checkpoints is let pass them in any case.
-            cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal that raises, by the
-                end of its asyncio task, or by an exception of ``on_stage``. Default True. What came of it is logged and
-                stands in the notes of the interrupt. A second one is held back until then, a third goes through.
+            cancel_on_interrupt: cancel the run if this call is interrupted: by Ctrl-C, by a signal whose handler raises
+                anything, by the cancellation of its asyncio task or scope, or by an exception of ``on_stage``. Default
+                True. What came of it is logged and stands in the notes of the interrupt. A second one is held back
+                until then, a third goes through and says that the run may still run.
             on_timeout: ``cancel`` (default) or ``leave`` a run that is given up: at the end of ``timeout``, or because
                 its state could not be read for ``read_budget`` seconds, or may not be read any more.
             as_for_start_and_wait: ``since``, ``key_variable``, ``allow_unbound``, ``strict_variables``, ``on_chosen``,
