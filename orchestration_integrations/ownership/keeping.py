@@ -40,8 +40,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
-        at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; None for
-            none.
+        at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; else None.
         superseded: another attempt has the record now.
     """
 

@@ -21,8 +21,9 @@ from orchestration_integrations import (
 from orchestration_integrations.airflow import checkpointing, run_operator, run_records, task_run
 from orchestration_integrations.airflow.compat import AIRFLOW_3, AirflowException, TaskDeferred
 from orchestration_integrations.airflow.operators import OrchestrationRunWorkflowOperator
-from tests.airflow.harness import LONG, SHORT, Airflow, Task, define, state_of
+from tests.airflow.harness import LONG, SEND, Airflow, Task, define, state_of
 
+SLOW = {"name": "slow", "stages": [SEND, {"delay": {"duration": "3s"}}]}
 PLACES = ("state store", "variables", "none")
 
 
@@ -99,7 +100,7 @@ def test_a_record_that_was_lost_while_the_try_was_deferred_leads_to_no_second_pa
     server: Any, airflow_says: Airflow, monkeypatch: pytest.MonkeyPatch, place: str, gate: bool
 ) -> None:
     """The try that goes on leaves no note that nothing was done before it."""
-    workflow = define(server, SHORT, gate=gate)
+    workflow = define(server, SLOW, gate=gate)
     arguments: dict[str, Any] = {"definition": None, "workflow_id": workflow, "timeout": 0, "on_timeout": "leave"}
     deferred = Deferred(server, monkeypatch, place, **arguments)
     deferred.lose_record(airflow_says)
