@@ -240,12 +240,18 @@ class Observer:
         """The histories of a cancelled run: whether they could be read, and show no payment that was under way."""
         until = self._now.monotonic() + HISTORY_SECONDS
         backoff = Backoff(self._now)
+        before: Reading | None = None
         while True:
             reading = yield from read_moved(instance, self._versions, self._now, until)
             wait = backoff.seconds()
-            if reading.moved.complete or reading.in_flight or self._now.monotonic() + wait >= until:
+            if reading.moved.complete or reading.in_flight:
                 return reading
+            if self._now.monotonic() + wait >= until:
+                # One that the end of its time has cut off says less than the one before it.
+                cut = reading.unread is not None and self._now.monotonic() >= until
+                return before if cut and before is not None else reading
             yield from pause(wait)
+            before = reading
 
     def _nothing_launched(self, instance: Instance, behind: int) -> Procedure[bool]:
         """Whether no stage after ``behind`` had begun: neither a row nor the engine shows one, and both were read."""

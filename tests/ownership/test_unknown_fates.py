@@ -19,6 +19,8 @@ from orchestration_integrations import (
     TransportError,
     WaitTimeoutError,
 )
+from orchestration_integrations.ownership import observing
+from orchestration_integrations.procedures.effects import pause
 from orchestration_integrations.server import EmbeddedServer
 from tests.conftest import open_hook
 from tests.core.test_answers import PAYMENT, World, encoded
@@ -64,6 +66,26 @@ def test_a_payment_under_way_is_not_forgotten_over_a_spoiled_answer(kind: str, g
         world.hook(SPOILED[how]).run_once(PAID, **arguments, timeout=60, rerun_failed=True)
     assert len(world.core.record().started) == 1
     assert world.paid <= 1
+
+
+def test_a_reading_that_its_time_cuts_off_does_not_undo_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, store = World("sync", 3), MemoryRunStore()
+    real, readings = observing.read_moved, []
+
+    def read_moved(*arguments: Any) -> Any:
+        readings.append(arguments)
+        yield from pause(0 if len(readings) == 1 else 30)  # so long does the server take
+        return (yield from real(*arguments))
+
+    arguments: dict[str, Any] = {"run_key": "k", "store": store}
+    world.core.world("ledger stopped")
+    with pytest.raises(WaitTimeoutError, match="was under way"):
+        world.hook().run_once(PAID, **arguments, timeout=5)
+    world.core.world("ledger started")
+    monkeypatch.setattr(observing, "read_moved", read_moved)
+    with pytest.raises(AmbiguousRunError):
+        world.hook(SPOILED["the stage has no payment"]).run_once(PAID, **arguments, timeout=60, rerun_failed=True)
+    assert len(readings) > 1
 
 
 @pytest.mark.parametrize("generation", [1, 3])
