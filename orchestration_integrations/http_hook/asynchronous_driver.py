@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from .deadline import Deadline
 from .exchange import aread_body, failure_of
 from .in_time import as_sent
 from .retrying import async_retrying, may_repeat
+from .signal_errors import raised_by_signal
 from .steps import Ended, advance
 
 T = TypeVar("T")
@@ -67,9 +69,13 @@ class AsyncDriver(HookBase):
         if isinstance(effect, Pause):
             return await self._clock.asleep(effect.seconds)
         if isinstance(effect, Ask):
+            handled = sys.exc_info()[1]
             try:
                 return Answer(await acall(effect.function, effect.arguments))
             except Exception as error:
+                wish = raised_by_signal(error, handled)
+                if wish is not None:
+                    raise wish from None
                 return Answer(error=error)
         return await atell(effect.function, (effect.what,))
 

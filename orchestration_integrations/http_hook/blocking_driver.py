@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,7 @@ from .callbacks import call_plain, tell_plain
 from .deadline import Deadline
 from .exchange import read_body, failure_of
 from .retrying import retrying, may_repeat
+from .signal_errors import raised_by_signal
 from .steps import Ended, advance
 
 T = TypeVar("T")
@@ -67,9 +69,13 @@ class BlockingDriver(HookBase):
         if isinstance(effect, Pause):
             return self._clock.sleep(effect.seconds)
         if isinstance(effect, Ask):
+            handled = sys.exc_info()[1]
             try:
                 return Answer(call_plain(effect.function, effect.arguments))
             except Exception as error:
+                wish = raised_by_signal(error, handled)
+                if wish is not None:
+                    raise wish from None
                 return Answer(error=error)
         return tell_plain(effect.function, (effect.what,))
 

@@ -12,6 +12,7 @@ import logging
 import select
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +24,7 @@ from .deadline import Deadline, Left
 from .inner_tls import InnerTls
 from .proxies import Proxy
 from .received import Received
+from .signal_errors import raised_by_signal
 from .threads import in_own_thread
 
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -232,6 +234,7 @@ class BoundedBackend(httpcore.NetworkBackend):
         proxy_tls = _connects_to(self._proxy, timeout)
         addresses = _addresses(host, port, timeout)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        handled = sys.exc_info()[1]
         for number, address in enumerate(addresses):
             seconds = _within(timeout, httpcore.ConnectTimeout, None)
             share = None if seconds is None else seconds / (len(addresses) - number)
@@ -240,6 +243,8 @@ class BoundedBackend(httpcore.NetworkBackend):
                 own_connections.note(made)
                 return BoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                if raised_by_signal(error, handled) is not None:
+                    raise
                 failure = error
         raise failure
 
@@ -387,6 +392,7 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
         proxy_tls = _connects_to(self._proxy, timeout)
         addresses = await _addresses_async(host, port, timeout)
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        handled = sys.exc_info()[1]
         for number, address in enumerate(addresses):
             seconds = _within(timeout, httpcore.ConnectTimeout, None)
             share = None if seconds is None else seconds / (len(addresses) - number)
@@ -396,5 +402,7 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
                 own_connections.note(made)
                 return AsyncBoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                if raised_by_signal(error, handled) is not None:
+                    raise
                 failure = error
         raise failure

@@ -1,17 +1,17 @@
 """Exceptions that a signal handler raised: whatever their class, they are the caller's wish, and no failed exchange.
 
 Celery's soft time limit and the usual recipes with ``SIGALRM`` raise plain exceptions, also ``TimeoutError``. They come
-wherever the main thread is, most likely amid an exchange with a server that hangs. The handler's own frame, which is
-in their traceback, tells them from what the exchange itself raises.
+wherever the main thread is, most likely amid an exchange with a server that hangs. A handler's frame, which is in their
+traceback, tells them from what the exchange itself raises: Python gives a handler the frame that it interrupts, and no
+other function is called with the very frame that calls it. The handlers that are set now would not tell: one may have
+put another in its place before it raised.
 """
 
 from __future__ import annotations
 
-import functools
-import signal
+import inspect
 import threading
-from types import CodeType, FunctionType, MethodType
-from typing import Any
+from types import FrameType
 
 
 def raised_by_signal(error: BaseException, handled: BaseException | None = None) -> BaseException | None:
@@ -25,22 +25,23 @@ def raised_by_signal(error: BaseException, handled: BaseException | None = None)
     """
     if threading.current_thread() is not threading.main_thread():
         return None
-    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
     one: BaseException | None = error
-    while one is not None and one is not handled:
-        frame = one.__traceback__
-        while frame is not None:
-            if frame.tb_frame.f_code in handlers:
+    seen: set[int] = set()
+    while one is not None and one is not handled and id(one) not in seen:
+        seen.add(id(one))
+        caller: FrameType | None = None
+        step = one.__traceback__
+        while step is not None:
+            if caller is not None and _is_given(step.tb_frame, caller):
                 return one
-            frame = frame.tb_next
+            caller, step = step.tb_frame, step.tb_next
         one = one.__cause__ or one.__context__
     return None
 
 
-def _code(handler: Any) -> CodeType | None:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    if isinstance(handler, FunctionType | MethodType):
-        return handler.__code__  # a method has that of its function
-    called = getattr(type(handler), "__call__", None)  # noqa: B004  # its code is asked for
-    return called.__code__ if isinstance(called, FunctionType) else None
+def _is_given(frame: FrameType, caller: FrameType) -> bool:
+    """Whether a function was called with a frame among its arguments."""
+    given = inspect.getargvalues(frame)
+    values = [given.locals.get(name) for name in given.args]
+    more = given.locals.get(given.varargs) if given.varargs else None
+    return any(one is caller for one in (*values, *(more if isinstance(more, tuple) else ())))

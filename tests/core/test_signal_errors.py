@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpcore
 import pytest
 
 from orchestration_integrations import MemoryRunStore, OrchestrationHttpHook, TransportError
+from orchestration_integrations.http_hook import network
 from orchestration_integrations.http_hook.interrupts import after_interrupt
 from orchestration_integrations.http_hook.signal_errors import raised_by_signal
 from orchestration_integrations.server import EmbeddedServer
@@ -52,7 +54,26 @@ class Handler:
         raise ConnectionError("a method")
 
 
+def any_arguments(*arguments: Any) -> None:
+    raise SoftTimeLimitExceeded
+
+
+def for_the_last_time(number: int, frame: Any) -> None:
+    """The second one is to end the program."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SoftTimeLimitExceeded
+
+
+class Cached:
+    @functools.lru_cache  # noqa: B019
+    def handle(self, number: int, frame: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+
 HANDLERS = {
+    "any arguments": (any_arguments, SoftTimeLimitExceeded),
+    "one that puts back another": (for_the_last_time, SoftTimeLimitExceeded),
+    "a method that is cached": (Cached().handle, SoftTimeLimitExceeded),
     "a function": (plain, SoftTimeLimitExceeded),
     "a builtin error": (of_the_system, TimeoutError),
     "an object": (Handler(), ValueError),
@@ -73,7 +94,7 @@ def test_a_limit_amid_an_exchange_ends_the_call_and_cancels_the_run(
             if event.kind == "listening":
                 server.fault("get_instance", "stall", 1, seconds=20)
                 server.fault("abort_instance", "cut_before", 2)  # these are none of the handler's
-                threading.Timer(0.7, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+                threading.Timer(0.25, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
 
         begun = time.monotonic()
         with pytest.raises(kind) as caught:
@@ -84,6 +105,71 @@ def test_a_limit_amid_an_exchange_ends_the_call_and_cancels_the_run(
         assert came.word == "cancelled"
         (row,) = hook.list_instances()
         assert row.state == "cancelled"
+
+
+def alarm_after(seconds: float) -> None:
+    threading.Timer(seconds, signal.pthread_kill, (threading.main_thread().ident, signal.SIGALRM)).start()
+
+
+@pytest.mark.parametrize("where", ["wants", "choose", "save"])
+def test_a_limit_amid_a_function_of_the_callers_is_no_answer_of_it(
+    server: EmbeddedServer, on_alarm: Any, where: str
+) -> None:
+    """It was taken for an owner or a store that is away: asked again, and the run was paid."""
+    on_alarm(of_the_system)
+    store = MemoryRunStore()
+    blocked: list[str] = []
+
+    def blocks() -> None:
+        if not blocked:
+            blocked.append(where)
+            alarm_after(0.2)
+            time.sleep(30)
+
+    def wants() -> bool:
+        if where == "wants":
+            blocks()
+        return True
+
+    if where != "wants":
+        real = getattr(store, where)
+
+        def call(*arguments: Any) -> Any:
+            blocks()
+            return real(*arguments)
+
+        setattr(store, where, call)
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        with pytest.raises(TimeoutError):
+            hook.run_once(WAITS, run_key="k", store=store, wants=wants)
+        assert not [row for row in server.record().released if row]
+        assert all(row.state != "running" or not row.status for row in hook.list_instances())
+
+
+def test_an_idle_handler_of_whatever_kind_makes_no_wish_of_a_failed_read(server: EmbeddedServer, on_alarm: Any) -> None:
+    on_alarm(Cached().handle)
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        server.fault("list_instances", "cut_before", 1)
+        assert not hook.list_instances()
+
+
+def test_a_limit_amid_a_connection_goes_to_no_further_address(on_alarm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_alarm(of_the_system)
+    tried: list[str] = []
+
+    def connect_tcp(self: Any, host: str, *arguments: Any) -> Any:
+        tried.append(host)
+        try:
+            alarm_after(0.2)
+            time.sleep(30)
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("timed out") from None
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(network, "_addresses", lambda *_: ["127.0.0.1", "127.0.0.2"])
+    with OrchestrationHttpHook(base_url="http://both.example") as hook, pytest.raises(TimeoutError):
+        hook.list_instances()
+    assert tried == ["127.0.0.1"]
 
 
 def test_the_client_that_was_broken_off_serves_no_further_call(server: EmbeddedServer, on_alarm: Any) -> None:
