@@ -141,7 +141,7 @@ def test_a_limit_amid_a_function_of_the_callers_is_no_answer_of_it(
         setattr(store, where, call)
     with OrchestrationHttpHook(base_url=server.url) as hook:
         with pytest.raises(TimeoutError):
-            hook.run_once(WAITS, run_key="k", store=store, wants=wants)
+            hook.run_once(WAITS, run_key="k", store=store, wants=wants, timeout=20)
         assert not [row for row in server.record().released if row]
         assert all(row.state != "running" or not row.status for row in hook.list_instances())
 
