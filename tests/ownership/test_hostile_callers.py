@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -510,3 +511,21 @@ def test_a_record_that_is_gone_is_nobodys(server, hook, caplog):
     assert row.state == "cancelled"
     assert store.load("k") is None, "what was not known any more is not put on record anew"
     assert f"the store shows no record of instance {row.id} any more" in caplog.text
+
+
+def test_a_coroutine_that_is_closed_without_its_loop_cancels_its_run(server, hook, caplog):
+    """Two interrupts within a millisecond leave asyncio.run of Python 3.10 so."""
+    loop = asyncio.new_event_loop()
+    running = Interrupting(server)
+    coroutine = running.run()
+    task = loop.create_task(coroutine)
+    loop.run_until_complete(asyncio.wait_for(running.begun.wait(), 20))
+    loop.stop()
+    loop.run_forever()
+    task._log_destroy_pending = False
+    with contextlib.suppress(RuntimeError):  # the hook around it cannot be closed without a loop
+        coroutine.close()
+    loop.close()
+    (row,) = hook.list_instances()
+    assert row.state == "cancelled"
+    assert "it was cancelled" in caplog.text
