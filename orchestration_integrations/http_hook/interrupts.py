@@ -168,9 +168,11 @@ def _warn_again(run: OwnedRun) -> None:
 async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseException, begun: Callable[[], object]) -> None:
     """As ``cancel_interrupted``, in a thread of its own, which no cancellation of this task reaches: it does not wait
     for the threads of the caller's loop either."""
-    from asyncio import _get_running_loop  # not needed by the blocking hook, and slow to import
+    from asyncio import get_running_loop  # not needed by the blocking hook, and slow to import
 
-    if _get_running_loop() is None:  # whoever has ended the loop closes the coroutine: nothing can be awaited
+    try:
+        get_running_loop()
+    except RuntimeError:  # whoever has ended the loop closes the coroutine: nothing can be awaited
         cancel_interrupted(hook, run, error, begun)
         return
     begun()
