@@ -2,9 +2,9 @@
 
 Celery's soft time limit and the usual recipes with ``SIGALRM`` raise plain exceptions, also ``TimeoutError``. They come
 wherever the main thread is, most likely amid an exchange with a server that hangs. A handler's frame, which is in their
-traceback, tells them from what the exchange itself raises: Python gives a handler the frame that it interrupts, and no
-other function is called with the very frame that calls it. The handlers that are set now would not tell: one may have
-put another in its place before it raised.
+traceback, tells them from what the exchange itself raises: Python gives a handler the frame that it interrupts, and
+besides tracers no function is called with the very frame that calls it. The handlers that are set now would not tell:
+one may have put another in its place before it raised.
 """
 
 from __future__ import annotations

@@ -23,24 +23,6 @@ NOT_FOUND = Answer.of({"errorCode": "NOT_FOUND", "errorMessage": "no such instan
 
 
 @pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
-    with OrchestrationHttpHook(base_url=server.url) as hook:
-        yield hook
-
-
-@pytest.fixture
-def gateway(server: EmbeddedServer) -> Iterator[Gateway]:
-    with Gateway(server.url) as gateway:
-        yield gateway
-
-
-@pytest.fixture
 def page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageClient]:
     monkeypatch.setattr(streams, "TELL", 0.1)
     with PageServer(Settings(base_url=gateway.url)) as page:

@@ -9,7 +9,6 @@ import pytest
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
 from orchestration_integrations.procedures import waiting
-from orchestration_integrations.server import EmbeddedServer
 from orchestration_integrations.ui import kept, reading
 from orchestration_integrations.ui.serving import PageServer
 from tests.ui.flows import listening
@@ -18,24 +17,6 @@ from tests.ui.page_client import PageClient
 
 NOT_FOUND = Answer.of({"errorCode": "NOT_FOUND", "errorMessage": "no such instance"}, status=404)
 OF_A_GATEWAY = Answer(404, b"<html>404 page not found</html>")
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
-    with OrchestrationHttpHook(base_url=server.url) as hook:
-        yield hook
-
-
-@pytest.fixture
-def gateway(server: EmbeddedServer) -> Iterator[Gateway]:
-    with Gateway(server.url) as gateway:
-        yield gateway
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,18 +21,6 @@ TWO_APPROVALS = {
 PLAIN = {"name": "plain", "stages": [send("world", "orders:1", "${amount}")]}
 PLAIN["stages"][0]["send"]["metadata"] = {"order": "${runKey}"}  # type: ignore[index]
 BIG = 12345678901234567891
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
-    with OrchestrationHttpHook(base_url=server.url) as hook:
-        yield hook
 
 
 @pytest.fixture
