@@ -135,7 +135,8 @@ def main() -> None:
             if do == "ended":
                 return {one["instance_id"]: one["at"] for one in server.record().ended}
             if do == "usage":
-                requests = dict(server.record().requests)
+                with server.core.lock:  # `server.record()` copies all that has happened, and would be measured
+                    requests = dict(server.core.engine.memory.record.requests)
                 return {"at": time.time(), "cpu": time.process_time(), "bytes": wire.total, "requests": requests}
             raise ValueError(do)
 

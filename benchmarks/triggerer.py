@@ -135,6 +135,8 @@ def watch(python: str, filled: Path, way: str, server: Child, interval: float, w
             seen.cpu.append((new[-1]["cpu"] - new[0]["cpu"]) / (new[-1]["at"] - new[0]["at"]))
             seen.stalls.append(max(line["stall"] for line in new[1:]))
             seen.memory = int(new[-1]["memory"])
+    if not any(seen.requests):
+        raise RuntimeError(f"{way}: no trigger has asked the server:\n{(home / 'triggerer.log').read_text()[-4000:]}")
     return seen
 
 

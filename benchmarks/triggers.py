@@ -20,7 +20,7 @@ from .measuring import memory
 
 
 def _unshared(**given: Any) -> WaitArguments:
-    return WaitArguments(**{**given, "shared": False})
+    return WaitArguments(**{**given, "shares": "never"})
 
 
 class Alone(OrchestrationInstanceTrigger):
