@@ -260,14 +260,16 @@ class InstanceStuckError(_EndOfWait):
 
 
 class WaitTimeoutError(_EndOfWait):
-    """The deadline passed and the last look did not see the end. The instance goes on; it was not cancelled.
+    """The deadline passed, and the last look did not see the end. The instance goes on, unless ``outcome`` says else.
 
     Attributes:
         seen_running: True where the last look, at the deadline, was answered, and the instance ran then. Where it is
-            False nobody knows what became of it: ``instance`` is older than the deadline, or None.
+            False nobody knows what became of it: that look failed, or nobody saw what the cancel came to that followed.
+        outcome: of the cancel that followed; None where there was none, or it failed.
     """
 
     seen_running: bool = False
+    outcome: CancelOutcome | None = None
 
 
 class StateUnknownError(_EndOfWait):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import OrchestrationError, OwnerGoneError
+from ..api.errors import OrchestrationError, OwnerGoneError, WaitTimeoutError
 from ..api.models import (
     ActivityRun,
     CancelOutcome,
@@ -157,12 +157,14 @@ def end(instance_id: str, result: object, stages: Stages | None, **more: Any) ->
     """What a wait for a run came to: ``RunResult``, or the error that the wait raised."""
     verdict = end_verdict(result)
     known = getattr(result, "instance", None)
+    cancel = result.outcome if isinstance(result, WaitTimeoutError) else None
     return {
         "type": "end",
         "instance_id": instance_id,
         "workflow_id": None if known is None else known.workflow_id,
         "state": verdict.word,
         "reason": as_options(verdict.text),
+        "outcome": None if cancel is None else cancel.status,
         "exit_status": status_of_verdict(verdict),
         **moved(getattr(result, "moved", None), stages),
         **more,

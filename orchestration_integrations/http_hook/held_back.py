@@ -3,7 +3,8 @@
 Whoever presses Ctrl-C presses it twice. The second one must not break off the very cancel that the first has asked
 for, so it is held back: once, and in the first moments as often as it comes. The next one goes through, so that
 nothing can keep a process alive. Interrupts are the work of signal handlers, and these run in the main thread alone:
-the handlers that are there stay in charge, and only what they raise is held back.
+the handlers that are there stay in charge, whatever their signal (time limits have signals too), and only what they
+raise is held back.
 """
 
 from __future__ import annotations
@@ -13,18 +14,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..clock import monotonic
 
 if TYPE_CHECKING:
     import asyncio
 
-T = TypeVar("T")
-
 NERVOUS_SECONDS = 0.5
 """Seconds for which all interrupts count as one."""
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class HeldBack:
@@ -70,7 +68,7 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
         return
     before = {}
     try:
-        for number in SIGNALS:
+        for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if callable(handler):
                 with suppress(ValueError):  # not the main interpreter
@@ -82,8 +80,8 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
             signal.signal(number, handler)
 
 
-async def held_back_from(work: asyncio.Future[T], tell: Callable[[], object]) -> T:
-    """What work that goes on by itself comes to; cancellations of this task are held back as interrupts are.
+async def held_back_from(work: asyncio.Future[None], tell: Callable[[], object]) -> asyncio.CancelledError | None:
+    """Wait for work that goes on by itself; cancellations of this task are held back as interrupts are.
 
     A cancel scope of anyio cancels anew at each step of its task, which is one wish and no second one. So the wait is
     shielded from scopes, and a task that is cancelled once more by itself is told from them.
@@ -91,6 +89,9 @@ async def held_back_from(work: asyncio.Future[T], tell: Callable[[], object]) ->
     Args:
         work: that no cancellation of this task reaches.
         tell: as for ``held_back``.
+
+    Returns:
+        The last one that was held back; None where there was none.
 
     Raises:
         CancelledError: one that went through. Besides, what the work raises.
@@ -101,15 +102,18 @@ async def held_back_from(work: asyncio.Future[T], tell: Callable[[], object]) ->
 
     begun = monotonic()
     spared = False
+    held: asyncio.CancelledError | None = None
     with CancelScope(shield=True):
         while not work.done():
             try:
                 await asyncio.wait({work})
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
+                held = error
                 if monotonic() - begun >= NERVOUS_SECONDS:
                     if spared:
                         raise
                     spared = True
                     with suppress(Exception):
                         tell()
-    return work.result()
+    work.result()  # raises what it raised
+    return held

@@ -21,6 +21,7 @@ from ..procedures.verdicts import BEING_STARTED, cancel_verdict, outcome_text
 from .base import HookBase
 from .blocking_driver import BlockingDriver
 from .held_back import held_back, held_back_from
+from .signal_errors import raised_by_signal
 from .threads import in_own_thread
 
 logger = logging.getLogger("orchestration_integrations.hook")
@@ -85,7 +86,7 @@ def cancel_interrupted(
         try:
             if begun is not None:
                 begun()
-            came = _came_of(hook, run, type(error).__name__)
+            came = _came_of(hook, run, error)
         except BaseException as again:  # no error of the cancel, but the next wish of the caller
             _note(again, run, Interrupted("unknown", _broken_off(run), run.instance_id))
             raise
@@ -109,15 +110,16 @@ def after_interrupt(error: BaseException) -> Interrupted | None:
     return None
 
 
-def _came_of(hook: HookBase, run: OwnedRun, why: str) -> Interrupted | None:
+def _came_of(hook: HookBase, run: OwnedRun, interrupt: BaseException) -> Interrupted | None:
     if run.instance_id is not None:
-        return _cancelled(hook, run, run.instance_id, why)
+        return _cancelled(hook, run, run.instance_id, interrupt)
     if run.record is None:
         return None
     return Interrupted("being_started", BEING_STARTED)
 
 
-def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, why: str) -> Interrupted:
+def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, interrupt: BaseException) -> Interrupted:
+    why = type(interrupt).__name__
     settings = hook.settings
     hurried = settings.with_changes(timeout=min(settings.timeout, EXCHANGE_SECONDS))
     try:
@@ -127,6 +129,9 @@ def _cancelled(hook: HookBase, run: OwnedRun, instance_id: str, why: str) -> Int
             again.take_over(run)
             outcome = fresh.perform(again.stop(CANCEL_SECONDS, by=f"its waiter, which was interrupted ({why})"))
     except Exception as failed:
+        wish = raised_by_signal(failed, interrupt)
+        if wish is not None:
+            raise wish from failed
         text = f"instance {instance_id}: its cancel failed, and it may still run: {summary(failed)}"
         return Interrupted("unknown", text, instance_id)
     word: AfterInterrupt = outcome.status if outcome is not None else "superseded" if again.superseded else "left"
@@ -176,14 +181,23 @@ async def acancel_interrupted(hook: HookBase, run: OwnedRun, error: BaseExceptio
         cancel_interrupted(hook, run, error, begun)
         return
     begun()
-    working = in_own_thread(cancel_interrupted, hook, run, error)
+    try:
+        working = in_own_thread(cancel_interrupted, hook, run, error)
+    except RuntimeError:  # no thread is to be had
+        cancel_interrupted(hook, run, error)
+        return
 
     def told_again() -> None:
         _warn_again(run)
 
     try:
-        await held_back_from(working, told_again)
-    except BaseException as again:
-        if after_interrupt(again) is None or not working.done():
-            _tell(again, Interrupted("unknown", f"its cancel is still under way; {_may_run(run)}", run.instance_id))
+        again = await held_back_from(working, told_again)
+    except BaseException as broken:
+        if after_interrupt(broken) is None or not working.done():
+            _tell(broken, Interrupted("unknown", f"its cancel is still under way; {_may_run(run)}", run.instance_id))
         raise
+    if again is not None and type(again) is not type(error):
+        came = after_interrupt(error)
+        if came is not None:
+            _tell(again, came)
+        raise again from error

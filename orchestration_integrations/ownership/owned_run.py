@@ -45,7 +45,7 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
 from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
-from ..procedures.verdicts import cancel_text, outcome_text
+from ..procedures.verdicts import cancel_verdict, outcome_text
 from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing
@@ -258,7 +258,7 @@ class OwnedRun:
             )
         if instance_id is None:
             raise OwnerGoneError(f"the run of key {key} is no longer wanted; nothing was started", run_key=key)
-        outcome, what = yield from self._stopped(UNWANTED_SECONDS, "its waiter, which no longer wants it")
+        outcome, what, _ = yield from self._stopped(UNWANTED_SECONDS, "its waiter, which no longer wants it")
         raise OwnerGoneError(
             f"the run of key {key} is no longer wanted, so this attempt did not {step}; {what}",
             run_key=key,
@@ -416,26 +416,30 @@ class OwnedRun:
         told = str(error) if isinstance(error, Refused) else error.told
         error.args = (told,)  # what became of the run is said once, by the error that is raised from this one
         if on_timeout != "cancel":
-            left = "as it is, and may still run" if isinstance(error, Refused) else "running"
+            runs = isinstance(error, InstanceStuckError) or (isinstance(error, WaitTimeoutError) and error.seen_running)
+            left = "running" if runs else "as it is, and may still run"
             what = f"it was left {left}; an attempt with its key goes on waiting for it"
-            raise same_end(error, f"{told}; {what}", None) from error
-        outcome, what = yield from self._stopped(seconds, "its waiter, which has given up")
+            raise same_end(error, f"{told}; {what}") from error
+        outcome, what, known = yield from self._stopped(seconds, "its waiter, which has given up")
         if outcome is not None and outcome.status == "already_ended":
             return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
         if outcome is not None and outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
-        raise same_end(error, f"{told}; {what}", outcome) from error
+        raise same_end(error, f"{told}; {what}", outcome, known) from error
 
-    def _stopped(self, seconds: float, by: str) -> Procedure[tuple[CancelOutcome | None, str]]:
-        """``stop``, by the waiter itself: the outcome, and what became of the run, also where the cancel failed."""
+    def _stopped(self, seconds: float, by: str) -> Procedure[tuple[CancelOutcome | None, str, bool]]:
+        """``stop``, by the waiter itself: the outcome; in words what became of the run, also where the cancel failed;
+        and whether that is known."""
         try:
             outcome = yield from self.stop(seconds, by=by)
         except OrchestrationError as error:
             on_hold = self.keeper.store is not None and self.record is not None and self.record.hold
-            return None, f"its cancel failed, and it may still run{'; a stop is on record' if on_hold else ''}: {error}"
+            on_record = "; a stop is on record" if on_hold else ""
+            return None, f"its cancel failed, and it may still run{on_record}: {error}", False
         if outcome is None:
-            return None, outcome_text(None, superseded=self.superseded)
-        return outcome, cancel_text(outcome, self.instance_id or "INSTANCE")
+            return None, outcome_text(None, superseded=self.superseded), True
+        verdict = cancel_verdict(outcome, self.instance_id or "INSTANCE")
+        return outcome, verdict.text, verdict.sure
 
     def stop(
         self, seconds: float = CANCEL_SECONDS, *, by: str = "", waiter_is_here: bool = True
@@ -475,8 +479,8 @@ class OwnedRun:
         return outcome
 
 
-def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> GivenUp:
-    """The error again, with what has become of the instance since."""
+def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None = None, known: bool = True) -> GivenUp:
+    """The error again, with what has become of the instance since, and whether that is ``known``."""
     if isinstance(error, Refused):
         refused = retold(error, message)
         refused.run_may_exist = True
@@ -491,5 +495,5 @@ def same_end(error: GivenUp, message: str, outcome: CancelOutcome | None) -> Giv
         return InstanceStuckError(message, reason=error.reason, **about)
     made = type(error)(message, **about)
     if isinstance(error, WaitTimeoutError) and isinstance(made, WaitTimeoutError):
-        made.seen_running = error.seen_running
+        made.seen_running, made.outcome = error.seen_running and known, outcome
     return made
