@@ -63,14 +63,12 @@ async def as_sent(call: Awaitable[T]) -> T:
     return working.result()
 
 
-def end_if_given_up() -> None:
-    """For a step that must not follow where a layer below has swallowed a cancellation: nothing more is sent then.
+def is_given_up() -> bool:
+    """Whether the caller was cancelled of the call whose task (``as_sent`` made it) is the current one.
 
-    Raises:
-        CancelledError: the caller of the call that the current task works on was cancelled.
+    A layer below may have swallowed that: then the next step must not follow, and nothing more is sent.
     """
-    if asyncio.current_task() in _given_up:
-        raise asyncio.CancelledError
+    return asyncio.current_task() in _given_up
 
 
 async def _ended(working: asyncio.Future[Any]) -> None:

@@ -387,7 +387,9 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address that takes one."""
-        from .in_time import end_if_given_up  # not needed by the blocking hook, and slow to import
+        from asyncio import CancelledError  # not needed by the blocking hook, and slow to import
+
+        from .in_time import is_given_up
 
         proxy_tls = _connects_to(self._proxy, timeout)
         addresses = await _addresses_async(host, port, timeout)
@@ -398,7 +400,9 @@ class AsyncBoundedBackend(httpcore.AsyncNetworkBackend):
             share = None if seconds is None else seconds / (len(addresses) - number)
             try:
                 made = await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
-                end_if_given_up()  # anyio swallows cancellations there on Python 3.10
+                if is_given_up():  # anyio swallows cancellations there on Python 3.10
+                    await made.aclose()
+                    raise CancelledError
                 own_connections.note(made)
                 return AsyncBoundedStream(made, _deadline_of(timeout), proxy_tls=proxy_tls)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:

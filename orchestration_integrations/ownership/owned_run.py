@@ -50,7 +50,7 @@ from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of, taken_back
 from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
@@ -64,6 +64,9 @@ UNWANTED_SECONDS = 5.0
 Refused = AuthenticationError | NotFoundError | ValidationError
 """Its state may not be read any more, which says nothing of the run: it may still run."""
 GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError | Refused
+_GIVEN_UP = (
+    WaitTimeoutError, StateUnknownError, InstanceStuckError, AuthenticationError, NotFoundError, ValidationError,
+)  # fmt: skip
 WaitFor = Callable[[str, Guard], Procedure[RunResult]]
 """Waits for an instance, and asks the guard before it lets it pass a checkpoint."""
 
@@ -367,14 +370,7 @@ class OwnedRun:
             yield from self.conclude("failed" if isinstance(error, InstanceFailedError) else "cancelled")
             error.args = (error.told,)  # to advise another key would give up what this one protects
             raise
-        except (
-            WaitTimeoutError,
-            StateUnknownError,
-            InstanceStuckError,
-            AuthenticationError,
-            NotFoundError,
-            ValidationError,
-        ) as error:
+        except _GIVEN_UP as error:
             if isinstance(error, InstanceStuckError) and error.reason != "attempts":
                 if error.reason == "never_started":
                     yield from self.conclude("never_started")
@@ -422,7 +418,10 @@ class OwnedRun:
             raise same_end(error, f"{told}; {what}") from error
         outcome, what, known = yield from self._stopped(seconds, "its waiter, which has given up")
         if outcome is not None and outcome.status == "already_ended":
-            return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
+            try:
+                return (yield from self.attend(instance_id, waiting, on_timeout="leave"))
+            except _GIVEN_UP as late:  # it has ended all the same, and what it has moved is told as far as it was read
+                raise same_end(error, f"{told}; {what}; an attempt with its key tells more", outcome, False) from late
         if outcome is not None and outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
         raise same_end(error, f"{told}; {what}", outcome, known) from error
@@ -457,9 +456,9 @@ class OwnedRun:
         instance_id = self.instance_id
         if instance_id is None or not (yield from self.keeper.hold(by)):
             return None
-        marks = self._marks()
+        marks, hold = self._marks(), Hold(by, self.keeper.instant())
         holding = None
-        if self.has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
+        if self.has_checkpoints is not False and (yield from marks.hold(hold)):
             since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
             holding = holding_of(marks, since)
         try:
@@ -473,6 +472,8 @@ class OwnedRun:
                 on_record=True,
             )
         except RecordConflictError:
+            if holding is not None:
+                yield from taken_back(marks, hold)  # it would stop the run of whoever has it now
             return None
         if holding is not None and outcome.status in ("cancelled", "already_ended"):
             yield from marks.forget()

@@ -22,6 +22,7 @@ import anyio
 from ..api.errors import OrchestrationError, summary
 from ..api.models import CancelOutcome
 from ..http_hook import OrchestrationHttpHook
+from ..http_hook.held_back import held_back
 from ..ownership.keeping import hold_name
 from ..ownership.owned_run import OwnedRun
 from ..ownership.record import OwnerWord, RunRecord
@@ -214,7 +215,11 @@ def cancel_instances_now(
     Returns:
         The outcome by id; None where cancelling failed altogether, or another attempt has the instance.
     """
-    return _waited_for(_begin(targets, limit, why), why, logger, success_is_bad)
+    with held_back(lambda: run_logger().warning("%s: interrupted again, while the cancel goes on", why)) as held:
+        outcomes = _waited_for(_begin(targets, limit, why), why, logger, success_is_bad)
+    if held.raised is not None:
+        raise held.raised
+    return outcomes
 
 
 def _waited_for(

@@ -61,10 +61,12 @@ def _starting(start: Start, cancel_on_interrupt: bool, at_wait: list[Progress]) 
     try:
         yield
     except BaseException as error:
-        start.failed()
-        target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
-        if target is not None:
-            _stopped(at_wait[-1] if at_wait else None, cancel_instances_now([target], _interrupted(error)))
+        try:  # first of all: another interrupt may come
+            target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
+            if target is not None:
+                _stopped(at_wait[-1] if at_wait else None, cancel_instances_now([target], _interrupted(error)))
+        finally:
+            start.failed()
         raise
     finally:
         start.close()
@@ -75,11 +77,13 @@ async def _astarting(start: Start, cancel_on_interrupt: bool, at_wait: list[Prog
     try:
         yield
     except BaseException as error:
-        start.failed()
-        target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
-        if target is not None:
-            outcomes = await acancel_instances_now([target], _interrupted(error))
-            _stopped(at_wait[-1] if at_wait else None, outcomes)
+        try:
+            target = _target_to_cancel(start, error, cancel_on_interrupt, waiting=bool(at_wait))
+            if target is not None:
+                outcomes = await acancel_instances_now([target], _interrupted(error))
+                _stopped(at_wait[-1] if at_wait else None, outcomes)
+        finally:
+            start.failed()
         raise
     finally:
         start.close()

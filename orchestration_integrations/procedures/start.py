@@ -26,6 +26,7 @@ from ..api.errors import (
     StateUnknownError,
     TransportError,
     UnreadableAnswerError,
+    ValidationError,
     is_ambiguous,
     is_inconclusive,
     is_mendable,
@@ -170,7 +171,8 @@ class Starting:
         """
         if self.lost_ungated:
             return self.ambiguous(f"{self.lost_ungated}, and {why}", candidates, error)
-        later = self.comes_again and (error is None or is_mendable(error))
+        refused = instance_id is not None and isinstance(error, ValidationError)  # a read of what is on record
+        later = self.comes_again and (error is None or refused or is_mendable(error))
         if not later or (error is None and instance_id is None):
             return self.ambiguous(why, candidates or ((instance_id,) if instance_id else ()), error, what=what)
         if error is not None and (instance_id is None or isinstance(error, AuthenticationError)):
