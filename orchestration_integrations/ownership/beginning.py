@@ -28,7 +28,6 @@ from ..procedures.gate import parsed_text
 from ..procedures.gated_start import GatedStart, shows_release
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
-from ..procedures.start import Starting
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
 from ..procedures.verdicts import cancel_text
@@ -37,12 +36,14 @@ from .asked_workflow import AskedWorkflow
 from .begun import Did, did
 from .choosing import Round, choose
 from .comparing import Comparing
+from .elsewhere import may_be_elsewhere, released_elsewhere
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, NO_HOLD, AdoptedElsewhereError, RunRecord
-from .resolve import How, Question, Verdict, observation, resolve
+from .resolve import How, Kind, Question, Verdict, observation, resolve
 from .same_server import check_server
+from .start_of_key import start_of_key
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
@@ -95,7 +96,8 @@ class Beginning:
         how, token = keeper.how(), keeper.has_token()
         if self._request.settled and not token:
             logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
-        starting = self._starting = self._steps(record, how)
+        starting = start_of_key(keeper, record, how, self._permit, self._versions, self._now)
+        self._starting = starting
         self._gated_start, self._ungated_start = GatedStart(starting), UngatedStart(starting)
         asked = AskedWorkflow(self._request, keeper, starting, self._comparing, self._versions, self._now)
         yield from asked.read(record, how)
@@ -128,9 +130,12 @@ class Beginning:
             verdict = resolve(question, seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
             yield from self._compare(verdict, seen, how)
-            instance = yield from self._act(verdict, seen)
+            kind: Kind = "adopt"
+            instance = yield from self._elsewhere(verdict.kind, seen)
+            if instance is None:
+                kind, instance = verdict.kind, (yield from self._act(verdict, seen))
             if instance is not None:
-                self.did = did(verdict.kind, instance, submitted=self._submitted, at_gate=self._stands_at_gate(seen))
+                self.did = did(kind, instance, submitted=self._submitted, at_gate=self._stands_at_gate(seen))
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
@@ -148,23 +153,6 @@ class Beginning:
         if how == "first":
             return "again" if self._gated and self._request.shared_key else "first"
         return "first" if not self._gated and self._keeper.vouches() else how
-
-    def _steps(self, record: RunRecord | None, how: How) -> Starting:
-        request, keeper = self._request, self._keeper
-        starting = Starting(
-            workflow_id=request.workflow if isinstance(request.workflow, str) else "",
-            key=request.run_key,
-            texts={**request.texts, request.key_variable: request.run_key},
-            since=record.since if record is not None and keeper.store is not None else request.since,
-            fresh=record is None and how == "first",
-            timeout=request.timeout,
-            comes_again=bool(request.attempt),
-            permit=self._permit,
-            versions=self._versions,
-            now=self._now,
-        )
-        starting.token = keeper.token()
-        return starting
 
     # ---- what the table is asked -------------------------------------------------------------------
 
@@ -413,6 +401,23 @@ class Beginning:
         if not (yield from self._choose(instance_id, None, record.round if record is not None else 0)):
             return None
         return (yield from self._shown(instance_id))
+
+    def _elsewhere(self, kind: Kind, seen: Seen) -> Procedure[Instance | None]:
+        """The run of the key that another record has released, chosen instead of what the table decided for; None
+        where there is none. The one on record, which stands at its gate, is never released then."""
+        keeper = self._keeper
+        if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=self._stands_at_gate(seen)):
+            return None
+        run = yield from released_elsewhere(keeper, self._starting, self._gated_start)
+        if run is None:
+            return None
+        self._comparing.check("adopt", Seen("one released", found=[run]))
+        number = self._next_round()  # in its own round another instance was chosen here
+        content = self._comparing.content
+        yield from keeper.save(keeper.intended(number, run.gate, self._starting.workflow_id, content, proven=False))
+        if not (yield from self._choose(run.instance.id, run.gate.text, number, released=True)):
+            return None
+        return (yield from self._shown(run.instance.id))
 
     def _shown(self, instance_id: str) -> Procedure[Instance]:
         instance = yield from self._starting.read_found(instance_id)

@@ -1,0 +1,68 @@
+"""A run of the key that another record has released since this one chose its own.
+
+One record sees all runs of its key. Where several stand beside each other (a file in each pod, one key in two DAG
+runs), whoever comes afterwards has to find what was released meanwhile, on the server. A start without a record looks
+there anyway. An attempt that goes on with what is on record would not: so it looks before it releases a run that still
+stands at its gate, and before a new round that nobody has asked for as another payment.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..procedures.effects import Procedure
+from ..procedures.gated_start import FoundRun, GatedStart
+from ..procedures.start import Starting
+from .keeping import Keeper
+from .observing import Seen
+from .record import GOOD_END
+from .resolve import Kind
+
+logger = logging.getLogger("orchestration_integrations.ownership")
+
+
+def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -> bool:
+    """Whether a run of the key that is not on record may be the payment which this step would make again.
+
+    Args:
+        keeper: of the key.
+        kind: what the table decided.
+        seen: what the server showed of the run on record.
+        at_gate: that run stands at its gate.
+    """
+    record = keeper.record
+    if record is None or record.instance_id is None or not keeper.request.shared_key or keeper.store is None:
+        return False
+    if kind in ("continue", "resume"):
+        return at_gate
+    # After a success, and for whoever has settled the key, a new round is another payment.
+    wanted = record.end == GOOD_END or seen.shows == "ended well" or keeper.has_token()
+    return kind == "new round" and not wanted
+
+
+def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) -> Procedure[FoundRun | None]:
+    """The released run of the key, of this round or a later one, that is not the one on record; None where none is.
+
+    Raises:
+        AmbiguousRunError: there are several.
+        OrchestrationError: the server could not be read.
+    """
+    record = keeper.record
+    if record is None:
+        return None
+    look = yield from gated.look()
+    mine = record.instance_id
+    found = [run for run in look.released if run.instance.id != mine and run.gate.round >= record.round]
+    if len(found) > 1:
+        ids = [run.instance.id for run in found]
+        raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)
+    if not found:
+        return None
+    logger.warning(
+        "run key %s: instance %s was released beside the one on record, %s: the key stands for it, and this attempt "
+        "neither starts nor releases another",
+        record.key,
+        found[0].instance.id,
+        mine,
+    )
+    return found[0]

@@ -1,0 +1,129 @@
+"""One key in several records (a file in each pod, one key in two DAG runs), whose callers come one after another."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration_integrations import (
+    AmbiguousRunError,
+    InstanceCancelledError,
+    KeyReusedError,
+    OrchestrationHttpHook,
+    OwnerGoneError,
+    SqliteRunStore,
+    WaitTimeoutError,
+)
+from orchestration_integrations.server import EmbeddedServer
+
+
+def sending(account):
+    return {
+        "send": {
+            "source": {"account": {"id": "world"}},
+            "destination": {"account": {"id": account}},
+            "amount": {"amount": "${amount}", "asset": "EUR/2"},
+        }
+    }
+
+
+PAYS = {"name": "pays", "stages": [sending("shop")]}
+SLOW = {"name": "slow", "stages": [sending("shop"), {"delay": {"duration": "2s"}}, sending("shop:rest")]}
+
+
+@pytest.fixture(params=[1, 3])
+def server(request):
+    """Generations on which an abort ends a run that stands at its gate."""
+    with EmbeddedServer(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def hook(server):
+    with OrchestrationHttpHook(base_url=server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return [SqliteRunStore(tmp_path / f"{name}.db") for name in "abc"]
+
+
+def pay(hook, store, amount="100", definition=PAYS, **more):
+    return hook.run_once(definition, {"amount": amount}, run_key="k", store=store, poll_interval=0.05, **more)
+
+
+def paid(server):
+    return server.balance("shop", "EUR/2")
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of it is done any more."""
+
+
+def kill(_):
+    raise Killed
+
+
+def killed_before_release(hook, store, **more):
+    with pytest.raises(Killed):
+        pay(hook, store, cancel_on_interrupt=False, on_chosen=kill, **more)
+
+
+def test_a_run_that_was_cancelled_at_its_gate_is_not_made_up_for_twice(server, hook, stores, caplog):
+    with pytest.raises(OwnerGoneError, match="it was cancelled"):
+        pay(hook, stores[0], wants=lambda: False)
+    made = pay(hook, stores[1])
+    again = pay(hook, stores[0])
+    assert again.instance.id == made.instance.id
+    assert paid(server) == 100
+    assert "was released beside the one on record" in caplog.text
+    assert pay(hook, stores[0]).instance.id == made.instance.id, "it is on record by now"
+
+
+def test_a_run_that_was_chosen_is_not_released_beside_another(server, hook, stores):
+    """The row of the first run came so late that the second caller could not see it."""
+    server.fault("run_workflow", "late_row", 1, seconds=2)
+    killed_before_release(hook, stores[0])
+    made = pay(hook, stores[1])
+    server.advance(3)
+    assert pay(hook, stores[0]).instance.id == made.instance.id
+    assert paid(server) == 100
+    assert len(server.record().released) == 1
+
+
+def test_a_chosen_run_is_released_where_no_other_was(server, hook, stores):
+    killed_before_release(hook, stores[0])
+    chosen = stores[0].load("k").instance_id
+    assert pay(hook, stores[0]).instance.id == chosen
+    assert paid(server) == 100
+
+
+def test_who_reran_a_failed_run_has_rerun_it_for_all(server, hook, stores):
+    with pytest.raises(WaitTimeoutError):
+        pay(hook, stores[0], definition=SLOW, timeout=1.0)
+    with pytest.raises(InstanceCancelledError):  # the first to ask is told how it ended
+        pay(hook, stores[1], definition=SLOW, rerun_failed=True)
+    made = pay(hook, stores[1], definition=SLOW, rerun_failed=True)
+    assert pay(hook, stores[0], definition=SLOW, rerun_failed=True).instance.id == made.instance.id
+    assert (paid(server), server.balance("shop:rest", "EUR/2")) == (200, 100)
+
+
+def test_what_another_record_paid_under_the_key_is_compared(server, hook, stores):
+    with pytest.raises(OwnerGoneError):
+        pay(hook, stores[0], wants=lambda: False)
+    pay(hook, stores[1], amount="250")
+    with pytest.raises(KeyReusedError, match="its variables differ"):
+        pay(hook, stores[0])
+    assert paid(server) == 250
+
+
+def test_several_runs_beside_the_record_are_ambiguous(server, hook, stores):
+    """Somebody's first_attempt=True was not true."""
+    with pytest.raises(OwnerGoneError):
+        pay(hook, stores[0], wants=lambda: False)
+    ids = {pay(hook, stores[1]).instance.id}
+    workflow = hook.ensure_workflow(PAYS, gate=True).workflow
+    ids.add(hook.start(workflow.id, {"amount": "100"}, run_key="k", first_attempt=True).id)
+    with pytest.raises(AmbiguousRunError) as caught:
+        pay(hook, stores[0])
+    assert set(caught.value.candidates) == ids
