@@ -88,7 +88,8 @@ def cancel(
 
     Raises:
         NotFoundError: the server answers, and knows no such instance.
-        AuthenticationError, ValidationError: reading it is refused; the message tells how the abort was answered.
+        AuthenticationError, ValidationError: reading it is refused, until the limit where an abort was taken or may
+            have been, else at once; the message tells how the abort was answered.
             ``run_may_exist`` of each of these is True where an abort was taken, or may have been, or the instance is
             there or on record: then nobody knows what became of it. It is False where nothing of an instance is known
             and the abort was refused as well: nothing was done, and the settings or the id are wrong.
@@ -125,6 +126,7 @@ def cancel(
             answer = answer or said
             abort_at = now.monotonic() + again
         looked_at = now.monotonic()
+        denied: AuthenticationError | ValidationError | None = None
         try:
             instance = yield from do(get_instance(instance_id, versions.plain), over)
             not_found_since = None
@@ -144,15 +146,9 @@ def cancel(
                 unknown.run_may_exist = on_record or taken or instance is not None
                 raise unknown from error
         except (AuthenticationError, ValidationError) as error:
-            unread = type(error)(
-                f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state "
-                f"may not be read: {error}",
-                status_code=error.status_code,
-                error_code=error.error_code,
-                server_message=error.message,
-            )
-            unread.run_may_exist = on_record or taken or not refused
-            raise unread from error
+            denied = error
+            if not taken:
+                raise _unread(instance_id, denied, answer, on_record or not refused) from denied
         except OrchestrationError:
             pass  # of a read; the abort may have been taken all the same
         if instance is not None and instance.terminated:
@@ -173,10 +169,26 @@ def cancel(
             standing = yield from _standing(instance, versions, over)
         if standing is not None and holding is not None and (yield from holding.excludes(standing, now)):
             return (yield from _outcome("held", instance, answer, versions, now, over, standing))
+        if last and denied is not None:
+            raise _unread(instance_id, denied, answer, may_exist=True) from denied
         if last:
             at_gate = instance is not None and (yield from _at_gate(instance, versions, over))
             return (yield from _outcome("not_confirmed", instance, answer, versions, now, over, standing, at_gate))
         yield from pause(wait)
+
+
+def _unread(
+    instance_id: str, denied: AuthenticationError | ValidationError, answer: str, may_exist: bool
+) -> AuthenticationError | ValidationError:
+    unread = type(denied)(
+        f"instance {instance_id} may still run and move money: the abort was answered {answer}, and its state may not "
+        f"be read: {denied}",
+        status_code=denied.status_code,
+        error_code=denied.error_code,
+        server_message=denied.message,
+    )
+    unread.run_may_exist = may_exist
+    return unread
 
 
 def _standing(instance: Instance, versions: Versions, over: float) -> Procedure[Standing | None]:
