@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from ..procedures.effects import Procedure
+from ..procedures.effects import Procedure, ask_or_raise
 from ..procedures.gated_start import FoundRun, GatedStart
 from ..procedures.start import Starting
 from .keeping import Keeper
@@ -40,19 +40,33 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -
     return kind == "new round" and not wanted
 
 
+def _was_chosen(keeper: Keeper, run: FoundRun, rounds: int) -> Procedure[bool]:
+    """Whether a run was chosen here in one of the earlier rounds: then what became of it is known. The store has no
+    other way to ask; a round that had no choice has this one then, and is over anyway."""
+    store = keeper.store
+    if store is None:
+        return False
+    for number in range(rounds):
+        chosen = yield from ask_or_raise(store.choose, keeper.request.run_key, number, run.instance.id)
+        if chosen == run.instance.id:
+            return True
+    return False
+
+
 def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) -> Procedure[FoundRun | None]:
-    """The released run of the key, of this round or a later one, that is not the one on record; None where none is.
+    """The released run of the key that this record has never chosen; None where there is none.
 
     Raises:
         AmbiguousRunError: there are several.
         OrchestrationError: the server could not be read.
     """
     record = keeper.record
-    if record is None:
+    if record is None or record.instance_id is None:
         return None
-    look = yield from gated.look()
-    mine = record.instance_id
-    found = [run for run in look.released if run.instance.id != mine and run.gate.round >= record.round]
+    mine, found = record.instance_id, []
+    for run in (yield from gated.patient_look(lambda look: look.without(mine), enough=1)).released:
+        if not (yield from _was_chosen(keeper, run, record.round)):
+            found.append(run)
     if len(found) > 1:
         ids = [run.instance.id for run in found]
         raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)

@@ -123,7 +123,7 @@ class Observer:
         if at_once:
             look = (yield from self._gated_start.look()).of_round(number)
         else:
-            look = yield from self._gated_start.patient_look(number)
+            look = yield from self._gated_start.patient_look(lambda look: look.of_round(number), enough=2)
         return self._seen_in(look, proven)
 
     def _seen_in(self, look: Look, proven: bool) -> Seen:

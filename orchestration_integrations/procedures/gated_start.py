@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -58,6 +58,13 @@ class Look(msgspec.Struct):
         return Look(
             released=[run for run in self.released if run.gate.round == number],
             waiting=[run for run in self.waiting if run.gate.round == number],
+        )
+
+    def without(self, instance_id: str) -> Look:
+        """All runs but one."""
+        return Look(
+            released=[run for run in self.released if run.instance.id != instance_id],
+            waiting=[run for run in self.waiting if run.instance.id != instance_id],
         )
 
     def with_text(self, text: str) -> Look:
@@ -117,15 +124,21 @@ class GatedStart:
         look.waiting.sort(key=_age)
         return look
 
-    def patient_look(self, number: int | None) -> Procedure[Look]:
-        """A look; where several unreleased runs stand there, an earlier attempt's release gets time to show."""
+    def patient_look(self, picked: Callable[[Look], Look], enough: int) -> Procedure[Look]:
+        """A look; where unreleased runs stand there that an earlier attempt may have chosen, its release gets time to
+        show.
+
+        Args:
+            picked: what of a look matters.
+            enough: unreleased runs from which on the release gets time.
+        """
         show_until = self._now.monotonic() + RELEASE_SHOWS_SECONDS
         backoff = Backoff(self._now, first=0.2)
         while True:
-            look = (yield from self.look()).of_round(number)
+            look = picked((yield from self.look()))
             wait = backoff.seconds()
             over = self._now.monotonic() + wait >= min(show_until, self._starting.until)
-            if look.released or len(look.waiting) < 2 or over:
+            if look.released or len(look.waiting) < enough or over:
                 return look
             yield from pause(wait)
 

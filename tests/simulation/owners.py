@@ -63,7 +63,7 @@ BUDGET = 500.0
 OWNER_ANSWER_SECONDS = 10.0
 SLACK = 0.5
 ADDRESS, ALIAS, ELSEWHERE = "http://orchestration", "http://alias", "http://elsewhere"
-STORES = ("durable", "durable", "durable", "by overwriting", "for this process", "one a pod")
+STORES = ("durable", "durable", "durable", "by overwriting", "for this process", "one a pod", "two pods")
 
 
 def paying(amount: str = "${amount}", shop: str = "shop") -> dict[str, Any]:
@@ -169,6 +169,7 @@ class OwnerHistory:
     shape: str
     counts: Counter[str] = field(default_factory=Counter)
     shared: RunStore | None = None
+    pods: dict[int, RunStore] = field(default_factory=dict)
     amount: int = 100
     definition_changes: int = 0
     address: str = ADDRESS
@@ -194,6 +195,8 @@ class OwnerHistory:
             return self._faulty(MemoryRunStore())
         if self.store_kind == "one a pod":
             return self._faulty(DurableStore(now))
+        if self.store_kind == "two pods":  # each of which comes back to its own record
+            return self._faulty(self.pods.setdefault(self.rng.choice([0, 1]), DurableStore(None)))
         if self.shared is None:
             kind = OverwritingStore if self.store_kind == "by overwriting" else DurableStore
             self.shared = kind(now - timedelta(days=30))
@@ -346,6 +349,7 @@ def run_owner_history(seed: int, generation: int | None = None) -> Counter[str]:
     )
     if history.framework.name != "plain" and not history.remembers:
         history.store_kind = "durable"  # frameworks keep records
+    history.is_gated = history.is_gated or history.store_kind == "two pods"  # nothing else tells them of each other
     history.first_at = clock.time()
     history.store_faults = rng.choice([0.0, 0.0, 0.05, 0.2])
     history.owner_tells_attempts = rng.random() < 0.6
@@ -454,6 +458,7 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
         run_key=KEY,
         since=born if rng.random() < 0.8 else None,
         rerun_failed=not final and rng.random() < 0.15,
+        shared_key=history.store_kind == "two pods",
         timeout=timeout,
         **said,
     )
@@ -483,7 +488,7 @@ def _new_attempt(history: OwnerHistory, *, new: bool, same: bool, final: bool = 
 
 def _attempt(history: OwnerHistory, *, new: bool = False, same: bool = False) -> None:
     rng = history.rng
-    if same and not any(one.number for one in history.attempts):
+    if same and (not history.attempts or history.store_kind == "two pods"):  # a pod calls once: its key is shared
         return
     for other in history.attempts:
         if other.steps is not None and not history.remembers:
