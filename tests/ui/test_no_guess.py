@@ -66,8 +66,8 @@ def seen(
         id="w", name="pay", stages=definition, created_at=EPOCH, updated_at=EPOCH, deleted_at=None, raw={}
     )
     observed = Observed(
-        instance=instance, definition=Definition(workflow), history=history, activities=activities or {}, retried=frozenset(),
-        ghost=ghost, problems=(),
+        instance=instance, definition=Definition(workflow), history=history, activities=activities or {},
+        retried=frozenset(), ghost=ghost, problems=(),
     )  # fmt: skip
     return instance_view(observed)
 
