@@ -69,11 +69,7 @@ class Definitions:
     async def now(self, workflow_id: str) -> Workflow:
         """The workflow as it is at this moment. Raises what the hook raises."""
         begun = Moment.now()
-        try:
-            found = await self._hook.get_workflow(workflow_id)
-        except OrchestrationError as error:
-            self._failed(workflow_id, error)
-            raise
+        found = await self._hook.get_workflow(workflow_id)
         self._clock.heard(self._hook.plans)
         self._keep(workflow_id, Definition(found, begun), DEFINITION_AGE)
         return found

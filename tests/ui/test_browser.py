@@ -19,7 +19,7 @@ from tests.ui.page_client import PausablePage as PageServer
 
 pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -598,34 +598,36 @@ NOT_FOUND = Answer.of({"errorCode": "NOT_FOUND", "errorMessage": "no such thing"
 WEEK = {"name": "a week", "stages": [{"wait_event": {"event": "go"}}, {"delay": {"duration": "168h"}}]}
 
 
+def until_it_reads(tab: Tab, selector: str, text: str) -> None:
+    """Wait for the text of an element, which may be drawn anew meanwhile."""
+    waiting = WebDriverWait(tab.driver, 15, 0.05, [StaleElementReferenceException, NoSuchElementException])
+    waiting.until(lambda _: tab.driver.find_element(By.CSS_SELECTOR, selector).text == text, f"never read {text}")
+
+
 def test_a_run_goes_by_the_servers_clock_wherever_it_moves(
     tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
     instance_id = hook.run_workflow(hook.create_workflow(WEEK).id).id
     tab.open(f"{server.url}/#/instances/{instance_id}")
     tab.until_it_says("waits for the event “go”", "Live")
-    created = tab.driver.find_element(By.CSS_SELECTOR, ".facts time")
-    assert created.text != created.get_attribute("title"), "of today"
+    whole = tab.driver.find_element(By.CSS_SELECTOR, ".facts time").get_attribute("title")
+    assert tab.driver.find_element(By.CSS_SELECTOR, ".facts time").text != whole, "of today"
     server.advance(3 * DAY)
-    running = tab.driver.find_element(By.CSS_SELECTOR, "[data-since]")
-    WebDriverWait(tab.driver, 10).until(lambda _: running.text == "3 d", "nothing was drawn anew, and the time goes on")
-    assert created.text == created.get_attribute("title"), "no longer of today"
+    until_it_reads(tab, ".facts [data-since]", "3 d")
+    until_it_reads(tab, ".facts time", whole)
     hook.send_event_when_ready(instance_id, "go")
     tab.until_it_says("goes on in 6 d 23 h")
     server.advance(3 * DAY)
-    text = tab.until_it_says("goes on in 3 d 23 h")
-    assert "goes on in 6 d" not in text
+    assert "goes on in 6 d" not in tab.until_it_says("goes on in 3 d 23 h")
 
 
 def test_a_list_goes_by_the_servers_clock(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     hook.run_workflow(hook.create_workflow(WEEK).id)
     server.advance(HOUR)
     tab.open(f"{server.url}/#/instances")
-    tab.until_it_says("a week", "Live")
-    taken = tab.driver.find_element(By.CSS_SELECTOR, "td [data-since]")
-    WebDriverWait(tab.driver, 10).until(lambda _: taken.text == "1 h")
+    until_it_reads(tab, "td [data-since]", "1 h")
     server.advance(HOUR)
-    WebDriverWait(tab.driver, 10).until(lambda _: taken.text == "2 h", "it is the same row")
+    until_it_reads(tab, "td [data-since]", "2 h")
 
 
 DELETED = {"deletedAt": "2030-01-01T00:00:00Z"}

@@ -26,7 +26,6 @@ WAITS: dict[str, Any] = {"name": "waits", "stages": [{"wait_event": {"event": "g
 def page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageClient]:
     monkeypatch.setattr(streams, "TELL", 0.1)
     monkeypatch.setattr(reading, "FAILED_PAUSE", 0.1)
-    monkeypatch.setattr(definitions, "DEFINITION_AGE", 0.2)
     monkeypatch.setattr(definitions, "FAILED_PAUSE", 0.1)
     with PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
         yield PageClient(page.url)
@@ -104,8 +103,14 @@ def test_a_deleted_workflow_of_generation_3_is_said_to_be_unknown(monkeypatch: p
     [(NOT_FOUND, True), (Answer(503), False), (Answer(403), False), (Answer(404, b"<html></html>"), False)],
 )
 def test_what_the_last_try_to_read_a_definition_came_to_is_told_and_taken_back(
-    hook: OrchestrationHttpHook, gateway: Gateway, page: PageClient, answer: Answer, unknown: bool
+    hook: OrchestrationHttpHook,
+    gateway: Gateway,
+    page: PageClient,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    unknown: bool,
 ) -> None:
+    monkeypatch.setattr(definitions, "DEFINITION_AGE", 0.2)
     instance_id = listening(hook)
     workflow_of(page, instance_id, lambda workflow: workflow["name"] == "payout")
     gateway.rule = lambda method, path: answer if "/workflows/" in path else None
