@@ -64,7 +64,7 @@ class Definitions:
             await limit.keep(lambda: self.now(workflow_id))
         except OrchestrationError as error:
             return self._failed(workflow_id, error)
-        return self._known[workflow_id][1]
+        return self._known.get(workflow_id, (0.0, known))[1]
 
     async def now(self, workflow_id: str) -> Workflow:
         """The workflow as it is at this moment. Raises what the hook raises."""

@@ -630,6 +630,17 @@ def test_a_list_goes_by_the_servers_clock(tab: Tab, server: EmbeddedServer, hook
     until_it_reads(tab, "td [data-since]", "2 h")
 
 
+def test_what_was_due_since_the_last_reading_is_not_said_to_happen_now(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    delay = hook.create_workflow({"name": "soon", "stages": [{"delay": {"duration": "8s"}}]})
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+        tab.open(f"{page.url}/#/instances/{hook.run_workflow(delay.id).id}")
+        tab.until_it_says("Live", "goes on in ")
+        gateway.rule = lambda method, path: Answer(503)
+        tab.until_it_says("Not read", "goes on at ")
+
+
 DELETED = {"deletedAt": "2030-01-01T00:00:00Z"}
 
 

@@ -43,9 +43,11 @@ function since(instant) {
   return duration(Math.max(0, Math.floor((serverNow() - Date.parse(instant)) / 1000)));
 }
 
+// What was due while nothing was read any more is not said to happen now.
 function left(instant) {
   const seconds = Math.ceil((Date.parse(instant) - serverNow()) / 1000);
-  return seconds > 0 ? `in ${duration(seconds)}` : "now";
+  if (Number.isNaN(seconds)) return `at ${instant}`; // beyond what a browser can count
+  return seconds > 0 ? `in ${duration(seconds)}` : lasting ? "now" : `at ${dayOrTime(new Date(instant))}`;
 }
 
 // Texts that count by themselves. They are no live regions: a screen reader would read each second.
