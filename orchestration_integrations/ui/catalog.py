@@ -29,6 +29,7 @@ from ..procedures.effects import Effect, Procedure
 from ..settings import Settings
 from .ages import Moment, told
 from .problems import problem_text
+from .server_clock import ServerClock
 
 IDLE = 20.0
 """Seconds without a look after which nothing is read any more."""
@@ -83,10 +84,12 @@ class Catalog:
     Args:
         settings: of the server.
         on_change: called in the reading thread when there is something new to see.
+        clock: is told that a reading has succeeded.
     """
 
-    def __init__(self, settings: Settings, on_change: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, on_change: Callable[[], None], clock: ServerClock) -> None:
         self._settings = settings
+        self._clock = clock
         self._on_change = on_change
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -158,6 +161,7 @@ class Catalog:
             workflows = hook.perform(limited(hook.plans.listing(calls.list_workflows), "workflows"))
             self._begun = rows_begun = Moment.now()
             rows = hook.perform(limited(hook.plans.list_instances(None, None), "instances"))
+            self._clock.heard(hook.plans)
             self._rows = {row.id: row for row in map(row_of, rows)}
             self._all_due = time.monotonic() + max(ALL_EVERY, ALL_SHARE * begun.took)
             self._running_due = time.monotonic() + RUNNING_EVERY
@@ -172,6 +176,7 @@ class Catalog:
         elif now >= self._running_due:
             self._begun = begun = Moment.now()
             rows = hook.perform(limited(hook.plans.list_instances(None, True), "instances"))
+            self._clock.heard(hook.plans)
             running = {row.id: row for row in map(row_of, rows)}
             left = [row.id for row in self._rows.values() if row.state == "running" and row.id not in running]
             ends = _ends(hook, left[:MOST_ENDS])

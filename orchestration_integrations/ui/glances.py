@@ -38,7 +38,7 @@ class Glance(msgspec.Struct, frozen=True):
         key: its run key; None: it has none.
         kind: what it stands at, in one word.
         note: the same in one line; None: it could not be read.
-        read: when the reading began.
+        read: when the reading began that told the note.
         ended: when it ended, in monotonic seconds: the pause before the next one begins there.
     """
 
@@ -80,7 +80,7 @@ class Glances:
         return known is not None and known.key_known
 
     def want(self, rows: Iterable[Row], gated: Callable[[Row], bool]) -> int:
-        """Have rows read that are not known, or that may have moved. Returns how many are still to be read.
+        """Have rows read that are not known, in doubt, or that may have moved. Returns how many are still to be read.
 
         Args:
             gated: whether runs of the row's workflow have a key in their gate.
@@ -96,7 +96,8 @@ class Glances:
 
     def _is_due(self, row: Row, gated: bool) -> bool:
         known = self._known.get(row.id)
-        if row.state != "running" and (not gated or self.knows_key(row)):
+        doubted = known is not None and known.kind == "unsure"  # a history can be late
+        if row.state != "running" and not doubted and (not gated or self.knows_key(row)):
             return False
         return known is None or time.monotonic() - known.ended > NOTE_AGE
 
@@ -117,6 +118,8 @@ class Glances:
         begun = Moment.now()
         known, key = (before.key_known, before.key) if before is not None else (False, None)
         seen: dict[str, Any] = {"kind": row.state, "note": None}
+        if before is not None and before.kind == "unsure" and row.state == "succeeded":
+            seen = {"kind": before.kind, "note": before.note, "read": before.read}  # only a reading takes a doubt back
         try:
             history = await self._hook.get_instance_history(row.id)
             if history or row.state != "running":  # a run that has just begun does not show its gate yet
@@ -131,7 +134,12 @@ class Glances:
             if not isinstance(error, OrchestrationError):
                 problem_text(error)
         return Glance(
-            key_known=known, key=key, kind=seen["kind"], note=seen["note"], read=begun, ended=time.monotonic()
+            key_known=known,
+            key=key,
+            kind=seen["kind"],
+            note=seen["note"],
+            read=seen.get("read", begun),
+            ended=time.monotonic(),
         )
 
     async def _activities(self, instance_id: str, history: Iterable[StageRun]) -> tuple[Any, ...]:

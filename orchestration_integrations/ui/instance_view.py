@@ -12,6 +12,7 @@ from ..procedures.gate import checkpoint_of, gate_of, stands_at_gate
 from ..procedures.moved import READS, reading_of
 from ..procedures.seen_stages import seen_stages
 from .definition_view import StageText, body_text, stage_texts, unknown_stage
+from .definitions import Definition
 from .headlines import headline, standing, warnings
 from .money import graph, money_words, transaction_rows
 from .reading import Observed
@@ -35,6 +36,7 @@ def instance_view(observed: Observed) -> Json:
             "id": instance.workflow_id,
             "name": workflow.name if workflow else "",
             "deleted": workflow is not None and workflow.deleted_at is not None,
+            **_last_try(observed.definition),
         },
         "state": instance.state,
         "standing": standing(instance, told),
@@ -52,6 +54,16 @@ def instance_view(observed: Observed) -> Json:
         "warnings": warnings(observed, reading),
         "graph": drawn,
         "problems": list(observed.problems),
+    }
+
+
+def _last_try(definition: Definition) -> Json:
+    """What the last try to read a definition came to, and of when the one is that is shown, where it is not of then."""
+    failed = definition.unknown or definition.problem is not None
+    return {
+        "unknown": definition.unknown,
+        "problem": definition.problem,
+        "asOf": definition.read.epoch if failed and definition.read is not None else None,
     }
 
 

@@ -23,7 +23,7 @@ STATES = ("running", "succeeded", "failed", "cancelled")
 MOST_SEARCHED = 2000
 """Rows whose key is read for one search, the newest first."""
 NOTE_OLD = 15.0
-"""Seconds after which what a running row stands at is told with the time at which that was read: those who look have
+"""Seconds after which what a row stands at is told with the time at which that was read: those who look have
 it read again every 10 s."""
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
@@ -130,7 +130,7 @@ def _matches(row: Row, text: str, names: Mapping[str, str], glances: Glances) ->
 def _row(row: Row, names: Mapping[str, str], glances: Glances, has_key: bool) -> dict[str, Any]:
     seen = glances.of(row)
     tells = seen is not None and (row.state == "running" or seen.kind == "unsure")
-    is_old = seen is not None and tells and row.state == "running" and seen.read.age > NOTE_OLD
+    is_old = seen is not None and tells and seen.read.age > NOTE_OLD
     return {
         "id": row.id,
         "workflow": {"id": row.workflow_id, "name": names.get(row.workflow_id, "")},

@@ -22,16 +22,18 @@ from ..http_hook.in_time import in_time
 from ..settings import Settings
 from ..version import __version__
 from . import actions, ages, streams
-from .ages import Moment, told
+from .ages import Limit, Moment, told
 from .catalog import Catalog
 from .definition_view import workflow_view
+from .definitions import Definition, Definitions
 from .fresh_keys import FreshKeys
 from .glances import Glances
 from .guard import Guard, foreign_request, is_known_host
 from .instance_view import instance_view
 from .lists import Wanted, instances_page, is_id, page_number, with_instance, workflows_page
 from .raw import raw_instance, raw_workflow
-from .reading import Definitions, InstanceReader, Observed, Watch, denied_though_seen
+from .reading import LONGEST_READING, InstanceReader, Observed, Watch, denied_though_seen
+from .server_clock import ServerClock
 from .streams import event
 from .trigger_view import TriggerLists, trigger_page, triggers_page
 
@@ -75,7 +77,8 @@ class Page:
         self._title = title or settings.base_url
         self._reads = AsyncOrchestrationHttpHook(quick, face="page")
         self._acts = AsyncOrchestrationHttpHook(settings, face="page")
-        self._definitions = Definitions(self._reads)
+        self._clock = ServerClock()
+        self._definitions = Definitions(self._reads, self._clock)
         self._fresh_keys = FreshKeys()
         self._watches: dict[str, Watch] = {}
         self._seen: dict[str, None] = {}
@@ -83,9 +86,9 @@ class Page:
         self._told = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
-        self._catalog = Catalog(quick, self._tell_from_thread)
+        self._catalog = Catalog(quick, self._tell_from_thread, self._clock)
         self._glances = Glances(self._reads, self._tell)
-        self._triggers = TriggerLists(self._reads, self._tell)
+        self._triggers = TriggerLists(self._reads, self._tell, self._clock)
         self._policy = _policy(embedders)
         self._app = Starlette(routes=self._routes())
 
@@ -154,12 +157,21 @@ class Page:
 
     # ---- reading -------------------------------------------------------------------------------------
 
+    def _answer(self, found: Mapping[str, Any]) -> Response:
+        """An answer with the server's clock, as whatever the page is told."""
+        return _json({**found, "now": self._clock.now})
+
+    def _event(self, name: str, what: Mapping[str, Any]) -> bytes:
+        """An event with it."""
+        return event(name, {**what, "now": self._clock.now})
+
     async def _session(self, request: Request) -> Response:
         try:
             version, problem = (await self._reads.get_server_info()).version, None
+            self._clock.heard(self._reads.plans)
         except OrchestrationError as error:
             version, problem = "", str(error)
-        return _json(
+        return self._answer(
             {
                 "server": self._title,
                 "version": version,
@@ -173,16 +185,17 @@ class Page:
 
     async def _list_workflows(self, request: Request) -> Response:
         await self._listed()
-        return _json(workflows_page(self._catalog.look(), self._catalog.begun))
+        return self._answer(workflows_page(self._catalog.look(), self._catalog.begun))
 
     async def _workflow(self, request: Request) -> Response:
+        begun = Moment.now()
         found = workflow_view(await self._definitions.now(request.path_params["id"]))
         if request.query_params.get("form") and self.guard.actions:
             found["freshKey"] = self._fresh_keys.make(found["id"])
-        return _json(found)
+        return self._answer({**found, **told(begun)})
 
     async def _raw_workflow(self, request: Request) -> Response:
-        return _json(await raw_workflow(self._reads, request.path_params["id"]))
+        return self._answer(await raw_workflow(self._reads, request.path_params["id"]))
 
     async def _list_instances(self, request: Request) -> Response:
         await self._listed()
@@ -195,20 +208,22 @@ class Page:
                 self._check_denial(asked, error)
             else:
                 self._saw(asked)
-                by_id, workflow = True, None
-                with suppress(OrchestrationError):
-                    workflow = await self._definitions.of(instance.workflow_id)
-                listed = with_instance(listed, instance, workflow)
+                self._clock.heard(self._reads.plans)
+                by_id, definition = True, await self._definition(instance.workflow_id)
+                listed = with_instance(listed, instance, definition.workflow)
         shown = instances_page(listed, self._glances, Wanted.of(request.query_params), self._catalog.begun)
-        return _json({**shown, "byId": by_id})
+        return self._answer({**shown, "byId": by_id})
+
+    async def _definition(self, workflow_id: str) -> Definition:
+        return await self._definitions.of(workflow_id, Limit(LONGEST_READING))
 
     async def _list_triggers(self, request: Request) -> Response:
         known = await self._triggers.triggers()
-        return _json(triggers_page(known, self._catalog.look(), page_number(request.query_params)))
+        return self._answer(triggers_page(known, self._catalog.look(), page_number(request.query_params)))
 
     async def _trigger(self, request: Request) -> Response:
         known = await self._triggers.fired(request.path_params["id"])
-        return _json(trigger_page(known, self._catalog.look(), page_number(request.query_params)))
+        return self._answer(trigger_page(known, self._catalog.look(), page_number(request.query_params)))
 
     async def _listed(self) -> None:
         """Give the first reading of the lists a moment, so that a small server's page is whole at once."""
@@ -222,14 +237,14 @@ class Page:
         watch = self._watches.get(instance_id)
         fresh = watch.fresh if watch is not None else None
         if fresh is not None:
-            return _json(fresh)
+            return self._answer(fresh)
         reader, begun = self._reader(instance_id), Moment.now()
         try:
             view = self._view(await reader.read())
         except NotFoundError as error:
             self._check_denial(instance_id, error)
             raise
-        return _json({**view, "now": reader.server_time, **told(begun)})
+        return self._answer({**view, **told(begun)})
 
     def _view(self, observed: Observed) -> dict[str, Any]:
         self._saw(observed.instance.id)
@@ -252,10 +267,10 @@ class Page:
             raise denied_though_seen(error) from error
 
     async def _raw_instance(self, request: Request) -> Response:
-        return _json(await raw_instance(self._reads, request.path_params["id"]))
+        return self._answer(await raw_instance(self._reads, request.path_params["id"]))
 
     def _reader(self, instance_id: str) -> InstanceReader:
-        return InstanceReader(self._reads, self._definitions, instance_id)
+        return InstanceReader(self._reads, self._definitions, self._clock, instance_id)
 
     # ---- live ----------------------------------------------------------------------------------------
 
@@ -271,14 +286,14 @@ class Page:
     async def _live(self, request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:
             seen = self._told
-            yield event("hello", {})
+            yield self._event("hello", {})
             while not self._stopped:
                 self._catalog.look()
                 if seen == self._told:
                     with suppress(TimeoutError):
                         await in_time(self._news.wait(), streams.beat())
                 changed, seen = seen != self._told, self._told
-                yield event("changed" if changed else "still", self._catalog.ages())
+                yield self._event("changed" if changed else "still", self._catalog.ages())
                 await asyncio.sleep(0.25)  # news come in crowds
 
         return streams.stream(events(), _HEADERS)
@@ -293,7 +308,7 @@ class Page:
         async def events() -> AsyncIterator[bytes]:
             try:
                 async for name, what in watch.updates():
-                    yield event(name, what)
+                    yield self._event(name, what)
                 if not self._stopped:  # a page that stops has not seen the end of the run
                     yield event("over", {})
             finally:

@@ -1,7 +1,8 @@
 """One instance, read for somebody who looks at it: once, or again and again while anybody watches.
 
 Everyone who watches the same instance shares one series of reads. What has ended is not read again: an activity and a
-stage that have ended stay as they are, and so does an instance.
+stage that have ended stay as they are, and so does an instance. But its row can be written before its histories are: an
+end that they contradict is read again for a while, and only then is it the end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from ..procedures.ghosts import is_old
 from ..procedures.moved import STILL
 from . import streams
 from .ages import Limit, Moment, told
+from .definitions import Definition, Definitions
 from .problems import problem_text
+from .server_clock import ServerClock
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0
 """Seconds between two reads of a watched instance: the first after a change, growing while nothing changes."""
@@ -31,10 +34,10 @@ FAILED_PAUSE = 3.0
 """Seconds after a read that failed."""
 UNKNOWN_FOR = 30.0
 """Seconds of denials in a row after which an id that was never seen is unknown: a row of generation 2 can be late."""
+UNSURE_FOR = 30.0
+"""Seconds for which an end is read again that its histories contradict: they can be late."""
 LONGEST_READING = 8.0
 """Seconds of one reading, of all its calls together. What was not read by then is told as unread."""
-DEFINITION_AGE = 30.0
-"""Seconds after which a definition is read again: it never changes, but it may be deleted."""
 FRESH = 0.5
 """Seconds for which what a watch has read answers those who only look once."""
 
@@ -55,7 +58,7 @@ class Observed(msgspec.Struct, frozen=True):
 
     Attributes:
         instance: as last read.
-        workflow: its definition; None where it could not be read.
+        definition: of its workflow.
         history: its stages; None where they could not be read.
         activities: the history of each stage that calls anybody, by its number; those that could not be read are left
             out.
@@ -65,82 +68,64 @@ class Observed(msgspec.Struct, frozen=True):
     """
 
     instance: Instance
-    workflow: Workflow | None
+    definition: Definition
     history: Sequence[StageRun] | None
     activities: Mapping[int, Sequence[ActivityRun]]
     retried: frozenset[int]
     ghost: bool
     problems: Sequence[str]
 
+    @property
+    def workflow(self) -> Workflow | None:
+        """The workflow as last read; None where it never was."""
+        return self.definition.workflow
 
-class Definitions:
-    """The workflows. A definition never changes; now and then each is read again to see whether it is deleted."""
-
-    def __init__(self, hook: AsyncOrchestrationHttpHook) -> None:
-        self._hook = hook
-        self._known: dict[str, tuple[float, Workflow | None]] = {}
-
-    async def of(self, workflow_id: str) -> Workflow:
-        """The workflow, read again now and then; as it was known where that fails. Raises what the hook raises."""
-        read_at, known = self._known.get(workflow_id, (0.0, None))
-        if known is None:
-            return await self.now(workflow_id)
-        if known.deleted_at is None and time.monotonic() - read_at >= DEFINITION_AGE:
-            self._known[workflow_id] = time.monotonic(), known
-            with suppress(OrchestrationError):
-                return await self.now(workflow_id)
-        return known
-
-    def known(self, workflow_id: str) -> Workflow | None:
-        """The workflow as it was last read; None where it never was."""
-        return self._known.get(workflow_id, (0.0, None))[1]
-
-    async def now(self, workflow_id: str) -> Workflow:
-        """The workflow as it is at this moment. Raises what the hook raises."""
-        found = await self._hook.get_workflow(workflow_id)
-        self._known[workflow_id] = time.monotonic(), found
-        return found
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it was left unread."""
+        return not self.problems and self.definition.problem is None
 
 
 class InstanceReader:
-    """Reads one instance, and reads no more of it than can have changed."""
+    """Reads one instance, and reads no more of it than can have changed.
 
-    def __init__(self, hook: AsyncOrchestrationHttpHook, definitions: Definitions, instance_id: str) -> None:
+    Args:
+        hook: reads it.
+        definitions: of its server.
+        clock: is told that a reading has succeeded.
+        instance_id: of the instance.
+    """
+
+    def __init__(
+        self, hook: AsyncOrchestrationHttpHook, definitions: Definitions, clock: ServerClock, instance_id: str
+    ) -> None:
         self._hook = hook
         self._definitions = definitions
+        self._clock = clock
         self._instance_id = instance_id
         self._began = time.monotonic()
         self._ended: dict[int, Sequence[ActivityRun]] = {}
         self._retried: frozenset[int] = frozenset()
         self._failed: Counter[int] = Counter()
 
-    @property
-    def server_time(self) -> float:
-        """Epoch seconds on the server's clock."""
-        return self._hook.plans.clock.server_time()
-
     async def read(self) -> Observed:
         """Read it, the row of the instance first: nothing that is told is older than the begin of this call, but what
-        cannot change. Only the row has to be readable. It is over in ``LONGEST_READING``.
+        cannot change, and its definition, which has an age of its own. Only the row has to be readable. It is over in
+        ``LONGEST_READING``.
 
         Raises:
             OrchestrationError: the row could not be read; NotFoundError where there is none.
         """
         limit = Limit(LONGEST_READING)
         instance = await limit.keep(lambda: self._hook.get_instance(self._instance_id))
+        self._clock.heard(self._hook.plans)
         problems: list[str] = []
         history, ghost = await self._history(instance, problems, limit)
         activities = await self._activities(history or (), problems, limit)
-        workflow: Workflow | None
-        try:
-            workflow = await limit.keep(lambda: self._definitions.of(instance.workflow_id))
-        except OrchestrationError as error:
-            workflow = self._definitions.known(instance.workflow_id)
-            if workflow is None:
-                problems.append(f"the workflow could not be read: {error}")
+        definition = await self._definitions.of(instance.workflow_id, limit)
         return Observed(
             instance=instance,
-            workflow=workflow,
+            definition=definition,
             history=history,
             activities=activities,
             retried=self._retried,
@@ -154,7 +139,7 @@ class InstanceReader:
         try:
             return await limit.keep(lambda: self._hook.get_instance_history(instance.id)), False
         except OrchestrationError as error:
-            old = is_old(instance, self.server_time, time.monotonic() - self._began)
+            old = is_old(instance, self._hook.plans.clock.server_time(), time.monotonic() - self._began)
             ghost = not instance.terminated and not instance.status and old and is_denial(error)
             if not ghost and (instance.status or instance.terminated):
                 problems.append(f"the history could not be read: {error}")
@@ -181,7 +166,7 @@ class InstanceReader:
                 continue  # a stage that failed before its work has no history
             if any(one.attempt > 1 or one.last_failure is not None for one in found[number]):
                 self._retried |= {number}
-            if ended:
+            if ended and all(one.terminated for one in found[number]):
                 self._ended[number] = found[number]
         if late:
             numbers = ", ".join(map(str, sorted(late)))
@@ -222,7 +207,7 @@ class Watch:
         """What is shown, where it was read just now."""
         if self.shown is None or self._read is None or not (self.over or self._read.age < FRESH):
             return None
-        return self._told(self.shown)
+        return {**self.shown, **self._age()}
 
     async def updates(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """("instance", the view) now and whenever it changes; ("problem", …) while it cannot be read; ("missing", …)
@@ -237,7 +222,7 @@ class Watch:
                 now = (self.shown, self.problem, self.missing)
                 changed = self._changed
                 if self.shown is not None and now[0] is not said[0]:
-                    yield "instance", self._told(self.shown)
+                    yield "instance", {**self.shown, **self._age()}
                 if now[1] is not None and now[1] != said[1]:
                     yield "problem", {"message": now[1], **self._age()}
                 elif now[2] is not None and now[2] != said[2]:
@@ -260,9 +245,6 @@ class Watch:
     def _age(self) -> dict[str, Any]:
         return told(self._read, self._begun)
 
-    def _told(self, view: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**view, "now": self._reader.server_time, **self._age()}
-
     def stop(self) -> None:
         """Read no more."""
         if self._task is not None:
@@ -284,6 +266,7 @@ class Watch:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         denied: Moment | None = None
+        doubted: Moment | None = None
         while not self.over:
             begun = self._begun = Moment.now()
             try:
@@ -300,10 +283,12 @@ class Watch:
                     denied = denied or begun
                     self.over = denied.took >= UNKNOWN_FOR
                     self._tell(None, None, _MISSING if self.over else _MISSING_YET)
-                    pause = min(FAILED_PAUSE, UNKNOWN_FOR)
             else:
                 self._read, denied = begun, None
-                over = observed.instance.terminated and not observed.problems
+                over = observed.instance.terminated and observed.is_whole
+                if over and view.get("standing") == "unsure":
+                    doubted = doubted or begun
+                    over = doubted.took >= UNSURE_FOR
                 if over or (self.problem, self.missing) != (None, None) or view != self.shown:
                     self.over = over
                     self._tell(view, None)

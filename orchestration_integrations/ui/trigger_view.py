@@ -15,6 +15,7 @@ from .catalog import Listed
 from .instance_view import shown_instant
 from .kept import Kept, Known
 from .lists import PAGE
+from .server_clock import ServerClock
 
 IDLE = 20.0
 """Seconds without a look after which the occurrences of a trigger are forgotten."""
@@ -35,17 +36,24 @@ class TriggerLists:
     Args:
         hook: reads them.
         on_change: called when there is something new to see.
+        clock: is told that a reading has succeeded.
     """
 
-    def __init__(self, hook: AsyncOrchestrationHttpHook, on_change: Callable[[], None]) -> None:
+    def __init__(self, hook: AsyncOrchestrationHttpHook, on_change: Callable[[], None], clock: ServerClock) -> None:
         self._hook = hook
         self._on_change = on_change
-        self._all: Kept[Sequence[Trigger]] = Kept(hook.list_triggers, on_change)
+        self._clock = clock
+        self._all: Kept[Sequence[Trigger]] = Kept(self._read_all, on_change)
         self._fired: dict[str, Kept[Fired]] = {}
 
     async def triggers(self) -> Known[Sequence[Trigger]]:
         """All of them."""
         return await self._all.look()
+
+    async def _read_all(self) -> Sequence[Trigger]:
+        found = await self._hook.list_triggers()
+        self._clock.heard(self._hook.plans)
+        return found
 
     async def fired(self, trigger_id: str) -> Known[Fired]:
         """One of them, with its occurrences."""
@@ -57,7 +65,9 @@ class TriggerLists:
                 trigger = await self._hook.get_trigger(
                     trigger_id
                 )  # of an unknown one the server lists none, and no error
-                return Fired(trigger, await self._hook.list_trigger_occurrences(trigger_id))
+                occurrences = await self._hook.list_trigger_occurrences(trigger_id)
+                self._clock.heard(self._hook.plans)
+                return Fired(trigger, occurrences)
 
             self._fired[trigger_id] = Kept(read, self._on_change)
         return await self._fired[trigger_id].look()

@@ -15,11 +15,12 @@ import msgspec
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the gateway answers itself: a status, a body, and the seconds before it."""
+    """What the gateway answers: status, body, the seconds before it, and its ``Date``; None: that of this machine."""
 
     status: int = 200
     body: bytes = b""
     seconds: float = 0.0
+    date: str | None = None
 
     @classmethod
     def of(cls, body: Any, *, status: int = 200, seconds: float = 0.0) -> Answer:
@@ -46,9 +47,10 @@ class Gateway:
                 if made is None:
                     kind = {"content-type": self.headers.get("content-type") or "application/json"}
                     got = client.request(self.command, self.path, content=body, headers=kind)
-                    made = Answer(got.status_code, got.content)
+                    made = Answer(got.status_code, got.content, date=got.headers.get("date"))
                 time.sleep(made.seconds)
-                self.send_response(made.status)
+                self.send_response_only(made.status)
+                self.send_header("date", made.date or self.date_time_string())
                 if made.status != 204:
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(made.body)))

@@ -126,8 +126,6 @@ def test_an_ended_watch_is_not_said_to_be_over_where_only_the_page_stops(
 
 def test_a_stream_that_is_left_at_the_moment_of_news_is_left() -> None:
     class Reader:
-        server_time = 0.0
-
         async def read(self) -> Any:
             await asyncio.sleep(60)
 

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 from orchestration_integrations import AsyncOrchestrationHttpHook, OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui import ages, streams
+from orchestration_integrations.ui import ages, definitions, reading, streams
 from tests.ui.flows import PAYOUT, SCRIPT, UNFUNDED, fired, listening, send
 from tests.ui.gateway import Answer, Gateway
 from tests.ui.page_client import PausablePage as PageServer
 
 pytest.importorskip("selenium", reason="selenium is not installed: tox run -e page")
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -573,7 +573,7 @@ def test_raw_digits_are_the_servers(tab: Tab, server: EmbeddedServer, hook: Orch
     tab.open(f"{server.url}/#/workflows/{workflow.id}")
     tab.until_it_says("Definition, as the server keeps it")
     tab.driver.find_element(By.CSS_SELECTOR, ".raw summary").click()
-    tab.until_it_says('"12345678901234567891"')
+    tab.until_it_says('"12345678901234567891"', "Read at ")
 
 
 def test_a_task_finds_its_own_run_and_no_other(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
@@ -589,3 +589,196 @@ def test_a_form_goes_with_its_workflow(tab: Tab, server: EmbeddedServer, hook: O
     hook.delete_workflow(workflow.id)
     tab.until_it_says("The workflow is deleted.")
     assert not tab.driver.find_elements(By.ID, "run-key")
+
+
+# ---- the server's clock, and what a later reading takes back ---------------------------------------------
+
+HOUR, DAY = 3600.0, 86400.0
+NOT_FOUND = Answer.of({"errorCode": "NOT_FOUND", "errorMessage": "no such thing"}, status=404)
+WEEK = {"name": "a week", "stages": [{"wait_event": {"event": "go"}}, {"delay": {"duration": "168h"}}]}
+
+
+def until_it_reads(tab: Tab, selector: str, text: str) -> None:
+    """Wait for the text of an element, which may be drawn anew meanwhile."""
+    waiting = WebDriverWait(tab.driver, 15, 0.05, [StaleElementReferenceException, NoSuchElementException])
+    waiting.until(lambda _: tab.driver.find_element(By.CSS_SELECTOR, selector).text == text, f"never read {text}")
+
+
+def test_a_run_goes_by_the_servers_clock_wherever_it_moves(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    instance_id = hook.run_workflow(hook.create_workflow(WEEK).id).id
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("waits for the event “go”", "Live")
+    whole = tab.driver.find_element(By.CSS_SELECTOR, ".facts time").get_attribute("title")
+    assert tab.driver.find_element(By.CSS_SELECTOR, ".facts time").text != whole, "of today"
+    server.advance(3 * DAY)
+    until_it_reads(tab, ".facts [data-since]", "3 d")
+    until_it_reads(tab, ".facts time", whole)
+    hook.send_event_when_ready(instance_id, "go")
+    tab.until_it_says("goes on in 6 d 23 h")
+    server.advance(3 * DAY)
+    assert "goes on in 6 d" not in tab.until_it_says("goes on in 3 d 23 h")
+
+
+def test_a_list_goes_by_the_servers_clock(tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
+    hook.run_workflow(hook.create_workflow(WEEK).id)
+    server.advance(HOUR)
+    tab.open(f"{server.url}/#/instances")
+    until_it_reads(tab, "td [data-since]", "1 h")
+    server.advance(HOUR)
+    until_it_reads(tab, "td [data-since]", "2 h")
+
+
+def test_what_was_due_since_the_last_reading_is_not_said_to_happen_now(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    delay = hook.create_workflow({"name": "soon", "stages": [{"delay": {"duration": "8s"}}]})
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+        tab.open(f"{page.url}/#/instances/{hook.run_workflow(delay.id).id}")
+        tab.until_it_says("Live", "goes on in ")
+        gateway.rule = lambda method, path: Answer(503)
+        tab.until_it_says("Not read", "goes on at ")
+
+
+DELETED = {"deletedAt": "2030-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("how", ["gone", "deleted"])
+def test_a_workflow_that_is_known_again_has_its_form_again(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, how: str
+) -> None:
+    workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
+    denial = NOT_FOUND if how == "gone" else Answer.of({"data": {**workflow.raw, **DELETED}})
+    with (
+        Gateway(server.url) as gateway,
+        PageServer(Settings(base_url=gateway.url, retry_budget=0.1), actions=True) as page,
+    ):
+        tab.open(f"{page.url}/#/workflows/{workflow.id}")
+        tab.find("textbox", "amount").send_keys("1250")
+        key = tab.find("textbox", "Run key").get_attribute("value")
+        gateway.rule = lambda method, path: denial if path.endswith(workflow.id) else None
+        if how == "gone":
+            tab.until_it_says("Not read", "does not know it any more", "The server did not know the workflow at ")
+        else:
+            tab.until_it_says("Live", "Deleted", "The workflow is deleted.")
+        assert not tab.driver.find_elements(By.ID, "run-key")
+        gateway.rule = lambda method, path: None
+        tab.find("button", "Run")
+        text = tab.until_it_says("Live")
+        assert "know" not in text
+        assert "eleted" not in text
+        assert tab.find("textbox", "amount").get_attribute("value") == "1250", "what was filled in stays"
+        assert tab.find("textbox", "Run key").get_attribute("value") == key
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(NOT_FOUND, "The server knew no such workflow at "), (Answer(401), "It could not be read: ")],
+)
+def test_a_workflow_that_could_not_be_read_at_first_is_read_again(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, answer: Answer, said: str
+) -> None:
+    workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url), actions=True) as page:
+        gateway.rule = lambda method, path: answer if path.endswith(workflow.id) else None
+        tab.open(f"{page.url}/#/workflows/{workflow.id}")
+        tab.until_it_says("Not read", said, workflow.id)
+        assert tab.violations() == []
+        gateway.rule = lambda method, path: None
+        tab.find("button", "Run")
+        assert said not in tab.until_it_says("payout", "Live")
+
+
+def test_a_run_tells_what_became_of_its_workflow(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(definitions, "DEFINITION_AGE", 0.1)
+    monkeypatch.setattr(definitions, "FAILED_PAUSE", 0.1)
+    instance_id = listening(hook)
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+        tab.open(f"{page.url}/#/instances/{instance_id}")
+        tab.until_it_says("payout", "Live")
+        for answer, said in (
+            (NOT_FOUND, "The server does not know its workflow any more: it may have been deleted. Its definition, as"),
+            (Answer(503), "Its workflow could not be read again, so whether it is deleted is not known: "),
+        ):
+            gateway.rule = lambda method, path: answer if "/workflows/" in path else None  # noqa: B023
+            tab.until_it_says(said, "was read at", "Live", "payout")
+            assert tab.violations() == []
+        gateway.rule = lambda method, path: None
+        WebDriverWait(tab.driver, 10).until(lambda _: "was read" not in tab.driver.find_element(By.ID, "main").text)
+
+
+def test_a_trigger_that_is_known_again_is_not_said_to_be_gone(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
+) -> None:
+    trigger = fired(server, hook)
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url)) as page:
+        tab.open(f"{page.url}/#/triggers/{trigger}")
+        tab.until_it_says("2 occurrences", "Live")
+        gateway.rule = lambda method, path: NOT_FOUND if path.endswith(trigger) else None
+        tab.until_it_says("does not know this trigger any more", "What is shown was read at ", "Not read")
+        gateway.rule = lambda method, path: None
+        assert "any more" not in tab.until_it_says("Live", "2 occurrences")
+
+
+def test_an_id_that_was_looked_for_in_vain_says_when(
+    tab: Tab, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "UNKNOWN_FOR", 0.3)
+    monkeypatch.setattr(reading, "FAILED_PAUSE", 0.1)
+    tab.open(f"{server.url}/#/instances/00000000-0000-4000-8000-000000000000")
+    tab.until_it_says("No such instance was known at ", "The page looks for it no more", "Not read")
+
+
+def test_the_header_says_anew_whether_the_server_answers(tab: Tab, server: EmbeddedServer) -> None:
+    server.fault("info", "status", count=-1, code=500)
+    with PageServer(Settings(base_url=server.url, retry_budget=0.1)) as page:
+        tab.open(f"{page.url}/#/workflows")
+        tab.until_it_says("did not answer at ", "reads only")
+        server.clear_faults()
+        WebDriverWait(tab.driver, 10).until(
+            lambda _: "did not answer" not in tab.driver.find_element(By.ID, "server").text
+        )
+
+
+@pytest.fixture
+def spoilt(tab: Tab) -> Iterator[Any]:
+    """Have what a script makes of a request be the answer to it, as long as it makes anything."""
+    made = []
+
+    def spoil(answer: str) -> None:
+        source = (
+            f"const real = fetch; window.fetch = (path, options) => {{ const made = ({answer})(path);"
+            " return made ? Promise.resolve(made) : real(path, options); }"
+        )
+        made.append(tab.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source}))
+
+    yield spoil
+    for script in made:
+        tab.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_a_page_whose_server_does_not_answer_at_first_opens_later(
+    tab: Tab, server: EmbeddedServer, spoilt: Any
+) -> None:
+    spoilt("(path) => !window.well && new Response('{}', { status: 500 })")
+    tab.open(f"{server.url}/#/instances")
+    tab.until_it_says("That did not work")
+    tab.driver.execute_script("window.well = true")
+    tab.until_it_says("No instance is in the list.", "Live")
+
+
+def test_a_stream_that_was_refused_is_asked_for_again(
+    tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook, spoilt: Any
+) -> None:
+    spoilt(
+        "(path) => !window.well && path.endsWith('/live')"
+        ' && new Response(\'{"message": "not by this name"}\', { status: 403 })'
+    )
+    instance_id = listening(hook)
+    tab.open(f"{server.url}/#/instances/{instance_id}")
+    tab.until_it_says("Not connected", "not by this name")
+    tab.driver.execute_script("window.well = true")
+    assert "not by this name" not in tab.until_it_says("Live", "waits for the event")

@@ -14,6 +14,7 @@ from orchestration_integrations import OrchestrationHttpHook
 from orchestration_integrations.api.models import ActivityRun, Instance, StageRun, StageStatus, Workflow
 from orchestration_integrations.server import EmbeddedServer
 from orchestration_integrations.ui import glances
+from orchestration_integrations.ui.definitions import Definition
 from orchestration_integrations.ui.instance_view import instance_view
 from orchestration_integrations.ui.reading import Observed
 from tests.ui.flows import PAYOUT, listening, send
@@ -65,8 +66,8 @@ def seen(
         id="w", name="pay", stages=definition, created_at=EPOCH, updated_at=EPOCH, deleted_at=None, raw={}
     )
     observed = Observed(
-        instance=instance, workflow=workflow, history=history, activities=activities or {}, retried=frozenset(),
-        ghost=ghost, problems=(),
+        instance=instance, definition=Definition(workflow), history=history, activities=activities or {},
+        retried=frozenset(), ghost=ghost, problems=(),
     )  # fmt: skip
     return instance_view(observed)
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, Settings
 from orchestration_integrations.server import EmbeddedServer
-from orchestration_integrations.ui import catalog, glances, lists, reading, streams
+from orchestration_integrations.ui import catalog, definitions, glances, lists, reading, streams
 from orchestration_integrations.ui.serving import PageServer
 from tests.ui.flows import PAYOUT, VARIABLES, listening, send
 from tests.ui.page_client import Json, PageClient
@@ -163,6 +163,7 @@ def test_an_unknown_id_is_said_to_be_one_and_not_polled_for_ever(
     server: EmbeddedServer, page: PageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "UNKNOWN_FOR", 0.3)
+    monkeypatch.setattr(reading, "FAILED_PAUSE", 0.1)
     told = list(page.events(f"instances/{NOBODY}/live"))
     assert told[0][0] == "missing"
     assert told[0][1]["message"].startswith("the server knows no instance with this id; ")
@@ -174,7 +175,7 @@ def test_an_unknown_id_is_said_to_be_one_and_not_polled_for_ever(
 def test_a_deleted_workflow_is_noticed_and_its_run_found_by_its_id(
     generation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "DEFINITION_AGE", 0.0)
+    monkeypatch.setattr(definitions, "DEFINITION_AGE", 0.0)
     with EmbeddedServer(generation) as server, OrchestrationHttpHook(base_url=server.url) as hook:
         page = PageClient(server.url)
         instance_id = listening(hook)

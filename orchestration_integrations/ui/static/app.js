@@ -138,18 +138,41 @@ function signIn(wrong = "") {
   input.focus();
 }
 
+// What the header says of the server is read again too, sooner where the server did not answer.
+const SESSION_AGAIN = [30_000, 5_000]; // milliseconds
+const START_AGAIN = 3_000;
+let opened = false;
+let nextSession;
+
+async function readSession() {
+  const asked = Date.now();
+  const session = await openSession();
+  opened = true;
+  show(document.getElementById("server"),
+    h("span", {}, session.server), session.version ? h("span", { class: "quiet" }, ` ${session.version}`) : null,
+    session.actions ? null : h("span", { class: "chip" }, "reads only"),
+    session.problem ? h("span", { class: "chip bad", title: session.problem }, `did not answer at ${clock(asked)}`) : null);
+  readSessionIn(SESSION_AGAIN[session.problem ? 1 : 0]);
+}
+
+function readSessionIn(milliseconds) {
+  clearTimeout(nextSession);
+  nextSession = setTimeout(() => readSession().catch(() => readSessionIn(SESSION_AGAIN[1])), milliseconds);
+}
+
+let nextStart;
 async function start() {
   const had = sessionStorage.length > 0;
-  const asked = Date.now();
+  clearTimeout(nextStart);
   try {
-    const session = await openSession();
-    show(document.getElementById("server"),
-      h("span", {}, session.server), session.version ? h("span", { class: "quiet" }, ` ${session.version}`) : null,
-      session.actions ? null : h("span", { class: "chip" }, "reads only"),
-      session.problem ? h("span", { class: "chip bad", title: session.problem }, `did not answer at ${clock(asked)}`) : null);
+    await readSession();
     route(false);
   } catch (error) {
-    if (error.status !== 401) return failed(error);
+    if (error.status !== 401) {
+      failed(error);
+      nextStart = setTimeout(start, START_AGAIN); // until it is told otherwise, this is how things stand
+      return;
+    }
     closeDialog();
     dropToken();
     signIn(had ? "This is not the token." : "");
@@ -182,7 +205,7 @@ document.addEventListener("keydown", (event) => {
 
 document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 addEventListener("hashchange", () => {
-  if (location.hash.startsWith("#token=")) { takeToken(); start(); } else route(true);
+  if (location.hash.startsWith("#token=")) { takeToken(); start(); } else if (opened) route(true); else start();
 });
 addEventListener("orchestration-token-needed", () => signIn());
 takeToken();

@@ -2,8 +2,9 @@
 
 import { ask, h, show } from "./dom.js";
 import { graph } from "./graph.js";
-import { act, actsAllowed, follow, get } from "./server.js";
-import { badge, between, clock, count, countdown, counting, noteServerTime, shortId, time, toneOf } from "./words.js";
+import { rawBox } from "./raw.js";
+import { act, actsAllowed, follow } from "./server.js";
+import { badge, between, clock, count, countdown, counting, shortId, time, toneOf } from "./words.js";
 
 export function instance(place, id, { signal, live, title }) {
   title(`Instance ${shortId(id)}`);
@@ -17,29 +18,15 @@ export function instance(place, id, { signal, live, title }) {
   const stages = h("ol", { class: "timeline" });
   const money = h("div");
   const moneyHead = h("h2", { id: "money" }, "Money");
-  const raw = h("pre", { tabindex: "0" }, "Reading…"); // the server's own text: no number of it passes through a program
-  const rawAge = h("p", { class: "hint" });
   const actions = actionPanel(path, id);
-  const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Histories, as the server sent them"), rawAge, raw);
+  const raw = rawBox(`${path}/raw`, "Histories, as the server sent them", signal);
   show(place,
     h("p", { class: "crumbs" }, h("a", { href: "#/instances" }, "← Instances")),
     head, banner, problem, warnings,
     h("div", { class: "columns" },
       h("section", { "aria-labelledby": "timeline" }, h("h2", { id: "timeline" }, "Stages"), stages),
       h("div", {}, actions.element, h("section", { "aria-labelledby": "money" }, moneyHead, money))),
-    rawBox);
-
-  async function readRaw() {
-    const asked = Date.now();
-    try {
-      raw.textContent = rawText(await get(`${path}/raw`, signal));
-      rawAge.textContent = `Read at ${clock(asked)}.`;
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      raw.textContent = error.message;
-      rawAge.textContent = "";
-    }
-  }
+    raw.element);
 
   function tell(text) {
     problem.hidden = !text;
@@ -47,33 +34,42 @@ export function instance(place, id, { signal, live, title }) {
   }
 
   function draw(view) {
-    noteServerTime(view.now);
     show(head, heading(view));
     banner.className = `banner ${view.headline.tone}`;
     if (status.textContent !== view.headline.text) status.textContent = view.headline.text;
     const until = view.headline.until;
     show(counter, ...(until ? [`${view.headline.label} `, countdown(until)].map((part) => typeof part === "string" ? document.createTextNode(part) : part) : []));
-    show(warnings, view.warnings.map((text) => h("p", { class: "message wait" }, text)), view.problems.map((text) => h("p", { class: "message idle" }, text)));
+    show(warnings, view.warnings.map((text) => h("p", { class: "message wait" }, text)),
+      [definitionText(view.workflow), ...view.problems].filter(Boolean).map((text) => h("p", { class: "message idle" }, text)));
     show(stages, view.stages.map(stage));
     moneyHead.textContent = view.money.heading;
     show(money, moneyOf(view));
     actions.update(view);
-    if (rawBox.open) readRaw();
+    raw.refresh();
   }
 
   const asOf = (data) => data.readAt ? ` What is shown was read at ${clock(data.readAt * 1000)}.` : "";
+  let missing = null; // what the last message said, where that denied the instance
   follow(`${path}/live`, signal, (name, data) => {
     live(name, data);
+    if (name === "connected" || name === "recovered") tell("");
     if (name === "instance") { tell(""); draw(data); }
     if (name === "problem") tell(`It cannot be read just now: ${data.message}.${asOf(data)}`);
     if (name === "missing") tell(`No such instance is known: ${data.message}.`);
-    if (name === "recovered") tell("");
     if (name === "refused") tell(data.message);
+    if (name === "over" && missing) tell(`No such instance was known at ${clock(Date.now())}: ${missing}. The page looks for it no more; load it again to look anew.`);
+    if (name !== "still" && name !== "over") missing = name === "missing" ? data.message : null;
     if (name === "missing" && !stages.childElementCount) show(head, h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, id))));
   });
 }
 
-export const rawText = ({ parts, problems }) => [...parts.map(({ call, text }) => `${call}\n${text}`), ...problems].join("\n\n");
+// What the last try to read its workflow came to, and of when the definition is that is shown.
+function definitionText({ unknown, problem, asOf }) {
+  if (!unknown && !problem) return "";
+  const shown = asOf ? ` Its definition, as shown, was read at ${clock(asOf * 1000)}.` : " Its definition was never read.";
+  return unknown ? `The server does not know its workflow${asOf ? " any more" : ""}: it may have been deleted.${shown}`
+    : `Its workflow could not be read${asOf ? " again, so whether it is deleted is not known" : ""}: ${problem}.${shown}`;
+}
 
 function heading(view) {
   const copy = h("button", {
@@ -84,7 +80,7 @@ function heading(view) {
   return [
     h("div", { class: "head" }, h("h1", {}, "Instance ", h("span", { class: "mono" }, view.id)), badge(view.standing), copy),
     h("dl", { class: "facts" },
-      fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id)), view.workflow.deleted ? h("span", { class: "chip" }, "deleted") : null),
+      fact("Workflow", h("a", { href: `#/workflows/${encodeURIComponent(view.workflow.id)}`, "data-key": "workflow" }, view.workflow.name || shortId(view.workflow.id)), view.workflow.deleted ? h("span", { class: "chip" }, "deleted") : view.workflow.unknown ? h("span", { class: "chip" }, "not known") : null),
       view.runKey !== null ? fact("Run key", h("span", { class: "mono" }, view.runKey), view.round ? ` · round ${view.round}` : "") : null,
       fact("Created", time(view.createdAt)),
       view.endedAt ? fact("Ended", time(view.endedAt)) : null,
@@ -153,10 +149,10 @@ function actionPanel(path, id) {
       const done = await work();
       const good = done.status ? done.sure && done.status !== "already_ended" : ["succeeded", "running"].includes(done.state);
       said.className = `message ${good ? "good" : "wait"}`;
-      said.textContent = done.text;
+      said.textContent = `At ${clock(Date.now())}: ${done.text}`;
     } catch (error) {
       said.className = "message bad";
-      said.textContent = error.message;
+      said.textContent = `At ${clock(Date.now())}: ${error.message}`;
     }
     button.disabled = false;
   }

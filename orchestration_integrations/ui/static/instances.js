@@ -2,7 +2,7 @@
 
 import { h, show } from "./dom.js";
 import { follow, get, liveFor } from "./server.js";
-import { badge, between, clock, count, counting, emptyText, known, shortId, time, unreadText } from "./words.js";
+import { badge, between, clock, count, counting, drawnOf, emptyText, known, shortId, time, unreadText } from "./words.js";
 
 const STATES = [["", "All"], ["running", "Running"], ["succeeded", "Succeeded"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
 
@@ -68,7 +68,7 @@ export function instances(place, query, { signal, live, title }) {
     [drawnNow, byId, unread] = [true, Boolean(found.byId), Boolean(found.problem)];
     live(found.problem ? "problem" : "recovered", found);
     tellWhole(found);
-    const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null, allReadAt: null, allAge: null, wanted });
+    const now = drawnOf(found, wanted);
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
     const counts = Object.values(found.counts);

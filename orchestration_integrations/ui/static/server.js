@@ -1,5 +1,7 @@
 // Requests to the page's own server. The token is kept for this tab only, and no cookie holds it.
 
+import { noteServerTime } from "./words.js";
+
 const API = "_ui/api/";
 const KEPT = "orchestration-token";
 
@@ -40,7 +42,9 @@ async function answered(path, options) {
 }
 
 export async function get(path, signal) {
-  return (await answered(path, { headers: headers(), signal })).json();
+  const found = await (await answered(path, { headers: headers(), signal })).json();
+  noteServerTime(found.now);
+  return found;
 }
 
 export async function openSession() {
@@ -74,7 +78,8 @@ export async function act(path, body, lost) {
 const PERIODS = 2.5; // without a sign of life for so many of the server's periods, it is lost
 
 // Server-sent events, read by fetch since EventSource can carry no token. Connects anew until the signal aborts. A
-// connection can stay open over a server that is dead, so silence counts as its end. "lost" tells since when nothing came.
+// connection can stay open over a server that is dead, so silence counts as its end. "lost" tells since when nothing came;
+// "refused" tells why it was not let in, and only a demand for the token, which is asked for, ends it.
 export async function follow(path, signal, on) {
   let pause = 500;
   let period = 10;
@@ -82,6 +87,7 @@ export async function follow(path, signal, on) {
   while (!signal.aborted) {
     const silent = new AbortController();
     let timer;
+    let refused = null;
     const alive = () => {
       clearTimeout(timer);
       timer = setTimeout(() => silent.abort(), period * PERIODS * 1000);
@@ -105,17 +111,21 @@ export async function follow(path, signal, on) {
           const name = /^event: (.*)$/m.exec(part)?.[1];
           const data = /^data: (.*)$/m.exec(part)?.[1];
           if (name === "over") { on(name, {}); return; }
-          if (name) on(name, JSON.parse(data ?? "{}"));
+          const told = JSON.parse(data ?? "{}");
+          noteServerTime(told.now);
+          if (name) on(name, told);
         }
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error.status === 401 || error.status === 403) { on("refused", error); return; }
+      if (error.status === 401 || error.status === 403) refused = error;
     } finally {
       clearTimeout(timer);
     }
     if (signal.aborted) return;
-    on("lost", { heard });
+    if (refused) on("refused", refused);
+    else on("lost", { heard });
+    if (refused?.status === 401) return;
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, 5000);
   }

@@ -2,7 +2,7 @@
 
 import { h, show } from "./dom.js";
 import { follow, get } from "./server.js";
-import { badge, clock, count, emptyText, shortId, time, unreadText } from "./words.js";
+import { badge, clock, count, drawnOf, emptyText, shortId, time, unreadText } from "./words.js";
 
 const AGAIN = 5_000; // milliseconds; what nobody looks at is not read, so those who look ask again
 const UNROUTED = "No server has answered this call; a gateway whose server is away answers alike. Servers of generation 1 have no triggers.";
@@ -31,7 +31,7 @@ function keepReading(path, { signal, live }, draw, failed) {
     try {
       const found = await get(path, signal);
       live(found.problem || found.missing || found.unrouted ? "problem" : "recovered", found);
-      const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null });
+      const now = drawnOf(found);
       if (now === drawn) return;
       drawn = now;
       draw(found);
@@ -92,7 +92,7 @@ export function trigger(place, id, query, context) {
   show(place, h("p", { class: "crumbs" }, h("a", { href: "#/triggers" }, "← Triggers")), head, note, list);
 
   function draw(found) {
-    note.textContent = found.missing ? (found.trigger ? "The server does not know this trigger any more: it may have been deleted. What is shown is as it was last read." : "The server knows no such trigger.")
+    note.textContent = found.missing ? (found.trigger ? `The server does not know this trigger any more: it may have been deleted. What is shown was read at ${clock(found.readAt * 1000)}.` : "The server knows no such trigger.")
       : found.unrouted ? UNROUTED : unreadText(found, "It");
     note.className = found.missing || found.unrouted || found.problem ? "message bad" : "quiet";
     if (found.trigger) {

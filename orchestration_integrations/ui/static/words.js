@@ -1,4 +1,5 @@
-// Times and states in words. Instants are the server's; `skew` is how far its clock is ahead of this browser's.
+// Times and states in words. Instants are the server's, and so is the present that they are compared with: `skew` is how far
+// its clock is ahead of this browser's. Whatever the page's server sends tells it anew (server.js), since it can move.
 
 import { h } from "./dom.js";
 
@@ -27,22 +28,26 @@ export function between(start, end) {
   return start && end ? duration((Date.parse(end) - Date.parse(start)) / 1000) : "";
 }
 
+const today = () => new Date(serverNow()).toDateString();
+const dayOrTime = (at) => at.toDateString() === today() ? CLOCK.format(at) : FULL.format(at);
+
 // A time of day where it is today's, else a date; the whole instant on hover.
 export function time(instant) {
   if (!instant) return "–";
   const at = new Date(instant);
   if (Number.isNaN(at.getTime())) return instant; // beyond what a browser can count
-  const today = at.toDateString() === new Date(serverNow()).toDateString();
-  return h("time", { datetime: instant, title: FULL.format(at) }, today ? CLOCK.format(at) : FULL.format(at));
+  return h("time", { datetime: instant, title: FULL.format(at) }, dayOrTime(at));
 }
 
 function since(instant) {
   return duration(Math.max(0, Math.floor((serverNow() - Date.parse(instant)) / 1000)));
 }
 
+// What was due while nothing was read any more is not said to happen now.
 function left(instant) {
   const seconds = Math.ceil((Date.parse(instant) - serverNow()) / 1000);
-  return seconds > 0 ? `in ${duration(seconds)}` : "now";
+  if (Number.isNaN(seconds)) return `at ${instant}`; // beyond what a browser can count
+  return seconds > 0 ? `in ${duration(seconds)}` : lasting ? "now" : `at ${dayOrTime(new Date(instant))}`;
 }
 
 // Texts that count by themselves. They are no live regions: a screen reader would read each second.
@@ -53,7 +58,12 @@ export const countdown = (instant) => h("span", { "data-until": instant }, left(
 let lasting = true;
 export const keepCounting = (on) => { lasting = on; };
 
+let day = today();
 setInterval(() => {
+  if (day !== today()) {
+    day = today();
+    for (const one of document.querySelectorAll("time")) one.textContent = dayOrTime(new Date(one.dateTime));
+  }
   if (lasting) for (const one of document.querySelectorAll("[data-since]")) one.textContent = since(one.dataset.since);
   for (const one of document.querySelectorAll("[data-until]")) one.textContent = left(one.dataset.until);
 }, 1000);
@@ -72,6 +82,10 @@ export function badge(state) {
 
 export const toneOf = (state) => (WORDS[state] ?? ["idle"])[0];
 export const shortId = (id) => (id.length > 18 ? id.slice(0, 8) : id);
+// What of an answer is drawn, as a text: all but how old it is, which the sign in the corner tells. Where the last reading
+// failed, the view itself says of when it is.
+export const drawnOf = (found, more) => JSON.stringify({ ...found, readAt: found.problem || found.missing ? found.readAt : null,
+  age: null, readingFor: null, allReadAt: null, allAge: null, now: null, more });
 // What is said over a list whose last reading failed; empty where it did not. `what` stands for the list.
 export const unreadText = ({ problem, readAt }, what = "The list") => !problem ? ""
   : `${what} could not be read: ${problem}${readAt ? `. What is shown was read at ${clock(readAt * 1000)}.` : ""}`;

@@ -1,10 +1,10 @@
 // The list of workflows, and the page of one: its stages, and a form that runs it.
 
 import { h, show } from "./dom.js";
-import { act, actsAllowed, follow, get } from "./server.js";
-import { rawText } from "./instance.js";
 import { address } from "./instances.js";
-import { clock, count, emptyText, shortId, time, unreadText } from "./words.js";
+import { rawBox } from "./raw.js";
+import { act, actsAllowed, follow, get } from "./server.js";
+import { clock, count, drawnOf, emptyText, shortId, time, unreadText } from "./words.js";
 
 const LOOK_EVERY = 5_000; // milliseconds
 
@@ -31,7 +31,7 @@ export function workflows(place, query, { signal, live, title }) {
   function draw(found) {
     drawnNow = true;
     live(found.problem ? "problem" : "recovered", found);
-    const now = JSON.stringify({ ...found, readAt: found.problem ? found.readAt : null, age: null, readingFor: null });
+    const now = drawnOf(found);
     if (now === drawn) return; // what has not changed stays, under the pointer too
     drawn = now;
     note.textContent = unreadText(found);
@@ -63,80 +63,94 @@ const marks = (one) => [
   one.checkpoints ? h("span", { class: "chip" }, count(one.checkpoints, "checkpoint")) : null,
 ];
 
-export async function workflow(place, id, { signal, live, title }) {
+// A definition never changes, but its workflow may be deleted, denied for a while, or come back: each reading says so anew.
+export function workflow(place, id, { signal, live, title }) {
   title("Workflow");
   const path = `workflows/${encodeURIComponent(id)}`;
-  const at = () => ({ began: performance.now(), readAt: Date.now() / 1000 });
   const note = h("p", { class: "message bad", role: "status", hidden: true });
-  let lastRead = null;
-  function tellAge({ began, readAt }) {
-    lastRead = readAt;
-    note.hidden = true;
-    live("recovered", { readAt, age: (performance.now() - began) / 1000 });
-  }
+  const head = h("div", {}, h("div", { class: "head" }, h("h1", {}, "Workflow ", h("span", { class: "mono" }, id))));
+  const shown = h("div", {}, h("p", { class: "quiet" }, "Reading…"));
+  const running = h("div");
+  const raw = rawBox(`${path}/raw`, "Definition, as the server keeps it", signal);
+  show(place, h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")), head, note, shown);
 
-  const first = at();
-  const found = await get(`${path}?form=1`, signal);
-  tellAge(first);
-  const running = h("div", {}, runForm(found));
-  const raw = h("pre", { tabindex: "0" }, "Reading…");
-  const rawBox = h("details", { class: "raw", ontoggle: () => rawBox.open && readRaw() }, h("summary", {}, "Definition, as the server keeps it"), raw);
-
-  async function readRaw() {
+  let known = null; // as last read
+  let drawn = "";
+  let form = null; // stays as somebody has filled it in, also while it is not shown
+  let looking = false;
+  async function look() {
+    if (looking) return;
+    looking = true;
+    const asked = Date.now();
     try {
-      raw.textContent = rawText(await get(`${path}/raw`, signal));
-    } catch (error) {
-      if (error.name !== "AbortError") raw.textContent = error.message;
-    }
-  }
-
-  // A definition never changes, but it may be deleted while its form is open.
-  async function lookAgain() {
-    const asked = at();
-    try {
-      if ((await get(path, signal)).deletedAt) show(running, h("p", { class: "quiet" }, "The workflow is deleted."));
-      tellAge(asked);
+      const found = await get(form ? path : `${path}?form=1`, signal);
+      draw(found);
+      live("recovered", found);
+      note.hidden = true;
     } catch (error) {
       if (error.name === "AbortError") return;
       live("problem");
       const gone = error.status === 404;
-      note.textContent = `${gone ? "The server does not know it any more: it may have been deleted" : `It could not be read again: ${error.message}`}. What is shown was read at ${clock(lastRead * 1000)}.`;
+      const read = known ? ` What is shown was read at ${clock(known.readAt * 1000)}.` : "";
+      note.textContent = !gone ? `It could not be read${known ? " again" : ""}: ${error.message}.${read}`
+        : known ? `The server does not know it any more: it may have been deleted.${read}` : `The server knew no such workflow at ${clock(asked)}.`;
       note.hidden = false;
-      if (gone) show(running, h("p", { class: "quiet" }, "The server does not know the workflow any more."));
+      if (gone) offer(`The server did not know the workflow at ${clock(asked)}.`);
+      if (!known) show(shown);
+    } finally {
+      looking = false;
     }
   }
 
-  title(found.name || "Workflow");
-  show(place,
-    h("p", { class: "crumbs" }, h("a", { href: "#/workflows" }, "← Workflows")),
-    h("div", { class: "head" }, h("h1", {}, found.name || "(unnamed)"), marks(found)),
-    note,
-    h("dl", { class: "facts" },
-      h("div", {}, h("dt", {}, "Id"), h("dd", { class: "mono" }, found.id)),
-      h("div", {}, h("dt", {}, "Created"), h("dd", {}, time(found.createdAt))),
-      found.deletedAt ? h("div", {}, h("dt", {}, "Deleted"), h("dd", {}, time(found.deletedAt))) : null,
-      h("div", {}, h("dt", {}, "Instances"), h("dd", {}, h("a", { href: address({ workflow: found.id }) }, "Show its instances")))),
-    h("div", { class: "columns" },
-      h("section", { "aria-labelledby": "stages" }, h("h2", { id: "stages" }, "Stages"),
-        h("ol", { class: "timeline" }, found.timeline.map((stage) => h("li", { class: `stage idle ${stage.role}` },
-          h("span", { class: "marker", "aria-hidden": "true" }),
-          h("div", {}, h("h3", {}, stage.title), h("p", { class: "what" }, stage.text)))))),
-      h("section", { "aria-labelledby": "run" }, h("h2", { id: "run" }, "Run it"), running)),
-    rawBox);
-  if (!found.deletedAt) {
-    const again = setInterval(lookAgain, LOOK_EVERY);
-    signal.addEventListener("abort", () => clearInterval(again));
-    follow("live", signal, (name, data) => {
-      live(name, name === "lost" ? data : {});
-      if (name === "changed") lookAgain();
-    });
+  // The form, or why there is none.
+  function offer(reason) {
+    if (reason) show(running, h("p", { class: "quiet" }, reason));
+    else if (form.parentNode !== running) show(running, form);
   }
+
+  function draw(found) {
+    known = found;
+    const reason = noForm(found);
+    form ??= reason ? null : runForm(found);
+    offer(reason);
+    const now = drawnOf({ ...found, freshKey: null });
+    if (now === drawn) return;
+    drawn = now;
+    title(found.name || "Workflow");
+    show(head, h("div", { class: "head" }, h("h1", {}, found.name || "(unnamed)"), marks(found)));
+    show(shown,
+      h("dl", { class: "facts" },
+        h("div", {}, h("dt", {}, "Id"), h("dd", { class: "mono" }, found.id)),
+        h("div", {}, h("dt", {}, "Created"), h("dd", {}, time(found.createdAt))),
+        found.deletedAt ? h("div", {}, h("dt", {}, "Deleted"), h("dd", {}, time(found.deletedAt))) : null,
+        h("div", {}, h("dt", {}, "Instances"), h("dd", {}, h("a", { href: address({ workflow: found.id }), "data-key": "instances" }, "Show its instances")))),
+      h("div", { class: "columns" },
+        h("section", { "aria-labelledby": "stages" }, h("h2", { id: "stages" }, "Stages"),
+          h("ol", { class: "timeline" }, found.timeline.map((stage) => h("li", { class: `stage idle ${stage.role}` },
+            h("span", { class: "marker", "aria-hidden": "true" }),
+            h("div", {}, h("h3", {}, stage.title), h("p", { class: "what" }, stage.text)))))),
+        h("section", { "aria-labelledby": "run" }, h("h2", { id: "run" }, "Run it"), running)),
+      raw.element);
+  }
+
+  look();
+  const again = setInterval(look, LOOK_EVERY);
+  signal.addEventListener("abort", () => clearInterval(again));
+  follow("live", signal, (name, data) => {
+    live(name, name === "lost" ? data : {});
+    if (name === "changed") look();
+  });
+}
+
+// Why a workflow cannot be run from here; empty where it can.
+function noForm(found) {
+  if (!actsAllowed()) return "This page only reads. Start its server with --allow-actions to run workflows from here.";
+  if (found.deletedAt) return "The workflow is deleted.";
+  if (found.checkpoints) return "This workflow has checkpoints: a run waits at each until its owner lets it pass, and a page that may be closed is no owner. Run it by run_once, Airflow, Prefect or the command run.";
+  return "";
 }
 
 function runForm(found) {
-  if (!actsAllowed()) return h("p", { class: "quiet" }, "This page only reads. Start its server with --allow-actions to run workflows from here.");
-  if (found.deletedAt) return h("p", { class: "quiet" }, "The workflow is deleted.");
-  if (found.checkpoints) return h("p", { class: "quiet" }, "This workflow has checkpoints: a run waits at each until its owner lets it pass, and a page that may be closed is no owner. Run it by run_once, Airflow, Prefect or the command run.");
   const said = h("p", { role: "alert" });
   const button = h("button", { type: "submit", class: "primary" }, "Run");
   const key = h("input", { id: "run-key", value: found.freshKey, required: true, autocomplete: "off", spellcheck: "false", class: "mono", "aria-describedby": "run-key-hint" });
