@@ -221,18 +221,19 @@ def _tell_interrupt(session: Session, interrupt: KeyboardInterrupt, status: int)
     left = session.if_interrupted
     facts: dict[str, Any] = {"outcome": left.outcome, "instance_id": left.instance_id, "run_key": left.run_key}
     facts |= {name: value for name, value in session.about.items() if facts.get(name) is None}
-    text = left.text
+    text, again = left.text, left.again
     if hasattr(interrupt, "after_interrupt") or interrupt.__context__ is not None:
         from ..http_hook.interrupts import after_interrupt
 
         came = after_interrupt(interrupt)
         if came is not None:
             text, facts["sure"] = came.text, came.sure
+            again = left.after.get(came.word, again)
             facts["outcome"] = "unknown" if came.word == "being_started" else came.word
             facts["in_flight"] = [] if came.outcome is None else [one.name for one in came.outcome.in_flight]
     if facts["outcome"] is not None:
         facts.setdefault("sure", False)
-    said = "; ".join(filter(None, [text, left.again]))
+    said = "; ".join(filter(None, [text, again]))
     tell_error(session.out, "Interrupted", ": ".join(filter(None, ["interrupted", said])), status, **facts)
 
 

@@ -8,7 +8,6 @@ from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     AmbiguousSubmitError,
-    AuthenticationError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
@@ -16,6 +15,7 @@ from ..api.errors import (
     is_gateways_404,
     is_inconclusive,
     is_mendable,
+    is_refusal,
     retold,
     summary,
 )
@@ -88,8 +88,8 @@ class AskedWorkflow:
             yield from self._read_and_check(record, how)
         except OrchestrationError as error:
             refused = self._refused(record, how, error)
-            if isinstance(refused, AuthenticationError) and record is not None and record.state != "told":
-                refused.run_may_exist = True
+            if record is not None and is_refusal(refused):
+                refused.run_may_exist = True  # what is on record could not be looked at
             raise refused from refused.__cause__
 
     def _read_and_check(self, record: RunRecord | None, how: How) -> Procedure[None]:

@@ -43,9 +43,10 @@ def unread_text(record: RunRecord, trouble: str) -> str:
 
 
 def unread_refused(record: RunRecord, error: OrchestrationError) -> OrchestrationError:
-    """The error of a read of the run on record that the server refuses: unless its end was told, it may still run."""
+    """The error of a read of the run on record that the server refuses. It is there, however it ended: a refusal says
+    no more of it than an outage does."""
     refused = retold(error, unread_text(record, str(error)))
-    refused.run_may_exist = record.state != "told"
+    refused.run_may_exist = True
     return refused
 
 

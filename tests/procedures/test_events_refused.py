@@ -1,5 +1,5 @@
-"""An event that the server refuses, and a stage of which nobody can see whether it listens: the server's reason is told,
-and never that the stage did not wait."""
+"""An event that the server refuses, and a stage of which nobody can see whether it listens: the reason of the server is
+told, and never that the stage did not wait."""
 
 from __future__ import annotations
 
