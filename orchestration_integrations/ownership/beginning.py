@@ -41,13 +41,14 @@ from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
 from .record import GOOD_END, NO_HOLD, AdoptedElsewhereError, RunRecord
-from .resolve import How, Question, Verdict, observation, resolve
+from .resolve import How, Kind, Question, Verdict, observation, resolve
 from .same_server import check_server
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
 CANCEL_FOR_NEW_SECONDS = CANCEL_SECONDS
 """Seconds that a run gets to end after the cancel that a new run asks for."""
+_SUBMITS: tuple[Kind, ...] = ("start", "new round", "cancel first")
 
 
 class Beginning:
@@ -111,23 +112,18 @@ class Beginning:
         else:
             self._proven = record.state == "intended" and keeper.vouches() and not record.doubt
         yield from check_server(keeper, starting, how, token, self._run_is_gated(), self._versions, self._now)
-        observer = self._observer = Observer(
-            starting,
-            self._gated_start,
-            self._ungated_start,
-            self._comparing.workflow,
-            self._comparing.content,
-            self._request.key_variable,
-            self._versions,
-            self._now,
-        )
+        self._observer = self._observing()
         while True:
             yield from self._look_for_stop()
             question = self._question(how, token)
-            seen = yield from self._observe(observer, question, token)
+            seen = yield from self._observe(self._observer, question, token)
             verdict = resolve(question, seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
             yield from self._compare(verdict, seen, how)
+            if asked.missing and verdict.kind in _SUBMITS:
+                yield from asked.create(keeper.record, how)
+                self._observer = self._observing()
+                continue  # another call may have put it there meanwhile, and a run of this key into it
             instance = yield from self._act(verdict, seen)
             if instance is not None:
                 self.did = did(verdict.kind, instance, submitted=self._submitted, at_gate=self._stands_at_gate(seen))
@@ -135,6 +131,11 @@ class Beginning:
             if verdict.kind == "cancel first":
                 how, token = "again", False
             token = token and (not self._outchosen or keeper.has_token())  # it may have settled another run
+
+    def _observing(self) -> Observer:
+        comparing, key_variable = self._comparing, self._request.key_variable
+        steps = self._starting, self._gated_start, self._ungated_start
+        return Observer(*steps, comparing.workflow, comparing.content, key_variable, self._versions, self._now)
 
     def _run_is_gated(self) -> bool:
         """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""

@@ -121,6 +121,8 @@ class Observer:
             proven: no earlier attempt can have chosen a run that stands unreleased.
             at_once: what an earlier attempt released would show by now.
         """
+        if self._workflow is not None and not self._workflow.id:
+            return Seen("nothing")  # it is on no server yet, so it has no runs
         if at_once:
             look = (yield from self._gated_start.look()).of_round(number)
         else:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations import SqliteRunStore
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 
