@@ -458,13 +458,6 @@ def is_mendable(error: BaseException) -> bool:
     return isinstance(error, OrchestrationError) and (is_inconclusive(error) or isinstance(error, AuthenticationError))
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether the server refused the caller or the request (401, 403, 400): it says nothing of what was asked about."""
-    if isinstance(error, ValidationError):
-        return error.status_code is not None  # else nothing was sent
-    return isinstance(error, AuthenticationError)
-
-
 def retold(error: OrchestrationError, message: str) -> OrchestrationError:
     """The same error, of the same class and with the same attributes, under a message that says what it comes to."""
     made = _rebuild(type(error), (message,), error.__dict__)

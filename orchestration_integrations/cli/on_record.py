@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..api.errors import OrchestrationError, is_refusal
+from ..api.errors import OrchestrationError
+from ..ownership.observing import is_refusal
 
 
 @contextmanager

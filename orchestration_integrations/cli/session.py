@@ -122,6 +122,8 @@ class Session:
             create: make it where it is missing.
             needed_for: what cannot be done without a store; empty where it can.
         """
+        import sqlite3
+
         from ..api.errors import ConfigurationError
         from ..run_store import SqliteRunStore
 
@@ -133,7 +135,12 @@ class Session:
             return None
         if not create and not os.path.exists(path):
             raise ConfigurationError(f"store: there is no file {path}", field="store")
-        return SqliteRunStore(path)
+        try:
+            return SqliteRunStore(path)
+        except ConfigurationError as error:
+            # What keeps a file from being read (a full disk, a damaged file) says nothing of the runs on record in it.
+            error.run_may_exist = os.path.exists(path) and isinstance(error.__cause__, sqlite3.Error | OSError)
+            raise
 
     def close(self) -> None:
         """Let go of the connections."""

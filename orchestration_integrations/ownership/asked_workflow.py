@@ -21,7 +21,6 @@ from ..api.errors import (
     is_gateways_404,
     is_inconclusive,
     is_mendable,
-    is_refusal,
     retold,
     summary,
 )
@@ -44,7 +43,7 @@ from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.variables import GATE_VARIABLE
 from .comparing import Comparing
 from .keeping import Keeper
-from .observing import unread_text
+from .observing import is_refusal, unread_text
 from .record import RunRecord
 from .request import OwnedRequest
 from .resolve import How

@@ -237,7 +237,7 @@ class Beginning:
         if wanted == "proof":
             if self._submitted_elsewhere():
                 return Seen("nothing")
-            return (yield from observer.prove(once=token))
+            return (yield from self._prove(once=token))
         if record is None or record.instance_id is None:
             raise UnreadableRecordError(
                 f"the record of key {self._request.run_key} says {question.on_record} and names no instance",
@@ -257,6 +257,11 @@ class Beginning:
             and self._keeper.store is not None
         ):
             raise refusals.gate_unread(self._starting, record.instance_id, seen.gate_unread)
+        return seen
+
+    def _prove(self, *, once: bool = False) -> Procedure[Seen]:
+        seen = yield from self._observer.prove(once=once)
+        seen.candidates = yield from self._keeper.not_of_others(seen.candidates)
         return seen
 
     def _compare(self, verdict: Verdict, seen: Seen, how: How) -> Procedure[None]:
@@ -389,7 +394,7 @@ class Beginning:
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
         why = self._starting.lost_ungated = f"its submit got no answer ({summary(lost)})"
-        seen = yield from self._observer.prove()
+        seen = yield from self._prove()
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))
         if not self._observer.provable:

@@ -8,7 +8,16 @@ import msgspec
 
 from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
-from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, retold, summary
+from ..api.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrchestrationError,
+    ValidationError,
+    is_denial,
+    is_inconclusive,
+    retold,
+    summary,
+)
 from ..api.models import Instance, StageRun, Workflow
 from ..procedures.checkpoints import Standing, standing_at
 from ..procedures.content import Content, differs_from_gate
@@ -40,6 +49,13 @@ def unread_text(record: RunRecord, trouble: str) -> str:
     if record.end is not None:
         return f"{name} is on record as {end_named(record)}; {nothing}"
     return f"{name} is on record of an earlier attempt and may still run; {nothing}"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server refused the caller or the request (401, 403, 400): it says nothing of what was asked about."""
+    if isinstance(error, ValidationError):
+        return error.status_code is not None  # else nothing was sent
+    return isinstance(error, AuthenticationError)
 
 
 def unread_refused(record: RunRecord, error: OrchestrationError) -> OrchestrationError:

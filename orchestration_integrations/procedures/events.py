@@ -134,6 +134,7 @@ class _Delivery:
     Attributes:
         seen: the instance as it was last read; None before.
         trouble: with the last look or the last event; None where that look was answered.
+        names: the events that the stages of its definition wait for, without those of the gate and of checkpoints.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class _Delivery:
         self.event_call = send_event(instance_id, name, versions.plain)
         self.seen: Instance | None = None
         self.trouble: _Trouble | None = None
+        self.names: Sequence[str] = ()
 
     @property
     def until(self) -> float:
@@ -251,6 +253,8 @@ class _Delivery:
             event = awaited_event(stage)
             if event is not None and may_become(event, self.name):
                 (own if is_own_stage(stage) else waiting).append(number)
+            if event is not None and not is_own_stage(stage):
+                self.names = [*self.names, event]
         if wanted in own or (own and not waiting):
             raise ValidationError(_REFUSAL, path="name")
         return waiting
@@ -273,7 +277,9 @@ def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | Non
             )
         return stage
     if not waiting:
-        raise delivery.failed("no_such_stage", "no stage waits for it", instance)
+        named = ", ".join(map(repr, dict.fromkeys(delivery.names)))
+        known = f"they wait for {named}" if named else "none of them waits for an event"
+        raise delivery.failed("no_such_stage", f"no stage waits for it; {known}", instance)
     if len(waiting) > 1:
         stages = ", ".join(f"stage={one}" for one in waiting)
         why = f"several stages may wait for it: say which one is meant, {stages}. {COUNTS}"

@@ -4,10 +4,13 @@ as in an outage. Where nothing is known of any run it is a wrong setting."""
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from orchestration_integrations import SqliteRunStore
+from orchestration_integrations import SqliteRunStore, run_store
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 
@@ -108,6 +111,30 @@ def test_reconcile_of_a_key_on_record(server, store, run, call, operation):
         assert code == 0, "it is not asked for"
     server.clear_faults()
     assert call(*by_key)[0] == 0
+
+
+@pytest.mark.parametrize("damage", ["it is cut", "it may not be read"])
+def test_records_that_cannot_be_read_say_nothing_of_their_runs(store, run, call, monkeypatch, damage):
+    """A full disk or a damaged file: a run of the key may be alive. Another file, or none, is a wrong setting."""
+    command = run(WELL, "kept")
+    assert call(*command)[0] == 0
+    with closing(sqlite3.connect(store.path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = Path(store.path)
+    whole = path.read_bytes()
+    if damage == "it is cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        monkeypatch.setattr(run_store, "set_up", lambda *_: (_ for _ in ()).throw(OSError("disk I/O error")))
+    for asked in (command, ["cancel", "--run-key", "kept"], ["runs", "list"], ["reconcile", "--run-key", "kept"]):
+        code, (told,) = call(*asked)
+        assert (code, told["error"], told["exit_status"]) == (3, "ConfigurationError", 3)
+        assert "cannot hold records of runs" in told["message"]
+    monkeypatch.undo()
+    path.write_text("no database")
+    assert call(*command)[0] == 2
+    path.unlink()
+    assert call("runs", "list")[0] == 2
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)

@@ -120,6 +120,22 @@ def test_a_stage_that_was_seen_not_to_wait_has_not_waited(server, hook):
     assert "stage 1 did not wait for it in time" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([*WAITS["stages"], {"wait_event": {"event": "go on"}}], "no stage waits for it; they wait for 'go', 'go on'"),
+        ([{"delay": {"duration": "1h"}}], "no stage waits for it; none of them waits for an event"),
+    ],
+)
+def test_a_name_that_nobody_waits_for_is_told_with_those_that_are_waited_for(hook, stages, said):
+    workflow = hook.ensure_workflow({"name": "names", "stages": stages}, gate=True, checkpoints=True).workflow
+    instance_id = hook.start(workflow.id, run_key=said, first_attempt=True).id
+    with pytest.raises(EventNotDeliveredError) as caught:
+        hook.send_event_when_ready(instance_id, "og", timeout=5)
+    assert (caught.value.reason, status_of(caught.value)) == ("no_such_stage", REFUSED)
+    assert str(caught.value).endswith(said)
+
+
 def test_a_read_that_is_refused_after_the_instance_was_seen_says_that_it_exists(server, hook):
     stages = [{"delay": {"duration": "1h"}}, *WAITS["stages"]]
     instance_id = hook.run_workflow(hook.create_workflow({"name": "late", "stages": stages}).id).id
