@@ -83,7 +83,7 @@ def run(
     ] = "refuse",
     allow_unbound: AllowUnbound = False,
 ) -> int:
-    """Run a payment once and wait for its end; the same command again goes on with the same run.
+    """Run a payment once for each run key and wait for its end; with --run-key, call again to go on with the same run.
 
     It prints one line: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs.
 
@@ -132,6 +132,7 @@ def run(
     }
     if run_key is None:
         notices.tell(f"run key {key}")
+        notices.tell("the same command is another payment; with this --run-key it goes on with this one")
     return _paid(session, workflow, target, variables, options, None if no_wait else waiting)
 
 
