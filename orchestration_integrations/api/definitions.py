@@ -27,6 +27,8 @@ SAFE_INTEGER = 2**53
 
 PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _INTEGER = re.compile(r"[0-9]+", re.ASCII)
+MINOR_UNITS = "an amount is a whole number of the asset's smallest units: 1250, not 12.50, of EUR/2"
+"""What to write where money was meant. As a text, a fraction would be refused as well, or fail on the server."""
 _FIELDS = {
     "send": {"source", "destination", "amount", "metadata", "timestamp"},
     "delay": {"duration", "until"},
@@ -96,9 +98,8 @@ def _plain(value: Any, path: str) -> Any:
         return str(int(value)) if abs(value) > SAFE_INTEGER - 1 else int(value)
     if isinstance(value, date | datetime | Decimal):
         return variable_text(path, value, path)
-    raise ValidationError(
-        f"{path}: a {type(value).__name__} cannot stand in a definition; write it as a string", path=path
-    )
+    remedy = f"{MINOR_UNITS}; any other number as a string" if isinstance(value, float) else "write it as a string"
+    raise ValidationError(f"{path}: a {type(value).__name__} cannot stand in a definition; {remedy}", path=path)
 
 
 def _check_stage(stage: Any, path: str) -> None:
@@ -164,7 +165,9 @@ def _check_amount(body: dict[str, Any], path: str) -> None:
             f"{here}.amount must be an integer or its decimal text, not {value!r}", path=f"{here}.amount"
         )
     if isinstance(value, str) and "${" not in value and not _INTEGER.fullmatch(value):
-        raise ValidationError(f"{here}.amount: {value!r} is no whole number from 0", path=f"{here}.amount")
+        raise ValidationError(
+            f"{here}.amount: {value!r} is no whole number from 0; {MINOR_UNITS}", path=f"{here}.amount"
+        )
     if isinstance(value, int) and value < 0:
         raise ValidationError(f"{here}.amount: {value} is negative", path=f"{here}.amount")
     _required_text(amount, "asset", here)
@@ -347,7 +350,7 @@ def variable_text(name: str, value: object, path: str | None = None) -> str:
         return value.isoformat()
     remedy = {
         "NoneType": "leave it out or give a string",
-        "float": "give a string, an int or a Decimal, so that no digit is guessed",
+        "float": f"{MINOR_UNITS}; another number as a string, an int or a Decimal, so that no digit is guessed",
     }.get(type(value).__name__, "give a string")
     raise ValidationError(f"{where}: a variable cannot be {type(value).__name__}: {remedy}", path=where)
 

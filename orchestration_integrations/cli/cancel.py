@@ -14,6 +14,7 @@ from .signals import Left
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..api.errors import OrchestrationError
     from ..ownership.record import RunRecord
     from ..run_store import SqliteRunStore
 
@@ -65,7 +66,7 @@ def cancel(
             outcome = session.hook.cancel(instance_id, timeout=timeout, **kept)  # type: ignore[arg-type]
         except OrchestrationError as error:
             if record is not None and record.end is not None:
-                row = shapes.ended_on_record(record, str(error))
+                row = shapes.ended_on_record(record, _met(error))
             else:
                 status = status_of(error)
                 about: dict[str, Any] = {"instance_id": instance_id, **shapes.moved(None, None)}
@@ -83,6 +84,15 @@ def cancel(
             status = int(row["exit_status"])
         statuses.append(status)
     return worst_of(statuses)
+
+
+def _met(error: "OrchestrationError") -> str:
+    """What the server answered, or did not, without what the error says of the run: its record knows more of that."""
+    from ..api.errors import OrchestrationError, summary
+
+    while isinstance(error.__cause__, OrchestrationError):
+        error = error.__cause__
+    return summary(error)
 
 
 def _records_of(records: "SqliteRunStore | None", ids: "Sequence[str]") -> "dict[str, RunRecord | None]":

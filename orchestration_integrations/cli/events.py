@@ -26,9 +26,10 @@ def send(
 ) -> int:
     """Send an event once a stage waits for it, and see that this stage ended. An early event would be lost.
 
-    Exit status: 0 the stage has heard it; 4 no stage waited for it in time, and nothing was sent; 3 it was sent, and
-    whether it was heard is not known; 2 no stage can hear it, and nothing was sent; 1 the instance failed or was
-    cancelled before, and what it had moved is known: else 3.
+    Exit status: 0 the stage has heard it; 4 no stage waited for it in time, and nothing was sent; 3 whether it was
+    heard, or whether a stage waits for it, is not known, or the server did not take it in time; 2 no stage can hear it,
+    or the server refuses it, and nothing was sent; 1 the instance failed or was cancelled before, and what it had moved
+    is known: else 3.
     """
     from ..api.errors import EventNotDeliveredError
     from ..procedures.ends import ended_amid

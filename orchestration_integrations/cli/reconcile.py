@@ -43,11 +43,13 @@ def reconcile(
     on record, and it goes on); stuck (a payment fails and is tried again); never_started; unknown (it could not be
     read). It changes nothing without --abort-duplicates.
 
-    Exit status: 0 nothing is to be done; 3 something is, also if the abort of a duplicate is not confirmed.
+    Exit status: 0 nothing is to be done; 3 something is, also if the abort of a duplicate is not confirmed, or if the
+    server refuses to show runs that are on record.
     """
     from ..api.errors import ValidationError
     from ..ownership.keys import checked_run_key
     from .exit_codes import worst_of
+    from .on_record import looked_for
     from .reading_runs import runs_of, scopes_of
     from .reconciling import Wanted, findings_of
 
@@ -62,10 +64,11 @@ def reconcile(
     unreadable = {} if records is None else records.unreadable()
     owners = {} if records is None else records.owners()
     asked = [one for one in on_record if wanted.has(one.key)]
-    scopes = scopes_of(session.hook, workflow, since, asked, everywhere=run_key is not None)
-    if workflow is not None:  # the record of a key is told of in any case
-        on_record = tuple(one for one in on_record if one.workflow_id in scopes or one.key == wanted.key)
-    runs = list(runs_of(session.hook, scopes, on_record))
+    with looked_for(bool(asked)):
+        scopes = scopes_of(session.hook, workflow, since, asked, everywhere=run_key is not None)
+        if workflow is not None:  # the record of a key is told of in any case
+            on_record = tuple(one for one in on_record if one.workflow_id in scopes or one.key == wanted.key)
+        runs = list(runs_of(session.hook, scopes, on_record))
     hidden = [one for one, scope in scopes.items() if scope.hidden]
     for one in hidden:
         notices.tell(f"workflow {one} was deleted or is unknown: the server shows none of its runs")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import notices
+from . import next_call, notices
 from .as_options import option_of
 from .options import AllowUnbound, FailAfter, PollInterval, ReadBudget, Store
 from .session import Session, reaching_server
@@ -83,7 +83,7 @@ def run(
     ] = "refuse",
     allow_unbound: AllowUnbound = False,
 ) -> int:
-    """Run a payment once and wait for its end; the same command again goes on with the same run.
+    """Run a payment once for each run key and wait for its end; with --run-key, call again to go on with the same run.
 
     It prints one line: instance, "succeeded" or what went wrong in a word, and the reason, separated by tabs.
 
@@ -91,6 +91,7 @@ def run(
     such as a key that stands for other content; 3 ambiguous, or nobody knows what became of it; 4 the time is over; 130
     interrupted. With --no-wait: 0 it is released, or that of its end where it has ended already.
     """
+    from .on_record import looked_for
     from .options import pairs_of
     from .run_target import target_of
 
@@ -114,7 +115,8 @@ def run(
         session.if_interrupted = _not_begun(run_key, store)
     hook = session.hook  # wrong settings are refused before the file of records is made
     there = session.store(store) if store and os.path.exists(store) else None
-    target = target_of(hook, workflow, None if first_attempt else run_key, there)
+    with looked_for(run_key is not None and there is not None and there.load(run_key) is not None):
+        target = target_of(hook, workflow, None if first_attempt else run_key, there)
     key = run_key if run_key is not None else f"cli-{uuid.uuid4()}"
     session.about = {"run_key": key, "workflow_id": target if isinstance(target, str) else None}
     options: dict[str, Any] = {
@@ -130,6 +132,7 @@ def run(
     }
     if run_key is None:
         notices.tell(f"run key {key}")
+        notices.tell("the same command is another payment; with this --run-key it goes on with this one")
     return _paid(session, workflow, target, variables, options, None if no_wait else waiting)
 
 
@@ -201,7 +204,9 @@ def _paid(
 
     key = options["run_key"]
     with StageDisplay(f"run key {key}") as display:
-        teller = _Teller(session, display, key, cancels=bool(waiting and waiting["cancel_on_interrupt"]))
+        teller = _Teller(
+            session, display, key, options["store"].path, cancels=bool(waiting and waiting["cancel_on_interrupt"])
+        )
         options["on_chosen"] = teller.chosen
         try:
             if waiting is None:
@@ -240,11 +245,14 @@ class _Teller:
     """Says which instance has the key as soon as that is known, and what an interrupt leaves.
 
     Args:
+        key: of the run.
+        store: the file of its record.
         cancels: an interrupt cancels the run, so that what became of it is not known before there is an outcome.
     """
 
-    def __init__(self, session: Session, display: "StageDisplay", key: str, *, cancels: bool) -> None:
+    def __init__(self, session: Session, display: "StageDisplay", key: str, store: str, *, cancels: bool) -> None:
         self._session = session
+        self._store = store
         self._display = display
         self._key = key
         self._cancels = cancels
@@ -252,14 +260,9 @@ class _Teller:
         self._leave("the run was being started", "unknown")
 
     def _leave(self, text: str, outcome: Literal["left", "unknown"]) -> None:
-        quoted = shlex.quote(self._key)
-        self._session.if_interrupted = Left(
-            text,
-            f"call again with --run-key {quoted} and the same --store: that goes on with the same run",
-            outcome,
-            self._told,
-            self._key,
-        )
+        again = next_call.same_run(self._key) if outcome == "left" else next_call.looks(self._key)
+        after: Mapping[str, str] = next_call.after_cancel(self._key, self._store)  # type: ignore[assignment]
+        self._session.if_interrupted = Left(text, again, outcome, self._told, self._key, after)
 
     def chosen(self, instance_id: str) -> None:
         """This instance has the key."""
@@ -318,10 +321,12 @@ def _begin(session: Session, target: Any, variables: dict[str, str], options: di
     from ..procedures.ends import definition_of
     from ..procedures.gate import checkpoints_of
     from . import shapes
+    from .on_record import looked_for
 
     hook = session.hook
     if isinstance(target, str):
-        stages = hook.perform(definition_of(target, hook.plans.versions, None))
+        with looked_for(options["store"].load(options["run_key"]) is not None):
+            stages = hook.perform(definition_of(target, hook.plans.versions, None))
         if checkpoints_of(stages):
             raise ValidationError(
                 f"--no-wait: workflow {target} has checkpoints, so its runs need somebody who waits for them",

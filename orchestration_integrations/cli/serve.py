@@ -65,7 +65,8 @@ def serve(
             allow_hosts=allow_host or (),
         )
     except (OSError, ValueError) as error:
-        return _refused(session, str(error))
+        named = {seed: "--seed: ", record: "--record: "}.get(getattr(error, "filename", None) or "", "")
+        return _refused(session, f"{named}{error}")
     except sqlite3.Error as error:
         return _refused(session, f"cannot use {db} as a database: {error}")
     try:

@@ -122,6 +122,8 @@ class Session:
             create: make it where it is missing.
             needed_for: what cannot be done without a store; empty where it can.
         """
+        import sqlite3
+
         from ..api.errors import ConfigurationError
         from ..run_store import SqliteRunStore
 
@@ -133,7 +135,12 @@ class Session:
             return None
         if not create and not os.path.exists(path):
             raise ConfigurationError(f"store: there is no file {path}", field="store")
-        return SqliteRunStore(path)
+        try:
+            return SqliteRunStore(path)
+        except ConfigurationError as error:
+            # What keeps a file from being read (a full disk, a damaged file) says nothing of the runs on record in it.
+            error.run_may_exist = os.path.exists(path) and isinstance(error.__cause__, sqlite3.Error | OSError)
+            raise
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -221,18 +228,19 @@ def _tell_interrupt(session: Session, interrupt: KeyboardInterrupt, status: int)
     left = session.if_interrupted
     facts: dict[str, Any] = {"outcome": left.outcome, "instance_id": left.instance_id, "run_key": left.run_key}
     facts |= {name: value for name, value in session.about.items() if facts.get(name) is None}
-    text = left.text
+    text, again = left.text, left.again
     if hasattr(interrupt, "after_interrupt") or interrupt.__context__ is not None:
         from ..http_hook.interrupts import after_interrupt
 
         came = after_interrupt(interrupt)
         if came is not None:
             text, facts["sure"] = came.text, came.sure
+            again = left.after.get(came.word, again)
             facts["outcome"] = "unknown" if came.word == "being_started" else came.word
             facts["in_flight"] = [] if came.outcome is None else [one.name for one in came.outcome.in_flight]
     if facts["outcome"] is not None:
         facts.setdefault("sure", False)
-    said = "; ".join(filter(None, [text, left.again]))
+    said = "; ".join(filter(None, [text, again]))
     tell_error(session.out, "Interrupted", ": ".join(filter(None, ["interrupted", said])), status, **facts)
 
 

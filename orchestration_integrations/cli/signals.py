@@ -15,9 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
@@ -47,7 +47,8 @@ class Left:
 
     Attributes:
         text: what is true of the run, or of the runs.
-        again: what to do then; told in any case.
+        again: what to do then.
+        after: what to do instead once a cancel of the run came to something, by the word for it.
         outcome: in a word: ``left`` (nothing was done to it) or ``unknown``; None where there is no run.
         instance_id: the run; None where none is known, or several are.
         run_key: its key.
@@ -58,6 +59,7 @@ class Left:
     outcome: Literal["left", "unknown"] | None = None
     instance_id: str | None = None
     run_key: str | None = None
+    after: Mapping[str, str] = field(default_factory=dict)
 
 
 SIGNALS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}

@@ -44,7 +44,11 @@ def list_(
         for one in found
         if (name is None or one.name == name) and (deleted or one.deleted_at is None)
     ]
-    session.out.many(rows, ("id", "name", "created_at", "kinds"), none="the server has no such workflow")
+    session.out.many(
+        rows,
+        ("id", "name", "created_at", "kinds"),
+        none=f"the server has no {'such ' if name is not None else ''}workflow",
+    )
 
 
 @reaching_server

@@ -1,14 +1,19 @@
-"""The workflow that a call asks for, read or put on the server, before anything is on record."""
+"""The workflow that a call asks for, before anything is on record: read, or put on the server.
+
+A definition that the server does not have is put there only once a run of it is about to be submitted: after all that
+can be checked was checked, and after the key was found to stand for no other payment. So a call that is refused leaves
+no workflow behind, which would have the name of the right one and say something else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..api.calls import get_workflow
 from ..api.errors import (
     AmbiguousRunError,
     AmbiguousSubmitError,
-    AuthenticationError,
     KeyReusedError,
     NotFoundError,
     OrchestrationError,
@@ -20,13 +25,14 @@ from ..api.errors import (
     summary,
 )
 from ..api.models import Workflow
-from ..procedures.content import content_of
-from ..procedures.define import ensure_workflow
+from ..procedures.content import Content, content_of
+from ..procedures.define import ensure_wanted, find_wanted, may_be_kept_as, to_be_created, wanted_of
 from ..procedures.effects import Now, Procedure, insist
-from ..procedures.gate import checkpoints_of, has_gate, unguarded_stage
+from ..procedures.gate import FORMAT, checkpoints_of, has_gate, unguarded_stage
 from ..procedures.listing import Versions
 from ..procedures.named_workflow import (
     WorkflowName,
+    label_of,
     no_such_name,
     several_of_name,
     several_text,
@@ -37,7 +43,7 @@ from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.variables import GATE_VARIABLE
 from .comparing import Comparing
 from .keeping import Keeper
-from .observing import unread_text
+from .observing import is_refusal, unread_text
 from .record import RunRecord
 from .request import OwnedRequest
 from .resolve import How
@@ -57,6 +63,7 @@ class AskedWorkflow:
     Attributes:
         gated: whether runs of it wait at a gate.
         has_checkpoints: whether they wait at checkpoints; None where the workflow could not be read.
+        missing: what is asked for is not on the server yet, see ``create``.
     """
 
     def __init__(
@@ -76,41 +83,44 @@ class AskedWorkflow:
         self._starting = starting
         self._versions = versions
         self._now = now
+        self._wanted: Mapping[str, Any] | None = None
         self._told: OrchestrationError | None = None
 
+    @property
+    def missing(self) -> bool:
+        """Whether ``create`` is to be called before a run is submitted."""
+        return self._wanted is not None
+
     def read(self, record: RunRecord | None, how: How) -> Procedure[None]:
-        """Read or ensure the workflow, digest the content, check what is to be sent.
+        """Read the workflow, digest the content, check what is to be sent.
 
         Raises:
             OrchestrationError: nothing was started by this call; the message says what else may have been.
         """
+        yield from self._guarded(self._read_and_check(record, how), record, how)
+
+    def create(self, record: RunRecord | None, how: How) -> Procedure[None]:
+        """Put on the server what is ``missing``: a run of it is to be submitted. Raises as ``read``."""
+        yield from self._guarded(self._create(record, how), record, how)
+        self._wanted = None
+
+    def _guarded(self, steps: Procedure[None], record: RunRecord | None, how: How) -> Procedure[None]:
         try:
-            yield from self._read_and_check(record, how)
+            yield from steps
         except OrchestrationError as error:
             refused = self._refused(record, how, error)
-            if isinstance(refused, AuthenticationError) and record is not None and record.state != "told":
-                refused.run_may_exist = True
+            if record is not None and is_refusal(refused):
+                refused.run_may_exist = True  # what is on record could not be looked at
             raise refused from refused.__cause__
 
     def _read_and_check(self, record: RunRecord | None, how: How) -> Procedure[None]:
-        request, starting, comparing = self._request, self._starting, self._comparing
+        request, starting = self._request, self._starting
         chosen = record.instance_id if record is not None else None
         workflow = yield from self._workflow(record, chosen, how)
         if workflow is None:
             self._read_none(record)
             return
-        comparing.workflow, starting.workflow_id = workflow, workflow.id
-        self._versions.remembered.note_workflow(workflow)
-        comparing.content = content_of(
-            request.run_key,
-            workflow.stages,
-            request.texts,
-            ignored=request.fingerprint_ignores,
-            workflow_id=None if isinstance(request.workflow, Mapping) else workflow.id,
-        )
-        text = comparing.content.gate_text(request.run_key, 0).text
-        self.gated = has_gate(workflow.id, workflow.stages, text)
-        self.has_checkpoints = bool(checkpoints_of(workflow.stages))
+        text = self._note(workflow)
         if workflow.deleted_at is not None and chosen is None:
             raise NotFoundError(f"workflow {workflow.id} was deleted at {workflow.deleted_at.isoformat()}")
         if chosen is None or how == "new":
@@ -129,6 +139,34 @@ class AskedWorkflow:
                 "never used",
                 path="store",
             )
+
+    def _create(self, record: RunRecord | None, how: How) -> Procedure[None]:
+        chosen = record.instance_id if record is not None else None
+        workflow = yield from self._workflow(record, chosen, how)
+        if workflow is None:
+            raise NotFoundError(
+                f"the workflow could not be put on the server; nothing was started for key {self._request.run_key}"
+            )
+        self._note(workflow)
+
+    def _note(self, workflow: Workflow) -> str:
+        """Take the workflow for the one that is asked for; the text of the gate of its runs."""
+        request, comparing = self._request, self._comparing
+        comparing.workflow, self._starting.workflow_id = workflow, workflow.id
+        if workflow.id:
+            self._versions.remembered.note_workflow(workflow)
+        comparing.content = self._content_of(
+            workflow.stages, None if isinstance(request.workflow, Mapping) else workflow.id
+        )
+        text = comparing.content.gate_text(request.run_key, 0).text
+        self.gated = has_gate(label_of(workflow), workflow.stages, text)
+        self.has_checkpoints = bool(checkpoints_of(workflow.stages))
+        return text
+
+    def _content_of(self, stages: Sequence[Mapping[str, Any]], workflow_id: str | None) -> Content:
+        request = self._request
+        ignored = request.fingerprint_ignores
+        return content_of(request.run_key, stages, request.texts, ignored=ignored, workflow_id=workflow_id)
 
     def _check_checkpoints(self, workflow: Workflow) -> None:
         """Refuse a workflow that was to have checkpoints, and pays somewhere without one."""
@@ -169,13 +207,7 @@ class AskedWorkflow:
                 return (yield from insist(call, self._now, starting.until))
             if isinstance(request.workflow, WorkflowName):
                 return (yield from self._named(request.workflow, record, chosen, how))
-            ensured = yield from ensure_workflow(
-                request.workflow,
-                gate=True,
-                checkpoints=request.checkpoints,
-                versions=self._versions,
-                now=self._now,
-            )
+            return (yield from self._defined(request.workflow, record))
         except NotFoundError as error:
             mine = record is not None and request.workflow == record.workflow_id
             if chosen is not None and (mine or self._keeper.store is None):
@@ -189,7 +221,40 @@ class AskedWorkflow:
             if (starting.fresh and chosen is None) or not is_inconclusive(trouble):
                 raise trouble from trouble.__cause__
             raise self._unknown(record, f"the workflow could not be read ({summary(trouble)})", trouble) from trouble
-        return ensured.workflow
+
+    def _defined(self, definition: Mapping[str, Any], record: RunRecord | None) -> Procedure[Workflow]:
+        """The workflow of a definition: the one on the server, else what is to be created, else that, created."""
+        versions, now = self._versions, self._now
+        if self._wanted is not None:
+            return (yield from ensure_wanted(self._wanted, versions, now)).workflow
+        wanted = wanted_of(definition, gate=True, checkpoints=self._request.checkpoints)
+        found = yield from find_wanted(wanted, versions)
+        if found is not None:
+            return found
+        if not (yield from self._may_be_compared(wanted, record)):
+            return (yield from ensure_wanted(wanted, versions, now)).workflow
+        self._wanted = wanted
+        return to_be_created(wanted)
+
+    def _may_be_compared(self, wanted: Mapping[str, Any], record: RunRecord | None) -> Procedure[bool]:
+        """Whether a definition can be compared with the run on record before the server has it.
+
+        The stages on record are those that the server has kept, and a server drops fields that it does not know. So
+        where other fields are all that differs, only a workflow that is created tells whether it is the same payment.
+        """
+        if record is None or record.instance_id is None:
+            return True  # there is nothing to compare it with
+        if record.content.format != FORMAT or not record.workflow_id:
+            return False
+        if record.content.stages in ("", self._content_of(wanted["stages"], None).stages):
+            return True
+        try:
+            call = get_workflow(record.workflow_id, self._versions.plain)
+            return not may_be_kept_as(wanted, (yield from insist(call, self._now, self._starting.until)))
+        except NotFoundError as error:
+            if is_gateways_404(error):
+                raise
+            return False
 
     def _of_creation(self, error: OrchestrationError) -> OrchestrationError:
         """That a workflow may have been created starts no run: another attempt finds it on the list, or creates it."""

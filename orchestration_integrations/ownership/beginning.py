@@ -49,6 +49,7 @@ logger = logging.getLogger("orchestration_integrations.ownership")
 
 CANCEL_FOR_NEW_SECONDS = CANCEL_SECONDS
 """Seconds that a run gets to end after the cancel that a new run asks for."""
+_SUBMITS: tuple[Kind, ...] = ("start", "new round", "cancel first")
 
 
 class Beginning:
@@ -96,8 +97,7 @@ class Beginning:
         how, token = keeper.how(), keeper.has_token()
         if self._request.settled and not token:
             logger.warning("run key %s: the given token settles nothing that is on record", self._request.run_key)
-        starting = start_of_key(keeper, record, how, self._permit, self._versions, self._now)
-        self._starting = starting
+        starting = self._starting = start_of_key(keeper, record, how, self._permit, self._versions, self._now)
         self._gated_start, self._ungated_start = GatedStart(starting), UngatedStart(starting)
         asked = AskedWorkflow(self._request, keeper, starting, self._comparing, self._versions, self._now)
         yield from asked.read(record, how)
@@ -113,33 +113,32 @@ class Beginning:
         else:
             self._proven = record.state == "intended" and keeper.vouches() and not record.doubt
         yield from check_server(keeper, starting, how, token, self._run_is_gated(), self._versions, self._now)
-        observer = self._observer = Observer(
-            starting,
-            self._gated_start,
-            self._ungated_start,
-            self._comparing.workflow,
-            self._comparing.content,
-            self._request.key_variable,
-            self._versions,
-            self._now,
-        )
+        self._observer = self._observing()
         while True:
             yield from self._look_for_stop()
             question = self._question(how, token)
-            seen = yield from self._observe(observer, question, token)
+            seen = yield from self._observe(self._observer, question, token)
             verdict = resolve(question, seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
             yield from self._compare(verdict, seen, how)
-            kind: Kind = "adopt"
-            instance = yield from self._elsewhere(verdict.kind, seen)
-            if instance is None:
-                kind, instance = verdict.kind, (yield from self._act(verdict, seen))
+            if asked.missing and verdict.kind in _SUBMITS:
+                yield from asked.create(keeper.record, how)
+                self._observer = self._observing()
+                continue  # another call may have put it there meanwhile, and a run of this key into it
+            other = None if asked.missing else (yield from self._elsewhere(verdict.kind, seen))
+            instance = other if other is not None else (yield from self._act(verdict, seen))
             if instance is not None:
+                kind = verdict.kind if other is None else "adopt"
                 self.did = did(kind, instance, submitted=self._submitted, at_gate=self._stands_at_gate(seen))
                 return instance
             if verdict.kind == "cancel first":
                 how, token = "again", False
             token = token and (not self._outchosen or keeper.has_token())  # it may have settled another run
+
+    def _observing(self) -> Observer:
+        comparing, key_variable = self._comparing, self._request.key_variable
+        steps = self._starting, self._gated_start, self._ungated_start
+        return Observer(*steps, comparing.workflow, comparing.content, key_variable, self._versions, self._now)
 
     def _run_is_gated(self) -> bool:
         """Whether what is on record was submitted with a gate. The workflow asked for now may be another one."""
@@ -224,7 +223,7 @@ class Beginning:
         if wanted == "proof":
             if self._submitted_elsewhere():
                 return Seen("nothing")
-            return (yield from observer.prove(once=token))
+            return (yield from self._prove(once=token))
         if record is None or record.instance_id is None:
             raise UnreadableRecordError(
                 f"the record of key {self._request.run_key} says {question.on_record} and names no instance",
@@ -238,12 +237,14 @@ class Beginning:
             yield from self._look_where_it_stands(observer, seen, record)
         nameless = gated and not record.gate and seen.shows not in ("unknown id", "ghost", "ended before release")
         # Where only the id is known, what it stands for is read from the run's own gate.
-        if (
-            nameless
-            and not (yield from observer.read_gate(record.instance_id, seen))
-            and self._keeper.store is not None
-        ):
+        unread = nameless and not (yield from observer.read_gate(record.instance_id, seen))
+        if unread and self._keeper.store is not None:
             raise refusals.gate_unread(self._starting, record.instance_id, seen.gate_unread)
+        return seen
+
+    def _prove(self, *, once: bool = False) -> Procedure[Seen]:
+        seen = yield from self._observer.prove(once=once)
+        seen.candidates = yield from self._keeper.not_of_others(seen.candidates)
         return seen
 
     def _compare(self, verdict: Verdict, seen: Seen, how: How) -> Procedure[None]:
@@ -376,7 +377,7 @@ class Beginning:
     def _look_for_proof(self, lost: OrchestrationError) -> Procedure[Instance | None]:
         """An ungated submit whose answer was lost: only proof is taken."""
         why = self._starting.lost_ungated = f"its submit got no answer ({summary(lost)})"
-        seen = yield from self._observer.prove()
+        seen = yield from self._prove()
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))
         if not self._observer.provable:
@@ -403,8 +404,7 @@ class Beginning:
         return (yield from self._shown(instance_id))
 
     def _elsewhere(self, kind: Kind, seen: Seen) -> Procedure[Instance | None]:
-        """The run of the key that another record has released, chosen instead of what the table decided for; None
-        where there is none. The one on record, which stands at its gate, is never released then."""
+        """The run that another record of the key has released, chosen instead of what the table says; None for none."""
         keeper = self._keeper
         if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=self._stands_at_gate(seen)):
             return None
@@ -413,8 +413,8 @@ class Beginning:
             return None
         self._comparing.check("adopt", Seen("one released", found=[run]))
         number = self._next_round()  # in its own round another instance was chosen here
-        content = self._comparing.content
-        yield from keeper.save(keeper.intended(number, run.gate, self._starting.workflow_id, content, proven=False))
+        workflow_id, content = self._starting.workflow_id, self._comparing.content
+        yield from keeper.save(keeper.intended(number, run.gate, workflow_id, content, proven=False))
         if not (yield from self._choose(run.instance.id, run.gate.text, number, released=True)):
             return None
         return (yield from self._shown(run.instance.id))

@@ -11,6 +11,7 @@ key has had one round. Only a record that names another attempt takes the run fr
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from shlex import quote
 from typing import Any
@@ -64,6 +65,15 @@ class Keeper:
     def instant(self) -> datetime:
         """Now."""
         return datetime.fromtimestamp(self._now.time(), timezone.utc)
+
+    def not_of_others(self, instance_ids: Sequence[str]) -> Procedure[list[str]]:
+        """Without the instances that the store has on record for another key or round, as far as it tells."""
+        owners = getattr(self.store, "owners", None)
+        if owners is None or not instance_ids:
+            return list(instance_ids)
+        answer = yield from ask(owners)
+        known, own = answer.value or {}, (self.request.run_key, 0 if self.record is None else self.record.round)
+        return [one for one in instance_ids if tuple(known.get(one, own)) == own]
 
     # Loading
 

@@ -8,7 +8,16 @@ import msgspec
 
 from ..api.calls import get_instance, get_instance_history
 from ..api.definitions import strings_of
-from ..api.errors import NotFoundError, OrchestrationError, is_denial, is_inconclusive, retold, summary
+from ..api.errors import (
+    AuthenticationError,
+    NotFoundError,
+    OrchestrationError,
+    ValidationError,
+    is_denial,
+    is_inconclusive,
+    retold,
+    summary,
+)
 from ..api.models import Instance, StageRun, Workflow
 from ..procedures.checkpoints import Standing, standing_at
 from ..procedures.content import Content, differs_from_gate
@@ -42,10 +51,18 @@ def unread_text(record: RunRecord, trouble: str) -> str:
     return f"{name} is on record of an earlier attempt and may still run; {nothing}"
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server refused the caller or the request (401, 403, 400): it says nothing of what was asked about."""
+    if isinstance(error, ValidationError):
+        return error.status_code is not None  # else nothing was sent
+    return isinstance(error, AuthenticationError)
+
+
 def unread_refused(record: RunRecord, error: OrchestrationError) -> OrchestrationError:
-    """The error of a read of the run on record that the server refuses: unless its end was told, it may still run."""
+    """The error of a read of the run on record that the server refuses. It is there, however it ended: a refusal says
+    no more of it than an outage does."""
     refused = retold(error, unread_text(record, str(error)))
-    refused.run_may_exist = record.state != "told"
+    refused.run_may_exist = True
     return refused
 
 
@@ -120,6 +137,8 @@ class Observer:
             proven: no earlier attempt can have chosen a run that stands unreleased.
             at_once: what an earlier attempt released would show by now.
         """
+        if self._workflow is not None and not self._workflow.id:
+            return Seen("nothing")  # it is on no server yet, so it has no runs
         if at_once:
             look = (yield from self._gated_start.look()).of_round(number)
         else:

@@ -10,10 +10,11 @@ from typing import Any
 from ..api.calls import create_workflow, list_workflows
 from ..api.definitions import awaited_event, canonical, validated_definition
 from ..api.errors import AmbiguousSubmitError, OrchestrationError, ValidationError, is_ambiguous, summary
+from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import EnsuredWorkflow, Workflow
 from ..api.numbers import checked_flag
 from .effects import Backoff, Now, Procedure, do, pause
-from .gate import checkpointed, gated
+from .gate import checkpointed, gated, own_stages
 from .listing import Versions, list_all
 from .named_workflow import meaning_of, oldest
 
@@ -36,14 +37,41 @@ def ensure_workflow(
         ValidationError: the definition is wrong; nothing was sent.
         AmbiguousSubmitError: it may have been created, and no list says so.
     """
+    return (yield from ensure_wanted(wanted_of(definition, gate=gate, checkpoints=checkpoints), versions, now))
+
+
+def wanted_of(definition: Mapping[str, Any], *, gate: bool, checkpoints: bool = False) -> dict[str, Any]:
+    """What is to be on the server for a definition: with the gate and the checkpoints that are asked for.
+
+    Raises:
+        ValidationError: the definition is wrong.
+    """
     wanted = validated_definition(definition)
     checked_flag(gate, "gate")
     checked_flag(checkpoints, "checkpoints")
     if checkpoints and not gate:
         raise ValidationError("checkpoints: they need a gate; give gate=True too", path="checkpoints")
     _warn_repeated(wanted)
-    if gate:
-        wanted = checkpointed(wanted) if checkpoints else gated(wanted)
+    if not gate:
+        return wanted
+    return checkpointed(wanted) if checkpoints else gated(wanted)
+
+
+def to_be_created(wanted: Mapping[str, Any]) -> Workflow:
+    """A definition that is on no server yet, as the workflow that it will be: it has no id."""
+    return Workflow(
+        id="",
+        name=wanted.get("name") or "",
+        stages=wanted["stages"],
+        created_at=UNKNOWN_INSTANT,
+        updated_at=UNKNOWN_INSTANT,
+        deleted_at=None,
+        raw={},
+    )
+
+
+def ensure_wanted(wanted: Mapping[str, Any], versions: Versions, now: Now) -> Procedure[EnsuredWorkflow]:
+    """As ``ensure_workflow``, of what ``wanted_of`` gave."""
     target = canonical(wanted)
     lost: OrchestrationError | None = None
     for _ in range(CREATES):
@@ -52,7 +80,7 @@ def ensure_workflow(
             if look:
                 yield from pause(backoff.seconds())
             try:
-                found = yield from _find(target, versions)
+                found = yield from find_wanted(wanted, versions)
             except OrchestrationError as error:
                 if lost is None:
                     raise
@@ -82,7 +110,9 @@ def _maybe_created(definition: Mapping[str, Any], why: str) -> AmbiguousSubmitEr
     return AmbiguousSubmitError(f"workflow {name} may have been created, but no list shows it: {why}")
 
 
-def _find(target: Any, versions: Versions) -> Procedure[Workflow | None]:
+def find_wanted(wanted: Mapping[str, Any], versions: Versions) -> Procedure[Workflow | None]:
+    """The oldest workflow on the server that is what ``wanted_of`` gave; None where there is none."""
+    target = canonical(wanted)
     # Strict: a second copy of the definition would hide the runs of the first one from every look.
     rows = yield from list_all(partial(list_workflows, strict=True), versions)
     equal = [row for row in rows if row.id and row.deleted_at is None and meaning_of(row) == target]
@@ -103,6 +133,21 @@ def _warn_repeated(definition: Mapping[str, Any]) -> None:
                 event,
             )
         seen[event] = number
+
+
+def may_be_kept_as(wanted: Mapping[str, Any], stored: Workflow) -> bool:
+    """Whether a workflow may be what a server keeps of a definition, apart from its name: a server drops fields that it
+    does not know, and changes and adds none."""
+    sent, kept = (canonical({"stages": own_stages(stages)})["stages"] for stages in (wanted["stages"], stored.stages))
+    return _is_left_of(sent, kept)
+
+
+def _is_left_of(sent: Any, kept: Any) -> bool:
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        return kept.keys() <= sent.keys() and all(_is_left_of(sent[key], kept[key]) for key in kept)
+    if isinstance(sent, list) and isinstance(kept, list):
+        return len(sent) == len(kept) and all(_is_left_of(*pair) for pair in zip(sent, kept, strict=True))
+    return bool(sent == kept)
 
 
 def _contradicts(target: Any, created: Workflow) -> bool:

@@ -10,6 +10,9 @@ waits for, takes it out; a second event of the right name could outlive the stag
 one. An ambiguous answer is looked into before anything is repeated, and where a later stage waits
 for the same name nothing is ever repeated.
 
+*The stage did not wait for it* is said only where that was seen. Where the server refuses the event, or does not show
+whether the stage waits, its reason is what is told: see ``_Trouble``.
+
 The events of gates and checkpoints are not for this procedure: whoever sends one by hand pays without asking whether
 the payment is still wanted, and whether another run of the key was chosen. The owner protocol sends them itself.
 """
@@ -18,6 +21,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from ..api.calls import get_instance, get_instance_history, get_workflow, send_event
 from ..api.definitions import awaited_event, may_become
@@ -31,6 +36,7 @@ from ..api.errors import (
     is_denial,
     is_gateways_404,
     is_inconclusive,
+    retold,
     summary,
 )
 from ..api.models import Instance, StageStatus
@@ -46,6 +52,9 @@ NUDGE_SECONDS = 0.7
 LONGEST_NUDGE_SECONDS = 15.0
 NUDGES_BEFORE_RESEND = 2
 """Nudges after an answer that was lost, before the event itself may be sent again."""
+REFUSED_SECONDS = 5.0
+"""Seconds for which the server may refuse the event, or the look whether a stage waits, before that is told: a gateway
+that is being changed refuses for a moment."""
 
 
 def send_event_when_ready(
@@ -68,8 +77,11 @@ def send_event_when_ready(
 
     Raises:
         ValidationError: it is the event of a gate or of a checkpoint; nothing was sent.
-        EventNotDeliveredError: with the reason.
+        EventNotDeliveredError: with the reason. ``not_ready`` without an ``instance``: whether the stage waits could
+            not be read, or the server did not take the event.
         NotFoundError: the server knows no such instance.
+        AuthenticationError, ValidationError, ServerError: the server refuses the event, or a read; nothing was sent.
+            ``run_may_exist`` is True where a read was refused of an instance that had been seen.
     """
     delivery = _Delivery(instance_id, name, versions, now, timeout, before_send)
     instance = yield from delivery.read(row_grace)
@@ -102,8 +114,28 @@ def refuse_own_event(name: str) -> None:
         raise ValidationError(_REFUSAL, path="name")
 
 
+class _Trouble(msgspec.Struct, frozen=True):
+    """Why the event was not sent, although its stage had begun.
+
+    Attributes:
+        error: what the server answered, or did not.
+        of_look: to the look whether the stage waits; else to the event.
+        since: monotonic seconds since which it refuses; None: reading or sending again may help.
+    """
+
+    error: OrchestrationError
+    of_look: bool
+    since: float | None
+
+
 class _Delivery:
-    """What the steps of one delivery share."""
+    """What the steps of one delivery share.
+
+    Attributes:
+        seen: the instance as it was last read; None before.
+        trouble: with the last look or the last event; None where that look was answered.
+        names: the events that the stages of its definition wait for, without those of the gate and of checkpoints.
+    """
 
     def __init__(
         self,
@@ -122,6 +154,9 @@ class _Delivery:
         self.now = now
         self.before_send = before_send
         self.event_call = send_event(instance_id, name, versions.plain)
+        self.seen: Instance | None = None
+        self.trouble: _Trouble | None = None
+        self.names: Sequence[str] = ()
 
     @property
     def until(self) -> float:
@@ -135,13 +170,48 @@ class _Delivery:
             message = f"event {self.name!r} to instance {self.instance_id} may not have been delivered: {why}"
         return EventNotDeliveredError(message, reason=reason, instance_id=self.instance_id, instance=instance)
 
-    def unreadable(self, error: OrchestrationError, *, sent: bool, instance: Instance | None) -> OrchestrationError:
+    def unreadable(self, error: OrchestrationError, *, sent: bool) -> OrchestrationError:
         """What a read that was given up means. Once the event was sent, no error hides that it may have arrived; where
         it was not, an instance that was seen before says nothing of now."""
-        if not sent and not is_inconclusive(error):
-            return error
         why = f"a read failed ({summary(error)})"
-        return self.failed("unknown", why, instance) if sent else self.failed("not_ready", why, None)
+        if sent:
+            return self.failed("unknown", why, self.seen)
+        if is_inconclusive(error):
+            return self.failed("not_ready", why, None)
+        refused = retold(error, str(error))
+        refused.run_may_exist = self.seen is not None
+        return refused
+
+    def note(self, error: OrchestrationError, *, of_look: bool) -> None:
+        """The look, or the event, has met this."""
+        if is_denial(error):
+            self.trouble = None  # the work of the stage is not launched yet, or over: the rows tell which
+            return
+        refused = not is_inconclusive(error)
+        before = self.trouble.since if self.trouble is not None else None
+        since = (self.now.monotonic() if before is None else before) if refused else None
+        self.trouble = _Trouble(error, of_look, since)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has refused for so long that it is not asked again."""
+        since = None if self.trouble is None else self.trouble.since
+        return since is not None and self.now.monotonic() - since >= REFUSED_SECONDS
+
+    def not_sent(self, stage: int, instance: Instance) -> OrchestrationError:
+        """Why nothing was sent, where the instance goes on and the stage is not over."""
+        if self.trouble is None:
+            return self.failed("not_ready", f"stage {stage} did not wait for it in time", instance)
+        error = self.trouble.error
+        if self.trouble.of_look:
+            why = f"whether stage {stage} waits for it could not be read"
+        else:
+            why = f"stage {stage} waited for it, and the server did not take it"
+        if self.trouble.since is None:
+            return self.failed("not_ready", f"{why} ({summary(error)})", None)
+        refused = retold(error, f"event {self.name!r} to instance {self.instance_id} was not delivered: {why}: {error}")
+        refused.run_may_exist = self.trouble.of_look
+        return refused
 
     def limit(self) -> float:
         """Monotonic seconds by which a read that fails again and again is given up."""
@@ -152,12 +222,14 @@ class _Delivery:
         """The instance, waiting for a row that is late."""
         begun = self.now.monotonic()
         backoff = Backoff(self.now)
+        call = get_instance(self.instance_id, self.versions.plain)
         while True:
             try:
-                return (yield from insist(get_instance(self.instance_id, self.versions.plain), self.now, self.limit()))
+                self.seen = yield from insist(call, self.now, self.limit())
+                return self.seen
             except OrchestrationError as error:
                 if is_gateways_404(error) or not isinstance(error, NotFoundError):
-                    raise self.unreadable(error, sent=False, instance=None) from error
+                    raise self.unreadable(error, sent=False) from error
                 if self.now.monotonic() - begun >= min(row_grace, self.until - begun):
                     raise
             yield from pause(backoff.seconds())
@@ -174,13 +246,15 @@ class _Delivery:
         except OrchestrationError as error:
             if is_denial(error):
                 return None  # deleted, on a server that then hides it
-            raise self.unreadable(error, sent=False, instance=instance) from error
+            raise self.unreadable(error, sent=False) from error
         waiting: list[int] = []
         own: list[int] = []
         for number, stage in enumerate(workflow.stages):
             event = awaited_event(stage)
             if event is not None and may_become(event, self.name):
                 (own if is_own_stage(stage) else waiting).append(number)
+            if event is not None and not is_own_stage(stage):
+                self.names = [*self.names, event]
         if wanted in own or (own and not waiting):
             raise ValidationError(_REFUSAL, path="name")
         return waiting
@@ -203,7 +277,9 @@ def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | Non
             )
         return stage
     if not waiting:
-        raise delivery.failed("no_such_stage", "no stage waits for it", instance)
+        named = ", ".join(map(repr, dict.fromkeys(delivery.names)))
+        known = f"they wait for {named}" if named else "none of them waits for an event"
+        raise delivery.failed("no_such_stage", f"no stage waits for it; {known}", instance)
     if len(waiting) > 1:
         stages = ", ".join(f"stage={one}" for one in waiting)
         why = f"several stages may wait for it: say which one is meant, {stages}. {COUNTS}"
@@ -260,6 +336,8 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, r
                     sent, lost = True, outcome == "lost"
                     pace = Backoff(now, first=0.05, longest=1.0)
                     nudges, nudge_at = 0, now.monotonic() + NUDGE_SECONDS
+            if not sent and delivery.is_refused:
+                return (yield from _last_look(delivery, stage, sent))
         elif sent and now.monotonic() >= nudge_at:
             nudges += 1
             nudge_at = now.monotonic() + min(NUDGE_SECONDS * (nudges + 1), LONGEST_NUDGE_SECONDS)
@@ -269,7 +347,7 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, r
             return (yield from _last_look(delivery, stage, sent))
         at = delivery.times.at()
         yield from nap(delivery.sleep, at, at + wait)
-        instance = yield from _read_again(delivery, sent, instance)
+        instance = yield from _read_again(delivery, sent)
 
 
 def _listens(delivery: _Delivery, stage: int) -> Procedure[bool]:
@@ -277,17 +355,18 @@ def _listens(delivery: _Delivery, stage: int) -> Procedure[bool]:
     call = get_instance_history(delivery.instance_id, delivery.versions.plain, strict=True)
     try:
         history = yield from do(call, _capped(delivery))
-    except OrchestrationError:
+    except OrchestrationError as error:
+        delivery.note(error, of_look=True)
         return False
-    if len(history) <= stage:
-        return False
-    run = history[stage]
-    return (
+    waits = (
         len(history) == stage + 1
-        and run.name == "RunWaitEvent"
-        and not run.terminated
-        and run.input.get("event") == delivery.name
+        and history[stage].name == "RunWaitEvent"
+        and not history[stage].terminated
+        and history[stage].input.get("event") == delivery.name
     )
+    if not waits or (delivery.trouble is not None and delivery.trouble.of_look):
+        delivery.trouble = None
+    return waits
 
 
 def _capped(delivery: _Delivery) -> float | None:
@@ -303,6 +382,7 @@ def _send(delivery: _Delivery) -> Procedure[str]:
     except OrchestrationError as error:
         if is_ambiguous(error):
             return "lost"
+        delivery.note(error, of_look=False)
         if error.retry_after:
             yield from pause(min(error.retry_after, max(0.0, delivery.until - delivery.now.monotonic())))
         return "refused"
@@ -317,12 +397,13 @@ def _nudge(delivery: _Delivery) -> Procedure[None]:
         return  # it is harmless whether it arrived or not
 
 
-def _read_again(delivery: _Delivery, sent: bool, instance: Instance) -> Procedure[Instance]:
+def _read_again(delivery: _Delivery, sent: bool) -> Procedure[Instance]:
     call = get_instance(delivery.instance_id, delivery.versions.plain)
     try:
-        return (yield from insist(call, delivery.now, delivery.limit()))
+        delivery.seen = yield from insist(call, delivery.now, delivery.limit())
+        return delivery.seen
     except OrchestrationError as error:
-        raise delivery.unreadable(error, sent=sent, instance=instance) from error
+        raise delivery.unreadable(error, sent=sent) from error
 
 
 def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instance]:
@@ -331,7 +412,7 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
         call = get_instance(delivery.instance_id, delivery.versions.plain)
         instance = yield from do(call, delivery.now.monotonic() + LAST_LOOK)
     except OrchestrationError as error:
-        raise delivery.unreadable(error, sent=sent, instance=None) from error
+        raise delivery.unreadable(error, sent=sent) from error
     if sent and _ended(instance, stage):
         return instance
     if instance.terminated:
@@ -340,4 +421,4 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
         raise delivery.failed("unknown", f"it was sent, but stage {stage} still waits", instance)
     if _ended(instance, stage):
         raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
-    raise delivery.failed("not_ready", f"stage {stage} did not wait for it in time", instance)
+    raise delivery.not_sent(stage, instance)

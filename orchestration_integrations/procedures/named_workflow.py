@@ -35,6 +35,11 @@ def workflows_of(name: WorkflowName, versions: Versions) -> Procedure[tuple[Work
     return tuple(sorted(named, key=lambda row: (row.created_at, row.id)))
 
 
+def label_of(workflow: Workflow) -> str:
+    """How a message names a workflow: by its id, or, where it is on no server yet, by its name."""
+    return workflow.id or (repr(workflow.name) if workflow.name else "(unnamed)")
+
+
 def meaning_of(workflow: Workflow) -> object:
     """What a workflow is, name and stages: two whose meanings are equal are one definition, made twice."""
     return canonical({"name": workflow.name, "stages": workflow.stages})

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from ..api.calls import get_workflow
+from ..api.calls import Call, get_workflow, list_workflows
 from ..api.definitions import has_crowded_string, placeholders, unused_variables
 from ..api.errors import NotFoundError, ValidationError, is_gateways_404
 from ..api.models import Workflow
 from .effects import Now, Procedure, insist
 from .gate import own_stages
 from .listing import Versions
+from .named_workflow import label_of
 
 logger = logging.getLogger("orchestration_integrations.procedures")
 
@@ -42,8 +44,8 @@ def unused_text(workflow: Workflow, unused: Sequence[str]) -> str:
         return ""
     known = ", ".join(dict.fromkeys(name for _, name in placeholders(own_stages(workflow.stages)))) or "none"
     return (
-        f"workflow {workflow.id} has no placeholder for {', '.join(f'variables.{name}' for name in unused)} (it has "
-        f"placeholders for: {known}): the server ignores such a variable; correct its name or leave it out"
+        f"workflow {label_of(workflow)} has no placeholder for {', '.join(f'variables.{name}' for name in unused)} (it "
+        f"has placeholders for: {known}): the server ignores such a variable; correct its name or leave it out"
     )
 
 
@@ -63,7 +65,7 @@ def check_bound(workflow: Workflow, names: Collection[str]) -> None:
             meant = get_close_matches(name, unused_variables(stages, names), n=1)
             hint = f"; is {meant[0]!r} meant, which is given and which no placeholder asks for?" if meant else ""
             raise ValidationError(
-                f"{path} of workflow {workflow.id} needs the variable {name!r}, which has no value: the server "
+                f"{path} of workflow {label_of(workflow)} needs the variable {name!r}, which has no value: the server "
                 f"would fill in nothing or a default; give it, or allow_unbound=True{hint}",
                 path=f"variables.{name}",
             )
@@ -85,11 +87,12 @@ def check_placeholders(
     # Generation 1 takes all from the first ${ to the last } for one unknown name. It has no v2; one 404 can be a
     # gateway's, so it is asked for more than once.
     try:
-        yield from insist(get_workflow(workflow.id, "v2"), now, until)
+        call: Call[Any] = get_workflow(workflow.id, "v2") if workflow.id else list_workflows("v2")
+        yield from insist(call, now, until)
     except NotFoundError as error:
         if is_gateways_404(error):
             raise ValidationError(
-                f"{crowded} of workflow {workflow.id} has two variables in one string, which this generation of "
+                f"{crowded} of workflow {label_of(workflow)} has two variables in one string, which this generation of "
                 "the server replaces by nothing; join them in one variable",
                 path=crowded,
             ) from None

@@ -155,6 +155,17 @@ def test_what_an_earlier_attempt_may_have_done_is_no_submit_of_this_one(night):
     assert not record.doubt
 
 
+def test_a_run_on_record_for_another_key_is_no_candidate(night):
+    """Neither in the error nor in the steps: whoever looks at it in the night finds another payment."""
+    mine = night.call("run", "payout", *VARIABLES, "--run-key", "order-16", "--first-attempt")[1][0]["instance_id"]
+    error = night.lose()
+    assert len(error["candidates"]) == 1
+    assert mine not in error["candidates"]
+    assert mine not in night.said
+    code, (again,) = night.call("run", "payout", *VARIABLES, "--run-key", "order-17")
+    assert (code, again["candidates"], mine in again["message"]) == (3, error["candidates"], False)
+
+
 def test_runs_that_the_server_hides_are_not_said_to_be_none(night):
     night.lose()
     night.hook.delete_workflow(night.workflow_id)

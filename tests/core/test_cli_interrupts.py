@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 
 from orchestration_integrations import OrchestrationHttpHook, SqliteRunStore
+from orchestration_integrations.cli.next_call import after_cancel
 from orchestration_integrations.cli.signals import Terminated, heard
 from orchestration_integrations.http_hook.held_back import held_back
+from orchestration_integrations.http_hook.interrupts import AfterInterrupt
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import begun, ended, environment
 from tests.outside import eventually
@@ -108,6 +111,37 @@ def test_a_second_interrupt_says_that_it_may_run_and_a_third_ends_the_command(se
     assert (code, time.monotonic() - at < 5) == (143, True)
     assert (told["outcome"], told["sure"], told["in_flight"]) == ("unknown", False, [])
     assert f"instance {instance_id} may still run" in told["message"]
+
+
+def test_what_the_next_call_does_is_said_by_what_became_of_the_run(server, run, tmp_path):
+    """Nothing of this run had begun but its gate: the same command starts a new one."""
+    process, instance_id = run("--cancel-on-interrupt", key="over")
+    process.send_signal(signal.SIGINT)
+    _, out, _ = ended(process)
+    told = json.loads(out)
+    assert (told["outcome"], told["instance_id"]) == ("cancelled", instance_id)
+    assert "goes on with the same run" not in told["message"]
+    assert "the run is over" in told["message"]
+    assert "where no stage of it had begun, starts a new run, which pays" in told["message"]
+    process, instance_id = run(key="left to go on")
+    process.send_signal(signal.SIGINT)
+    _, out, _ = ended(process)
+    assert json.loads(out)["message"].endswith(
+        "call again with --run-key 'left to go on' and the same --store: that goes on with the same run"
+    )
+    process, again = run(key="left to go on")
+    assert again == instance_id
+
+
+def test_the_next_call_after_each_outcome_of_a_cancel():
+    words = {*get_args(AfterInterrupt)}
+    after = after_cancel("order 17", "of the night/runs.db")
+    assert set(after) == words
+    same = {word for word in words if "the same run" in after[word]}
+    assert same == {"left"}
+    anew = {word for word in words if "starts a new run, which pays" in after[word]}
+    assert anew == {"cancelled", "never_started", "not_confirmed", "unknown", "being_started"}
+    assert "runs resume 'order 17' --store 'of the night/runs.db'" in after["held"]
 
 
 def test_a_cancel_that_fails_is_not_called_one(server, run):

@@ -103,6 +103,7 @@ def test_without_a_key_each_call_is_a_payment_of_its_own_and_says_its_key(server
         assert done.exit_code == 0
         key = re.search(r"^run key (cli-[0-9a-f-]{36})$", done.stderr, re.MULTILINE)
         assert key is not None
+        assert "the same command is another payment" in done.stderr
         assert invoked(*fresh, "--run-key", key[1], env=env).exit_code == 0
         assert paid(server) == 1250 * count
 

@@ -127,6 +127,24 @@ def test_big_amounts_go_as_text(amount):
     assert isinstance(sent, str) == (amount >= 2**53)
 
 
+@pytest.mark.parametrize("amount", [12.5, "12.50"])
+def test_a_fraction_of_money_is_refused_with_the_form_that_is_right(amount):
+    """A remedy that leads into the next refusal is none."""
+    send = {
+        "source": {"account": {"id": "world"}},
+        "destination": {"account": {"id": "shop"}},
+        "amount": {"amount": amount, "asset": "EUR/2"},
+    }
+    with pytest.raises(
+        ValidationError, match=r"whole number of the asset's smallest units: 1250, not 12\.50, of EUR/2"
+    ):
+        validated_definition({"name": "payout", "stages": [{"send": send}]})
+    with pytest.raises(
+        ValidationError, match=r"smallest units: 1250, not 12\.50, of EUR/2; another number as a string"
+    ):
+        variable_texts({"amount": 12.5})
+
+
 def test_unknown_kinds_and_fields_pass_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         validated_definition({"stages": [{"teleport": {"to": "x"}}, {"wait_event": {"event": "x", "surprise": 1}}]})
