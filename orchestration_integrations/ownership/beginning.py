@@ -125,7 +125,7 @@ class Beginning:
                 yield from asked.create(keeper.record, how)
                 self._observer = self._observing()
                 continue  # another call may have put it there meanwhile, and a run of this key into it
-            other = None if asked.missing else (yield from self._elsewhere(verdict.kind, seen))
+            other = None if asked.missing or self._submitted else (yield from self._elsewhere(verdict.kind, seen))
             instance = other if other is not None else (yield from self._act(verdict, seen))
             if instance is not None:
                 kind = verdict.kind if other is None else "adopt"

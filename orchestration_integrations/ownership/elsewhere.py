@@ -2,8 +2,8 @@
 
 One record sees all runs of its key. Where several stand beside each other (a file in each pod, one key in two DAG
 runs), whoever comes afterwards has to find what was released meanwhile, on the server. A start without a record looks
-there anyway. An attempt that goes on with what is on record would not: so it looks before it releases a run that still
-stands at its gate, and before a new round that nobody has asked for as another payment.
+there anyway. An attempt that goes on with what is on record would look in its own round at most: so it looks in all
+before it submits or releases a run, unless somebody has asked for a new round as another payment.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -
         at_gate: that run stands at its gate.
     """
     record = keeper.record
-    if record is None or record.instance_id is None or not keeper.request.shared_key or keeper.store is None:
+    if record is None or not keeper.request.shared_key or keeper.store is None:
         return False
     if kind in ("continue", "resume"):
         return at_gate
+    if kind in ("start", "choose"):
+        return record.instance_id is None
     # After a success, and for whoever has settled the key, a new round is another payment.
     wanted = record.end == GOOD_END or seen.shows == "ended well" or keeper.has_token()
     return kind == "new round" and not wanted
@@ -61,10 +63,11 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) ->
         OrchestrationError: the server could not be read.
     """
     record = keeper.record
-    if record is None or record.instance_id is None:
+    if record is None:
         return None
     mine, found = record.instance_id, []
-    for run in (yield from gated.patient_look(lambda look: look.without(mine), enough=1)).released:
+    look = yield from gated.patient_look(lambda look: look.without(mine), enough=2 if mine is None else 1)
+    for run in look.released:
         if not (yield from _was_chosen(keeper, run, record.round)):
             found.append(run)
     if len(found) > 1:
@@ -73,10 +76,10 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) ->
     if not found:
         return None
     logger.warning(
-        "run key %s: instance %s was released beside the one on record, %s: the key stands for it, and this attempt "
-        "neither starts nor releases another",
+        "run key %s: instance %s was released beside what is on record here (%s): the key stands for it, and this "
+        "attempt neither starts nor releases another",
         record.key,
         found[0].instance.id,
-        mine,
+        mine or "no instance",
     )
     return found[0]

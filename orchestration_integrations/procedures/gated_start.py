@@ -60,7 +60,7 @@ class Look(msgspec.Struct):
             waiting=[run for run in self.waiting if run.gate.round == number],
         )
 
-    def without(self, instance_id: str) -> Look:
+    def without(self, instance_id: str | None) -> Look:
         """All runs but one."""
         return Look(
             released=[run for run in self.released if run.instance.id != instance_id],

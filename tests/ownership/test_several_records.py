@@ -76,7 +76,7 @@ def test_a_run_that_was_cancelled_at_its_gate_is_not_made_up_for_twice(server, h
     again = pay(hook, stores[0])
     assert again.instance.id == made.instance.id
     assert paid(server) == 100
-    assert "was released beside the one on record" in caplog.text
+    assert "was released beside what is on record here" in caplog.text
     assert pay(hook, stores[0]).instance.id == made.instance.id, "it is on record by now"
 
 
