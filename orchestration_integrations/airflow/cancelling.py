@@ -195,7 +195,7 @@ def _reading(http: OrchestrationHttpHook, instance: Instance, over: float) -> Re
 def _not_confirmed(
     http: OrchestrationHttpHook, instance: Instance | None, answer: str, over: float | None
 ) -> CancelOutcome:
-    """The outcome of an instance that was not seen to end, with what it had moved, read by ``over`` or (None) unread."""
+    """The outcome of an instance that was not seen to end, with what it had moved, read by ``over``; None: unread."""
     moved = NOTHING_READ if instance is None or over is None else _reading(http, instance, over).moved
     return CancelOutcome(status="not_confirmed", instance=instance, abort_answer=answer, moved=moved, in_flight=())
 

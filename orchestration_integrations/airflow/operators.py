@@ -332,8 +332,9 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``held``, ``not_confirmed``),
     ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
     same), and what had moved: ``stages_completed``, ``transactions``, ``maybe_repeated``, with ``complete`` False where
-    not all of it was read; ``stages_completed`` None: nothing was. For a list: ``status`` (the worst) and ``instances``. ``held``: the instance stands at a
-    checkpoint, and the task that runs it does not let it pass; this takes ten seconds to be sure of.
+    not all of it was read; ``stages_completed`` None: nothing was. For a list: ``status`` (the worst) and
+    ``instances``. ``held``: the instance stands at a checkpoint, and the task that runs it does not let it pass; this
+    takes ten seconds to be sure of.
     """
 
     template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")

@@ -72,7 +72,7 @@ def moved_summary(moved: Moved | None, *, postings: bool = False) -> dict[str, A
     """What a run has moved: ``stages_completed``, ``transactions``, ``maybe_repeated`` (check the ledger).
 
     ``transactions_left_out`` and ``complete`` stand in it only where some are missing. What nobody read is None, never
-    "none": ``stages_completed`` where nothing was read, ``maybe_repeated`` where not all was, and what was shows no sign.
+    "none": ``stages_completed`` where nothing was read, ``maybe_repeated`` where not all was, without a sign of it.
 
     Args:
         moved: as it was read; None where nothing was.
@@ -115,7 +115,7 @@ def run_summary(
 
 
 def cancel_summary(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
-    """What a cancel task returns: ``instance_id``, ``status``, ``state``, ``abort_answer``, ``in_flight``, what moved."""
+    """What a cancel task returns: ``instance_id``, ``status``, ``state``, ``abort_answer``, ``in_flight``, moved."""
     return {
         "instance_id": instance_id,
         "status": outcome.status,
