@@ -19,6 +19,7 @@ from .calls import is_encodable
 from .closest import did_you_mean
 from .errors import ValidationError
 from .instants import format_instant, is_go_duration, is_rfc3339
+from .money_fields import EXAMPLE, SMALLEST_UNIT, amount_fault, asset_fault
 
 logger = logging.getLogger("orchestration_integrations.api")
 
@@ -26,7 +27,6 @@ SAFE_INTEGER = 2**53
 """From here on the server's float64 loses digits: such integers go as decimal strings."""
 
 PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_INTEGER = re.compile(r"[0-9]+", re.ASCII)
 _FIELDS = {
     "send": {"source", "destination", "amount", "metadata", "timestamp"},
     "delay": {"duration", "until"},
@@ -96,9 +96,8 @@ def _plain(value: Any, path: str) -> Any:
         return str(int(value)) if abs(value) > SAFE_INTEGER - 1 else int(value)
     if isinstance(value, date | datetime | Decimal):
         return variable_text(path, value, path)
-    raise ValidationError(
-        f"{path}: a {type(value).__name__} cannot stand in a definition; write it as a string", path=path
-    )
+    remedy = f"{SMALLEST_UNIT}, such as {EXAMPLE}" if path.endswith(".amount.amount") else "write it as a string"
+    raise ValidationError(f"{path}: a {type(value).__name__} cannot stand in a definition; {remedy}", path=path)
 
 
 def _check_stage(stage: Any, path: str) -> None:
@@ -163,11 +162,14 @@ def _check_amount(body: dict[str, Any], path: str) -> None:
         raise ValidationError(
             f"{here}.amount must be an integer or its decimal text, not {value!r}", path=f"{here}.amount"
         )
-    if isinstance(value, str) and "${" not in value and not _INTEGER.fullmatch(value):
-        raise ValidationError(f"{here}.amount: {value!r} is no whole number from 0", path=f"{here}.amount")
-    if isinstance(value, int) and value < 0:
-        raise ValidationError(f"{here}.amount: {value} is negative", path=f"{here}.amount")
-    _required_text(amount, "asset", here)
+    asset = amount.get("asset")
+    wrong = "" if "${" in str(value) else amount_fault(str(value), asset if isinstance(asset, str) else "")
+    if wrong:
+        raise ValidationError(f"{here}.amount: {value!r} {wrong}", path=f"{here}.amount")
+    name = _required_text(amount, "asset", here)
+    wrong = "" if "${" in name else asset_fault(name)
+    if wrong:
+        raise ValidationError(f"{here}.asset: {name!r} {wrong}", path=f"{here}.asset")
 
 
 def _check_side(side: dict[str, Any], path: str) -> None:
@@ -304,6 +306,19 @@ def has_crowded_string(stages: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
+def filled(template: str, texts: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    """(what a string of a definition reads once its placeholders are filled in, their names).
+
+    It is None where that is not known: a placeholder has no value, or braces are left over, which the generations of
+    the server read in different ways.
+    """
+    names = tuple(match[1] for match in PLACEHOLDER.finditer(template))
+    rest = PLACEHOLDER.sub("", template)
+    if any(name not in texts for name in names) or "${" in rest or "}" in rest:
+        return None, names
+    return PLACEHOLDER.sub(lambda match: texts[match[1]], template), names
+
+
 def may_become(template: str, text: str) -> bool:
     """Whether a string of a definition can read ``text`` once its placeholders are filled in."""
     if template == text:
@@ -347,7 +362,7 @@ def variable_text(name: str, value: object, path: str | None = None) -> str:
         return value.isoformat()
     remedy = {
         "NoneType": "leave it out or give a string",
-        "float": "give a string, an int or a Decimal, so that no digit is guessed",
+        "float": f"give a string, an int or a Decimal, so that no digit is guessed; {SMALLEST_UNIT}, such as {EXAMPLE}",
     }.get(type(value).__name__, "give a string")
     raise ValidationError(f"{where}: a variable cannot be {type(value).__name__}: {remedy}", path=where)
 
