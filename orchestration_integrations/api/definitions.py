@@ -20,6 +20,7 @@ from .closest import did_you_mean
 from .errors import ValidationError
 from .instants import format_instant, is_go_duration, is_rfc3339
 from .money_fields import EXAMPLE, SMALLEST_UNIT, amount_fault, asset_fault
+from .stage_kinds import STAGE_FIELDS
 
 logger = logging.getLogger("orchestration_integrations.api")
 
@@ -27,12 +28,6 @@ SAFE_INTEGER = 2**53
 """From here on the server's float64 loses digits: such integers go as decimal strings."""
 
 PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_FIELDS = {
-    "send": {"source", "destination", "amount", "metadata", "timestamp"},
-    "delay": {"duration", "until"},
-    "wait_event": {"event"},
-    "update": {"account"},
-}
 _SIDES = {
     "account": {"id", "ledger", "throughAccount", "allowOverdraft"},
     "wallet": {"id", "name", "balance"},
@@ -108,12 +103,12 @@ def _check_stage(stage: Any, path: str) -> None:
         raise ValidationError(f"{path} must have exactly one key, the kind of the stage; found: {found}", path=path)
     ((kind, body),) = stage.items()
     here = f"{path}.{kind}"
-    if kind not in _FIELDS:
-        _warn_unknown_kind(kind, _FIELDS, here, "stage")
+    if kind not in STAGE_FIELDS:
+        _warn_unknown_kind(kind, STAGE_FIELDS, here, "stage")
         return
     if not isinstance(body, dict):
         raise ValidationError(f"{here} must be a mapping, not {type(body).__name__}", path=here)
-    _warn_unknown(body, _FIELDS[kind], here)
+    _warn_unknown(body, STAGE_FIELDS[kind], here)
     {"send": _check_send, "delay": _check_delay, "wait_event": _check_wait, "update": _check_update}[kind](body, here)
 
 
