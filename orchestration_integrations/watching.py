@@ -41,6 +41,7 @@ from typing import Any
 
 from .api.errors import OrchestrationError, summary
 from .clock import Clock
+from .late_tasks import begun_later
 from .procedures.limits import FIRST_PAUSE, GROWTH
 from .procedures.observations import Paused
 from .procedures.snapshots import Snapshot
@@ -494,4 +495,4 @@ class Watch:
 
 def _task_of_nobody(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task that has nothing of the context of whoever happened to be first."""
-    return contextvars.Context().run(asyncio.get_running_loop().create_task, work)
+    return begun_later(work, contextvars.Context())

@@ -121,8 +121,9 @@ def cancel_wanted(
             except Exception as error:
                 unusable = f"connection {conn_id} cannot be used ({error})"
                 left.update((instance_id, unusable) for of, instance_id in wanted if of == conn_id)
-        told = cancel_all(hooks, [one for one in wanted if one[0] in hooks], seconds, VariableMarks(parts), why)
-    left.update((one[1], outcome) for one, outcome in told.items() if isinstance(outcome, str))
+        reached = [one for one in wanted if one[0] in hooks]
+        told = cancel_all(hooks, reached, seconds, VariableMarks(parts), why, read_running=False)
+    left.update((one[1], what.unseen) for one, what in told.items() if what.unseen)
     if left:
         logger.error(
             "%s; %d of %d instances may still run: %s",
@@ -132,8 +133,9 @@ def cancel_wanted(
             "; ".join(f"{instance_id} ({outcome})" for instance_id, outcome in left.items()),
         )
     states: list[str] = []
-    for (_, instance_id), outcome in told.items():
-        if isinstance(outcome, str):
+    for (_, instance_id), what in told.items():
+        outcome = what.outcome
+        if what.unseen:
             continue
         if outcome.status == "held":
             logger.warning("instance %s: %s", instance_id, cancel_text(outcome))

@@ -326,13 +326,15 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
             Nothing (None, empty, the text "None") skips the task.
         fail_if_not_confirmed: fail if nobody saw an instance end. Default False: only the outcome says so.
         timeout: seconds (a number, a timedelta, or a template of a number) for the instance, or for all of a list
-            together, to end; default 15.
+            together, to end; default 15. Reading what they had moved may take three more.
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``status`` (``cancelled``, ``already_ended``, ``never_started``, ``held``, ``not_confirmed``),
     ``instance_id``, ``state``, ``abort_answer``, ``in_flight`` (activities whose money may have moved all the
-    same), and what had moved. For a list: ``status`` (the worst) and ``instances``. ``held``: the instance stands at a
-    checkpoint, and the task that runs it does not let it pass; this takes ten seconds to be sure of.
+    same), and what had moved: ``stages_completed``, ``transactions``, ``maybe_repeated``, with ``complete`` False where
+    not all of it was read; ``stages_completed`` None: nothing was. For a list: ``status`` (the worst) and
+    ``instances``. ``held``: the instance stands at a checkpoint, and the task that runs it does not let it pass; this
+    takes ten seconds to be sure of.
     """
 
     template_fields: Sequence[str] = ("instance_id", "orchestration_conn_id", "timeout")
@@ -369,10 +371,10 @@ class OrchestrationCancelInstanceOperator(BaseOperator):  # type: ignore[misc]
         with hook.fresh_conn(retry_budget=RETRY_SECONDS) if several else hook.fresh_conn() as http:
             if several:
                 all_told = cancel_all({"": http}, [("", one) for one in ids], seconds, marks, by)
-                for (_, one), outcome in all_told.items():
-                    outcomes.append(cancel_summary(one, outcome))
-                    if isinstance(outcome, str):
-                        self.log.error("instance %s may still run: %s", one, outcome)
+                for (_, one), what in all_told.items():
+                    outcomes.append(cancel_summary(one, what.outcome))
+                    if what.unseen:
+                        self.log.error("instance %s may still run: %s", one, what.unseen)
             else:
                 try:
                     stop = put_up_hold(marks, ids[0], by, http.plans.clock)

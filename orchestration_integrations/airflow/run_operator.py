@@ -83,7 +83,8 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         orchestration_conn_id: the id of the connection; default ``orchestration_default``.
 
     Returns (XCom): ``instance_id``, ``workflow_id``, ``state``, ``stages_completed``, ``transactions``,
-    ``maybe_repeated`` (check the ledger). The XCom ``instance_id`` is pushed as soon as the id is known.
+    ``maybe_repeated`` (check the ledger); what was not read is None, and then ``complete`` is False. The XCom
+    ``instance_id`` is pushed as soon as the id is known.
 
     Raises:
         InstanceFailedError, InstanceCancelledError: the run failed or was cancelled; each further try raises it again.

@@ -18,10 +18,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from . import decoding
-from .errors import ValidationError
-from .given_ids import not_an_id
+from .errors import NotFoundError, OrchestrationError, ValidationError, is_gateways_404
+from .given_ids import no_workflow_id_text, not_an_id
 from .models import ActivityRun, Instance, Page, ServerInfo, StageRun, Trigger, Workflow
 from .numbers import checked_flag
+from .stage_kinds import unknown_kinds_text
 
 T = TypeVar("T")
 Version = Literal["v1", "v2"]
@@ -56,6 +57,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
         body: JSON, None for none. Always sent with a Content-Length: the server ignores chunked bodies.
         decode: reads a successful body; raises UnreadableAnswerError where it is not the answer to this call.
         holds: the server may keep the request open for as long as a run takes.
+        advice: what its caller has to know where the server refuses it; empty for nothing.
     """
 
     operation: str
@@ -67,6 +69,14 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
     query: str = ""
     body: bytes | None = None
     holds: bool = False
+    advice: str = ""
+
+    def advised(self, error: OrchestrationError) -> OrchestrationError:
+        """The error of an answer; with the advice where the server itself denies or refuses what was asked for."""
+        refused = isinstance(error, NotFoundError | ValidationError) and not is_gateways_404(error)
+        if refused and self.advice:
+            error.args = (f"{error}. {self.advice}",)
+        return error
 
 
 def _segment(value: object, field: str) -> str:
@@ -129,6 +139,7 @@ def create_workflow(definition: Mapping[str, Any], version: Version = "v1") -> C
         RetryClass.SUBMIT,
         partial(decoding.decode_created_workflow, name=definition.get("name") or ""),
         body=msgspec.json.encode(definition),
+        advice=unknown_kinds_text(definition),
     )
 
 
@@ -136,14 +147,16 @@ def get_workflow(workflow_id: str, version: Version = "v1") -> Call[Workflow]:
     """GetWorkflow: ``GET /workflows/{id}``."""
     path = _workflow_path(workflow_id, version)
     decode = partial(decoding.decode_workflow, id=workflow_id)
-    return Call("get_workflow", f"workflow {workflow_id}", "GET", path, RetryClass.READ, decode)
+    advice = no_workflow_id_text(workflow_id)
+    return Call("get_workflow", f"workflow {workflow_id}", "GET", path, RetryClass.READ, decode, advice=advice)
 
 
 def delete_workflow(workflow_id: str, version: Version = "v1") -> Call[None]:
     """DeleteWorkflow: ``DELETE /workflows/{id}``."""
     path = _workflow_path(workflow_id, version)
     what = f"delete workflow {workflow_id}"
-    return Call("delete_workflow", what, "DELETE", path, RetryClass.SUBMIT, decoding.decode_nothing)
+    advice = no_workflow_id_text(workflow_id)
+    return Call("delete_workflow", what, "DELETE", path, RetryClass.SUBMIT, decoding.decode_nothing, advice=advice)
 
 
 def run_workflow(
@@ -161,6 +174,7 @@ def run_workflow(
         query="wait=true" if wait else "",
         body=msgspec.json.encode(variables),
         holds=wait,
+        advice=no_workflow_id_text(workflow_id),
     )
 
 
@@ -278,6 +292,7 @@ def create_trigger(
         RetryClass.SUBMIT,
         partial(decoding.decode_trigger, event=event, workflow_id=workflow_id),
         body=msgspec.json.encode(body),
+        advice=no_workflow_id_text(workflow_id),
     )
 
 

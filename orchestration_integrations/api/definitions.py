@@ -19,6 +19,8 @@ from .calls import is_encodable
 from .closest import did_you_mean
 from .errors import ValidationError
 from .instants import format_instant, is_go_duration, is_rfc3339
+from .money_fields import EXAMPLE, SMALLEST_UNIT, amount_fault, asset_fault
+from .stage_kinds import STAGE_FIELDS
 
 logger = logging.getLogger("orchestration_integrations.api")
 
@@ -26,15 +28,6 @@ SAFE_INTEGER = 2**53
 """From here on the server's float64 loses digits: such integers go as decimal strings."""
 
 PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_INTEGER = re.compile(r"[0-9]+", re.ASCII)
-MINOR_UNITS = "an amount is a whole number of the asset's smallest units: 1250, not 12.50, of EUR/2"
-"""What to write where money was meant. As a text, a fraction would be refused as well, or fail on the server."""
-_FIELDS = {
-    "send": {"source", "destination", "amount", "metadata", "timestamp"},
-    "delay": {"duration", "until"},
-    "wait_event": {"event"},
-    "update": {"account"},
-}
 _SIDES = {
     "account": {"id", "ledger", "throughAccount", "allowOverdraft"},
     "wallet": {"id", "name", "balance"},
@@ -98,7 +91,7 @@ def _plain(value: Any, path: str) -> Any:
         return str(int(value)) if abs(value) > SAFE_INTEGER - 1 else int(value)
     if isinstance(value, date | datetime | Decimal):
         return variable_text(path, value, path)
-    remedy = f"{MINOR_UNITS}; any other number as a string" if isinstance(value, float) else "write it as a string"
+    remedy = f"{SMALLEST_UNIT}, such as {EXAMPLE}" if path.endswith(".amount.amount") else "write it as a string"
     raise ValidationError(f"{path}: a {type(value).__name__} cannot stand in a definition; {remedy}", path=path)
 
 
@@ -110,12 +103,12 @@ def _check_stage(stage: Any, path: str) -> None:
         raise ValidationError(f"{path} must have exactly one key, the kind of the stage; found: {found}", path=path)
     ((kind, body),) = stage.items()
     here = f"{path}.{kind}"
-    if kind not in _FIELDS:
-        _warn_unknown_kind(kind, _FIELDS, here, "stage")
+    if kind not in STAGE_FIELDS:
+        _warn_unknown_kind(kind, STAGE_FIELDS, here, "stage")
         return
     if not isinstance(body, dict):
         raise ValidationError(f"{here} must be a mapping, not {type(body).__name__}", path=here)
-    _warn_unknown(body, _FIELDS[kind], here)
+    _warn_unknown(body, STAGE_FIELDS[kind], here)
     {"send": _check_send, "delay": _check_delay, "wait_event": _check_wait, "update": _check_update}[kind](body, here)
 
 
@@ -164,13 +157,14 @@ def _check_amount(body: dict[str, Any], path: str) -> None:
         raise ValidationError(
             f"{here}.amount must be an integer or its decimal text, not {value!r}", path=f"{here}.amount"
         )
-    if isinstance(value, str) and "${" not in value and not _INTEGER.fullmatch(value):
-        raise ValidationError(
-            f"{here}.amount: {value!r} is no whole number from 0; {MINOR_UNITS}", path=f"{here}.amount"
-        )
-    if isinstance(value, int) and value < 0:
-        raise ValidationError(f"{here}.amount: {value} is negative", path=f"{here}.amount")
-    _required_text(amount, "asset", here)
+    asset = amount.get("asset")
+    wrong = "" if "${" in str(value) else amount_fault(str(value), asset if isinstance(asset, str) else "")
+    if wrong:
+        raise ValidationError(f"{here}.amount: {value!r} {wrong}", path=f"{here}.amount")
+    name = _required_text(amount, "asset", here)
+    wrong = "" if "${" in name else asset_fault(name)
+    if wrong:
+        raise ValidationError(f"{here}.asset: {name!r} {wrong}", path=f"{here}.asset")
 
 
 def _check_side(side: dict[str, Any], path: str) -> None:
@@ -307,6 +301,19 @@ def has_crowded_string(stages: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
+def filled(template: str, texts: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    """(what a string of a definition reads once its placeholders are filled in, their names).
+
+    It is None where that is not known: a placeholder has no value, or braces are left over, which the generations of
+    the server read in different ways.
+    """
+    names = tuple(match[1] for match in PLACEHOLDER.finditer(template))
+    rest = PLACEHOLDER.sub("", template)
+    if any(name not in texts for name in names) or "${" in rest or "}" in rest:
+        return None, names
+    return PLACEHOLDER.sub(lambda match: texts[match[1]], template), names
+
+
 def may_become(template: str, text: str) -> bool:
     """Whether a string of a definition can read ``text`` once its placeholders are filled in."""
     if template == text:
@@ -350,7 +357,7 @@ def variable_text(name: str, value: object, path: str | None = None) -> str:
         return value.isoformat()
     remedy = {
         "NoneType": "leave it out or give a string",
-        "float": f"{MINOR_UNITS}; another number as a string, an int or a Decimal, so that no digit is guessed",
+        "float": f"give a string, an int or a Decimal, so that no digit is guessed; {SMALLEST_UNIT}, such as {EXAMPLE}",
     }.get(type(value).__name__, "give a string")
     raise ValidationError(f"{where}: a variable cannot be {type(value).__name__}: {remedy}", path=where)
 

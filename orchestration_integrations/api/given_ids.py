@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+_UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def no_workflow_id_text(given: str) -> str:
+    """What is to be said where the server knows no such workflow and the text can be no id; empty where it can be one.
+
+    The command line takes a name wherever it takes an id, so people give names elsewhere too.
+    """
+    if _UUID.fullmatch(given):
+        return ""
+    return (
+        f"{given!r} is no id, which is a UUID. If it is the name of a workflow: list_workflows tells its id, and "
+        "Airflow's operator takes workflow_name"
+    )
 
 
 def not_an_id(value: object, field: str) -> str:
@@ -21,5 +37,7 @@ def not_an_id(value: object, field: str) -> str:
             held_there = getattr(held_there, name, None)
         if isinstance(held_there, str):
             return f"{type(value).__name__}: give its .{path}"
+    if hasattr(value, "__await__"):
+        return f"a {type(value).__name__}: await what gives the {field.removesuffix('_id')} first"
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:100]}…"

@@ -139,8 +139,9 @@ class Exchange:
                 status_code=status,
                 server_message=f"unreadable answer: status {status}",
             )
-        raise error_from_response(
-            call.what, status, body, retry_after=response.headers.get("Retry-After"), now=self.server_time()
+        retry_after = response.headers.get("Retry-After")
+        raise call.advised(
+            error_from_response(call.what, status, body, retry_after=retry_after, now=self.server_time())
         )
 
     def masked(self, body: bytes) -> bytes:

@@ -14,6 +14,7 @@ import httpx
 
 from ..api.errors import OrchestrationError, ValidationError
 from ..api.models import RunResult
+from ..late_tasks import begun_later
 from ..procedures.ends import End
 from ..procedures.naps import Times, Woken
 from ..procedures.observations import Hinted, LookAt
@@ -197,7 +198,7 @@ class ManyWaits:
 
     def _do(self, waiting: Waiting, woken: Woken, sleeper: Sleeper) -> None:
         # In the context of whoever waits, not of the watch.
-        task = self._context.copy().run(self._loop.create_task, self._awake(waiting, woken, sleeper))
+        task = begun_later(self._awake(waiting, woken, sleeper), self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -171,8 +171,10 @@ def _create_trigger(
         credentials: the block, or the name of the stored block.
         event: type of the broker event, ``SAVED_PAYMENT``.
         workflow_id: what to run on it: the id, or what another task returned that holds it.
-        filter: expression over ``event``; None (default) for all events.
-        variables: expression by variable name; default none.
+        filter: expression over ``event``, such as ``event.amount > 500``; None (default) for all events. A name without
+            ``event.`` is nil, and ``amount > 500`` never fires.
+        variables: expression by variable name, such as ``event.id``; a text has quotes of its own:
+            ``'"merchants:m1"'``. Default none.
         allow_unbound: let placeholders without an expression pass; the server fills in nothing or a default. Default
             False.
 

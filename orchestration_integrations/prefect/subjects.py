@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..api.errors import ValidationError
+from ..api.given_ids import not_an_id
 
 Subject = str | Mapping[str, Any]
 """An id, or what a task returned that holds it."""
@@ -40,7 +41,9 @@ def id_in(given: object, field: str) -> str:
             path=field,
         )
     if not isinstance(given, str) or not given:
-        raise ValidationError(f"{field} must be an id or what {task} returned, not {type(given).__name__}", path=field)
+        raise ValidationError(
+            f"{field} must be an id or what {task} returned, not {not_an_id(given, field)}", path=field
+        )
     if given in _FIELDS:
         raise ValidationError(
             f"{field} is {given!r}, the name of a field: .map goes over the fields of a mapping; give it a list of "

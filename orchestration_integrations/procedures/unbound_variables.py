@@ -12,6 +12,7 @@ from ..api.definitions import has_crowded_string, placeholders, unused_variables
 from ..api.errors import NotFoundError, ValidationError, is_gateways_404
 from ..api.models import Workflow
 from .effects import Now, Procedure, insist
+from .filled_in import check_filled
 from .gate import own_stages
 from .listing import Versions
 from .named_workflow import label_of
@@ -74,13 +75,15 @@ def check_bound(workflow: Workflow, names: Collection[str]) -> None:
 def check_placeholders(
     workflow: Workflow, texts: Mapping[str, str], allow_unbound: bool, versions: Versions, now: Now, until: float
 ) -> Procedure[None]:
-    """Refuse a placeholder without a value, and two of them in one string where the server empties such a string.
+    """Refuse a placeholder without a value, a value that no server takes where it stands, and two placeholders in one
+    string where the server empties such a string.
 
     Raises:
         ValidationError: naming the variable, or the string.
     """
     if not allow_unbound:
         check_bound(workflow, texts)
+    check_filled(workflow, texts)
     crowded = has_crowded_string(own_stages(workflow.stages))
     if crowded is None:
         return

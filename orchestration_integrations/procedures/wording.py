@@ -10,6 +10,7 @@ from typing import Any
 
 from ..api.models import ActivityRun, CancelOutcome, Instance, Moved, StageEvent, Transaction
 from .gate import is_own_event
+from .moved import NOTHING_READ
 
 MAY_HAVE_MOVED = "that money may have moved, check the ledger"
 UNREAD_PAYMENT = "whether a payment is under way could not be read"
@@ -70,21 +71,24 @@ def _checkpoint_text(event: StageEvent) -> str:
 def moved_summary(moved: Moved | None, *, postings: bool = False) -> dict[str, Any]:
     """What a run has moved: ``stages_completed``, ``transactions``, ``maybe_repeated`` (check the ledger).
 
-    ``transactions_left_out`` and ``complete`` stand in it only where some are missing.
+    ``transactions_left_out`` and ``complete`` stand in it only where some are missing. What nobody read is None, never
+    "none": ``stages_completed`` where nothing was read, ``maybe_repeated`` where not all was, without a sign of it.
 
     Args:
         moved: as it was read; None where nothing was.
         postings: name the postings of each transaction too.
     """
-    transactions = () if moved is None else moved.transactions
+    found = NOTHING_READ if moved is None else moved
+    transactions = found.transactions
+    unseen = False if found.complete else None
     summary: dict[str, Any] = {
-        "stages_completed": 0 if moved is None else moved.stages_completed,
+        "stages_completed": None if found == NOTHING_READ else found.stages_completed,
         "transactions": [_transaction(each, postings) for each in transactions[:MOST_TRANSACTIONS]],
-        "maybe_repeated": any(each.maybe_repeated for each in transactions),
+        "maybe_repeated": any(each.maybe_repeated for each in transactions) or unseen,
     }
     if len(transactions) > MOST_TRANSACTIONS:
         summary["transactions_left_out"] = len(transactions) - MOST_TRANSACTIONS
-    if moved is not None and not moved.complete:
+    if not found.complete:
         summary["complete"] = False
     return summary
 
@@ -110,16 +114,8 @@ def run_summary(
     return {"instance_id": instance.id, "workflow_id": instance.workflow_id, "state": instance.state, **told}
 
 
-def cancel_summary(instance_id: str, outcome: CancelOutcome | str) -> dict[str, Any]:
-    """What a cancel task returns: ``instance_id``, ``status``, ``state``, ``abort_answer``, ``in_flight``, what moved.
-
-    Args:
-        instance_id: whose cancel.
-        outcome: of the cancel, or a text that says why none is known.
-    """
-    if isinstance(outcome, str):
-        unknown: dict[str, Any] = {"status": "not_confirmed", "state": None, "abort_answer": outcome, "in_flight": []}
-        return {"instance_id": instance_id, **unknown, **moved_summary(None)}
+def cancel_summary(instance_id: str, outcome: CancelOutcome) -> dict[str, Any]:
+    """What a cancel task returns: ``instance_id``, ``status``, ``state``, ``abort_answer``, ``in_flight``, moved."""
     return {
         "instance_id": instance_id,
         "status": outcome.status,

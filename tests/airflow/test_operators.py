@@ -49,6 +49,11 @@ def context(*, try_number: int = 1, store: Store | None = None) -> dict[str, Any
     return {"ti": ti, **({} if store is None else {"task_state_store": store})}
 
 
+def cancelled(instance_id: Any, timeout: float) -> Any:
+    operator = OrchestrationCancelInstanceOperator(task_id="c", instance_id=instance_id, timeout=timeout)
+    return operator.execute(context())
+
+
 @pytest.mark.parametrize("gate", [False, True])
 def test_create_reuses(server: Any, gate: bool) -> None:
     one = OrchestrationCreateWorkflowOperator(task_id="c", definition=SHORT, gate=gate).execute(context())
@@ -263,6 +268,45 @@ def test_the_text_of_a_list_cancels_each(server: Any, generation: int, spelling:
         with pytest.raises(AirflowException) as caught:
             operator.execute(context())
         assert all(one in str(caught.value) for one in ids)
+
+
+def paid_and_waiting(server: Any, http: OrchestrationHttpHook, *then: Any) -> str:
+    """A run that has paid 100."""
+    definition = {"name": "paid", "stages": [SHORT["stages"][0], *then]}
+    started = http.run_workflow(http.ensure_workflow(definition).workflow.id, {"to": "users:1"})
+    while not any(row.terminated_at for row in http.get_instance(started.id).status):
+        time.sleep(0.02)
+    return started.id
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_a_list_tells_what_each_had_moved_as_one_id_does(server: Any, generation: int) -> None:
+    """Also of those that nobody saw to end, which are all of them on generation 2."""
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        waiting = [paid_and_waiting(server, http, {"delay": {"duration": "1h"}}) for _ in range(2)]
+        over = paid_and_waiting(server, http)
+        http.wait(over)
+        result = cancelled([*waiting, over], 2.0)
+        assert [one["status"] for one in result["instances"]] == [
+            *(["not_confirmed" if generation == 2 else "cancelled"] * 2),
+            "already_ended",
+        ]
+        for one in result["instances"]:
+            alone = cancelled(one["instance_id"], 1.0)
+            moved = ("stages_completed", "transactions", "maybe_repeated", "complete", "state")
+            assert {name: one.get(name) for name in moved} == {name: alone.get(name) for name in moved}
+            assert len(one["transactions"]) == 1
+
+
+def test_what_nobody_read_is_never_none(server: Any) -> None:
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        instance_id = paid_and_waiting(server, http, {"delay": {"duration": "1h"}})
+    unread = {"stages_completed": None, "transactions": [], "maybe_repeated": None, "complete": False}
+    with server.fault("get_instance", "status", 1000, code=403):
+        result = cancelled([instance_id, "0e7f1d7e-0000-4000-8000-000000000000"], 1.0)
+    for one in result["instances"]:
+        assert one["status"] == "not_confirmed"
+        assert {name: one[name] for name in unread} == unread
 
 
 @pytest.mark.parametrize("odd", ["LazyXComSelectSequence([2 items])", "[broken", "a b", "{'x': 1}", 7, ["a b"], [1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -104,6 +105,23 @@ def test_wait_many_of_the_asynchronous_hook(server: EmbeddedServer, hook: Orches
     ender.start()
     assert set(asyncio.run(main())) == set(ids)
     ender.join()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no loop begins tasks at once there")
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_loop_that_begins_tasks_at_once_tells_the_ends_too(
+    server: EmbeddedServer, hook: OrchestrationHttpHook, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    ids = begun(hook, count, [{"delay": {"duration": "1s"}}])
+
+    async def main() -> set[str]:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with AsyncOrchestrationHttpHook(base_url=server.url) as other:
+            again = {instance_id async for instance_id, _ in other.wait_many(ids, poll_interval=0.5)}
+            return again | {instance_id async for instance_id, _ in other.wait_many(ids, timeout=5.0)}
+
+    assert asyncio.run(asyncio.wait_for(main(), 15.0)) == set(ids)
+    assert "has made a mistake" not in caplog.text
 
 
 def test_an_iterator_that_is_closed_early_waits_no_longer(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:

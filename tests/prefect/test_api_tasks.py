@@ -26,6 +26,7 @@ from orchestration_integrations.prefect import (  # the last two would be collec
     test_trigger_async,
 )
 from orchestration_integrations.prefect.api_tasks import may_be_repeated
+from orchestration_integrations.prefect.subjects import id_in
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import defined, endless, generations, short, until
@@ -312,3 +313,15 @@ def test_task_runs_are_named_by_what_they_are_about(
 def test_only_an_error_that_leaves_no_doubt_is_repeated(error: Exception, repeated: bool) -> None:
     """A time-out of Prefect says nothing of what the server was asked meanwhile."""
     assert may_be_repeated(None, None, SimpleNamespace(data=error)) is repeated
+
+
+@pytest.mark.parametrize("field", ["instance_id", "workflow_id", "trigger_id"])
+def test_a_forgotten_await_is_named(field: str) -> None:
+    async def made() -> str:
+        return "an id"
+
+    forgotten = made()
+    of = field.removesuffix("_id")
+    with pytest.raises(ValidationError, match=f"{field} must be .*, not a coroutine: await what gives the {of} first"):
+        id_in(forgotten, field)
+    forgotten.close()

@@ -175,6 +175,14 @@ def test_an_unknown_field_is_named_when_the_block_is_made() -> None:
         assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["url", "host", "endpoint", "server"])
+def test_the_address_by_another_name_is_told_by_its_own(name: str) -> None:
+    """By its letters alone `url` is most like `ui_url`, which would make a block without an address."""
+    with pytest.raises(ConfigurationError, match=rf"^{name}: unknown field \(did you mean base_url\?\)$") as caught:
+        OrchestrationCredentials(**{name: "http://a"})
+    assert caught.value.field == name
+
+
 OLDER_VERSION = """
 from orchestration_integrations.prefect import OrchestrationCredentials, OrchestrationWorkflow
 

@@ -149,8 +149,10 @@ class Operations(BlockingDriver):
         Args:
             event: type of the broker event, ``SAVED_PAYMENT``.
             workflow_id: what to run on it.
-            filter: expression over ``event``; None for all.
-            variables: expression by variable name.
+            filter: expression over ``event``, such as ``event.amount > 500``; None for all. A name without
+                ``event.`` is nil, and ``amount > 500`` never fires.
+            variables: expression by variable name, such as ``event.id``; a text has quotes of its own:
+                ``'"merchants:m1"'``.
 
         Raises:
             ValidationError: an expression or a name is bad.
