@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..api.errors import OrchestrationError, summary
-from .compat import AirflowFailException, AirflowSkipException
+from .giving_up import cancel, leave, retry_follows
 from .taking_up import take_up
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ def tell_earlier_run(task: TaskRun, error: Exception) -> None:
         task: the try that fails.
         error: what the task raises. One of this package gets it added to its message; the log says it always.
     """
-    follows = task.attempt.retry_follows and not isinstance(error, AirflowFailException | AirflowSkipException)
-    follows = follows and task.owner.gone is None  # Airflow does not try again what it has killed
+    follows = retry_follows(task, error)
     task.close()
     try:
         left = _of_earlier_try(task, follows)
@@ -64,7 +63,12 @@ def _of_earlier_try(task: TaskRun, follows: bool) -> str | None:
         return f"instance {instance_id} of an earlier try could not be read and may still run ({summary(unread)})"
     if ended is not None:
         return f"instance {instance_id} of an earlier try has ended: {ended.state}"
-    return task.leave_or_cancel("this try did not look for it", task.times.limit_resumed(None, "timeout"), follows)
+    why = "this try did not look for it"
+    if follows:
+        return f"{why}; {leave(task, '; the next try continues with it')}"
+    if not task.operator.cancel_on_kill:
+        return f"{why}; {leave(task, ' (cancel_on_kill=False)')}"
+    return f"{why}; {cancel(task, why, task.times.limit_resumed(None, 'timeout'))[1]}"
 
 
 def _subject(instance_id: str | None) -> str:

@@ -59,7 +59,7 @@ def _decide_late(task: TaskRun, begun: float) -> None:
 def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
     task.calls.kill()
     means = means or task.owner.killed()
-    if means == "drained" and (AIRFLOW_3 or task.attempt.retry_follows):
+    if means == "drained" and (AIRFLOW_3 or task.attempt.tries_left):
         goes_on = "this process continues" if AIRFLOW_3 else "the next try continues with it"
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
         task.calls.go_on()
