@@ -104,13 +104,18 @@ _ENDS = (InstanceFailedError, InstanceCancelledError, EventNotDeliveredError)
 _OF_A_READ = (AuthenticationError, NotFoundError, ValidationError)
 """Errors that mean something else where they come of a read of a run: see ``leaves_a_run``."""
 _UNREAD = (AuthenticationError, RateLimitedError, ServerError, StateUnknownError, TransportError)
-"""Errors that say nothing of a run which had begun."""
+"""Errors that say nothing of a run which had begun, whatever they come of."""
 
 
 def leaves_a_run(error: BaseException) -> bool:
     """Whether a read of a run was refused that may live: neither the input nor the run is at fault, and a further try
     can go on with it."""
     return type(error) in _OF_A_READ and isinstance(error, OrchestrationError) and error.run_may_exist
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether an error says nothing of a run which had begun, but that it could not be read."""
+    return isinstance(error, _UNREAD) or leaves_a_run(error)
 
 
 def is_final(error: OrchestrationError) -> bool:
@@ -172,9 +177,7 @@ def with_advice(
         unsettled = isinstance(error, InstanceCancelledError) and not error.moved.complete
         remedy = "let it retry" if rerun and not unsettled and retry_follows() else "clear the task"
         error.args = (f"{error.told}; to run anew, {remedy}",)
-    elif instance_id is not None and (
-        isinstance(error, (*_UNREAD, NotFoundError, WrongServerError)) or leaves_a_run(error)
-    ):
+    elif instance_id is not None and (is_unread(error) or isinstance(error, NotFoundError | WrongServerError)):
         if isinstance(error, _UNREAD):
             error.run_may_exist = True
         goes_on = "the next try continues with it" if retry_follows() else "no retry follows"

@@ -44,7 +44,7 @@ from .compat import (
     attempt_of,
     is_deferral_timeout,
 )
-from .errors import gone_for_good, told, with_advice
+from .errors import gone_for_good, is_unread, told, with_advice
 from .giving_up import at_limit, cancel, choice, leave, retry_follows
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit
@@ -114,8 +114,10 @@ class TaskRun:
         self.state: str | None = None
 
     def knows_of(self, error: Exception) -> bool:
-        """Whether an error comes of the run of this task: the try has looked for it, and did not refuse its input."""
-        return self.instance_id is not None or (self.run is not None and type(error) is not ValidationError)
+        """Whether an error comes of the run of this task: the try has found it, or has looked for it and could read
+        what there is, and did not refuse its input."""
+        missed = type(error) is ValidationError or is_unread(error)
+        return self.instance_id is not None or (self.run is not None and not missed)
 
     @property
     def http(self) -> OrchestrationHttpHook:

@@ -109,7 +109,7 @@ class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
             logger.warning(
                 "the task was marked as a success, or another try of it is to come: instance %s is left alone and %s",
                 self.instance_id,
-                "stands still at its next checkpoint" if self._may_be_held else "keeps running",
+                "stands still at its next checkpoint" if self._may_be_held else "may still run",
             )
             return
         await self._cancel_instance()

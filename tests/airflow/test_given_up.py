@@ -136,6 +136,31 @@ def test_without_a_next_try_an_unread_run_is_cancelled(
     assert state_of(server, task.xcoms["instance_id"]) == "cancelled"
 
 
+@pytest.mark.parametrize(("retries", "on_timeout"), [(1, "cancel"), (1, "leave"), (2, "cancel")])
+@pytest.mark.parametrize("code", [400, 403, 503])
+def test_the_last_try_gives_up_a_run_that_it_cannot_read_either(
+    server: Any, given_up: Any, code: int, retries: int, on_timeout: str
+) -> None:
+    """It fails while it begins, so it never comes to wait for the run that the try before has left to it."""
+    task = Task(definition=WAITS, retries=retries, on_timeout=on_timeout)
+    with pytest.raises(OrchestrationError, match="the next try continues with it"):
+        given_up(task, refuses(server, code))
+    before = task.record
+    with pytest.raises(REFUSED.get(code, StateUnknownError)) as caught:
+        task.attempt(start_timeout=0.5)
+    assert not isinstance(caught.value, AirflowFailException)
+    told = str(caught.value)
+    assert ("(no retry follows)" in told) is (retries == 1)
+    gives_up = retries == 1 and on_timeout == "cancel"
+    assert (aborts(server) > 0) is gives_up
+    if gives_up:
+        assert before["instance_id"] in told.split("(no retry follows)")[1]
+        assert task.record["hold"] is True
+    else:
+        assert task.record == before
+        assert told.count("may still run") == 1
+
+
 @OPTIONS
 @pytest.mark.parametrize(("deferrable", "code"), [(False, 403), (False, 503), (True, 403), (True, 503), (True, None)])
 def test_on_timeout_and_no_kill_decides_of_a_wait_that_is_given_up(
