@@ -233,6 +233,21 @@ def test_a_run_that_has_ended_when_it_is_cancelled_is_told_as_it_ended(
     assert result["state"] == "succeeded"
 
 
+def test_a_run_that_nothing_names_any_more_is_found_by_the_next_try(server: Any) -> None:
+    task = Task(definition=WAITS)
+    operator, context, last = deferred(task)
+    instance_id = last.kwargs["instance_id"]
+    assert task.store is not None
+    task.store.texts.clear()
+    task.xcoms.clear()
+    with pytest.raises(NotFoundError, match="may still run") as caught:
+        failed_deferral(operator, context, "Trigger failure")
+    assert not isinstance(caught.value, AirflowFailException)
+    approve(server, instance_id)
+    assert task.attempt()["instance_id"] == instance_id
+    assert len(server.record().started) == 1
+
+
 # ---- what is said --------------------------------------------------------------------------------------
 
 
