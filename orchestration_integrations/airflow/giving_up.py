@@ -13,11 +13,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..api.errors import OrchestrationError, StateUnknownError, WaitTimeoutError
+from ..api.errors import InstanceStuckError, OrchestrationError, StateUnknownError, WaitTimeoutError
 from ..api.models import CancelOutcome
-from ..ownership.owned_run import GivenUp, GivesUp, Refused
+from ..ownership.owned_run import GivesUp, Refused
 from ..procedures.verdicts import outcome_text
-from .compat import AirflowFailException, AirflowSkipException
+from .compat import DEFERRAL_FAILURES, AirflowFailException, AirflowSkipException, is_deferral_timeout
 from .errors import is_final
 from .limits import Limit
 
@@ -57,30 +57,30 @@ def _policy_gives_up(task: TaskRun, error: BaseException) -> bool:
         return False
 
 
-def choice(task: TaskRun, error: GivenUp, limit: Limit) -> GivesUp:
+def choice(task: TaskRun, error: BaseException, limit: Limit) -> GivesUp:
     """What becomes of the run of a wait that ended before it.
 
     Args:
         task: the try.
-        error: what ended the wait.
+        error: what ended the wait: an error of ``GivenUp``, or Airflow's of a failed deferral.
         limit: of the wait.
     """
+    operator = task.operator
     if task.owner.gone == "superseded":
         return "leave"  # whoever has declared a success, or has the task now, asked for no cancel
+    if is_late(error):
+        cancels = operator.cancel_on_kill if limit.by == "execution_timeout" else operator.on_timeout == "cancel"
+        return "cancel" if cancels else "leave"
     if isinstance(error, StateUnknownError | Refused):
         error.run_may_exist = True
-        if retry_follows(task, error):
-            return "leave"
-    if isinstance(error, WaitTimeoutError):
-        return at_limit(task, limit)
-    return "cancel" if task.operator.on_timeout == "cancel" else "leave"
+    if not isinstance(error, InstanceStuckError) and retry_follows(task, error):
+        return "leave"
+    return "cancel" if operator.on_timeout == "cancel" else "leave"
 
 
-def at_limit(task: TaskRun, limit: Limit) -> GivesUp:
-    """What becomes of a run whose time is over."""
-    if limit.by == "execution_timeout":
-        return "cancel" if task.operator.cancel_on_kill else "leave"
-    return "cancel" if task.operator.on_timeout == "cancel" else "leave"
+def is_late(error: BaseException) -> bool:
+    """Whether the wait has ended since its time was over."""
+    return isinstance(error, WaitTimeoutError) or (isinstance(error, DEFERRAL_FAILURES) and is_deferral_timeout(error))
 
 
 def leave(task: TaskRun, why: str) -> str:

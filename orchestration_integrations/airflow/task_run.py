@@ -42,10 +42,9 @@ from .compat import (
     Context,
     TaskDeferred,
     attempt_of,
-    is_deferral_timeout,
 )
 from .errors import gone_for_good, is_unread, told, with_advice
-from .giving_up import at_limit, cancel, choice, leave, retry_follows
+from .giving_up import cancel, choice, is_late, leave, retry_follows
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit
 from .links import ABOUT_KEY, INSTANCE_ID_KEY
@@ -375,12 +374,10 @@ class TaskRun:
         if ended is not None:
             self.log.info("the deferral failed (%s), but instance %s has ended", failure, instance_id)
             return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
-        late = is_deferral_timeout(failure)
-        why = "the deferral took too long" if late else "the deferral failed"
-        if not late and retry_follows(self, failure):
-            left = leave(self, "; the next try continues with it")
-        elif (at_limit(self, limit) if late else self.operator.on_timeout) != "cancel":
-            left = leave(self, ", and was left as it is")
+        why = "the deferral took too long" if is_late(failure) else "the deferral failed"
+        if choice(self, failure, limit) == "leave":
+            follows = retry_follows(self, failure)
+            left = leave(self, "; the next try continues with it" if follows else "; no retry follows")
         else:
             outcome, left = cancel(self, why, limit)
             if outcome is not None and outcome.status == "already_ended":

@@ -215,6 +215,25 @@ def test_nothing_is_cancelled_that_was_marked_as_a_success(
     assert aborts(server) == 0
 
 
+@pytest.mark.parametrize("text", [TIMED_OUT, "Trigger failure"])
+def test_no_deferral_that_fails_cancels_what_was_marked_as_a_success(
+    server: Any, airflow_says: Any, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    task = Task(definition=WAITS, retries=0)
+    operator, context, _ = deferred(task)
+    real = task_run.TaskRun.ended
+
+    def amid(self: Any, instance_id: str) -> Any:
+        airflow_says.task_state = "success"
+        self.operator.on_kill()
+        return real(self, instance_id)
+
+    monkeypatch.setattr(task_run.TaskRun, "ended", amid)
+    with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
+        failed_deferral(operator, context, text)
+    assert aborts(server) == 0
+
+
 @pytest.mark.parametrize("how", ["deferral", "trigger"])
 def test_a_run_that_has_ended_when_it_is_cancelled_is_told_as_it_ended(
     server: Any, monkeypatch: pytest.MonkeyPatch, how: str
@@ -271,7 +290,7 @@ def test_only_what_was_seen_to_run_is_said_to_run(
     told = said(caplog, capsys)
     runs = "is still running" if readable else "may still run"
     assert f"instance {task.xcoms['instance_id']} {runs}" in told
-    assert ("the next try continues with it" in told) is (bool(retries) and text != TIMED_OUT)
+    assert ("the next try continues with it" if retries else "no retry follows") in told
     if not readable:
         assert "running" not in told.split("could not be read", 1)[1]
 
