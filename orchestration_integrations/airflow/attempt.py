@@ -79,8 +79,8 @@ class Attempt:
         return {"max_tries": self.max_tries, "clear_number": self.clear_number}
 
     @property
-    def retry_follows(self) -> bool:
-        """Whether Airflow tries again after a failure of this try."""
+    def tries_left(self) -> bool:
+        """Whether Airflow, by its counters, may try again. Whether it does is for ``giving_up.retry_follows``."""
         return self.retries > 0 and self.try_number <= self.max_tries
 
 

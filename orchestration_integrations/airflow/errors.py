@@ -6,6 +6,7 @@ fail-exception.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from ..api.errors import (
@@ -100,32 +101,45 @@ _FINAL: dict[type[OrchestrationError], type[OrchestrationError]] = {
 }
 _ENDS = (InstanceFailedError, InstanceCancelledError, EventNotDeliveredError)
 """Ends that a task reports again at each try, rather than failing for good."""
-_LEAVES_A_RUN = (
-    AuthenticationError,
-    NotFoundError,
-    RateLimitedError,
-    ServerError,
-    StateUnknownError,
-    TransportError,
-)
-"""Errors that say nothing of a run which had begun."""
+_OF_A_READ = (AuthenticationError, NotFoundError, ValidationError)
+"""Errors that mean something else where they come of a read of a run: see ``leaves_a_run``."""
+_UNREAD = (AuthenticationError, RateLimitedError, ServerError, StateUnknownError, TransportError)
+"""Errors that say nothing of a run which had begun, whatever they come of."""
+
+
+def leaves_a_run(error: BaseException) -> bool:
+    """Whether a read of a run was refused that may live: neither the input nor the run is at fault, and a further try
+    can go on with it."""
+    return type(error) in _OF_A_READ and isinstance(error, OrchestrationError) and error.run_may_exist
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether an error says nothing of a run which had begun, but that it could not be read."""
+    return isinstance(error, _UNREAD) or leaves_a_run(error)
+
+
+def is_final(error: OrchestrationError) -> bool:
+    """Whether no further try can mend an error, so that a task raises it as a class that Airflow does not retry."""
+    if type(error) in _ENDS or is_gateways_404(error) or leaves_a_run(error):
+        return False
+    return _kind_of(error) is not None
 
 
 def told(error: OrchestrationError) -> OrchestrationError:
     """The error as a task should raise it: one that no further try can mend is not retried."""
-    if type(error) in _ENDS or is_gateways_404(error):
-        return error
-    return final(error)
+    return final(error) if is_final(error) else error
 
 
 def final(error: OrchestrationError) -> OrchestrationError:
     """The same error as a class that Airflow does not retry; the error itself if there is no such class."""
-    kind = _FINAL.get(type(error))
+    kind = _kind_of(error)
+    return error if kind is None else _made(error, kind)
+
+
+def _kind_of(error: OrchestrationError) -> type[OrchestrationError] | None:
     if isinstance(error, InstanceStuckError) and error.reason == "held":
-        kind = InstanceHeldFailure
-    if kind is None:
-        return error
-    return _made(error, kind)
+        return InstanceHeldFailure
+    return _FINAL.get(type(error))
 
 
 def gone_for_good(error: OwnerGoneError, why: str) -> OwnerGoneError:
@@ -148,21 +162,25 @@ def _made(error: OrchestrationError, kind: type[T]) -> T:
     return made
 
 
-def with_advice(error: OrchestrationError, instance_id: str | None, retry_follows: bool, rerun: bool) -> None:
+def with_advice(
+    error: OrchestrationError, instance_id: str | None, retry_follows: Callable[[], bool], rerun: bool
+) -> None:
     """Add to a message what a user of Airflow can do about it or needs to know: one advice, once.
 
     Args:
         error: is changed.
         instance_id: the run, where one is known.
-        retry_follows: Airflow tries again.
+        retry_follows: whether Airflow tries again after this error; asked where that counts.
         rerun: a retry starts a new run.
     """
     if isinstance(error, InstanceFailedError | InstanceCancelledError):
         unsettled = isinstance(error, InstanceCancelledError) and not error.moved.complete
-        remedy = "let it retry" if rerun and retry_follows and not unsettled else "clear the task"
+        remedy = "let it retry" if rerun and not unsettled and retry_follows() else "clear the task"
         error.args = (f"{error.told}; to run anew, {remedy}",)
-    elif instance_id is not None and isinstance(error, _LEAVES_A_RUN):
-        goes_on = "the next try continues with it" if retry_follows else "no retry follows"
+    elif instance_id is not None and (is_unread(error) or isinstance(error, NotFoundError | WrongServerError)):
+        if isinstance(error, _UNREAD):
+            error.run_may_exist = True
+        goes_on = "the next try continues with it" if retry_follows() else "no retry follows"
         message = str(error)
         name = "it" if instance_id in message else f"instance {instance_id}"
         said = f"{message}" if "may still run" in message else f"{message}; {name} may still run"

@@ -59,7 +59,7 @@ def _decide_late(task: TaskRun, begun: float) -> None:
 def _decide(task: TaskRun, begun: float, means: str | None = None) -> None:
     task.calls.kill()
     means = means or task.owner.killed()
-    if means == "drained" and (AIRFLOW_3 or task.attempt.retry_follows):
+    if means == "drained" and (AIRFLOW_3 or task.attempt.tries_left):
         goes_on = "this process continues" if AIRFLOW_3 else "the next try continues with it"
         task.log.warning("SIGTERM, and the task is still wanted: %s is left alone, %s", _subject(task), goes_on)
         task.calls.go_on()
@@ -106,7 +106,7 @@ def _left_alone(task: TaskRun, stands: bool) -> str:
         return BEING_STARTED
     if task.instance_id is None and not task.resumes:
         return "this try had started nothing"
-    goes_on = "stands still at its next checkpoint" if stands else "keeps running"
+    goes_on = "stands still at its next checkpoint" if stands else "may still run"
     if run is not None and run.unreleased:
         goes_on = "is not released"
     return f"{_subject(task)} is left alone and {goes_on}"
@@ -125,7 +125,7 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
             _tell(task, logging.INFO, f"{killed} before anything was started")
         return
     if not task.operator.cancel_on_kill:
-        left_how = "not released" if run is not None and run.unreleased else "left running"
+        left_how = "not released" if run is not None and run.unreleased else "left alone, and may still run"
         _tell(task, logging.INFO, f"{killed}; {_subject(task)} is {left_how} (cancel_on_kill=False)")
         return
     left = max(1.0, left)

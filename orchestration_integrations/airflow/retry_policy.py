@@ -19,6 +19,7 @@ from ..api.errors import (
 )
 from ..api.numbers import checked_flag
 from .compat import RetryDecision, RetryPolicy
+from .errors import leaves_a_run
 
 _HOPELESS = (AuthenticationError, ConfigurationError, NotFoundError, ValidationError, AmbiguousSubmitError)
 _ENDED = (InstanceFailedError, InstanceCancelledError)
@@ -36,6 +37,8 @@ else:
     class OrchestrationRetryPolicy(RetryPolicy):  # type: ignore[no-redef,misc]
         """Fail at once where a further try can change nothing; wait for ``Retry-After`` where the server gave one.
 
+        An error that leaves a run behind is retried, also one of refused credentials: the next try goes on with it.
+
         Args:
             rerun_failed: let a run that failed be retried; for tasks with ``rerun_failed=True``.
         """
@@ -45,7 +48,8 @@ else:
 
         def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> Any:
             """Decide by the error; others than this package's follow Airflow's rules."""
-            if isinstance(exception, _HOPELESS) and not is_gateways_404(exception):
+            passing = is_gateways_404(exception) or leaves_a_run(exception)
+            if isinstance(exception, _HOPELESS) and not passing:
                 return RetryDecision.fail(f"{type(exception).__name__}: another try would end the same way")
             if isinstance(exception, _ENDED) and not self.rerun_failed:
                 return RetryDecision.fail("the run has ended; another try would only report that again")

@@ -49,6 +49,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         timeout: seconds (a number, a timedelta, or a template of a number) from the start of the try after which
             waiting ends; None (default) for never.
         on_timeout: what becomes of a run that has not ended when the waiting ends: ``cancel`` (default) or ``leave``.
+            So too at ``fail_after_attempts``, and where the run cannot be read any more and no retry follows.
         cancel_on_kill: cancel the run when the task is killed, which means: marked failed, cleared, or timed out by
             Airflow. Default True.
         rerun_failed: a retry after a reported failure starts a new run, whose first stages move money again. Default
@@ -62,7 +63,7 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
             and will not; the call may then start a new run, which moves money again.
         fail_after_attempts: stop waiting once a payment has failed this many times in a row; None (default) for never.
         read_budget: stop waiting once all reads have failed for so many seconds; default 120. If a retry follows, the
-            run is left to it; else ``on_timeout`` decides.
+            run is left to it; else ``on_timeout`` decides. The same where the server refuses the reads.
         retry_ambiguous: allow a retry where it is unknown whether a run was started. The retry looks
             for the run again and never submits an ungated one twice. Default False.
         allow_unbound: let placeholders without a value pass; the server fills in nothing or a default. Default False:
@@ -90,13 +91,14 @@ class OrchestrationRunWorkflowOperator(DefinitionFields, BaseOperator):  # type:
         InstanceFailedError, InstanceCancelledError: the run failed or was cancelled; each further try raises it again.
         InstanceStuckError, WaitTimeoutError: the waiting ended; the message says what became of the run. With
             ``reason="held"`` the run stands at a checkpoint, held by a cancel: not retried; a clear lets it go on.
-        StateUnknownError: the run on record could not be read; the next try goes on with it.
+        StateUnknownError: the run could not be read; the next try goes on with it. AuthenticationError, NotFoundError
+            and ValidationError with ``run_may_exist``, where the server refuses the reads: they are retried too.
         AmbiguousRunError: a run may have started, and the server's answers do not tell; not retried by default.
         KeyReusedError: the key stands for another payment; not retried.
         WrongServerError, UnreadableRecordError: not retried; the message says what to do.
         OwnerGoneError: the task was marked, cleared or taken over, or another task has failed (``hold_on_failure``);
             nothing more was released, and no further checkpoint was passed.
-        NotFoundError, ValidationError, ConfigurationError: not retried.
+        NotFoundError, ValidationError, ConfigurationError: of what the task asks for; not retried.
     """
 
     template_fields: Sequence[str] = (

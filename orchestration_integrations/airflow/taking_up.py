@@ -25,15 +25,15 @@ def take_up(task: TaskRun, instance_id: Any, *, earlier: RunRecord | None = None
     """Go on with what this try has begun, or with ``earlier``, the record of another try. Returns the instance's id.
 
     Raises:
-        NotFoundError: nothing says which run it is.
+        NotFoundError: nothing says which run it is; ``run_may_exist``.
         StateUnknownError: another try has taken over.
     """
     record = _stored(task) if earlier is None else earlier
     instance_id = instance_id or _named(task, record)
     if not isinstance(instance_id, str) or not instance_id:
-        raise NotFoundError(
-            "Airflow has no record of the instance that this task was waiting for; it may still be running"
-        )
+        lost = NotFoundError("Airflow has no record of the instance that this task was waiting for; it may still run")
+        lost.run_may_exist = True  # so it is retried: a further try finds the run by its key
+        raise lost
     task.instance_id = instance_id
     did = "goes on with" if earlier is None else "looks after the earlier"
     workflow_id = (record.workflow_id or None) if record is not None else None

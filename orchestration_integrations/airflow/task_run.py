@@ -21,16 +21,18 @@ from ..api.errors import (
     StateUnknownError,
     ValidationError,
     WaitTimeoutError,
-    WrongServerError,
     is_gateways_404,
+    retold,
     summary,
 )
-from ..api.models import CancelOutcome, Instance, Moved, RunResult, StageEvent
+from ..api.models import Instance, Moved, RunResult, StageEvent
+from ..ownership.owned_run import Refused
 from ..ownership.request import OwnedRequest
 from ..procedures.checkpoints import Guard
 from ..procedures.effects import Procedure
+from ..procedures.ends import End, EndKind, error_of
+from ..procedures.moved import NOTHING_READ, Reading
 from ..procedures.named_workflow import WorkflowName
-from ..procedures.verdicts import outcome_text
 from ..procedures.wait_arguments import WaitArguments
 from ..procedures.waiting import ROW_PATIENCE
 from ..procedures.wording import run_summary, stage_line
@@ -40,9 +42,9 @@ from .compat import (
     Context,
     TaskDeferred,
     attempt_of,
-    is_deferral_timeout,
 )
-from .errors import gone_for_good, told, with_advice
+from .errors import gone_for_good, is_unread, told, with_advice
+from .giving_up import cancel, choice, is_late, leave, retry_follows
 from .hooks import OrchestrationHook
 from .limits import MOST_DEFERRALS, Limit, deferral_limit
 from .links import ABOUT_KEY, INSTANCE_ID_KEY
@@ -72,6 +74,7 @@ class TaskRun:
         begun: the run that it has begun, as its deferral says; None where that does not say it.
         left_alone: what the kill of this process says of a run that is left alone; empty for nothing.
         came_of_kill: what the kill of this process came to; empty for none.
+        seen_running: the last look of this process, other than those of a wait, has shown that the run runs.
 
     Args:
         operator: with its templates filled in.
@@ -105,12 +108,15 @@ class TaskRun:
         self.starting = True
         self.resumes, self.begun = resumes, begun
         self.left_alone = self.came_of_kill = ""
+        self.seen_running = False
         self.moved: Moved | None = None
         self.state: str | None = None
 
     def knows_of(self, error: Exception) -> bool:
-        """Whether an error comes of the run of this task: the try has looked for it, and did not refuse its input."""
-        return self.instance_id is not None or (self.run is not None and type(error) is not ValidationError)
+        """Whether an error comes of the run of this task: the try has found it, or has looked for it and could read
+        what there is, and did not refuse its input."""
+        missed = type(error) is ValidationError or is_unread(error)
+        return self.instance_id is not None or (self.run is not None and not missed)
 
     @property
     def http(self) -> OrchestrationHttpHook:
@@ -260,8 +266,7 @@ class TaskRun:
                 self.run.attend(
                     instance_id,
                     waiting,
-                    on_timeout="cancel" if self._cancels(limit) else "leave",
-                    on_unknown="leave" if self.attempt.retry_follows or not self._cancels(limit) else "cancel",
+                    on_timeout=lambda error: choice(self, error, limit),
                     cancel_seconds=limit.cancel_seconds(time.time()),
                 )
             )
@@ -275,12 +280,6 @@ class TaskRun:
             self.log.warning("instance %s: money may have moved twice: check the ledger", instance_id)
         self.log.info("instance %s has succeeded", instance_id)
         return returned
-
-    def _cancels(self, limit: Limit) -> bool:
-        """Whether a run that is given up is cancelled."""
-        if limit.by == "execution_timeout":
-            return bool(self.operator.cancel_on_kill)
-        return bool(self.operator.on_timeout == "cancel")
 
     def _deferral(self, instance_id: str, limit: Limit, resumed: int, row_grace: float | None = None) -> TaskDeferred:
         """What is raised to leave the wait to the triggerer.
@@ -334,33 +333,34 @@ class TaskRun:
         status = said.get("status")
         over = limit.deadline is not None and time.time() >= limit.deadline
         moved = told_moved(said.get("result"), instance_id) if status == "succeeded" else None
-        if status in ("timeout", "stuck") or over:
+        ghost = status == "stuck" and said.get("reason") == "never_started"
+        if not ghost and (over or status in ("timeout", "stuck")):
             return self._attend(instance_id, limit, self._last_look(said, self.times.named(limit)))
-        if status == "checkpoint":
+        if status == "checkpoint" or ghost:
             self.log.info("instance %s: the triggerer leaves it to this worker: %s", instance_id, said.get("message"))
             try:
                 return self._attend(instance_id, limit, one_pass(self, limit))
             except GoesOn:
-                raise self._deferral(instance_id, limit, resumed) from None
+                if not ghost:
+                    raise self._deferral(instance_id, limit, resumed) from None
+        message = str(said.get("message") or "nothing usable")
+        trouble: OrchestrationError = StateUnknownError(
+            f"waiting for instance {instance_id} failed in the triggerer: {message}", **_about(instance_id, None)
+        )
         try:
             ended = self.ended(instance_id)
         except OrchestrationError as error:
-            if resumed >= MOST_DEFERRALS:
-                raise
             self.log.warning("instance %s could not be read: %s", instance_id, error)
-            ended = None
+            trouble, ended = unread(instance_id, error), None
+        else:
+            if ended is None:
+                self.log.warning("instance %s: the triggerer reported: %s %s", instance_id, status, message)
         if ended is not None:
             ours = moved if ended.state == "succeeded" else None
             return self._attend(instance_id, limit, self._wait(limit, ends_only=True), ours)
-        message = str(said.get("message") or "nothing usable")
-        self.log.warning("instance %s is running, and the triggerer reported: %s %s", instance_id, status, message)
         if resumed < MOST_DEFERRALS:
             raise self._deferral(instance_id, limit, resumed + 1, ROW_PATIENCE)
-        left = self.leave_or_cancel("the waiting failed again and again", limit)
-        raise StateUnknownError(
-            f"waiting for instance {instance_id} failed in the triggerer: {message}; {left}",
-            **_about(instance_id, None),
-        )
+        return self._attend(instance_id, limit, self._given_up(trouble, limit))
 
     def after_failed_deferral(self, failure: BaseException) -> dict[str, Any]:
         """Airflow has ended the deferral itself. A fresh look first: the run may have ended meanwhile."""
@@ -374,16 +374,15 @@ class TaskRun:
         if ended is not None:
             self.log.info("the deferral failed (%s), but instance %s has ended", failure, instance_id)
             return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
-        if is_deferral_timeout(failure):
-            if self._cancels(limit):
-                outcome = self._stop(limit, "the deferral took too long")
-                if outcome is not None and outcome.status == "already_ended":
-                    return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
-                self.log.error("the deferral took too long; instance %s: %s", instance_id, self._outcome_text(outcome))
-            else:
-                self.log.error("the deferral took too long; instance %s was left running", instance_id)
+        why = "the deferral took too long" if is_late(failure) else "the deferral failed"
+        if choice(self, failure, limit) == "leave":
+            follows = retry_follows(self, failure)
+            left = leave(self, "; the next try continues with it" if follows else "; no retry follows")
         else:
-            self.log.error("%s", self.leave_or_cancel("the deferral failed", limit))
+            outcome, left = cancel(self, why, limit)
+            if outcome is not None and outcome.status == "already_ended":
+                return self._attend(instance_id, limit, self._wait(limit, ends_only=True))
+        self.log.error("%s; %s", why, left)
         raise failure
 
     def _taken_up(self, instance_id: Any) -> str:
@@ -412,8 +411,22 @@ class TaskRun:
 
         return waiting
 
+    def _given_up(self, trouble: OrchestrationError, limit: Limit) -> Any:
+        """The wait that the triggerer could not perform: it ends with ``trouble``. Where the run turns out to have
+        ended, a wait for its end."""
+        troubles = [trouble]
+
+        def waiting(instance_id: str, guard: Guard) -> Procedure[RunResult]:
+            if troubles:
+                raise troubles.pop()
+            result: RunResult = yield from self._wait(limit, ends_only=True)(instance_id, guard)
+            return result
+
+        return waiting
+
     def ended(self, instance_id: str) -> Instance | None:
-        """The instance where it has ended; None where it runs."""
+        """The instance where it has ended; None where it runs, or its row may be late."""
+        self.seen_running = False
         try:
             instance = self.http.get_instance(instance_id)
         except NotFoundError as error:
@@ -422,33 +435,15 @@ class TaskRun:
             record = self.run.record if self.run is not None else None
             if record is None or not record.seen:
                 return None  # its row may be late
-            raise WrongServerError(
+            raise retold(
+                error,
                 f"instance {instance_id}, for which this task waited, is unknown to {self.http.settings.base_url} "
                 f"({summary(error)}): is this another server?",
-                instance_id=instance_id,
             ) from error
+        self.seen_running = not instance.terminated
         return instance if instance.terminated else None
 
-    def leave_or_cancel(self, why: str, limit: Limit, follows: bool | None = None) -> str:
-        """A try that breaks down: a further one takes the run up again; without one, nobody would."""
-        if self.attempt.retry_follows if follows is None else follows:
-            return f"{why}; instance {self.instance_id} is still running; the next try continues with it"
-        if not self.operator.cancel_on_kill:
-            return f"{why}; instance {self.instance_id} is still running (cancel_on_kill=False)"
-        outcome = self._stop(limit, why)
-        return f"{why}; instance {self.instance_id}: {self._outcome_text(outcome)}"
-
-    def _stop(self, limit: Limit, by: str) -> CancelOutcome | None:
-        """Cancel a run that a triggerer may still wait for."""
-        if self.run is None:
-            return None
-        seconds = limit.cancel_seconds(time.time())
-        return self.http.perform(self.run.stop(seconds, by=by, waiter_is_here=False))
-
     # Telling
-
-    def _outcome_text(self, outcome: CancelOutcome | None) -> str:
-        return outcome_text(outcome, superseded=self.run is not None and self.run.superseded)
 
     def told(self, error: OrchestrationError) -> OrchestrationError:
         """The error as Airflow should take it, with what its user can do about it."""
@@ -469,10 +464,17 @@ class TaskRun:
         if record is not None and record.end is not None:
             known = None  # it has ended, so it cannot run on
         made = told(error)
-        with_advice(made, known, made is error and self.attempt.retry_follows, self.operator.rerun_failed)
+        with_advice(made, known, lambda: retry_follows(self, made), self.operator.rerun_failed)
         return made
 
 
+def unread(instance_id: str, error: OrchestrationError) -> OrchestrationError:
+    """What a wait tells whose reads have ended with an error: they are refused, or have failed for too long."""
+    if isinstance(error, NotFoundError) and not is_gateways_404(error):
+        return error
+    kind: EndKind = "error" if isinstance(error, Refused) and not is_gateways_404(error) else "unknown"
+    return error_of(End(kind, None, summary(error), error), instance_id, Reading(NOTHING_READ))
+
+
 def _about(instance_id: str, instance: Instance | None, moved: Moved | None = None) -> dict[str, Any]:
-    nothing = Moved(stages_completed=0, transactions=(), complete=False)
-    return {"instance_id": instance_id, "instance": instance, "moved": nothing if moved is None else moved}
+    return {"instance_id": instance_id, "instance": instance, "moved": NOTHING_READ if moved is None else moved}

@@ -109,7 +109,7 @@ class _InstanceTrigger(BaseTrigger):  # type: ignore[misc]
             logger.warning(
                 "the task was marked as a success, or another try of it is to come: instance %s is left alone and %s",
                 self.instance_id,
-                "stands still at its next checkpoint" if self._may_be_held else "keeps running",
+                "stands still at its next checkpoint" if self._may_be_held else "may still run",
             )
             return
         await self._cancel_instance()
@@ -189,8 +189,9 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
     """Waits until an instance ends, a deadline passes, or the instance is stuck, and reports that in one event.
 
     The event: ``status`` (``succeeded``, ``failed``, ``cancelled``, ``timeout``, ``stuck``, ``checkpoint``,
-    ``unknown``, ``error``), ``instance_id``, ``message``, and on success ``result``. ``checkpoint``: a worker is to
-    decide whether the instance goes on from the checkpoint where it stands.
+    ``unknown``, ``error``), ``instance_id``, ``message``, on success ``result``, and where it is stuck ``reason``, as
+    of InstanceStuckError. ``checkpoint``: a worker is to decide whether the instance goes on from the checkpoint where
+    it stands.
 
     Args:
         instance_id: the instance to wait for.
@@ -279,7 +280,8 @@ class OrchestrationInstanceTrigger(_InstanceTrigger):
         except LeftToWorker as left:
             return self._event("checkpoint", str(left))
         except OrchestrationError as error:
-            return self._event(_status_of(error), _reason_of(error))
+            event = self._event(_status_of(error), _reason_of(error))
+            return {**event, "reason": error.reason} if isinstance(error, InstanceStuckError) else event
         except Exception as error:
             return self._broken(error)
         finally:

@@ -67,6 +67,7 @@ GivenUp = WaitTimeoutError | StateUnknownError | InstanceStuckError | Refused
 _GIVEN_UP = (
     WaitTimeoutError, StateUnknownError, InstanceStuckError, AuthenticationError, NotFoundError, ValidationError,
 )  # fmt: skip
+GivesUp = Literal["cancel", "leave"]
 WaitFor = Callable[[str, Guard], Procedure[RunResult]]
 """Waits for an instance, and asks the guard before it lets it pass a checkpoint."""
 
@@ -350,8 +351,7 @@ class OwnedRun:
         instance_id: str,
         waiting: WaitFor,
         *,
-        on_timeout: Literal["cancel", "leave"] = "cancel",
-        on_unknown: Literal["cancel", "leave"] | None = None,
+        on_timeout: GivesUp | Callable[[GivenUp], GivesUp] = "cancel",
         cancel_seconds: float = CANCEL_SECONDS,
     ) -> Procedure[RunResult]:
         """Wait for the run that ``begin`` gave, and put its end on record before it is told.
@@ -359,9 +359,7 @@ class OwnedRun:
         Args:
             instance_id: the run.
             waiting: the wait for an instance.
-            on_timeout: what becomes of a run that is given up.
-            on_unknown: what becomes of one whose state could not be read for too long, or may not be read any more;
-                None: as ``on_timeout`` says.
+            on_timeout: what becomes of a run that is given up; a function says it of the error that ended the wait.
             cancel_seconds: seconds for a cancel.
         """
         try:
@@ -377,8 +375,7 @@ class OwnedRun:
                 else:
                     error.args = (f"{error}; {self.request.remedy_held}",)
                 raise
-            unknown = isinstance(error, StateUnknownError | Refused)
-            choice = on_unknown if unknown and on_unknown is not None else on_timeout
+            choice = on_timeout(error) if callable(on_timeout) else on_timeout
             return (yield from self._give_up(error, instance_id, waiting, choice, cancel_seconds))
         except OrchestrationError as error:
             error.run_may_exist = True  # it is there: only what became of it could not be read
@@ -412,7 +409,8 @@ class OwnedRun:
         told = str(error) if isinstance(error, Refused) else error.told
         error.args = (told,)  # what became of the run is said once, by the error that is raised from this one
         if on_timeout != "cancel":
-            runs = isinstance(error, InstanceStuckError) or (isinstance(error, WaitTimeoutError) and error.seen_running)
+            stuck = isinstance(error, InstanceStuckError) and error.instance is not None
+            runs = stuck or (isinstance(error, WaitTimeoutError) and error.seen_running)
             left = "running" if runs else "as it is, and may still run"
             what = f"it was left {left}; an attempt with its key goes on waiting for it"
             raise same_end(error, f"{told}; {what}") from error

@@ -122,9 +122,9 @@ def test_names_and_keys() -> None:
     assert attempt(dag_id="a/b", task_id="c").key != attempt(dag_id="a", task_id="b/c").key
     assert attempt(map_index=1).key != attempt(map_index=11).key
     assert attempt().facts == {"max_tries": 2, "clear_number": 0}
-    assert attempt().retry_follows
-    assert not attempt(try_number=3).retry_follows
-    assert not attempt(retries=0).retry_follows
+    assert attempt().tries_left
+    assert not attempt(try_number=3).tries_left
+    assert not attempt(retries=0).tries_left
 
 
 def test_it_needs_no_airflow() -> None:

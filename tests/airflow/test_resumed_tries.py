@@ -192,7 +192,7 @@ def test_a_resumed_try_that_is_killed_and_superseded_leaves_its_run_alone_and_de
     killed_amid(deferred, airflow_says, monkeypatch, amid, state)
     if not AIRFLOW_3 and amid == "stored":
         pytest.skip("nobody can be asked on 2.11 where a call was interrupted")
-    with pytest.raises((AirflowException, OwnerGoneError), match="is left alone and keeps running"):
+    with pytest.raises((AirflowException, OwnerGoneError), match="is left alone and may still run"):
         deferred.resume()
     assert state_of(server, deferred.instance_id) == "running"
 
