@@ -50,12 +50,13 @@ def run(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds of waiting for the end; the start has --start-timeout. Default: no limit."),
+        typer.Option(min=0, help="Seconds from the call until it stops to wait for the end. Default: no limit."),
     ] = None,
     start_timeout: Annotated[
         float,
         typer.Option(
-            min=0, help="Seconds for starting the run where the server does not answer; --timeout does not bound them."
+            min=0,
+            help="Seconds for starting the run where the server does not answer; --timeout does not cut them off.",
         ),
     ] = 60.0,
     on_timeout: Annotated[str, typer.Option(help="cancel or leave the run when the time is over.")] = "cancel",

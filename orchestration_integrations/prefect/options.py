@@ -94,7 +94,9 @@ class WaitOptions(SharedOptions, total=False):
         "read: ``cancel`` (default) or ``leave``.",
     ]
     fail_after_attempts: Annotated[int | None, "give up once a payment failed so often; None (default) for never."]
-    read_budget: Annotated[float, "give up once all reads have failed for so many seconds, ten at least; default 120."]
+    read_budget: Annotated[
+        float, "give up once all reads have failed for so many seconds, more than ten of them; default 120."
+    ]
 
 
 class RunOptions(StartOptions, SharedOptions, total=False):

@@ -86,7 +86,7 @@ class Waiting(msgspec.Struct):
         detail: whether stages are told by name and failing payments are told; costs history calls.
         fail_after_attempts: end the wait once a payment failed so often; None for never.
         row_grace: seconds for which an id never seen may be unknown to the server.
-        read_budget: seconds for which reads may fail one after the other (and ten of them at least) before the wait
+        read_budget: seconds for which reads may fail one after the other (and more than ten of them) before the wait
             gives up with StateUnknownError.
         passes: somebody decides at checkpoints whether the instance goes on.
         limit: names the limit that the deadline comes of, for the error.

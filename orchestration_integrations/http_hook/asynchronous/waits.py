@@ -55,8 +55,8 @@ class AsyncWaits(AsyncOperations):
             deadline: epoch seconds, instead of ``timeout``; None (default) for none.
             row_grace: seconds for which the id may be unknown before it was ever seen; default 10, and an hour
                 for an id that this hook was given by the server.
-            read_budget: seconds for which reads may fail, one after the other and ten at least, before the wait gives
-                up; default 120. The run goes on.
+            read_budget: seconds for which reads may fail, one after the other and more than ten of them, before the
+                wait gives up; default 120. The run goes on.
             at_checkpoint: asked before the instance passes a checkpoint, each time, with the number of the stage behind
                 it as its user counts. True lets it go on, False ends the wait. Nothing else is asked: no record is
                 read, so a stop that stands on one is not seen. If it raises, it is asked again until
@@ -116,8 +116,8 @@ class AsyncWaits(AsyncOperations):
             poll_interval: seconds between polls, once they have slowed down to it; default 5.
             fail_after_attempts: give an instance up once a payment of it has failed so often; the instance goes on. It
                 is noticed by closer looks, so up to half a minute later. None (default) for never.
-            read_budget: seconds for which reads of an instance may fail, one after the other and ten at least, before
-                its wait gives up; default 120. The run goes on.
+            read_budget: seconds for which reads of an instance may fail, one after the other and more than ten of
+                them, before its wait gives up; default 120. The run goes on.
 
         Returns:
             An iterator of ids with what ``wait`` returns, or with the error that it raises. Close it to wait no longer:
