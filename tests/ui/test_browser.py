@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
@@ -262,6 +263,21 @@ def test_a_page_that_only_reads_offers_nothing_else(
         tab.open(f"{page.url}/#/instances/{instance_id}")
         tab.until_it_says("waits for the event “approved”", "reads only")
         assert not [one for one in tab.driver.find_elements(By.CSS_SELECTOR, ".danger, .primary") if one.is_displayed()]
+
+
+@pytest.mark.parametrize("key", ["o-1", "payouts/2026-11-27/" + "m" * 80])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_what_a_list_is_narrowed_to_is_in_sight(
+    tab: Tab, server: EmbeddedServer, size: tuple[int, int], key: str
+) -> None:
+    tab.look(size, dark=False)
+    tab.open(f"{server.url}/#/instances?key={quote(key, safe='')}")
+    chip = tab.find("link", f"Run key {key}")
+    left, right = tab.driver.execute_script(
+        "const one = arguments[0].getBoundingClientRect(); return [one.left, one.right]", chip
+    )
+    assert 0 <= left < right <= size[0]
+    assert tab.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
