@@ -36,7 +36,7 @@ from .asked_workflow import AskedWorkflow
 from .begun import Did, did
 from .choosing import Round, choose
 from .comparing import Comparing
-from .elsewhere import may_be_elsewhere, released_elsewhere
+from .elsewhere import is_another_payment, may_be_elsewhere, released_elsewhere
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
@@ -266,7 +266,7 @@ class Beginning:
         if kind == "new round":
             if self._keeper.store is None and self._request.chosen is not None:
                 return seen.instance  # the caller keeps the record, so a new round is the caller's to decide
-            return (yield from self._start(self._next_round()))
+            return (yield from self._start(self._next_round(), another=is_another_payment(self._keeper, seen)))
         if kind in ("adopt", "choose", "key reused"):
             return (yield from self._take_found(seen, released=kind == "adopt"))
         if kind == "continue" and self._stopped and self._stands_at_gate(seen):
@@ -319,13 +319,14 @@ class Beginning:
         record = self._keeper.record
         return max([record.round if record is not None else 0, *self._starting.rounds]) + 1
 
-    def _start(self, number: int) -> Procedure[Instance | None]:
-        """Save the intent, submit, choose, release."""
+    def _start(self, number: int, *, another: bool = False) -> Procedure[Instance | None]:
+        """Save the intent, submit, choose, release. ``another``: of a new round."""
         keeper, starting, before = self._keeper, self._starting, self._keeper.record
         gate = self._comparing.content.gate_text(self._request.run_key, number) if self._gated else None
         if gate is None:
             yield from starting.permit(None)  # its submit releases it; a record of an intent would leave it in doubt
-        intent = keeper.intended(number, gate, starting.workflow_id, self._comparing.content, proven=self._proven)
+        content, proven = self._comparing.content, self._proven
+        intent = keeper.intended(number, gate, starting.workflow_id, content, proven=proven, another=another)
         yield from keeper.save(intent)
         if before is not None and before.round != number:
             # This round begins here: nothing was submitted for it, and no run of it was chosen.

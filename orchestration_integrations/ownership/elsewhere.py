@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from ..procedures.effects import Procedure, ask_or_raise
+from ..procedures.effects import Procedure
 from ..procedures.gated_start import FoundRun, GatedStart
 from ..procedures.start import Starting
 from .keeping import Keeper
@@ -19,6 +19,18 @@ from .record import GOOD_END
 from .resolve import Kind
 
 logger = logging.getLogger("orchestration_integrations.ownership")
+
+
+def is_another_payment(keeper: Keeper, seen: Seen) -> bool:
+    """Whether a new round is asked for as another payment: after a success, and by whoever has settled the key.
+
+    Args:
+        keeper: of the key.
+        seen: what the server showed of the run on record.
+    """
+    record = keeper.record
+    good = record is not None and record.end == GOOD_END
+    return good or seen.shows == "ended well" or keeper.has_token()
 
 
 def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -> bool:
@@ -33,30 +45,17 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -
     record = keeper.record
     if record is None or not keeper.request.shared_key or keeper.store is None:
         return False
+    if kind == "new round":
+        return not is_another_payment(keeper, seen)
+    if record.another:
+        return False
     if kind in ("continue", "resume"):
         return at_gate
-    if kind in ("start", "choose"):
-        return record.instance_id is None
-    # After a success, and for whoever has settled the key, a new round is another payment.
-    wanted = record.end == GOOD_END or seen.shows == "ended well" or keeper.has_token()
-    return kind == "new round" and not wanted
-
-
-def _was_chosen(keeper: Keeper, run: FoundRun, rounds: int) -> Procedure[bool]:
-    """Whether a run was chosen here in one of the earlier rounds: then what became of it is known. The store has no
-    other way to ask; a round that had no choice has this one then, and is over anyway."""
-    store = keeper.store
-    if store is None:
-        return False
-    for number in range(rounds):
-        chosen = yield from ask_or_raise(store.choose, keeper.request.run_key, number, run.instance.id)
-        if chosen == run.instance.id:
-            return True
-    return False
+    return kind in ("start", "choose") and record.instance_id is None
 
 
 def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) -> Procedure[FoundRun | None]:
-    """The released run of the key that this record has never chosen; None where there is none.
+    """The released run of the key that was never this record's; None where there is none.
 
     Raises:
         AmbiguousRunError: there are several.
@@ -65,11 +64,9 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) ->
     record = keeper.record
     if record is None:
         return None
-    mine, found = record.instance_id, []
+    mine = record.instance_id
     look = yield from gated.patient_look(lambda look: look.without(mine), enough=2 if mine is None else 1)
-    for run in look.released:
-        if not (yield from _was_chosen(keeper, run, record.round)):
-            found.append(run)
+    found = [run for run in look.released if run.instance.id not in record.former]
     if len(found) > 1:
         ids = [run.instance.id for run in found]
         raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)

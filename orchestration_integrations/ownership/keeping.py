@@ -177,14 +177,25 @@ class Keeper:
     # Records to be saved
 
     def intended(
-        self, number: int, gate: GateText | None, workflow_id: str, content: Content, *, proven: bool
+        self,
+        number: int,
+        gate: GateText | None,
+        workflow_id: str,
+        content: Content,
+        *,
+        proven: bool,
+        another: bool = False,
     ) -> RunRecord:
-        """The record of an intent. ``proven``: the round was surely not used before."""
+        """The record of an intent. ``proven``: the round was surely not used before. ``another``: of a new round."""
         earlier = self.record
+        former: tuple[str, ...] = ()
         since = self.instant() if proven else self.request.since or self.instant() - KEY_AGE
         if earlier is not None:
             same_round = earlier.round == number and bool(earlier.workflow_id) and not (earlier.doubt and proven)
             since = earlier.since if same_round else self.instant()
+            former, another = (
+                (earlier.formers, another) if earlier.round != number else (earlier.former, earlier.another)
+            )
         return RunRecord(
             key=self.request.run_key,
             round=number,
@@ -194,6 +205,8 @@ class Keeper:
             gate=gate.text if gate is not None else "",
             since=since,
             content=content,
+            former=former,
+            another=another,
             attempt=self.request.attempt,
             facts=self.request.facts,
             revision=earlier.revision if earlier is not None else 0,

@@ -59,6 +59,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         hold: a stop of this run was asked for.
         held_by: by whom, in words.
         held_since: when.
+        former: the instances that were this record's in earlier rounds, the newest last.
+        another: somebody asked for this round as another payment, whatever else the key has paid.
         passing: checkpoints for which a pass may have been sent.
         settled: the next start is a new round, whatever became of this run.
         doubt: nothing was submitted by whoever saved this intent: it stands for what an earlier attempt may have done.
@@ -86,6 +88,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     hold: bool = False
     held_by: str = ""
     held_since: datetime | None = None
+    former: tuple[str, ...] = ()
+    another: bool = False
     passing: tuple[int, ...] = ()
     settled: bool = False
     doubt: bool = False
@@ -100,6 +104,11 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def changed(self, **changes: Any) -> RunRecord:
         """The record that follows this one: to be saved next."""
         return msgspec.structs.replace(self, **changes, revision=self.revision + 1, nonce=uuid.uuid4().hex)
+
+    @property
+    def formers(self) -> tuple[str, ...]:
+        """``former`` of the round that follows this one: the last hundred."""
+        return (*self.former, *(() if self.instance_id is None else (self.instance_id,)))[-100:]
 
     def held_by_stop(self, by: str, since: datetime | None) -> RunRecord:
         """The record that follows this one, with a stop on it."""

@@ -101,8 +101,20 @@ def ensure_wanted(wanted: Mapping[str, Any], versions: Versions, now: Now) -> Pr
                 "another definition"
             )
         _warn_dropped(wanted, created)
-        return EnsuredWorkflow(workflow=created, created=True)
+        first = yield from _first(created, wanted, versions)
+        return EnsuredWorkflow(workflow=first, created=first.id == created.id)
     raise _maybe_created(wanted, summary(lost) if lost is not None else "") from lost
+
+
+def _first(created: Workflow, wanted: Mapping[str, Any], versions: Versions) -> Procedure[Workflow]:
+    """The oldest equal workflow. Another call may have created one at the same moment: whoever comes later uses the
+    oldest, and would not see the runs of the other."""
+    try:
+        found = yield from find_wanted(wanted, versions)
+    except OrchestrationError as error:
+        logger.warning("whether workflow %s is the only one of its kind was not read: %s", created.id, summary(error))
+        return created
+    return created if found is None else found
 
 
 def _maybe_created(definition: Mapping[str, Any], why: str) -> AmbiguousSubmitError:

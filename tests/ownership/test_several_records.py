@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from orchestration_integrations import (
@@ -27,6 +29,7 @@ def sending(account):
 
 
 PAYS = {"name": "pays", "stages": [sending("shop")]}
+LATER = {"name": "later", "stages": [{"delay": {"duration": "2s"}}, sending("shop")]}
 SLOW = {"name": "slow", "stages": [sending("shop"), {"delay": {"duration": "2s"}}, sending("shop:rest")]}
 
 
@@ -106,6 +109,54 @@ def test_who_reran_a_failed_run_has_rerun_it_for_all(server, hook, stores):
     made = pay(hook, stores[1], definition=SLOW, rerun_failed=True)
     assert pay(hook, stores[0], definition=SLOW, rerun_failed=True).instance.id == made.instance.id
     assert (paid(server), server.balance("shop:rest", "EUR/2")) == (200, 100)
+
+
+def test_what_was_adopted_in_a_round_of_its_own_hides_no_later_run(server, hook, stores):
+    """The rounds of two records have different numbers by then."""
+    for store in (stores[0], stores[1]):
+        with pytest.raises((WaitTimeoutError, InstanceCancelledError)):
+            pay(hook, store, definition=LATER, rerun_failed=True, timeout=0.5)
+    with pytest.raises(WaitTimeoutError):
+        pay(hook, stores[1], definition=LATER, rerun_failed=True, timeout=0.5)
+    with pytest.raises(InstanceCancelledError):
+        pay(hook, stores[0], definition=LATER, rerun_failed=True)
+    made = pay(hook, stores[1], definition=LATER, rerun_failed=True)
+    assert pay(hook, stores[0], definition=LATER, rerun_failed=True).instance.id == made.instance.id
+    assert paid(server) == 100
+
+
+def test_a_payment_that_was_asked_for_besides_is_made_besides(server, hook, stores):
+    """A settled key wants another payment, also of an attempt that goes on after a crash."""
+    ids = [pay(hook, stores[0]).instance.id, pay(hook, stores[1]).instance.id]
+    stores[1].settle("k")
+    ids.append(pay(hook, stores[1]).instance.id)
+    stores[0].settle("k")
+    killed_before_release(hook, stores[0])
+    ids.append(pay(hook, stores[0]).instance.id)
+    assert len(set(ids)) == 3
+    assert paid(server) == 300
+    assert pay(hook, stores[0]).instance.id == ids[-1]
+
+
+def test_runs_of_two_first_deployments_at_once_are_found_by_whoever_comes_later(server, stores):
+    """Both create the definition, and both use the one that is found from then on."""
+    barrier, first = threading.Barrier(2), {}
+
+    def deploy(key, store):
+        with OrchestrationHttpHook(base_url=server.url) as hook:
+            barrier.wait()
+            first[key] = hook.run_once(PAYS, {"amount": "100"}, run_key=key, store=store, poll_interval=0.05)
+
+    threads = [threading.Thread(target=deploy, args=pair) for pair in zip("mn", stores, strict=False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with OrchestrationHttpHook(base_url=server.url) as hook:
+        for key in "mn":
+            later = hook.run_once(PAYS, {"amount": "100"}, run_key=key, store=stores[2], poll_interval=0.05)
+            assert later.instance.id == first[key].instance.id
+    assert paid(server) == 200
 
 
 def test_what_another_record_paid_under_the_key_is_compared(server, hook, stores):
