@@ -11,14 +11,13 @@ for each mark, that tasks, callbacks and triggers can all reach (``PlacedMarks``
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
 import msgspec
 
-from ..api.errors import RecordConflictError, summary
+from ..api.errors import RecordConflictError
 from ..api.instants import instant_in_store, stored_instant
 from ..procedures.cancel import Holding
 from ..procedures.checkpoints import Permit
@@ -26,8 +25,6 @@ from ..procedures.effects import Now, Procedure, ask, ask_or_raise
 from ..procedures.limits import OWNER_ANSWER_SECONDS
 from .keeping import Keeper, hold_name, passing_name, put_hold
 from .record import RunStore
-
-logger = logging.getLogger("orchestration_integrations.ownership")
 
 TRIES = 3
 """Tries to save a mark in a record that somebody else changes at the same time."""
@@ -274,14 +271,6 @@ def holding_of(marks: Marks | StoredMarks, since: float) -> Holding:
         return (yield from marks.held()) is not None
 
     return Holding(marks.announced, stands, since)
-
-
-def taken_back(marks: Marks, hold: Hold) -> Procedure[None]:
-    """Take back a stop that was put up in vain. Best effort: where it stays, the log says so."""
-    try:
-        yield from marks.let_go(hold)
-    except Exception as error:
-        logger.warning("a stop (%s) could not be taken back; the run may stand still: %s", hold.by, summary(error))
 
 
 def stop_is_over(store: RunStore, instance_id: str) -> Procedure[None]:

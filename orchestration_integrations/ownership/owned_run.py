@@ -50,7 +50,7 @@ from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing
 from .keeping import Keeper
-from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of, taken_back
+from .marks import Hold, MarkPlace, Marks, PlacedMarks, RecordMarks, announced_pass, holding_of
 from .record import GOOD_END, Owner, OwnerAt, OwnerWord, RunRecord, RunStore
 from .request import OwnedRequest
 
@@ -454,9 +454,9 @@ class OwnedRun:
         instance_id = self.instance_id
         if instance_id is None or not (yield from self.keeper.hold(by)):
             return None
-        marks, hold = self._marks(), Hold(by, self.keeper.instant())
+        marks = self._marks()
         holding = None
-        if self.has_checkpoints is not False and (yield from marks.hold(hold)):
+        if self.has_checkpoints is not False and (yield from marks.hold(Hold(by, self.keeper.instant()))):
             since = self._now.monotonic() + (0.0 if waiter_is_here else OWNER_ANSWER_SECONDS)
             holding = holding_of(marks, since)
         try:
@@ -470,9 +470,7 @@ class OwnedRun:
                 on_record=True,
             )
         except RecordConflictError:
-            if holding is not None:
-                yield from taken_back(marks, hold)  # it would stop the run of whoever has it now
-            return None
+            return None  # the stop stays: whoever has the run now may have told by it already that the run is held
         if holding is not None and outcome.status in ("cancelled", "already_ended"):
             yield from marks.forget()
         return outcome

@@ -10,6 +10,7 @@ import pytest
 
 from orchestration_integrations.api.models import Instance, StageRun, StageStatus
 from orchestration_integrations.procedures.seen_stages import seen_stages
+from orchestration_integrations.ui.definitions import Definition
 from orchestration_integrations.ui.instance_view import timeline
 from orchestration_integrations.ui.reading import Observed
 from tests.commands import invoked
@@ -78,7 +79,7 @@ def test_the_command_shows_what_was_seen(memory):
 def test_the_page_shows_what_was_seen(memory):
     observed = Observed(
         instance=an_instance(0, ABSURD),
-        workflow=None,
+        definition=Definition(),
         history=[a_run()],
         activities={},
         retried=frozenset(),

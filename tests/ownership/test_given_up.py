@@ -90,45 +90,6 @@ def test_a_time_out_whose_cancel_was_seen_is_no_doubt(store):
         assert (caught.value.outcome.status, caught.value.seen_running) == ("cancelled", True)
 
 
-class Place:
-    """Where a framework keeps marks."""
-
-    def __init__(self):
-        self.texts = {}
-
-    def read(self, name):
-        return self.texts.get(name)
-
-    def write(self, name, text):
-        self.texts[name] = text
-
-    def remove(self, name):
-        self.texts.pop(name, None)
-
-
-def test_a_stop_that_came_too_late_is_taken_back(server, hook):
-    """Another attempt has the record by then, and its run would stand still at its next checkpoint."""
-
-    class Taken(MemoryRunStore):
-        mark_place = Place()
-
-        def load(self, run_key):
-            record = super().load(run_key)
-            if record is not None and record.hold and record.attempt != "other":
-                self.save(record.changed(attempt="other", hold=False))
-                return super().load(run_key)
-            return record
-
-    store = Taken()
-    pays = {"send": {"source": {"account": {"id": "world"}}, "destination": {"account": {"id": "shop"}},
-                     "amount": {"amount": "100", "asset": "EUR/2"}}}  # fmt: skip
-    stages = [*WAITS["stages"], pays]
-    with pytest.raises(WaitTimeoutError, match="another attempt has it now"):
-        hook.run_once({"name": "pays", "stages": stages}, run_key="k", store=store, checkpoints=True, timeout=1.0)
-    assert [name for name in store.mark_place.texts if name.startswith("hold/")] == []
-    assert "abort_instance" not in server.record().requests
-
-
 @pytest.mark.parametrize("code", [400, 401, 403, 503])
 def test_a_start_that_cannot_read_the_run_on_record_leaves_nothing_to_settle(server, hook, store, code):
     server.fault("get_instance", "status", 1000, code=code)
