@@ -21,6 +21,8 @@ from ..clock import monotonic
 if TYPE_CHECKING:
     import asyncio
 
+Handler = Callable[[int, FrameType | None], object]
+
 NERVOUS_SECONDS = 0.5
 """Seconds for which all interrupts count as one."""
 
@@ -45,14 +47,16 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
     """
     held = HeldBack()
     begun = monotonic()
-    spared = False
+    spared = over = False
 
-    def instead_of(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+    def instead_of(handler: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             nonlocal spared
             try:
                 handler(number, frame)
             except BaseException as error:
+                if over:  # an interrupt has kept this from being taken away
+                    raise
                 if monotonic() - begun >= NERVOUS_SECONDS:
                     if spared:
                         raise
@@ -66,18 +70,20 @@ def held_back(tell: Callable[[], object]) -> Iterator[HeldBack]:
     if threading.current_thread() is not threading.main_thread():
         yield held
         return
-    before = {}
+    before: dict[int, tuple[Handler, Handler]] = {}
     try:
         for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if callable(handler):
+                before[number] = handler, instead_of(handler)
                 with suppress(ValueError):  # not the main interpreter
-                    signal.signal(number, instead_of(handler))
-                    before[number] = handler
+                    signal.signal(number, before[number][1])
         yield held
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        over = True
+        for changed, (handler, ours) in before.items():
+            if signal.getsignal(changed) is ours:  # a handler may have put another in its place
+                signal.signal(changed, handler)
 
 
 async def held_back_from(work: asyncio.Future[None], tell: Callable[[], object]) -> asyncio.CancelledError | None:

@@ -409,7 +409,7 @@ class Beginning:
         keeper = self._keeper
         if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=self._stands_at_gate(seen)):
             return None
-        run = yield from released_elsewhere(keeper, self._starting, self._gated_start)
+        run = yield from released_elsewhere(keeper, self._starting, self._gated_start, kind)
         if run is None:
             return None
         self._comparing.check("adopt", Seen("one released", found=[run]))

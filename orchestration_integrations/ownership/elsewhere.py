@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 
+from ..api.errors import AmbiguousRunError
 from ..procedures.effects import Procedure
 from ..procedures.gated_start import FoundRun, GatedStart
 from ..procedures.start import Starting
@@ -22,14 +23,15 @@ logger = logging.getLogger("orchestration_integrations.ownership")
 
 
 def is_another_payment(keeper: Keeper, seen: Seen) -> bool:
-    """Whether a new round is asked for as another payment: after a success, and by whoever has settled the key.
+    """Whether a new round is asked for as another payment: after a success, and by whoever has settled the key. So is
+    one that makes up for such a round.
 
     Args:
         keeper: of the key.
         seen: what the server showed of the run on record.
     """
     record = keeper.record
-    good = record is not None and record.end == GOOD_END
+    good = record is not None and (record.end == GOOD_END or record.another)
     return good or seen.shows == "ended well" or keeper.has_token()
 
 
@@ -54,18 +56,25 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -
     return kind in ("start", "choose") and record.instance_id is None
 
 
-def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart) -> Procedure[FoundRun | None]:
+def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart, kind: Kind) -> Procedure[FoundRun | None]:
     """The released run of the key that was never this record's; None where there is none.
 
     Raises:
-        AmbiguousRunError: there are several.
+        AmbiguousRunError: there are several; or a run may be of the key, and nobody will be able to read whether it is.
+            The run on record is chosen, and not kept back by that.
         OrchestrationError: the server could not be read.
     """
     record = keeper.record
     if record is None:
         return None
     mine = record.instance_id
-    look = yield from gated.patient_look(lambda look: look.without(mine), enough=2 if mine is None else 1)
+    try:
+        look = yield from gated.patient_look(lambda look: look.without(mine), enough=2 if mine is None else 1)
+    except AmbiguousRunError as error:
+        if kind not in ("continue", "resume"):
+            raise
+        logger.warning("run key %s: whether another record has released a run was not read: %s", record.key, error)
+        return None
     found = [run for run in look.released if run.instance.id not in record.former]
     if len(found) > 1:
         ids = [run.instance.id for run in found]

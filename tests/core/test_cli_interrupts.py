@@ -233,6 +233,34 @@ def test_what_a_handler_does_is_done_and_only_what_it_raises_is_held_back():
     assert len(seen) == 5
 
 
+def test_what_a_handler_puts_in_its_own_place_stays_there():
+    """The usual way to have the second one kill."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    try:
+        with held_back(lambda: None):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_an_interrupt_leaves_in_place_holds_nothing_back_any_more():
+    """One that comes while the handlers are put back ends that: some of them stay."""
+
+    def handler(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with held_back(lambda: None):
+            left = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, left)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Cleared:
     """Is interrupted while it is cleared away."""
 

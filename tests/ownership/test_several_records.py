@@ -138,6 +138,28 @@ def test_a_payment_that_was_asked_for_besides_is_made_besides(server, hook, stor
     assert pay(hook, stores[0]).instance.id == ids[-1]
 
 
+def test_what_makes_up_for_a_payment_besides_is_made_besides_too(server, hook, stores):
+    for store in stores[:2]:
+        pay(hook, store)
+    stores[1].settle("k")
+    pay(hook, stores[1])
+    stores[0].settle("k")
+    with pytest.raises(OwnerGoneError):
+        pay(hook, stores[0], wants=lambda: False)
+    pay(hook, stores[0])
+    assert paid(server) == 300
+
+
+def test_a_history_that_nobody_can_read_keeps_no_chosen_run_back(server, hook, stores, caplog):
+    """It is of another key, and the engine has forgotten it. The record proves whose run the chosen one is."""
+    hook.run_once(PAYS, {"amount": "7"}, run_key="other", store=stores[1], poll_interval=0.05)
+    killed_before_release(hook, stores[0])
+    server.fault("get_instance_history", "status", 2, code=404, error_code="NOT_FOUND")
+    pay(hook, stores[0])
+    assert paid(server) == 107
+    assert "whether another record has released a run was not read" in caplog.text
+
+
 def test_runs_of_two_first_deployments_at_once_are_found_by_whoever_comes_later(server, stores):
     """Both create the definition, and both use the one that is found from then on."""
     barrier, first = threading.Barrier(2), {}
