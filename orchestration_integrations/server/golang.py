@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -132,8 +133,12 @@ def go_type(value: Any) -> str:
 
 
 def lossy(value: int | float) -> int | float:
-    """A number after a trip through a float, as it is written afterwards."""
-    as_float = float(value)
+    """A number after a trip through a float, as it is written afterwards. One beyond all floats becomes the largest:
+    what a real server makes of it is not known, and the payment has been made."""
+    try:
+        as_float = float(value)
+    except OverflowError:
+        as_float = sys.float_info.max if value > 0 else -sys.float_info.max
     if as_float == int(as_float) and abs(as_float) < 1e21:
         return int(as_float)
     return as_float

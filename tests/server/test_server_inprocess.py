@@ -18,7 +18,7 @@ from orchestration_integrations.server import (
 from orchestration_integrations.server import golang as go
 from orchestration_integrations.server.ledger import Ledger, Refused
 
-from .conftest import WAIT, World, delay
+from .conftest import WAIT, World, delay, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,16 @@ def test_the_same_seed_gives_the_same_history() -> None:
 
     assert history(1) == history(1)
     assert history(1) != history(2)
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_an_amount_of_any_size_is_paid(generation: int) -> None:
+    amount = "1" * 400
+    w = World(generation, seed=1)
+    i = w.start(send(amount, destination="shop"))
+    w.clock.sleep(5)
+    assert w.instance(i)["terminated"]
+    assert w.core.balance("shop", "USD/2") == int(amount)
 
 
 def test_a_server_must_run_on_the_clients_clock() -> None:
