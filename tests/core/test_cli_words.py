@@ -110,7 +110,7 @@ def test_a_submit_without_an_answer_is_told_with_its_own_date(env, hook, server)
 
 
 def test_a_start_without_an_answer_ends_in_its_own_time(env, tmp_path, server):
-    """``--timeout`` bounds the wait alone, as the help says."""
+    """``--timeout`` ends the wait and does not cut the start off, as the help says."""
     server.fault("send_event", "stall", 100, seconds=600)
     began = time.monotonic()
     run = ["run", str(tmp_path / "pays.json"), "--run-key", "k", "--var", "who=a"]
@@ -118,7 +118,8 @@ def test_a_start_without_an_answer_ends_in_its_own_time(env, tmp_path, server):
     assert told.exit_code == 3, told.stderr
     assert time.monotonic() - began < 30
     shown = " ".join(invoked("run", "--help", env={**env, "COLUMNS": "200"}).stdout.split())
-    assert "the start has --start-timeout" in shown
+    assert "Seconds from the call until it stops to wait" in shown
+    assert "--timeout does not cut them off" in shown
 
 
 def test_the_package_itself_is_the_command():

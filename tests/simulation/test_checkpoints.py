@@ -14,7 +14,7 @@ from .mutants import CHECKPOINT_MUTANTS
 
 FIXED = 250
 FRESH = 100
-PARTS = 5
+PARTS = 2
 RARE = {"believes_in_a_stop_without_its_mark": [585]}
 """Histories that met a rare mistake when they were last looked for: played first."""
 
