@@ -15,7 +15,7 @@ from .mutants import CHECKPOINT_MUTANTS
 FIXED = 250
 FRESH = 100
 PARTS = 2
-RARE = {"believes_in_a_stop_without_its_mark": [585]}
+RARE = {"believes_in_a_stop_without_its_mark": [1170]}
 """Histories that met a rare mistake when they were last looked for: played first."""
 
 
