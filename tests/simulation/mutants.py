@@ -213,6 +213,13 @@ def computes_the_event_anew() -> Iterator[None]:
 
 
 @contextmanager
+def looks_into_its_own_record_alone() -> Iterator[None]:
+    """A run of the key that another record has released is not looked for."""
+    with mock.patch.object(beginning, "may_be_elsewhere", return_value=False):
+        yield
+
+
+@contextmanager
 def lets_the_loser_cancel() -> Iterator[None]:
     """An attempt that another one has superseded cancels the run all the same."""
 
@@ -545,6 +552,7 @@ OWNER_MUTANTS: tuple[Callable[[], Any], ...] = (
     saves_afterwards,
     chooses_by_overwriting,
     computes_the_event_anew,
+    looks_into_its_own_record_alone,
     lets_the_loser_cancel,
     lets_another_caller_pass,
     starts_anew_what_is_unknown,
