@@ -202,6 +202,7 @@ class CheckpointHistory:
     store_faults: float = 0.0
     store_crash: float = 0.0
     freezes: float = 0.0
+    pauses: int = 0
     noise: float = 0.0
     crowds: int = 0
     """How often others come when a waiter is about to let the run pass a checkpoint."""
@@ -631,12 +632,12 @@ def cancel_from_outside(history: CheckpointHistory) -> None:
 def cancels(history: CheckpointHistory, actor: Actor, store: Any, instance_id: str) -> Generator[float, None, Any]:
     """A cancel from outside, and what it says."""
     quiet = history.plan.is_quiet()
-    ended = history.truth(instance_id) is not None
+    ended, pauses = history.truth(instance_id) is not None, history.pauses
     timeout = history.rng.choice([5.0, 15.0, 15.0, 15.0])
     outcome = yield from performed(history, actor, actor.hook.plans.cancel(instance_id, timeout, store, KEY))
     judge_outcome(history, actor, instance_id, outcome)
     certain = outcome.status in ("cancelled", "already_ended")
-    punctual = quiet and not history.freezes
+    punctual = quiet and not history.freezes and history.pauses == pauses
     if punctual and (history.core.generation != 2 or ended) and not certain and not end_lost(history):
         raise history.broken(f"the world was quiet, and a cancel came to {outcome.status}")
     return outcome
@@ -804,7 +805,8 @@ def _happens(history: CheckpointHistory) -> None:
         for one in history.mine()[-1:]:
             disturb(history, one["instance_id"], rng.choice([1, 3]))
     else:
-        history.clock.sleep(rng.choice([0.2, 3, 30]))
+        history.clock.sleep(rng.choice([0.2, 3, 30]))  # all processes stand still
+        history.pauses += 1
 
 
 def _one_step(history: CheckpointHistory) -> bool:
