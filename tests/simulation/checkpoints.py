@@ -282,7 +282,7 @@ class CheckpointHistory:
                 raise self.broken(f"{actor.name} said that {instance_id} is held at {number}, and it is at {really}")
             if lies:
                 raise self.broken(f"{actor.name} said that {instance_id} is held, and a pass lies in the queue")
-        elif truth is not None and truth["error"] != "canceled":
+        elif truth is not None and not gone and truth["error"] != "canceled":
             raise self.broken(f"{actor.name} said that {instance_id} is held, and it ended so: {truth}")
         self.claims.append(
             Claim(actor.name, instance_id, actor.looked, self.tick(), len(record.money), len(record.released))

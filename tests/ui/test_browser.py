@@ -107,18 +107,6 @@ def tab(driver: Any) -> Tab:
     return tab
 
 
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
-    with OrchestrationHttpHook(base_url=server.url) as hook:
-        yield hook
-
-
 @pytest.mark.parametrize("generation", [1, 2, 3])
 def test_open_run_watch_send_the_event_and_see_it_end(tab: Tab, generation: Any) -> None:
     with EmbeddedServer(generation) as server, OrchestrationHttpHook(base_url=server.url) as hook:

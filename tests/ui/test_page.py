@@ -168,18 +168,6 @@ def test_a_list_tells_of_a_run_that_somebody_else_starts(place: Any) -> None:
             break
 
 
-@pytest.fixture
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def hook(server: EmbeddedServer) -> Iterator[OrchestrationHttpHook]:
-    with OrchestrationHttpHook(base_url=server.url) as hook:
-        yield hook
-
-
 def test_a_gate_is_not_opened_by_hand(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     page = PageClient(server.url)
     workflow = hook.ensure_workflow(PAYOUT, gate=True).workflow
