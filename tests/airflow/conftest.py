@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,34 @@ def airflow_says(request: pytest.FixtureRequest) -> Iterator[object]:
     with pytest.MonkeyPatch.context() as patch:
         says.put_in_place(patch)
         yield says
+
+
+@pytest.fixture
+def impatient_in_outages(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are given up after half a second while the server is told to fail; before and after that, never so soon:
+    on a machine with much else to do an answer may take longer."""
+    from orchestration_integrations import Settings
+
+    allowed = {"seconds": 60.0}
+    fault, clear_faults = server.fault, server.clear_faults
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if options.get("code", 0) >= 500:
+            allowed["seconds"] = 0.5
+        return fault(*arguments, **options)
+
+    def cleared() -> None:
+        clear_faults()
+        allowed["seconds"] = 60.0
+
+    given = vars(Settings)["retry_budget"]
+
+    def budget(settings: Settings) -> float:
+        return min(allowed["seconds"], given.__get__(settings))
+
+    monkeypatch.setattr(server, "fault", failing)
+    monkeypatch.setattr(server, "clear_faults", cleared)
+    monkeypatch.setattr(Settings, "retry_budget", property(budget, given.__set__))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ The synchronous task and the deferrable one come to the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -43,10 +42,8 @@ OPTIONS = pytest.mark.parametrize(("on_timeout", "cancel_on_kill"), [("leave", T
 
 
 @pytest.fixture(autouse=True)
-def impatient(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = {"conn_type": "orchestration", "host": server.url, "extra": {"retry_budget": 0.5}}
-    monkeypatch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps(connection))
-    monkeypatch.setattr(limits, "CANCEL_SECONDS", 1.0)
+def impatient(impatient_in_outages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CANCEL_SECONDS", 2.0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from contextvars import ContextVar
 from typing import Any
@@ -22,11 +21,7 @@ from orchestration_integrations.airflow.triggers import OrchestrationInstanceTri
 from tests.airflow.harness import SHORT, WAITS, Task, begin_waiting, rebuilt
 from tests.airflow.test_reattach import STORES
 
-
-@pytest.fixture(autouse=True)
-def impatient(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = {"conn_type": "orchestration", "host": server.url, "extra": {"retry_budget": 0.5}}
-    monkeypatch.setenv("AIRFLOW_CONN_ORCHESTRATION_DEFAULT", json.dumps(connection))
+pytestmark = pytest.mark.usefixtures("impatient_in_outages")
 
 
 def away(server: Any) -> None:
