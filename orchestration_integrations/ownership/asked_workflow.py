@@ -38,7 +38,7 @@ from ..procedures.named_workflow import (
     several_text,
     workflows_of,
 )
-from ..procedures.start import Starting
+from ..procedures.start import Starting, no_token
 from ..procedures.unbound_variables import check_placeholders, check_unused
 from ..procedures.variables import GATE_VARIABLE
 from .comparing import Comparing
@@ -317,7 +317,7 @@ class AskedWorkflow:
         starting = self._starting
         if record is None:
             # Nothing says that there was an earlier attempt, so there is nothing to settle: the call is to be repeated.
-            starting.token = None
+            starting.token = no_token
             what = (
                 f"this call started nothing; whether an earlier one started a run of key {starting.key} is not known. "
                 "Check base_url and call again with the same key"

@@ -30,7 +30,6 @@ from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
-from ..procedures.verdicts import cancel_text
 from . import refusals
 from .asked_workflow import AskedWorkflow
 from .begun import Did, did
@@ -84,6 +83,7 @@ class Beginning:
         self._permit = permit
         self._comparing = Comparing(keeper, versions, now)
         self._gated = self._submitted = self._outchosen = False
+        self._settled = False  # the user's word decides what is done, which the server does not show
         self.has_checkpoints: bool | None = None
         self._stopped = False
         self._hold: Hold | None = None
@@ -118,7 +118,10 @@ class Beginning:
             yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(self._observer, question, token)
+            token = token and (seen.instance is None or keeper.has_token(shown=True))
+            question = msgspec.structs.replace(question, token=token)
             verdict = resolve(question, seen.shows)
+            self._settled = verdict != resolve(msgspec.structs.replace(question, token=False), seen.shows)
             logger.debug("key %s: row %d: %s (%s)", self._request.run_key, verdict.row, verdict.kind, seen.shows)
             yield from self._compare(verdict, seen, how)
             if asked.missing and verdict.kind in _SUBMITS:
@@ -266,7 +269,7 @@ class Beginning:
         if kind == "new round":
             if self._keeper.store is None and self._request.chosen is not None:
                 return seen.instance  # the caller keeps the record, so a new round is the caller's to decide
-            return (yield from self._start(self._next_round(), another=is_another_payment(self._keeper, seen)))
+            return (yield from self._start_round(seen))
         if kind in ("adopt", "choose", "key reused"):
             return (yield from self._take_found(seen, released=kind == "adopt"))
         if kind == "continue" and self._stopped and self._stands_at_gate(seen):
@@ -310,7 +313,6 @@ class Beginning:
                 answer = yield from ask(keeper.store.save, made)
                 if answer.error is None:
                     keeper.record = made
-                    starting.token = keeper.token()
         return starting.ambiguous(why, seen.candidates)
 
     # Starting
@@ -318,6 +320,10 @@ class Beginning:
     def _next_round(self) -> int:
         record = self._keeper.record
         return max([record.round if record is not None else 0, *self._starting.rounds]) + 1
+
+    def _start_round(self, seen: Seen) -> Procedure[Instance | None]:
+        another = is_another_payment(self._keeper, seen, settled=self._settled)
+        return (yield from self._start(self._next_round(), another=another))
 
     def _start(self, number: int, *, another: bool = False) -> Procedure[Instance | None]:
         """Save the intent, submit, choose, release. ``another``: of a new round."""
@@ -332,7 +338,6 @@ class Beginning:
             # This round begins here: nothing was submitted for it, and no run of it was chosen.
             logger.info("run key %s: round %d", self._request.run_key, number)
             self._proven, starting.submit_may_exist = True, False
-        starting.token = keeper.token()
         self._submitted = True
         while True:
             try:
@@ -406,8 +411,8 @@ class Beginning:
 
     def _elsewhere(self, kind: Kind, seen: Seen) -> Procedure[Instance | None]:
         """The run that another record of the key has released, chosen instead of what the table says; None for none."""
-        keeper = self._keeper
-        if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=self._stands_at_gate(seen)):
+        keeper, at_gate = self._keeper, self._stands_at_gate(seen)
+        if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=at_gate, settled=self._settled):
             return None
         run = yield from released_elsewhere(keeper, self._starting, self._gated_start, kind)
         if run is None:
@@ -485,16 +490,10 @@ class Beginning:
         starting.until = max(starting.until, self._now.monotonic() + self._request.timeout)
         yield from self._let_go()
         if outcome.status == "cancelled":
-            known = outcome.moved.complete and not outcome.in_flight and not outcome.moved.transactions
-            logger.log(
-                logging.INFO if known else logging.WARNING,
-                "run key %s: a new run was asked for while instance %s ran; %s; the new run pays all of it again",
-                starting.key,
-                instance.id,
-                cancel_text(outcome),
-            )
             self._comparing.check("new round", seen)
-            return (yield from self._start(self._next_round()))
+            other = yield from self._elsewhere("new round", seen)
+            refusals.tell_old_run_is_cancelled(starting.key, instance.id, outcome, anew=other is None)
+            return other if other is not None else (yield from self._start_round(seen))
         yield from keeper.save(keeper.claimed(keeper.record, **NO_HOLD))
         refusals.tell_old_run_goes_on(starting.key, instance.id, outcome)
         return None

@@ -22,20 +22,21 @@ from .resolve import Kind
 logger = logging.getLogger("orchestration_integrations.ownership")
 
 
-def is_another_payment(keeper: Keeper, seen: Seen) -> bool:
-    """Whether a new round is asked for as another payment: after a success, and by whoever has settled the key. So is
-    one that makes up for such a round.
+def is_another_payment(keeper: Keeper, seen: Seen, *, settled: bool) -> bool:
+    """Whether a new round is asked for as another payment: after a success, and by whoever has settled the key, or the
+    fate of its run. So is one that makes up for such a round.
 
     Args:
         keeper: of the key.
         seen: what the server showed of the run on record.
+        settled: the round is new by the user's word alone.
     """
     record = keeper.record
-    good = record is not None and (record.end == GOOD_END or record.another)
-    return good or seen.shows == "ended well" or keeper.has_token()
+    good = record is not None and (record.end == GOOD_END or record.another or record.settled)
+    return good or seen.shows == "ended well" or settled
 
 
-def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -> bool:
+def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool, settled: bool) -> bool:
     """Whether a run of the key that is not on record may be the payment which this step would make again.
 
     Args:
@@ -43,12 +44,13 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool) -
         kind: what the table decided.
         seen: what the server showed of the run on record.
         at_gate: that run stands at its gate.
+        settled: as ``is_another_payment``.
     """
     record = keeper.record
     if record is None or not keeper.request.shared_key or keeper.store is None:
         return False
     if kind == "new round":
-        return not is_another_payment(keeper, seen)
+        return not is_another_payment(keeper, seen, settled=settled)
     if record.another:
         return False
     if kind in ("continue", "resume"):
@@ -76,6 +78,8 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart, ki
         logger.warning("run key %s: whether another record has released a run was not read: %s", record.key, error)
         return None
     found = [run for run in look.released if run.instance.id not in record.former]
+    waiting = [run.instance.created_at for run in look.waiting if run.instance.id not in record.former]
+    keeper.beside_since = min(waiting, default=None)
     if len(found) > 1:
         ids = [run.instance.id for run in found]
         raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)

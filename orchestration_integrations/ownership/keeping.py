@@ -41,6 +41,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
+        beside_since: of the round that begins next, as ``RunRecord`` has it.
         at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; else None.
         superseded: another attempt has the record now.
     """
@@ -52,8 +53,8 @@ class Keeper:
         self.record: RunRecord | None = None
         self.submitted: str | None = None
         self.at_gate: str | None = None
-        self.superseded = False
-        self._beside = False
+        self.superseded = self._beside = False
+        self.beside_since: datetime | None = None
         self._lost_by: RunStore | None = None
         self._now = now
 
@@ -159,20 +160,19 @@ class Keeper:
             return "first" if self.vouches() else "again"
         return how
 
-    def has_token(self) -> bool:
-        """Whether the caller has settled what became of the run on record."""
-        if self.record is not None and self.record.settled:
-            return True
+    def has_token(self, *, shown: bool = False) -> bool:
+        """Whether the caller has settled what became of the run on record. ``shown``: the server has shown it just now;
+        the user's word about a run that it had not shown says nothing of that one."""
+        record = self.record
+        if record is not None and (record.settled or (shown and not record.seen)):
+            return record.settled
         return self.token() in self.request.settled
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""
         if self.store is None:
             return None
-        record = self.record
-        if record is None:
-            return settle_token(self.request.run_key, 0, None)
-        return settle_token(record.key, record.round, record.since)
+        return settle_token(self.request.run_key, self.record)
 
     # Records to be saved
 
@@ -188,14 +188,13 @@ class Keeper:
     ) -> RunRecord:
         """The record of an intent. ``proven``: the round was surely not used before. ``another``: of a new round."""
         earlier = self.record
-        former: tuple[str, ...] = ()
+        former, beside = tuple[str, ...](), None
         since = self.instant() if proven else self.request.since or self.instant() - KEY_AGE
         if earlier is not None:
             same_round = earlier.round == number and bool(earlier.workflow_id) and not (earlier.doubt and proven)
             since = earlier.since if same_round else self.instant()
-            former, another = (
-                (earlier.formers, another) if earlier.round != number else (earlier.former, earlier.another)
-            )
+            same = earlier.former, earlier.beside_since, earlier.another
+            former, beside, another = same if earlier.round == number else (earlier.formers, self.beside_since, another)
         return RunRecord(
             key=self.request.run_key,
             round=number,
@@ -206,6 +205,7 @@ class Keeper:
             since=since,
             content=content,
             former=former,
+            beside_since=beside,
             another=another,
             attempt=self.request.attempt,
             facts=self.request.facts,

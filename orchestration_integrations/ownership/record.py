@@ -60,6 +60,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         held_by: by whom, in words.
         held_since: when.
         former: the instances that were this record's in earlier rounds, the newest last.
+        beside_since: when the oldest run of the key was created that stood unreleased, and was not this record's, when
+            this round began: another record may release it. None where none stood there.
         another: somebody asked for this round as another payment, whatever else the key has paid.
         passing: checkpoints for which a pass may have been sent.
         settled: the next start is a new round, whatever became of this run.
@@ -89,6 +91,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     held_by: str = ""
     held_since: datetime | None = None
     former: tuple[str, ...] = ()
+    beside_since: datetime | None = None
     another: bool = False
     passing: tuple[int, ...] = ()
     settled: bool = False
@@ -104,6 +107,11 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def changed(self, **changes: Any) -> RunRecord:
         """The record that follows this one: to be saved next."""
         return msgspec.structs.replace(self, **changes, revision=self.revision + 1, nonce=uuid.uuid4().hex)
+
+    @property
+    def looked_back_to(self) -> datetime:
+        """No run of the key is older that this round may have to tell from its own."""
+        return self.since if self.beside_since is None else min(self.since, self.beside_since)
 
     @property
     def formers(self) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from ..procedures.effects import Now, Procedure
 from ..procedures.ends import MOVED_SECONDS, definition_or_none, moved_text
 from ..procedures.listing import Versions
 from ..procedures.moved import NOTHING_READ, read_moved
-from ..procedures.start import Starting
+from ..procedures.start import Starting, no_token
+from ..procedures.verdicts import cancel_text
 from .keeping import Keeper
 from .observing import Seen
 from .record import AdoptedElsewhereError
@@ -76,7 +77,7 @@ def of_known_run(starting: Starting, instance_id: str | None, row: int, seen: Se
     if seen.error is not None and is_mendable(seen.error) and not seen.found:
         why = f"the history of a run that may be it could not be read ({summary(seen.error)})"
         return starting.unread(why, seen.error, seen.candidates)
-    return several(starting, seen) if seen.shows in ("several", "many wait") else None
+    return several(starting, seen) if seen.shows in ("several", "many wait", "waits after a payment") else None
 
 
 def gate_unread(starting: Starting, instance_id: str, error: OrchestrationError | None) -> OrchestrationError:
@@ -114,6 +115,11 @@ def several(starting: Starting, seen: Seen) -> AmbiguousRunError:
     found = [run.instance.id for run in seen.found]
     if seen.shows == "many wait":
         why = "several unreleased runs of it stand there, and none is on record as chosen; nothing was released"
+    elif seen.shows == "waits after a payment":
+        why = (
+            f"instance {found[0]} of it was released, and {found[-1]} stands at its gate in a later round; no record "
+            "here tells whether somebody wants that as another payment; nothing was released"
+        )
     elif found:
         why = "more than one run of it is released already"
     else:
@@ -128,6 +134,19 @@ def wrong_server(keeper: Keeper, seen: Seen) -> WrongServerError:
         f"instance {keeper.instance_id} of key {keeper.request.run_key} is unknown to {keeper.server}, where it was "
         f"seen before: this is another server or another stack ({why}); nothing was started",
         instance_id=keeper.instance_id,
+    )
+
+
+def tell_old_run_is_cancelled(run_key: str, instance_id: str, outcome: CancelOutcome, *, anew: bool) -> None:
+    """A new run was asked for, and the old one is cancelled; ``anew``: all is paid again."""
+    known = outcome.moved.complete and not outcome.in_flight and not outcome.moved.transactions
+    logger.log(
+        logging.INFO if known else logging.WARNING,
+        "run key %s: a new run was asked for while instance %s ran; %s%s",
+        run_key,
+        instance_id,
+        cancel_text(outcome),
+        "; the new run pays all of it again" if anew else "",
     )
 
 
@@ -172,7 +191,7 @@ def submitted_beside(
         "has changed the record of the key" if known is None else f"has put instance {known} on record for the key"
     )
     beside = str(cause) if isinstance(cause, AdoptedElsewhereError) else f"another process {changed}"
-    starting.token = None  # whatever became of the two, nobody is to pay a third time by a word of this error
+    starting.token = no_token  # whatever became of the two, nobody is to pay a third time by a word of this error
     return starting.ambiguous(
         f"this call has submitted instance {instance_id}, which has no gate, so it pays; meanwhile "
         f"{beside}: look into the ledger for both",

@@ -31,6 +31,7 @@ Shows = Literal[
     "one waits",  # one unreleased run, of this content
     "many wait",  # several unreleased runs, all of this content
     "other waits",  # unreleased runs, at least one of other content
+    "waits after a payment",  # unreleased runs of the highest round, and an earlier round has paid, or may yet
     "nothing",  # no run of the key, or no proof of one
     # after a look for the key, ungated
     "proof",  # one run carries the key
@@ -48,7 +49,15 @@ Shows = Literal[
 ]
 ON_RECORD: tuple[OnRecord, ...] = ("none", "intended", "chosen", "ended", "told")
 HOWS: tuple[How, ...] = ("first", "again", "new")
-LOOKS: tuple[Shows, ...] = ("one released", "several", "one waits", "many wait", "other waits", "nothing")
+LOOKS: tuple[Shows, ...] = (
+    "one released",
+    "several",
+    "one waits",
+    "many wait",
+    "other waits",
+    "waits after a payment",
+    "nothing",
+)
 PROOFS: tuple[Shows, ...] = ("proof", "several", "nothing")
 INSTANCES: tuple[Shows, ...] = (
     "unknown id",
@@ -156,6 +165,8 @@ def _nothing_chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round" if question.token else "keep trying", 6)
     if shows == "other waits":
         return Verdict("new round" if question.token else "key reused", 6)
+    if shows == "waits after a payment":  # only a record could tell whether somebody wants another payment
+        return Verdict("new round" if question.token else "ambiguous", 6)
     if shows == "nothing":
         return Verdict("start", 7)
     return Verdict("ambiguous", 0)

@@ -35,7 +35,7 @@ def start_of_key(
         workflow_id=request.workflow if isinstance(request.workflow, str) else "",
         key=request.run_key,
         texts={**request.texts, request.key_variable: request.run_key},
-        since=record.since if record is not None and keeper.store is not None else request.since,
+        since=record.looked_back_to if record is not None and keeper.store is not None else request.since,
         fresh=record is None and how == "first",
         timeout=request.timeout,
         comes_again=bool(request.attempt),
@@ -43,5 +43,5 @@ def start_of_key(
         versions=versions,
         now=now,
     )
-    starting.token = keeper.token()
+    starting.token = keeper.token
     return starting

@@ -35,6 +35,6 @@ def check_filled(workflow: Workflow, texts: Mapping[str, str]) -> None:
             shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
             raise ValidationError(
                 f"{', '.join(f'variables.{name}' for name in names)}: with it stages[{number}].{place} of workflow "
-                f"{workflow.id} reads {shown}, which {wrong}",
+                f"{workflow.id or workflow.name or 'without a name'} reads {shown}, which {wrong}",
                 path=f"variables.{names[0]}",
             )

@@ -46,18 +46,25 @@ class FoundRun(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct):
-    """What a look found of the key: released runs, and unreleased ones that wait; the oldest first."""
+    """What a look found of the key: released runs, and unreleased ones that wait; the oldest first.
+
+    Attributes:
+        before: released runs of earlier rounds that have not failed; known where the highest round was looked for.
+    """
 
     released: list[FoundRun] = msgspec.field(default_factory=list)
     waiting: list[FoundRun] = msgspec.field(default_factory=list)
+    before: list[FoundRun] = msgspec.field(default_factory=list)
 
     def of_round(self, number: int | None) -> Look:
         """Only the runs of one round; the highest that there is, for None."""
-        if number is None:
-            number = max((run.gate.round for run in (*self.released, *self.waiting)), default=0)
+        highest = max((run.gate.round for run in (*self.released, *self.waiting)), default=0)
+        wanted = highest if number is None else number
+        good = [run for run in self.released if run.instance.state not in ("failed", "cancelled")]
         return Look(
-            released=[run for run in self.released if run.gate.round == number],
-            waiting=[run for run in self.waiting if run.gate.round == number],
+            released=[run for run in self.released if run.gate.round == wanted],
+            waiting=[run for run in self.waiting if run.gate.round == wanted],
+            before=[run for run in good if number is None and run.gate.round < wanted],
         )
 
     def without(self, instance_id: str | None) -> Look:
@@ -130,7 +137,7 @@ class GatedStart:
 
         Args:
             picked: what of a look matters.
-            enough: unreleased runs from which on the release gets time.
+            enough: unreleased runs, with those released before, from which on the release gets time.
         """
         show_until = self._now.monotonic() + RELEASE_SHOWS_SECONDS
         backoff = Backoff(self._now, first=0.2)
@@ -138,7 +145,7 @@ class GatedStart:
             look = picked((yield from self.look()))
             wait = backoff.seconds()
             over = self._now.monotonic() + wait >= min(show_until, self._starting.until)
-            if look.released or len(look.waiting) < enough or over:
+            if look.released or len(look.waiting) + len(look.before) < enough or over:
                 return look
             yield from pause(wait)
 
@@ -290,7 +297,7 @@ class GatedStart:
         return self._starting.ambiguous(f"{why}; {self._advice(chosen)}", (chosen, *others), missing)
 
     def _advice(self, chosen: str) -> str:
-        again = self._starting.token or self._starting.comes_again
+        again = self._starting.token() or self._starting.comes_again
         return "call again with the same key" if again else f"go on with chosen={chosen!r}"
 
     def _check_whose(self, chosen: str, gate: str) -> Procedure[None]:

@@ -62,6 +62,10 @@ def earliest_of(since: datetime, now: Now) -> datetime:
     return since - CLOCK_SKEW - timedelta(seconds=behind)
 
 
+def no_token() -> None:
+    """Nothing is on record that a word of the user could settle."""
+
+
 class Starting:
     """What the steps of one start share.
 
@@ -108,7 +112,7 @@ class Starting:
         self.rounds: set[int] = set()
         self.submit_may_exist = not fresh  # by an earlier attempt
         self.lost_ungated = ""  # why the fate of a submit of this attempt is unknown that no gate holds back
-        self.token: str | None = None
+        self.token: Callable[[], str | None] = no_token  # settles what is not known of the run on record
 
     def left(self) -> float:
         """Seconds until all must be over."""
@@ -134,8 +138,9 @@ class Starting:
         """The error for a run that may exist, or for ``what`` else is not known."""
         earliest = self.since or (datetime.fromtimestamp(self.begun, timezone.utc) if self.fresh else self.earliest())
         named = f"; candidates: {', '.join(candidates)}" if candidates else ""
-        anew = f"; settled={self.token!r} pays anew: only once you know that it did not pay, and will not"
-        settle = anew if self.token else ""
+        token = self.token()
+        anew = f"; settled={token!r} pays anew: only once you know that it did not pay, and will not"
+        settle = anew if token else ""
         of = f" of workflow {self.workflow_id}" if self.workflow_id else ""
         error = AmbiguousRunError(
             f"{what or f'a run{of} with key {self.key} may exist'}: {why}{named}{settle}",
@@ -143,7 +148,7 @@ class Starting:
             run_key=self.key,
             window=(earliest, datetime.fromtimestamp(max(self.now.time(), self.begun), timezone.utc)),
             candidates=candidates,
-            token=self.token,
+            token=token,
         )
         error.__cause__ = cause
         return error

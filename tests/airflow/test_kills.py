@@ -212,6 +212,26 @@ def test_a_kill_before_a_retry_has_taken_its_run_up_is_not_silent(
     assert aborts(server) == 0
 
 
+def test_a_mark_before_a_retry_has_looked_names_what_an_earlier_try_has_left(
+    server: Any, airflow_says: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    task = waiting_task()
+    real = run_records.TaskRecords.load
+
+    def marked(self: Any, *arguments: Any) -> Any:
+        airflow_says.task_state = "success"
+        monkeypatch.setattr(run_records.TaskRecords, "load", real)
+        task.operator.on_kill()  # type: ignore[union-attr]
+        return real(self, *arguments)
+
+    monkeypatch.setattr(run_records.TaskRecords, "load", marked)
+    with caplog.at_level(logging.INFO), pytest.raises((AirflowException, OwnerGoneError)):
+        task.attempt()
+    told = caplog.text + capsys.readouterr().out
+    assert "this try had started nothing; one that an earlier try has started was not cancelled" in told
+
+
 def test_the_owner_is_asked_before_the_release(server: Any, airflow_says: Any) -> None:
     airflow_says.run_state = "failed"
     with pytest.raises(OwnerGoneError, match="no longer wanted"):

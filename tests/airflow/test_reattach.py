@@ -363,6 +363,27 @@ def test_clearing_a_task_that_does_not_wait_tells_the_end_first_and_then_runs_an
     assert task.attempt()["instance_id"] != first
 
 
+@pytest.mark.parametrize("generation", [1, 2, 3])
+@STORES
+def test_a_clear_looks_for_what_another_dag_run_has_paid_under_the_key(
+    server: Any, monkeypatch: pytest.MonkeyPatch, durable: bool, generation: int
+) -> None:
+    """Its own run was never released, and its row came too late for the other one to see it."""
+    first, second = (Task(definition=SHORT, run_key="daily", run_id=name, durable=durable) for name in "ab")
+    server.fault("run_workflow", "late_row", 1, seconds=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(task_run.TaskRun, "_noticed", die)
+        with pytest.raises(Died):
+            first.attempt()
+    made = second.attempt()["instance_id"]
+    server.advance(30)
+    first.clear()
+    assert first.attempt()["instance_id"] == made
+    assert amount(server) == 100
+    first.clear()
+    assert first.attempt()["instance_id"] != made, "after a success a clear is another payment"
+
+
 @pytest.mark.parametrize("generation", [1, 3])
 @STORES
 def test_a_clear_that_cancelled_its_run_runs_anew(server: Any, dies: Any, durable: bool) -> None:

@@ -186,11 +186,11 @@ def unreadable(server):
 def test_a_cancel_that_could_not_read_whether_a_payment_is_under_way_is_unsure(server, hook, unreadable, operation):
     instance_id = under_retry(hook)
     unreadable(operation)
-    done = invoked("cancel", instance_id, "--url", server.url, "--retry-budget", "0.2", "--json")
+    done = invoked("cancel", instance_id, "--url", server.url, "--retry-budget", "1", "--json")
     (told,) = objects(done)
     assert (done.exit_code, told["status"], told["exit_status"], told["complete"]) == (3, "cancelled", 3, False)
     assert "whether a payment is under way could not be read" in told["text"]
-    waited = invoked("wait", instance_id, "--url", server.url, "--retry-budget", "0.2", "--json")
+    waited = invoked("wait", instance_id, "--url", server.url, "--retry-budget", "1", "--json")
     (end,) = objects(waited)
     assert (waited.exit_code, end["state"]) == (3, "cancelled")
     assert "whether a payment is under way could not be read" in end["reason"]
@@ -204,7 +204,7 @@ def test_a_failed_run_is_1_only_where_what_it_moved_is_known(server, hook, runs,
     eventually(lambda: hook.get_instance(paid).terminated, "it failed", every=0.05)
     assert invoked("wait", paid, "--url", server.url).exit_code == 1
     unreadable(operation)
-    done = invoked("wait", paid, "--url", server.url, "--retry-budget", "0.2", "--json")
+    done = invoked("wait", paid, "--url", server.url, "--retry-budget", "1", "--json")
     (end,) = objects(done)
     assert (done.exit_code, end["state"], end["complete"], end["exit_status"]) == (3, "failed", False, 3)
 
@@ -216,7 +216,7 @@ def test_an_event_for_a_run_that_ended_badly_has_the_status_that_wait_gives(serv
         both = {"name": "fails, never waits", "stages": [*FAILS["stages"], *WAITS["stages"]]}
         ended_so = hook.run_workflow(hook.create_workflow(both).id).id
         eventually(lambda: hook.get_instance(ended_so).terminated, "it failed", every=0.05)
-    send = ["events", "send", ended_so, "go", "--url", server.url, "--retry-budget", "0.2", "--json"]
+    send = ["events", "send", ended_so, "go", "--url", server.url, "--retry-budget", "1", "--json"]
     done = invoked(*send)
     (told,) = objects(done)
     assert (done.exit_code, told["error"], told["reason"]) == (1, "EventNotDeliveredError", "instance_ended")

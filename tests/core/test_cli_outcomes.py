@@ -88,7 +88,7 @@ def test_a_held_run_tells_what_it_has_moved_and_how_to_let_it_go_on(server, hook
 @pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
 def test_a_key_that_has_succeeded_is_neither_stopped_nor_resumed(server, hook, store, call):
     assert call("run", "FILE", "--run-key", "k")[0] == 0
-    cancel = ["cancel", "--run-key", "k", "--timeout", "3", "--retry-budget", "0.2"]
+    cancel = ["cancel", "--run-key", "k", "--timeout", "3", "--retry-budget", "1"]
     code, (told,) = call(*cancel)
     assert (code, told["status"], told["state"], len(told["transactions"])) == (6, "already_ended", "succeeded", 2)
     assert not store.load("k").hold, "a run that is over cannot be held"
@@ -194,7 +194,7 @@ def test_a_cancel_that_is_refused_says_that_its_stop_is_on_record(server, hook, 
     refusal = {"code": 401} if how == "the token is refused" else {"code": 404, "error_code": "NOT_FOUND"}
     server.fault("any", "status", -1, **refusal)
     about = ["--run-key", record.key] if named == "by its key" else [record.instance_id]
-    code, (told,) = call("cancel", *about, "--timeout", "20", "--retry-budget", "0.2")
+    code, (told,) = call("cancel", *about, "--timeout", "20", "--retry-budget", "1")
     assert (code, told["type"], told["exit_status"]) == (3, "error", 3)
     assert [told[one] for one in ("instance_id", "run_key", "workflow_id")] == [
         record.instance_id, record.key, record.workflow_id,
@@ -245,7 +245,7 @@ def test_whenever_a_run_may_not_be_read_any_more_its_error_names_it(server, hook
 
 def test_an_error_before_there_is_a_run_names_what_it_is_about(server, store, call):
     nowhere = "8d2e0b4c-0f0a-4f0e-9d5c-3c1b1f5f0000"
-    code, (told,) = call("run", nowhere, "--run-key", "k", "--retry-budget", "0.2")
+    code, (told,) = call("run", nowhere, "--run-key", "k", "--retry-budget", "1")
     assert (code, [told[one] for one in NAMES]) == (2, [None, "k", nowhere])
     server.fault("any", "status", -1, code=401)
     code, (told,) = call("events", "send", nowhere, "go", "--timeout", "0.2")

@@ -169,7 +169,7 @@ def test_the_record_says_which_run_is_the_one_and_what_is_stuck_or_held(server, 
 
     server.fault("get_instance_history", "status", -1, code=503)
     try:
-        found = reconciled(server, workflow_id, *file, "--retry-budget", "0.2")[1]
+        found = reconciled(server, workflow_id, *file, "--retry-budget", "1")[1]
     finally:
         server.clear_faults()
     assert {one["finding"] for one in found} == {"unknown", "ambiguous"}
@@ -210,7 +210,7 @@ def test_nothing_is_aborted_without_a_yes(server, hook):
 
 
 def findings(server, *arguments):
-    code, found = reconciled(server, *arguments, "--retry-budget", "0.2")
+    code, found = reconciled(server, *arguments, "--retry-budget", "1")
     return code, {(one["instances"][0] if one["instances"] else one["run_key"]): one["finding"] for one in found}
 
 
@@ -301,7 +301,7 @@ def duplicate(server, hook):
     return kept, twin
 
 
-ABORT = ["--run-key", "k", "--abort-duplicates", "--yes", "--retry-budget", "0.2"]
+ABORT = ["--run-key", "k", "--abort-duplicates", "--yes", "--retry-budget", "1"]
 
 
 @pytest.mark.parametrize("server", [1], indirect=True)
@@ -566,7 +566,7 @@ def test_a_name_goes_on_with_the_run_of_the_key_in_whichever_of_them_it_is(
     if known == "by its gate":
         (tmp_path / "another.db").unlink()
         server.fault("get_instance_history", "status", -1, code=503)
-        unread = invoked(*RUN_BY_NAME, "--retry-budget", "0.2", env=env)
+        unread = invoked(*RUN_BY_NAME, "--retry-budget", "1", env=env)
         assert (unread.exit_code, "nothing was started" in unread.stderr.lower()) == (3, True)
         assert len(server.record().started) == 1
 

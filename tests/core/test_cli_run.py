@@ -260,7 +260,7 @@ def test_what_opens_a_gate_or_a_checkpoint_is_sent_by_nobody_by_hand(server, env
     assert "with run key k releases it" in json.loads(shown.stdout)["why"]
     server.fault("get_workflow", "status", -1, code=500)
     for one in (at_gate, by_hand):
-        why = json.loads(invoked("instances", "show", one, "--json", "--retry-budget", "0.2", env=env).stdout)["why"]
+        why = json.loads(invoked("instances", "show", one, "--json", "--retry-budget", "1", env=env).stdout)["why"]
         assert why.startswith("it stands at its gate")
         assert "go:" not in why
     server.clear_faults()
@@ -287,7 +287,7 @@ def test_a_run_that_was_cancelled_amid_a_payment_is_shown_so(server, env, hook):
     assert shown["in_flight"] == ["CreateTransaction"]
     assert "CreateTransaction was under way then" in shown["why"]
     server.fault("get_stage_history", "status", -1, code=500)
-    shown = json.loads(invoked("instances", "show", instance_id, "--json", "--retry-budget", "0.2", env=env).stdout)
+    shown = json.loads(invoked("instances", "show", instance_id, "--json", "--retry-budget", "1", env=env).stdout)
     assert shown["complete"] is False
     assert "whether a payment is under way could not be read" in shown["why"]
 

@@ -383,7 +383,7 @@ def test_questions_that_fail_are_no_polling(server: EmbeddedServer, hook: Orches
 def test_polling_ends(server: EmbeddedServer, hook: OrchestrationHttpHook) -> None:
     """Who asked thrice and went away waits no more when something comes to be that time could move to."""
     instance_id = begun(hook, WEEK, send())
-    server.fault("list_workflows", "stall", 1, seconds=1.6)
+    server.fault("list_workflows", "stall", 1, seconds=3)
     stalled = threading.Thread(target=lambda: httpx.get(f"{server.url}/workflows", timeout=SOON))
     stalled.start()
     time.sleep(0.1)

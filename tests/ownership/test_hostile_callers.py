@@ -478,7 +478,7 @@ def test_a_scope_that_cancels_at_each_step_waits_for_the_end_of_the_cancel(serve
 def test_a_second_cancellation_of_a_task_is_held_back_and_a_third_says_what_is_not_known(
     server, monkeypatch, caplog, times, word
 ):
-    monkeypatch.setattr(held_back, "NERVOUS_SECONDS", 0.1)
+    monkeypatch.setattr(held_back, "NERVOUS_SECONDS", 0.4)
     server.fault("abort_instance", "stall", 1, seconds=2)
 
     async def main(times):
@@ -489,7 +489,7 @@ def test_a_second_cancellation_of_a_task_is_held_back_and_a_third_says_what_is_n
             task.cancel()  # nervous: both count as one
             await asyncio.sleep(0.02)
         for _ in range(times):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -9,6 +9,7 @@ import pytest
 from orchestration_integrations import (
     AmbiguousRunError,
     InstanceCancelledError,
+    InstanceFailedError,
     KeyReusedError,
     OrchestrationHttpHook,
     OwnerGoneError,
@@ -16,6 +17,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.server import EmbeddedServer
+from tests.outside import eventually
 
 
 def sending(account):
@@ -200,3 +202,87 @@ def test_several_runs_beside_the_record_are_ambiguous(server, hook, stores):
     with pytest.raises(AmbiguousRunError) as caught:
         pay(hook, stores[0])
     assert set(caught.value.candidates) == ids
+
+
+# ---- two rounds that make up for the same run ------------------------------------------------------------
+
+TO = {"name": "to", "stages": [{"send": {**sending("${to}")["send"]}}]}
+
+
+def rerun(hook, store, to="shop", **more):
+    return hook.run_once(
+        TO, {"amount": "100", "to": to}, run_key="k", store=store, rerun_failed=True, poll_interval=0.05, **more
+    )
+
+
+def rerun_killed_before_release(hook, store):
+    """It is seen to stand at its gate."""
+    with pytest.raises(Killed):
+        rerun(hook, store, cancel_on_interrupt=False, on_chosen=kill)
+    instance_id = store.load("k").instance_id
+    eventually(lambda: hook.get_instance_history(instance_id), "it stands at its gate", every=0.02)
+
+
+def killed_reruns(hook, server, stores, gap):
+    """Both have failed, and both make up for it: two runs stand at their gates, the second in a later round."""
+    for store in stores[:2]:
+        with pytest.raises(InstanceFailedError):
+            rerun(hook, store, "bad account!")
+    for store in (stores[1], stores[0]):
+        rerun_killed_before_release(hook, store)
+        server.advance(gap)
+    assert [store.load("k").round for store in stores[:2]] == [2, 1]
+
+
+GENERATIONS = pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
+
+
+@GENERATIONS
+@pytest.mark.parametrize("gap", [0, 360, 86_400])
+def test_an_older_run_that_is_released_later_is_found(server, hook, stores, gap):
+    """It stood at its gate when the new round began, which is when the record looked last."""
+    killed_reruns(hook, server, stores, gap)
+    made = rerun(hook, stores[1])
+    assert rerun(hook, stores[0]).instance.id == made.instance.id
+    assert paid(server) == 100
+
+
+@GENERATIONS
+def test_whoever_has_no_record_releases_nothing_beside_a_payment(server, hook, stores):
+    """Only a record tells whether somebody wants the run of the later round as another payment."""
+    killed_reruns(hook, server, stores, 0)
+    waits, made = stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id
+    with pytest.raises(AmbiguousRunError, match="tells whether somebody wants that as another payment") as caught:
+        rerun(hook, stores[2])
+    assert caught.value.candidates == (made, waits)
+    with pytest.raises(AmbiguousRunError):
+        hook.start(hook.get_instance(made).workflow_id, {"amount": "100", "to": "shop"}, run_key="k")
+    assert paid(server) == 100
+    if server.core.generation != 2:
+        hook.cancel(waits)
+        assert rerun(hook, stores[2]).instance.id == made, "the key stands for it, as the error says"
+    elif caught.value.token:
+        assert rerun(hook, stores[2], settled=caught.value.token).instance.id not in (made, waits)
+        assert paid(server) == 200
+
+
+@GENERATIONS
+def test_whoever_has_no_record_goes_on_with_what_makes_up_for_a_failure(server, hook, stores):
+    with pytest.raises(InstanceFailedError):
+        rerun(hook, stores[0], "bad account!")
+    rerun_killed_before_release(hook, stores[0])
+    assert rerun(hook, stores[2]).instance.id == stores[0].load("k").instance_id
+    assert paid(server) == 100
+
+
+def test_a_word_about_a_fate_that_is_known_by_now_asks_for_no_other_payment(server, hook, stores):
+    server.fault("run_workflow", "late_row", 1, seconds=100)
+    with pytest.raises(AmbiguousRunError) as caught:
+        pay(hook, stores[0], start_timeout=1)
+    stale = {"settled": caught.value.token}
+    server.advance(200)
+    with pytest.raises(OwnerGoneError, match="it was cancelled"):
+        pay(hook, stores[0], wants=lambda: False, **stale)
+    made = pay(hook, stores[1])
+    assert pay(hook, stores[0], **stale).instance.id == made.instance.id
+    assert paid(server) == 100

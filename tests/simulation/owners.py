@@ -195,8 +195,9 @@ class OwnerHistory:
             return self._faulty(MemoryRunStore())
         if self.store_kind == "one a pod":
             return self._faulty(DurableStore(now))
-        if self.store_kind == "two pods":  # each of which comes back to its own record
-            return self._faulty(self.pods.setdefault(self.rng.choice([0, 1]), DurableStore(None)))
+        if self.store_kind == "two pods":  # each of which comes back to its own record; sometimes a new pod comes
+            pod = self.rng.choice([0, 0, 1, 1, None])
+            return self._faulty(DurableStore(None) if pod is None else self.pods.setdefault(pod, DurableStore(None)))
         if self.shared is None:
             kind = OverwritingStore if self.store_kind == "by overwriting" else DurableStore
             self.shared = kind(now - timedelta(days=30))

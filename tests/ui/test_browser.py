@@ -638,7 +638,7 @@ def test_what_was_due_since_the_last_reading_is_not_said_to_happen_now(
     tab: Tab, server: EmbeddedServer, hook: OrchestrationHttpHook
 ) -> None:
     delay = hook.create_workflow({"name": "soon", "stages": [{"delay": {"duration": "8s"}}]})
-    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.5)) as page:
         tab.open(f"{page.url}/#/instances/{hook.run_workflow(delay.id).id}")
         tab.until_it_says("Live", "goes on in ")
         gateway.rule = lambda method, path: Answer(503)
@@ -656,7 +656,7 @@ def test_a_workflow_that_is_known_again_has_its_form_again(
     denial = NOT_FOUND if how == "gone" else Answer.of({"data": {**workflow.raw, **DELETED}})
     with (
         Gateway(server.url) as gateway,
-        PageServer(Settings(base_url=gateway.url, retry_budget=0.1), actions=True) as page,
+        PageServer(Settings(base_url=gateway.url, retry_budget=0.5), actions=True) as page,
     ):
         tab.open(f"{page.url}/#/workflows/{workflow.id}")
         tab.find("textbox", "amount").send_keys("1250")
@@ -700,7 +700,7 @@ def test_a_run_tells_what_became_of_its_workflow(
     monkeypatch.setattr(definitions, "DEFINITION_AGE", 0.1)
     monkeypatch.setattr(definitions, "FAILED_PAUSE", 0.1)
     instance_id = listening(hook)
-    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+    with Gateway(server.url) as gateway, PageServer(Settings(base_url=gateway.url, retry_budget=0.5)) as page:
         tab.open(f"{page.url}/#/instances/{instance_id}")
         tab.until_it_says("payout", "Live")
         for answer, said in (
@@ -738,7 +738,7 @@ def test_an_id_that_was_looked_for_in_vain_says_when(
 
 def test_the_header_says_anew_whether_the_server_answers(tab: Tab, server: EmbeddedServer) -> None:
     server.fault("info", "status", count=-1, code=500)
-    with PageServer(Settings(base_url=server.url, retry_budget=0.1)) as page:
+    with PageServer(Settings(base_url=server.url, retry_budget=0.5)) as page:
         tab.open(f"{page.url}/#/workflows")
         tab.until_it_says("did not answer at ", "reads only")
         server.clear_faults()

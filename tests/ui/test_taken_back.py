@@ -27,7 +27,7 @@ def page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterator[PageClie
     monkeypatch.setattr(streams, "TELL", 0.1)
     monkeypatch.setattr(reading, "FAILED_PAUSE", 0.1)
     monkeypatch.setattr(definitions, "FAILED_PAUSE", 0.1)
-    with PageServer(Settings(base_url=gateway.url, retry_budget=0.1)) as page:
+    with PageServer(Settings(base_url=gateway.url, retry_budget=0.5)) as page:
         yield PageClient(page.url)
 
 
@@ -77,7 +77,7 @@ def test_every_view_is_told_the_servers_clock(
 
 
 def test_no_clock_is_told_before_the_server_has_told_it(gateway: Gateway, page: PageClient) -> None:
-    with PageServer(Settings(base_url="http://127.0.0.1:9", retry_budget=0.1)) as nobody:
+    with PageServer(Settings(base_url="http://127.0.0.1:9", retry_budget=0.5)) as nobody:
         assert PageClient(nobody.url).get("session")["now"] is None
 
 
