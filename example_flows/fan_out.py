@@ -40,7 +40,12 @@ def pay_all(salaries: dict[str, int]) -> dict[str, str]:
         [{"payee": payee, "amount": salaries[payee]} for payee in payees],
         step=[f"salary-{payee}" for payee in payees],
     )
-    waits = wait_for_instance.map(unmapped(credentials), runs, timeout=unmapped(600), poll_interval=unmapped(1))
+    # A start that is refused keeps no other payment from being waited for: its error is raised once they have ended.
+    runs.wait()
+    started = [run for run in runs if run.state.is_completed()]
+    waits = wait_for_instance.map(unmapped(credentials), started, timeout=unmapped(600), poll_interval=unmapped(1))
+    waits.wait()
+    runs.result()
     return {payee: result["instance_id"] for payee, result in zip(payees, waits.result(), strict=True)}
 
 

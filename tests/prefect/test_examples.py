@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
+from orchestration_integrations import ValidationError
 from orchestration_integrations.server import EmbeddedServer
 
 from .conftest import Process, errors_of, releases, until
@@ -61,6 +62,13 @@ def test_fan_out(world: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> N
     example("fan_out.py", run_name="__main__")
     assert capsys.readouterr().out.count("succeeded") == 3
     assert [world.balance(f"users:00{number}", "EUR/2") for number in (1, 2, 3)] == [100, 250, 75]
+
+
+def test_a_start_that_is_refused_leaves_the_others_paid_and_says_why(world: EmbeddedServer) -> None:
+    pay_all = example("fan_out.py")["pay_all"].with_options(retries=0)
+    with pytest.raises(ValidationError, match=r"variables.amount: .* reads '-5'"):
+        pay_all({"users:001": 100, "users:002": -5, "users:003": 75})
+    assert [world.balance(f"users:00{number}", "EUR/2") for number in (1, 2, 3)] == [100, 0, 75]
 
 
 def test_asynchronous(world: EmbeddedServer) -> None:
