@@ -631,7 +631,8 @@ def cancel_from_outside(history: CheckpointHistory) -> None:
 
 def cancels(history: CheckpointHistory, actor: Actor, store: Any, instance_id: str) -> Generator[float, None, Any]:
     """A cancel from outside, and what it says."""
-    quiet = history.plan.is_quiet()
+    # A row that came late before all was quiet may be late still.
+    quiet = history.plan.is_quiet() and history.core.engine.visible_instance(instance_id) is not None
     ended, pauses = history.truth(instance_id) is not None, history.pauses
     timeout = history.rng.choice([5.0, 15.0, 15.0, 15.0])
     outcome = yield from performed(history, actor, actor.hook.plans.cancel(instance_id, timeout, store, KEY))
