@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 KILL_SECONDS = 4.3 if AIRFLOW_3 else CANCEL_SECONDS
 """Seconds for all that is done while the task is being killed: Airflow 3 sends SIGKILL about 4.7 s after SIGTERM."""
 MARK_SECONDS = 1.0
-EARLIER = "one that an earlier try has started was not cancelled and may still run"
 
 
 def on_kill(task: TaskRun) -> None:
@@ -106,7 +105,8 @@ def _left_alone(task: TaskRun, stands: bool) -> str:
     if run is not None and run.instance_id is None and run.record is not None:
         return BEING_STARTED
     if task.instance_id is None and not task.resumes:
-        earlier = f"; {EARLIER}" if task.attempt.try_number > 1 else ""
+        left = "; if an earlier try had started a run, that was left alone, and may still run"
+        earlier = left if task.attempt.try_number > 1 else ""
         return f"this try had started nothing{earlier}"
     goes_on = "stands still at its next checkpoint" if stands else "may still run"
     if run is not None and run.unreleased:
@@ -121,7 +121,8 @@ def _cancel(task: TaskRun, means: str, left: float) -> None:
         if run is not None and run.record is not None:
             _tell(task, logging.WARNING, f"{killed}, run key {run.request.run_key}: {BEING_STARTED}")
         elif task.attempt.try_number > 1:
-            _tell(task, logging.ERROR, f"{killed} before this try had looked for its run: {EARLIER}")
+            what = "one that an earlier try has started was not cancelled and may still run"
+            _tell(task, logging.ERROR, f"{killed} before this try had looked for its run: {what}")
         else:
             _tell(task, logging.INFO, f"{killed} before anything was started")
         return

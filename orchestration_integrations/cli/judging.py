@@ -270,7 +270,7 @@ class Judge:
 
     def _lost_submit(self, found: Finding, record: RunRecord) -> None:
         """A submit without a gate: any run of its workflow since then may be it, unless the store names its owner."""
-        token = settle_token(record.key, record)
+        token = settle_token(record)
         found.instances = candidates = self._candidates(record)
         submitted = "an earlier attempt may have submitted a run" if record.doubt else "a run may have been submitted"
         look = "look into the ledger"

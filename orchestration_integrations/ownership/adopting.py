@@ -19,6 +19,7 @@ from ..api.instants import UNKNOWN_INSTANT
 from ..api.models import Instance, StageRun
 from ..procedures.content import other_content
 from ..procedures.effects import Now, Procedure, ask_or_raise, insist
+from ..procedures.gate import GateText, parsed_event
 from ..procedures.listing import Versions
 from ..procedures.start import earliest_of
 from ..procedures.variables import KEY_VARIABLE
@@ -89,6 +90,7 @@ def adopt(
     _check_row(record, instance, now)
     stages = (yield from _read(get_workflow(record.workflow_id, versions.plain), now, until)).stages
     history = yield from _read(get_instance_history(instance_id, versions.plain, strict=True), now, until)
+    gate = _gate_of(record, instance_id, history)
     other = other_content(record.content, key, KEY_VARIABLE, stages, history)
     if other is not None and not although_it_differs:
         raise ValidationError(
@@ -112,6 +114,8 @@ def adopt(
         seen=True,
         created_at=instance.created_at,
         end=None,
+        gate=gate.text if gate is not None else "",
+        round=gate.round if gate is not None else record.round,
         doubt=False,
         settled=False,
         attempt=ADOPTER,
@@ -144,18 +148,34 @@ def _check_fate(record: RunRecord, instance_id: str, token: str | None) -> None:
         )
     if not record.workflow_id:
         raise ValidationError(f"key {key} was settled before any run of it; nothing was changed", path="run_key")
-    if record.gate:
+    if record.gate and not record.doubt:
         raise ValidationError(
             f"runs of key {key} name it at their gate, so nothing has to be said of them; nothing was changed. Run "
             "again with the key: it finds its run",
             path="run_key",
         )
-    if token is not None and token != settle_token(key, record):
+    if token is not None and token != settle_token(record):
         raise ValidationError(
             f"settled: {token} speaks of another fate than the one that is on record of key {key}; nothing was "
             "changed. reconcile prints the one that holds now",
             path="settled",
         )
+
+
+def _gate_of(record: RunRecord, instance_id: str, history: Sequence[StageRun]) -> GateText | None:
+    """The gate that is behind a run; None where it has none. One that stands there, or has another key, is refused."""
+    first = history[0] if history and history[0].name == "RunWaitEvent" else None
+    gate = parsed_event(first.input.get("event")) if first is not None else None
+    if first is None or gate is None:
+        return None
+    why = ""
+    if gate.key != record.key:
+        why = f"has the key {gate.key}"
+    elif not first.terminated or first.error is not None:
+        why = "was not released, so it has paid nothing; cancel it if nobody wants it"
+    if why:
+        raise ValidationError(f"instance {instance_id} {why}; nothing was changed", path="instance_id")
+    return gate
 
 
 def _is_young(record: RunRecord, now: Now) -> bool:

@@ -23,14 +23,14 @@ from ..api.errors import (
 from ..api.models import Instance
 from ..procedures.cancel import cancel
 from ..procedures.content import UNKNOWN
-from ..procedures.effects import Now, Procedure, ask, ask_or_raise
+from ..procedures.effects import Now, Procedure, ask_or_raise
 from ..procedures.gate import parsed_text
 from ..procedures.gated_start import GatedStart, shows_release
 from ..procedures.limits import CANCEL_SECONDS
 from ..procedures.listing import Versions
 from ..procedures.ungated_start import UngatedStart
 from ..procedures.variables import GATE_VARIABLE
-from . import refusals
+from . import doubts, refusals
 from .asked_workflow import AskedWorkflow
 from .begun import Did, did
 from .choosing import Round, choose
@@ -83,7 +83,7 @@ class Beginning:
         self._permit = permit
         self._comparing = Comparing(keeper, versions, now)
         self._gated = self._submitted = self._outchosen = False
-        self._settled = False  # the user's word decides what is done, which the server does not show
+        self._token = self._settled = False  # the user has settled what is not known; that decides what is done
         self.has_checkpoints: bool | None = None
         self._stopped = False
         self._hold: Hold | None = None
@@ -118,7 +118,10 @@ class Beginning:
             yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(self._observer, question, token)
-            token = token and (seen.instance is None or keeper.has_token(shown=True))
+            if seen.instance is not None and seen.instance.id == keeper.instance_id:
+                yield from keeper.note_seen(seen.instance)
+                token = token and keeper.has_token()  # no word about a run that was not shown settles one that is
+            self._token = token
             question = msgspec.structs.replace(question, token=token)
             verdict = resolve(question, seen.shows)
             self._settled = verdict != resolve(msgspec.structs.replace(question, token=False), seen.shows)
@@ -221,7 +224,7 @@ class Beginning:
         if wanted == "nothing":
             return Seen("unasked")
         if wanted == "look":
-            number = record.round if record is not None else None
+            number = record.round if record is not None and not record.doubt else None
             return (yield from observer.look(number, proven=self._proven, at_once=self._submitted))
         if wanted == "proof":
             if self._submitted_elsewhere():
@@ -298,6 +301,9 @@ class Beginning:
 
     def _ambiguous(self, verdict: Verdict, seen: Seen) -> Procedure[OrchestrationError]:
         starting, keeper, record = self._starting, self._keeper, self._keeper.record
+        doubt = doubts.put_on_record(keeper, starting.workflow_id, self._comparing.content, gated=self._gated)
+        if seen.found:
+            yield from doubt
         known = refusals.of_known_run(starting, keeper.instance_id, verdict.row, seen)
         if known is not None:
             return known
@@ -306,16 +312,8 @@ class Beginning:
         if record is None:
             if self._request.may_say_first:
                 why += "; for a key that was never used, say first_attempt=True"
-            if keeper.store is not None:
-                # Row 2: its fate gets a record, so that a token can settle this one and no later one.
-                made = keeper.intended(0, None, starting.workflow_id, self._comparing.content, proven=False)
-                made = msgspec.structs.replace(made, doubt=True)
-                answer = yield from ask(keeper.store.save, made)
-                if answer.error is None:
-                    keeper.record = made
+            yield from doubt
         return starting.ambiguous(why, seen.candidates)
-
-    # Starting
 
     def _next_round(self) -> int:
         record = self._keeper.record
@@ -414,9 +412,11 @@ class Beginning:
         keeper, at_gate = self._keeper, self._stands_at_gate(seen)
         if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=at_gate, settled=self._settled):
             return None
-        run = yield from released_elsewhere(keeper, self._starting, self._gated_start, kind)
-        if run is None:
+        found = yield from released_elsewhere(keeper, self._gated_start, kind)
+        self._settled = self._settled or (len(found) > 1 and self._token)
+        if not found or self._settled:
             return None
+        run = refusals.the_only_one(self._starting, found)
         self._comparing.check("adopt", Seen("one released", found=[run]))
         number = self._next_round()  # in its own round another instance was chosen here
         workflow_id, content = self._starting.workflow_id, self._comparing.content

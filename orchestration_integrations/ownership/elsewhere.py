@@ -13,7 +13,6 @@ import logging
 from ..api.errors import AmbiguousRunError
 from ..procedures.effects import Procedure
 from ..procedures.gated_start import FoundRun, GatedStart
-from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import Seen
 from .record import GOOD_END
@@ -58,17 +57,17 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool, s
     return kind in ("start", "choose") and record.instance_id is None
 
 
-def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart, kind: Kind) -> Procedure[FoundRun | None]:
-    """The released run of the key that was never this record's; None where there is none.
+def released_elsewhere(keeper: Keeper, gated: GatedStart, kind: Kind) -> Procedure[list[FoundRun]]:
+    """The released runs of the key that were never this record's.
 
     Raises:
-        AmbiguousRunError: there are several; or a run may be of the key, and nobody will be able to read whether it is.
-            The run on record is chosen, and not kept back by that.
+        AmbiguousRunError: a run may be of the key, and nobody will be able to read whether it is. The run on record is
+            chosen, and not kept back by that.
         OrchestrationError: the server could not be read.
     """
     record = keeper.record
     if record is None:
-        return None
+        return []
     mine = record.instance_id
     try:
         look = yield from gated.patient_look(lambda look: look.without(mine), enough=2 if mine is None else 1)
@@ -76,15 +75,12 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart, ki
         if kind not in ("continue", "resume"):
             raise
         logger.warning("run key %s: whether another record has released a run was not read: %s", record.key, error)
-        return None
-    found = [run for run in look.released if run.instance.id not in record.former]
+        return []
     waiting = [run.instance.created_at for run in look.waiting if run.instance.id not in record.former]
     keeper.beside_since = min(waiting, default=None)
-    if len(found) > 1:
-        ids = [run.instance.id for run in found]
-        raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)
-    if not found:
-        return None
+    found = [run for run in look.released if run.instance.id not in record.former]
+    if len(found) != 1:
+        return found
     logger.warning(
         "run key %s: instance %s was released beside what is on record here (%s): the key stands for it, and this "
         "attempt neither starts nor releases another",
@@ -92,4 +88,4 @@ def released_elsewhere(keeper: Keeper, starting: Starting, gated: GatedStart, ki
         found[0].instance.id,
         mine or "no instance",
     )
-    return found[0]
+    return found

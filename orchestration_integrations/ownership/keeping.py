@@ -160,19 +160,15 @@ class Keeper:
             return "first" if self.vouches() else "again"
         return how
 
-    def has_token(self, *, shown: bool = False) -> bool:
-        """Whether the caller has settled what became of the run on record. ``shown``: the server has shown it just now;
-        the user's word about a run that it had not shown says nothing of that one."""
-        record = self.record
-        if record is not None and (record.settled or (shown and not record.seen)):
-            return record.settled
+    def has_token(self) -> bool:
+        """Whether the caller has settled what became of the run on record, as far as that is known."""
+        if self.record is not None and self.record.settled:
+            return True
         return self.token() in self.request.settled
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""
-        if self.store is None:
-            return None
-        return settle_token(self.request.run_key, self.record)
+        return settle_token(self.record) if self.store is not None and self.record is not None else None
 
     # Records to be saved
 

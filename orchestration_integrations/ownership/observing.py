@@ -153,7 +153,7 @@ class Observer:
         if not look.waiting:
             return Seen("nothing")
         if look.before:
-            return Seen("waits after a payment", found=[*look.before, *look.waiting])
+            return Seen("waits after another", found=[*look.before, *look.waiting])
         same = [run for run in look.waiting if not differs_from_gate(run.gate, self._content)]
         if len(same) < len(look.waiting) and not (proven and same):
             return Seen("other waits", found=[run for run in look.waiting if run not in same])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from ..api.errors import (
     AmbiguousRunError,
@@ -17,6 +18,7 @@ from ..api.models import CancelOutcome
 from ..api.notes import add_note
 from ..procedures.effects import Now, Procedure
 from ..procedures.ends import MOVED_SECONDS, definition_or_none, moved_text
+from ..procedures.gated_start import FoundRun
 from ..procedures.listing import Versions
 from ..procedures.moved import NOTHING_READ, read_moved
 from ..procedures.start import Starting, no_token
@@ -77,7 +79,7 @@ def of_known_run(starting: Starting, instance_id: str | None, row: int, seen: Se
     if seen.error is not None and is_mendable(seen.error) and not seen.found:
         why = f"the history of a run that may be it could not be read ({summary(seen.error)})"
         return starting.unread(why, seen.error, seen.candidates)
-    return several(starting, seen) if seen.shows in ("several", "many wait", "waits after a payment") else None
+    return several(starting, seen) if seen.shows in ("several", "many wait", "waits after another") else None
 
 
 def gate_unread(starting: Starting, instance_id: str, error: OrchestrationError | None) -> OrchestrationError:
@@ -115,16 +117,24 @@ def several(starting: Starting, seen: Seen) -> AmbiguousRunError:
     found = [run.instance.id for run in seen.found]
     if seen.shows == "many wait":
         why = "several unreleased runs of it stand there, and none is on record as chosen; nothing was released"
-    elif seen.shows == "waits after a payment":
+    elif seen.shows == "waits after another":
         why = (
-            f"instance {found[0]} of it was released, and {found[-1]} stands at its gate in a later round; no record "
-            "here tells whether somebody wants that as another payment; nothing was released"
+            f"{found[-1]} stands at its gate in a later round than a run of it that was released; no record here tells "
+            "whether somebody wants that as another payment; nothing was released"
         )
     elif found:
         why = "more than one run of it is released already"
     else:
         why = "more than one run carries the key"
     return starting.ambiguous(why, found or seen.candidates)
+
+
+def the_only_one(starting: Starting, found: Sequence[FoundRun]) -> FoundRun:
+    """The run that another record has released. Raises AmbiguousRunError where there are several."""
+    if len(found) == 1:
+        return found[0]
+    ids = [run.instance.id for run in found]
+    raise starting.ambiguous(f"{len(ids)} runs of the key were released that are not on record", ids)
 
 
 def wrong_server(keeper: Keeper, seen: Seen) -> WrongServerError:

@@ -134,15 +134,12 @@ def check_changes(on_changed: object, fingerprint_ignores: Any) -> None:
         raise ValidationError("fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores")
 
 
-def settle_token(key: str, record: RunRecord | None) -> str:
+def settle_token(record: RunRecord) -> str:
     """The token that settles one unknown fate: of this key, this round, and what was known of its run at that time.
 
     Once more is known (which run it is, that the server has it, how it ended), there is nothing to settle, or another
     fate, of which the same word says nothing.
     """
-    known: list[object] = []
-    if record is not None:
-        known = [record.since.isoformat(), record.instance_id or "", record.seen, record.end or ""]
-    number = record.round if record is not None else 0
-    what = "\0".join(map(str, [key, number, *known]))
-    return f"{number}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    known = record.since.isoformat(), record.instance_id or "", record.seen, record.end or ""
+    what = "\0".join(map(str, (record.key, record.round, *known)))
+    return f"{record.round}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"

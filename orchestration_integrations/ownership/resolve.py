@@ -31,7 +31,7 @@ Shows = Literal[
     "one waits",  # one unreleased run, of this content
     "many wait",  # several unreleased runs, all of this content
     "other waits",  # unreleased runs, at least one of other content
-    "waits after a payment",  # unreleased runs of the highest round, and an earlier round has paid, or may yet
+    "waits after another",  # unreleased runs of the highest round, and one of an earlier round was released
     "nothing",  # no run of the key, or no proof of one
     # after a look for the key, ungated
     "proof",  # one run carries the key
@@ -55,7 +55,7 @@ LOOKS: tuple[Shows, ...] = (
     "one waits",
     "many wait",
     "other waits",
-    "waits after a payment",
+    "waits after another",
     "nothing",
 )
 PROOFS: tuple[Shows, ...] = ("proof", "several", "nothing")
@@ -165,7 +165,7 @@ def _nothing_chosen(question: Question, shows: Shows) -> Verdict:
         return Verdict("new round" if question.token else "keep trying", 6)
     if shows == "other waits":
         return Verdict("new round" if question.token else "key reused", 6)
-    if shows == "waits after a payment":  # only a record could tell whether somebody wants another payment
+    if shows == "waits after another":  # only a record could tell whether somebody wants another payment
         return Verdict("new round" if question.token else "ambiguous", 6)
     if shows == "nothing":
         return Verdict("start", 7)

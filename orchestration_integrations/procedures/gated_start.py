@@ -49,7 +49,7 @@ class Look(msgspec.Struct):
     """What a look found of the key: released runs, and unreleased ones that wait; the oldest first.
 
     Attributes:
-        before: released runs of earlier rounds that have not failed; known where the highest round was looked for.
+        before: released runs of earlier rounds; known where the highest round was looked for.
     """
 
     released: list[FoundRun] = msgspec.field(default_factory=list)
@@ -60,11 +60,10 @@ class Look(msgspec.Struct):
         """Only the runs of one round; the highest that there is, for None."""
         highest = max((run.gate.round for run in (*self.released, *self.waiting)), default=0)
         wanted = highest if number is None else number
-        good = [run for run in self.released if run.instance.state not in ("failed", "cancelled")]
         return Look(
             released=[run for run in self.released if run.gate.round == wanted],
             waiting=[run for run in self.waiting if run.gate.round == wanted],
-            before=[run for run in good if number is None and run.gate.round < wanted],
+            before=[run for run in self.released if number is None and run.gate.round < wanted],
         )
 
     def without(self, instance_id: str | None) -> Look:

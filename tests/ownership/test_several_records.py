@@ -17,6 +17,7 @@ from orchestration_integrations import (
     WaitTimeoutError,
 )
 from orchestration_integrations.server import EmbeddedServer
+from tests.commands import invoked
 from tests.outside import eventually
 
 
@@ -209,16 +210,15 @@ def test_several_runs_beside_the_record_are_ambiguous(server, hook, stores):
 TO = {"name": "to", "stages": [{"send": {**sending("${to}")["send"]}}]}
 
 
-def rerun(hook, store, to="shop", **more):
-    return hook.run_once(
-        TO, {"amount": "100", "to": to}, run_key="k", store=store, rerun_failed=True, poll_interval=0.05, **more
-    )
+def rerun(hook, store, to="shop", definition=TO, **more):
+    variables = {"amount": "100", "to": to}
+    return hook.run_once(definition, variables, run_key="k", store=store, rerun_failed=True, poll_interval=0.05, **more)
 
 
-def rerun_killed_before_release(hook, store):
+def rerun_killed_before_release(hook, store, to="shop", definition=TO):
     """It is seen to stand at its gate."""
     with pytest.raises(Killed):
-        rerun(hook, store, cancel_on_interrupt=False, on_chosen=kill)
+        rerun(hook, store, to, definition, cancel_on_interrupt=False, on_chosen=kill)
     instance_id = store.load("k").instance_id
     eventually(lambda: hook.get_instance_history(instance_id), "it stands at its gate", every=0.02)
 
@@ -252,27 +252,75 @@ def test_whoever_has_no_record_releases_nothing_beside_a_payment(server, hook, s
     """Only a record tells whether somebody wants the run of the later round as another payment."""
     killed_reruns(hook, server, stores, 0)
     waits, made = stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id
-    with pytest.raises(AmbiguousRunError, match="tells whether somebody wants that as another payment") as caught:
+    with pytest.raises(AmbiguousRunError, match="whether somebody wants that as another payment") as caught:
         rerun(hook, stores[2])
-    assert caught.value.candidates == (made, waits)
+    assert caught.value.candidates[-2:] == (made, waits)
+    assert caught.value.token
     with pytest.raises(AmbiguousRunError):
         hook.start(hook.get_instance(made).workflow_id, {"amount": "100", "to": "shop"}, run_key="k")
     assert paid(server) == 100
     if server.core.generation != 2:
         hook.cancel(waits)
         assert rerun(hook, stores[2]).instance.id == made, "the key stands for it, as the error says"
-    elif caught.value.token:
-        assert rerun(hook, stores[2], settled=caught.value.token).instance.id not in (made, waits)
-        assert paid(server) == 200
+        assert paid(server) == 100
 
 
 @GENERATIONS
-def test_whoever_has_no_record_goes_on_with_what_makes_up_for_a_failure(server, hook, stores):
-    with pytest.raises(InstanceFailedError):
-        rerun(hook, stores[0], "bad account!")
-    rerun_killed_before_release(hook, stores[0])
-    assert rerun(hook, stores[2]).instance.id == stores[0].load("k").instance_id
+def test_the_word_about_it_settles_it(server, hook, stores):
+    killed_reruns(hook, server, stores, 0)
+    known = {stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id}
+    with pytest.raises(AmbiguousRunError) as caught:
+        rerun(hook, stores[2])
+    word = {"settled": caught.value.token}
+    another = rerun(hook, stores[2], **word).instance.id
+    assert another not in known
+    assert rerun(hook, stores[2], **word).instance.id == another, "and no later one"
+    assert rerun(hook, SqliteRunStore(f"{stores[0].path}.another"), **word).instance.id == another
+    assert paid(server) == 200
+
+
+@GENERATIONS
+def test_the_payment_can_be_named(server, hook, stores):
+    killed_reruns(hook, server, stores, 0)
+    waits, made = stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id
+    with pytest.raises(AmbiguousRunError):
+        rerun(hook, stores[2])
+    adopt = ["runs", "adopt", "k", "--store", str(stores[2].path), "--url", server.url, "--yes"]
+    refused = invoked(*adopt, waits)
+    assert (refused.exit_code, "was not released" in refused.stderr) == (2, True)
+    done = invoked(*adopt, made)
+    assert done.exit_code == 0, done.stderr
+    assert rerun(hook, stores[2]).instance.id == made
     assert paid(server) == 100
+
+
+@GENERATIONS
+@pytest.mark.parametrize("to", ["bad account!", "shop"])
+def test_whoever_has_no_record_makes_up_for_nothing(server, hook, stores, to):
+    """Nobody has asked this caller for another payment, also where the last one has failed or was cancelled."""
+    two = {**TO, "stages": [*TO["stages"], sending("bad account!")]}
+    with pytest.raises(InstanceFailedError):
+        rerun(hook, stores[0], to, definition=two)
+    rerun_killed_before_release(hook, stores[0], to, definition=two)
+    with pytest.raises(AmbiguousRunError):
+        rerun(hook, stores[2], to, definition=two)
+    with pytest.raises(InstanceFailedError):
+        rerun(hook, stores[0], to, definition=two)
+    assert paid(server) == (200 if to == "shop" else 0)
+
+
+@pytest.mark.parametrize("server", [1, 3], indirect=True)
+def test_the_word_about_several_runs_beside_the_record_settles_them(server, hook, stores):
+    with pytest.raises(OwnerGoneError):
+        pay(hook, stores[0], wants=lambda: False)
+    pay(hook, stores[1])
+    hook.start(hook.ensure_workflow(PAYS, gate=True).workflow.id, {"amount": "100"}, run_key="k", first_attempt=True)
+    with pytest.raises(AmbiguousRunError) as caught:
+        pay(hook, stores[0])
+    killed_before_release(hook, stores[0], settled=caught.value.token)
+    made = pay(hook, stores[0]).instance.id
+    assert made not in caught.value.candidates
+    eventually(lambda: paid(server) == 300, "all three have paid", every=0.05)
 
 
 def test_a_word_about_a_fate_that_is_known_by_now_asks_for_no_other_payment(server, hook, stores):
