@@ -179,14 +179,7 @@ class SqliteRunStore:
             stored = _read(connection, key)
             if stored is None:
                 return
-            over = stored.end is not None or stored.instance_id is None
-            if stored.state != "told" and not (stored.settled and over):
-                run = f"instance {stored.instance_id}" if stored.instance_id else "a run"
-                raise ValidationError(
-                    f"run_key: the record of {key} is needed: {run} may go on, or nobody was told how it ended. Call "
-                    "again with the key first, or cancel the run and settle the key",
-                    path="run_key",
-                )
+            refuse_needed(stored)
             _remove(connection, key)
 
     def forget_unreadable(self, key: str) -> None:
@@ -198,10 +191,7 @@ class SqliteRunStore:
             ValidationError: it can be read, or there is none; nothing was removed.
         """
         with self._writing() as connection:
-            if not isinstance(_rows(connection).get(key), UnreadableRecordError):
-                raise ValidationError(
-                    f"run_key: there is no record of {key} that cannot be read; nothing was removed", path="run_key"
-                )
+            refuse_readable(key, _rows(connection).get(key))
             _remove(connection, key)
 
     def owners(self) -> Mapping[str, tuple[str, int]]:
@@ -222,6 +212,34 @@ class SqliteRunStore:
         """Each row by itself: an odd one never costs the list."""
         with self._connection() as connection:
             return _rows(connection)
+
+
+def refuse_needed(stored: RunRecord) -> None:
+    """Refuse to remove a record that somebody still needs.
+
+    Raises:
+        ValidationError: its run may go on, or nobody was told how it ended.
+    """
+    over = stored.end is not None or stored.instance_id is None
+    if stored.state != "told" and not (stored.settled and over):
+        run = f"instance {stored.instance_id}" if stored.instance_id else "a run"
+        raise ValidationError(
+            f"run_key: the record of {stored.key} is needed: {run} may go on, or nobody was told how it ended. Call "
+            "again with the key first, or cancel the run and settle the key",
+            path="run_key",
+        )
+
+
+def refuse_readable(key: str, stored: RunRecord | UnreadableRecordError | None) -> None:
+    """Refuse to remove what can be read by the word of somebody who says that it cannot.
+
+    Raises:
+        ValidationError: it can be read, or there is none.
+    """
+    if not isinstance(stored, UnreadableRecordError):
+        raise ValidationError(
+            f"run_key: there is no record of {key} that cannot be read; nothing was removed", path="run_key"
+        )
 
 
 def _adopted(instance_id: str | None) -> str:

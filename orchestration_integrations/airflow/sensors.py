@@ -46,6 +46,7 @@ from .limits import MOST_DEFERRALS, deferral_limit
 from .poking import Pokes, pokes_of, unguarded
 from .sensor_options import Options, is_configuration
 from .skipped import deadline_after, keep_deadline
+from .stage_reached import stage_reached, stages_of
 from .trigger_start import refuse_seconds_to_come, refuse_what_a_triggerer_cannot_render
 
 _TRIGGERS = "orchestration_integrations.airflow.triggers"
@@ -436,7 +437,7 @@ class OrchestrationStageSensor(_Sensor):
         history: Sequence[StageRun] = ()
         if self.until == "listening" and row is not None and row.terminated_at is None and not instance.terminated:
             history = self._http().get_instance_history(instance.id)
-        if stage_reached(instance, history, number, self.until, self.event):
+        if stage_reached(instance, history, number, self.until, self.event, lambda: stages_of(self._http(), instance)):
             return {"instance_id": instance.id, "stage": number, "until": self.until, "event": self.event}
         return None
 
@@ -453,36 +454,6 @@ class OrchestrationStageSensor(_Sensor):
             poll_interval=max(0.1, float(self.poke_interval)),
             row_grace=self._row_grace(),
         )
-
-
-def stage_reached(instance: Instance, history: Sequence[StageRun], stage: int, until: str, event: str | None) -> bool:
-    """Whether a stage is where it should be.
-
-    Raises:
-        NotAsExpectedFailure: it can never be.
-    """
-    row = next((one for one in reversed(instance.status) if one.stage == stage), None)
-    if row is None:
-        if instance.terminated or any(one.stage > stage for one in instance.status):
-            raise NotAsExpectedFailure(f"instance {instance.id} is {instance.state}; stage {stage} never began")
-        return False
-    if until == "begun":
-        return True
-    over = row.terminated_at is not None or instance.terminated or any(one.stage > stage for one in instance.status)
-    failed = row.error or (instance.failure if over and row.terminated_at is None else None)
-    if over and failed:
-        raise NotAsExpectedFailure(f"instance {instance.id}: stage {stage} has ended with an error: {failed}")
-    if until == "ended":
-        return over
-    if over:
-        raise NotAsExpectedFailure(f"instance {instance.id}: stage {stage} is over and listens no more")
-    if len(history) <= stage:
-        return False
-    run = history[stage]
-    name = run.input.get("event")
-    if run.name != "RunWaitEvent" or (event is not None and name != event):
-        raise NotAsExpectedFailure(f"instance {instance.id}: stage {stage} ({run.name}) does not listen for {event!r}")
-    return not run.terminated
 
 
 def unexpected_end(instance: Instance, expected: str) -> OrchestrationError:

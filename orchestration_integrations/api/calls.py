@@ -227,7 +227,7 @@ def get_stage_history(
         raise ValidationError(f"number must be an integer from 0, not {number!r}", path="number")
     return Call(
         "get_stage_history",
-        f"history of stage {number} of instance {instance_id}",
+        f"history of stage {number} (counted by the server) of instance {instance_id}",
         "GET",
         f"{_instance_path(instance_id, version)}/stages/{number}/history",
         RetryClass.READ,

@@ -16,8 +16,9 @@ def no_workflow_id_text(given: str) -> str:
     if _UUID.fullmatch(given):
         return ""
     return (
-        f"{given!r} is no id, which is a UUID. If it is the name of a workflow: list_workflows tells its id, and "
-        "Airflow's operator takes workflow_name"
+        f"{given!r} is no id, which is a UUID. If it is the name of a workflow: list_workflows tells its id, the only "
+        "text that is taken here. run_once takes the definition itself too, as a mapping; the command line takes the "
+        "name of a workflow and a file, and so do Airflow's operators that run one: workflow_name, path"
     )
 
 

@@ -16,6 +16,7 @@ _OPTIONS = (
 )  # fmt: skip
 """Arguments that are options of that name."""
 _GIVEN = re.compile(rf"\b({'|'.join(_REMEDIES)})=(?:True\b|'([^']*)')")
+_STAGE = re.compile(r"\bstage=(\d*)")
 _CREATED = re.compile(r"with ensure_workflow\(…, ([^()]*)\)")
 _PHRASES = {
     "Give workflow_id;": "Give the id of one;",
@@ -37,6 +38,7 @@ def as_options(error: object) -> str:
     for phrase, ours in _PHRASES.items():
         text = text.replace(phrase, ours)
     text = _CREATED.sub(lambda found: f"by workflows apply FILE {found[1].replace(',', '')}", text)
+    text = _STAGE.sub(lambda found: f"{option_of('stage')} {found[1]}".rstrip(), text)
     return _GIVEN.sub(_option_given, text)
 
 

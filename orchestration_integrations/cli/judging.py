@@ -220,11 +220,14 @@ class Judge:
                 found.reason += ", and it goes on trying"
                 found.advice = f"the payment goes through once its cause is mended, stop or not: {cancel}"
             elif run.checkpoint is not None:
-                found.finding, found.advice = "held", f"{go_on}; else: {cancel}"
+                anew = f"to have all of it paid anew by the next start: {self._of_key('settle', found.run_key)}"
+                found.finding = "held"
+                found.advice = f"{go_on}; else: nothing, since it moves nothing as it stands; {anew}"
             else:
                 found.finding = "stopped"
                 found.reason += ", and it has not ended: it may still move money"
-                found.advice = f"{cancel}; or see how it ends: wait {run.instance.id}; {go_on}"
+                limit = " --timeout 60" if run.listens else ""  # what it waits for may never come
+                found.advice = f"{cancel}; or see how it ends: wait {run.instance.id}{limit}; {go_on}"
 
     def _before_its_gate(self, found: Finding, run: Seen) -> None:
         """A run that stands at its gate, and will not be released by a key."""

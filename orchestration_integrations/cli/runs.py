@@ -82,9 +82,10 @@ def settle(session: Session, key: _Key, store: Store = None, yes: Yes = False) -
     found = _store(session, store)
     record = record_of(found, key)
     ended = f"instance {record.instance_id or '(unknown)'}, {record.end or record.state}"
-    confirmed(f"The next start of {key} will pay again ({ended}). Settle it?", yes)
+    confirmed(f"The next start of {key} will pay again, and all of it ({ended}). Settle it?", yes)
     found.settle(key)
-    _done(session, found, key, "settled", f"{key} is settled: its next start is a new run")
+    text = f"{key} is settled: its next start is a new run, which pays all of it again ({ended})"
+    _done(session, found, key, "settled", text)
 
 
 @reaching_server
@@ -166,12 +167,16 @@ def forget(
     The file then no longer proves of any key used until now that it was not used: a start of such a key looks at the
     server, and without a gate it needs --first-attempt.
     """
+    from ..run_store import refuse_needed, refuse_readable
+
     found = _store(session, store)
     if unreadable:
+        refuse_readable(key, found.unreadable().get(key))
         confirmed(f"Do you know how the run of {key} ended? Its record cannot be read. Remove it?", yes)
         found.forget_unreadable(key)
     else:
         record = record_of(found, key)
+        refuse_needed(record)
         confirmed(f"Remove the record of {key} ({record.end or record.state})?", yes)
         found.forget(key)
     row = {"type": "record", "key": key, "result": "forgotten", "text": f"the record of {key} is removed"}

@@ -54,6 +54,12 @@ def workflow(one: Workflow, **more: Any) -> Object:
     }
 
 
+def unread_workflow(workflow_id: str) -> Object:
+    """A workflow of which nothing but its id is known."""
+    unknown = dict.fromkeys(("name", "created_at", "deleted_at"))
+    return {"type": "workflow", "id": workflow_id, **unknown, "stages": []}
+
+
 def instance(one: Instance, **more: Any) -> Object:
     """A run of a workflow."""
     return {

@@ -29,7 +29,7 @@ from .effects import Now, Procedure, do
 from .gate import checkpoint_of, checkpoints_of, own_number, own_stages, parsed_event, stands_at_gate
 from .listing import Versions
 from .moved import NOTHING_READ, Reading, all_ended_well, read_moved
-from .wording import UNREAD_PAYMENT, in_flight_text, stage_named
+from .wording import UNREAD_PAYMENT, in_flight_text, stage_counted
 
 MOVED_SECONDS = 5.0
 """Seconds for reading what had moved, where no deadline is near."""
@@ -260,10 +260,9 @@ def _where_failed(instance: Instance | None, stages: Stages | None) -> str:
 def _where(stage: int, stages: Stages | None) -> str:
     """`` in stage 1 (send)``: the user's number and kind of the stage that the server calls ``stage``."""
     if stages is None or not 0 <= stage < len(stages):
-        return f" in stage {stage} (counted by the server)"
-    number, kind = own_number(stages, stage), next(iter(stages[stage]), "unknown")
-    if number is not None:
-        return f" in {stage_named(number, kind, stage)}"
+        return f" in {stage_counted(stage, None)}"
+    if own_number(stages, stage) is not None:
+        return f" in {stage_counted(stage, stages, next(iter(stages[stage]), 'unknown'))}"
     behind = checkpoints_of(stages).get(stage)
     return AT_GATE if behind is None else f" {AT_CHECKPOINT} {behind}"
 

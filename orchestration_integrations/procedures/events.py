@@ -20,7 +20,8 @@ the payment is still wanted, and whether another run of the key was chosen. The 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,7 @@ from .limits import LAST_LOOK, LEAST, READ_BUDGET, ROW_GRACE
 from .listing import Versions
 from .naps import Nap, Times, plain_nap
 from .waiting import Waiting
+from .wording import stage_counted
 
 NUDGE_SECONDS = 0.7
 """Seconds that a stage gets to end by itself before the first nudge; each further nudge waits longer."""
@@ -135,6 +137,7 @@ class _Delivery:
         seen: the instance as it was last read; None before.
         trouble: with the last look or the last event; None where that look was answered.
         names: the events that the stages of its definition wait for, without those of the gate and of checkpoints.
+        stages: of its definition; None while they are not known.
     """
 
     def __init__(
@@ -157,12 +160,17 @@ class _Delivery:
         self.seen: Instance | None = None
         self.trouble: _Trouble | None = None
         self.names: Sequence[str] = ()
+        self.stages: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def until(self) -> float:
         """Monotonic seconds at which it is given up."""
         until = self.times.until(self.sleep.deadline)
         return float("inf") if until is None else until
+
+    def named(self, stage: int) -> str:
+        """How an error names the stage that the server calls so."""
+        return stage_counted(stage, self.stages)
 
     def failed(self, reason: NotDelivered, why: str, instance: Instance | None) -> EventNotDeliveredError:
         message = f"event {self.name!r} to instance {self.instance_id} was not delivered: {why}"
@@ -201,12 +209,12 @@ class _Delivery:
     def not_sent(self, stage: int, instance: Instance) -> OrchestrationError:
         """Why nothing was sent, where the instance goes on and the stage is not over."""
         if self.trouble is None:
-            return self.failed("not_ready", f"stage {stage} did not wait for it in time", instance)
+            return self.failed("not_ready", f"{self.named(stage)} did not wait for it in time", instance)
         error = self.trouble.error
         if self.trouble.of_look:
-            why = f"whether stage {stage} waits for it could not be read"
+            why = f"whether {self.named(stage)} waits for it could not be read"
         else:
-            why = f"stage {stage} waited for it, and the server did not take it"
+            why = f"{self.named(stage)} waited for it, and the server did not take it"
         if self.trouble.since is None:
             return self.failed("not_ready", f"{why} ({summary(error)})", None)
         refused = retold(error, f"event {self.name!r} to instance {self.instance_id} was not delivered: {why}: {error}")
@@ -247,6 +255,7 @@ class _Delivery:
             if is_denial(error):
                 return None  # deleted, on a server that then hides it
             raise self.unreadable(error, sent=False) from error
+        self.stages = workflow.stages
         waiting: list[int] = []
         own: list[int] = []
         for number, stage in enumerate(workflow.stages):
@@ -272,8 +281,9 @@ def _target(delivery: _Delivery, waiting: Sequence[int] | None, stage: int | Non
     if stage is not None:
         if stage not in waiting:
             named = ", ".join(f"stage={one}" for one in waiting) or "no stage"
+            do = "do" if len(waiting) > 1 else "does"
             raise delivery.failed(
-                "no_such_stage", f"stage={stage} does not wait for it; {named} does. {COUNTS}", instance
+                "no_such_stage", f"stage={stage} does not wait for it; {named} {do}. {COUNTS}", instance
             )
         return stage
     if not waiting:
@@ -323,7 +333,7 @@ def _deliver(delivery: _Delivery, stage: int, instance: Instance, nap: Nap, *, r
         if instance.terminated:
             raise _instance_ended(delivery, stage, sent, instance)
         if _ended(instance, stage):
-            raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
+            raise delivery.failed("stage_over", f"{delivery.named(stage)} was already over", instance)
         begun = _row(instance, stage) is not None
         if begun and not seen:
             seen = True
@@ -418,7 +428,7 @@ def _last_look(delivery: _Delivery, stage: int, sent: bool) -> Procedure[Instanc
     if instance.terminated:
         raise _instance_ended(delivery, stage, sent, instance)
     if sent:
-        raise delivery.failed("unknown", f"it was sent, but stage {stage} still waits", instance)
+        raise delivery.failed("unknown", f"it was sent, but {delivery.named(stage)} still waits", instance)
     if _ended(instance, stage):
-        raise delivery.failed("stage_over", f"stage {stage} was already over", instance)
+        raise delivery.failed("stage_over", f"{delivery.named(stage)} was already over", instance)
     raise delivery.not_sent(stage, instance)

@@ -129,8 +129,17 @@ def cancel_text(outcome: CancelOutcome, instance_id: str | None = None) -> str:
         )
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
     named = outcome.instance.id if outcome.instance is not None else instance_id
-    how = "the command `wait` tells" if named is None else f"orchestration-integrations wait {named}"
-    return f"{unseen}{at}; it may still run and move money: see how it ends before you pay anew ({how})"
+    return f"{unseen}{at}; it may still run and move money: {see_how_it_ends(named)}"
+
+
+def see_how_it_ends(instance_id: str | None) -> str:
+    """What to do about a run that may still move money. It may wait for an event that never comes, and so would its
+    waiter."""
+    how = "the command `wait` tells" if instance_id is None else f"orchestration-integrations wait {instance_id}"
+    return (
+        f"see how it ends before you pay anew ({how}), with --timeout SECONDS where it waits for an event that may "
+        "never come"
+    )
 
 
 def _unread(outcome: CancelOutcome) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..api.models import ActivityRun, CancelOutcome, Instance, Moved, StageEvent, Transaction
-from .gate import is_own_event
+from .gate import checkpoints_of, is_own_event, own_number, own_stages
 from .moved import NOTHING_READ
 
 MAY_HAVE_MOVED = "that money may have moved, check the ledger"
@@ -58,6 +58,27 @@ def stage_named(number: int | None, kind: str | None, theirs: int | None = None)
     counted = f"{theirs} on the server" if theirs is not None and theirs != number else None
     more = "; ".join(part for part in (kind, counted) if part)
     return f"stage {number} ({more})" if more else f"stage {number}"
+
+
+def stage_counted(theirs: int, stages: Sequence[Mapping[str, Any]] | None, kind: str | None = None) -> str:
+    """The stage that the server calls ``theirs``, so that nobody takes it for another one of his definition.
+
+    Args:
+        theirs: the server's number.
+        stages: of the workflow; None where they are not known: then the number is marked as the server's.
+        kind: of the stage; None: it is named only where the numbers differ.
+    """
+    if stages is None:
+        return f"stage {theirs} on the server" + (f" ({kind})" if kind else "")
+    if theirs >= len(stages):  # beyond the last
+        return stage_named(theirs - len(stages) + len(own_stages(stages)), kind, theirs)
+    number = own_number(stages, theirs)
+    if number is None:
+        behind = checkpoints_of(stages).get(theirs)
+        return f"the {'gate' if behind is None else f'checkpoint before stage {behind}'} ({theirs} on the server)"
+    if kind is None and number != theirs:
+        kind = next(iter(stages[theirs]), None)
+    return stage_named(number, kind, theirs)
 
 
 def _checkpoint_text(event: StageEvent) -> str:

@@ -18,7 +18,7 @@ from ..http_hook import AsyncOrchestrationHttpHook
 from ..ownership.keys import checked_run_key
 from ..procedures.events import refusal_of
 from ..procedures.gate import checkpoints_of, is_gate
-from ..procedures.verdicts import cancel_verdict
+from ..procedures.verdicts import cancel_verdict, see_how_it_ends
 from ..procedures.wording import cancel_summary
 from .fresh_keys import FreshKeys
 from .problems import problem_text
@@ -83,8 +83,7 @@ async def cancel(hook: AsyncOrchestrationHttpHook, instance_id: str) -> dict[str
             raise
         raise retold(
             error,
-            f"{error}. All the same it may exist, still run and move money: see how it ends before you pay anew "
-            f"(orchestration-integrations wait {instance_id})",
+            f"{error}. All the same it may exist, still run and move money: {see_how_it_ends(instance_id)}",
         ) from error
     verdict = cancel_verdict(outcome, instance_id)
     text = f"{verdict.text[0].upper()}{verdict.text[1:]}."

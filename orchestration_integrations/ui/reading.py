@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..http_hook import AsyncOrchestrationHttpHook
 from ..http_hook.in_time import in_time
 from ..procedures.ghosts import is_old
 from ..procedures.moved import STILL
+from ..procedures.wording import stage_counted
 from . import streams
 from .ages import Limit, Moment, told
 from .definitions import Definition, Definitions
@@ -121,8 +122,10 @@ class InstanceReader:
         self._clock.heard(self._hook.plans)
         problems: list[str] = []
         history, ghost = await self._history(instance, problems, limit)
-        activities = await self._activities(history or (), problems, limit)
+        unread: dict[int, str | None] = {}
+        activities = await self._activities(history or (), unread, limit)
         definition = await self._definitions.of(instance.workflow_id, limit)
+        problems += _unread_stages(unread, definition.workflow)
         return Observed(
             instance=instance,
             definition=definition,
@@ -146,15 +149,18 @@ class InstanceReader:
             return None, ghost
 
     async def _activities(
-        self, history: Sequence[StageRun], problems: list[str], limit: Limit
+        self, history: Sequence[StageRun], unread: dict[int, str | None], limit: Limit
     ) -> dict[int, Sequence[ActivityRun]]:
-        """What of them can be read in time: the newest first, but those that could not be read last."""
+        """What of them can be read in time: the newest first, but those that could not be read last.
+
+        Args:
+            unread: is told why those of a stage are missing; None: no time was left.
+        """
         calling = [number for number, stage in enumerate(history) if stage.name not in STILL]
         found = {number: self._ended[number] for number in calling if number in self._ended}
-        late = []
         for number in sorted(set(calling) - found.keys(), key=lambda one: (self._failed[one], -one)):
             if limit.is_over:
-                late.append(number)
+                unread[number] = None
                 continue
             ended = history[number].terminated
             try:
@@ -162,16 +168,25 @@ class InstanceReader:
             except OrchestrationError as error:
                 if not (ended and isinstance(error, NotFoundError) and not is_gateways_404(error)):
                     self._failed[number] += 1
-                    problems.append(f"the history of stage {number} could not be read: {error}")
+                    unread[number] = str(error)
                 continue  # a stage that failed before its work has no history
             if any(one.attempt > 1 or one.last_failure is not None for one in found[number]):
                 self._retried |= {number}
             if ended and all(one.terminated for one in found[number]):
                 self._ended[number] = found[number]
-        if late:
-            numbers = ", ".join(map(str, sorted(late)))
-            problems.append(f"no time was left to read the history of stage {numbers}: the server answers slowly")
         return found
+
+
+def _unread_stages(unread: Mapping[int, str | None], workflow: Workflow | None) -> Iterator[str]:
+    """What is told of the stages whose histories could not be read: why, None where no time was left."""
+    stages = None if workflow is None else workflow.stages
+    for number, why in unread.items():
+        if why is not None:
+            yield f"the history of {stage_counted(number, stages)} could not be read: {why}"
+    late = [stage_counted(number, stages) for number in sorted(unread) if unread[number] is None]
+    if late:
+        named = ", ".join([late[0], *(one.removeprefix("stage ") for one in late[1:])])
+        yield f"no time was left to read the history of {named}: the server answers slowly"
 
 
 class Watch:

@@ -32,7 +32,7 @@ from orchestration_integrations.airflow.compat import (
 from orchestration_integrations.airflow.hooks import OrchestrationHook
 from orchestration_integrations.airflow.sensors import OrchestrationInstanceSensor, OrchestrationStageSensor
 from tests.airflow.framework import AirflowRescheduleException
-from tests.airflow.harness import BROKEN, LONG, SHORT, WAITS, begin, perform
+from tests.airflow.harness import BROKEN, LONG, SHORT, TO, WAITS, begin, perform
 
 MODES = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
 
@@ -210,6 +210,34 @@ def test_a_stage_that_can_never_be_so_fails(
         OrchestrationStageSensor, mode, instance_id=begin(server, definition), stage=stage, until=until, event=event
     )
     with pytest.raises(AirflowFailException):
+        sense(sensor)
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("stage", "until", "said"),
+    [
+        (0, "listening", r"the gate \(0 on the server\) is over and listens no more"),
+        (1, "listening", r"stage 0 \(send; 1 on the server\) is over and listens no more"),
+        (7, "begun", r"stage 6 \(7 on the server\) never began"),
+    ],
+)
+def test_what_fails_names_the_stage_of_the_definition_and_says_how_stages_count(
+    server: Any, mode: str, stage: int, until: Any, said: str
+) -> None:
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        instance = http.start(http.ensure_workflow(SHORT, gate=True).workflow.id, TO)
+        http.wait(instance.id, timeout=30)
+    sensor = made(OrchestrationStageSensor, mode, instance_id=instance.id, stage=stage, until=until)
+    with pytest.raises(AirflowFailException, match=rf"{said}\. stage= counts a gate too"):
+        sense(sensor)
+
+
+def test_without_a_definition_the_number_is_told_to_be_the_servers(server: Any) -> None:
+    instance_id = begin(server, SHORT)
+    server.fault("get_workflow", "status", -1, code=404, error_code="NOT_FOUND")
+    sensor = made(OrchestrationStageSensor, "poke", instance_id=instance_id, stage=0, until="listening")
+    with pytest.raises(AirflowFailException, match="stage 0 on the server is over and listens no more"):
         sense(sensor)
 
 

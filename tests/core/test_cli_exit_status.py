@@ -478,6 +478,24 @@ def test_whoever_does_not_confirm_changes_nothing(server, hook):
     assert hook.get_workflow(workflow_id).deleted_at is not None
 
 
+def test_a_workflow_that_is_deleted_already_is_not_deleted_again(hook, server):
+    """The server answers a second delete as it did the first."""
+    workflow_id = hook.create_workflow(WAITS).id
+    delete = ["workflows", "delete", workflow_id, "--yes", "--url", server.url]
+    assert invoked(*delete).exit_code == 0
+    again = invoked(*delete)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert f"the server knows no such workflow any more: {workflow_id} was deleted at" in again.stderr
+
+
+def test_whoever_may_not_look_at_a_workflow_may_delete_it(hook, server):
+    workflow_id = hook.create_workflow(WAITS).id
+    with server.fault("get_workflow", "status", -1, code=403):
+        done = invoked("workflows", "delete", workflow_id, "--yes", "--json", "--url", server.url)
+    assert (done.exit_code, json.loads(done.stdout)["result"]) == (0, "deleted")
+    assert hook.get_workflow(workflow_id).deleted_at is not None
+
+
 def test_help_loads_nothing_that_is_slow():
     """It comes at once, and what is in brackets is text."""
     program = (

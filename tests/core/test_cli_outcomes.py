@@ -171,13 +171,17 @@ def test_a_cancel_of_a_key_without_an_instance_says_where_to_look(server, hook, 
     assert (code, found["finding"], len(found["instances"])) == (3, "ambiguous", 1)
 
 
-def test_a_held_run_is_stopped_as_the_finding_says(server, hook, store, call):
+def test_a_held_run_is_told_what_is_left_to_do(server, hook, store, call):
     held(hook, store, "order 17")
     (found,) = call("reconcile", "twice")[1]
-    cancel = advised(found["advice"].partition("else: ")[2], "cancel")
-    code, (told,) = call(*cancel)
+    assert "moves nothing" in found["advice"]
+    assert not re.search(r"\bcancel\b", found["advice"]), "it is held already"
+    code, (told,) = call("cancel", "--run-key", "order 17")
     assert (code, told["status"], told["stages_completed"]) == (0, "held", 1)
-    assert call("runs", "settle", "order 17", "--yes")[0] == 0
+    settle = advised(found["advice"], "runs settle")
+    assert call(*settle)[0] == 2, "it asks first"
+    code, (told,) = call(*settle, "--yes")
+    assert (code, "its next start is a new run, which pays all of it again" in told["text"]) == (0, True)
     code, (found,) = call("reconcile", "twice")
     assert (code, "resume" in found["advice"], "is settled" in found["reason"]) == (3, False, True)
     assert call(*advised(found["advice"].partition(": ")[2], "cancel"), "--timeout", "0.2")[0] in (0, 3)
@@ -282,3 +286,6 @@ def test_a_cancel_of_a_run_beyond_its_gate_does_not_speak_of_the_gate(call, hook
     status, (told,) = call("cancel", started.id, "--timeout", "0.5")
     assert (status, told["status"], told["at_gate"]) == (3, "not_confirmed", False)
     assert "may still run and move money" in told["text"]
+    assert f"(orchestration-integrations wait {started.id}), with --timeout SECONDS" in told["text"], (
+        "it waits for ever"
+    )

@@ -499,6 +499,7 @@ def test_a_run_that_was_stopped_is_not_to_be_approved(server, hook, tmp_path):
     code, (told,) = reconciled(server, "two", *file)
     assert (code, told["finding"]) == (3, "stopped")
     assert "it waits for event 'go on'; a stop was asked for by a cancel from outside" in told["reason"]
+    assert f"wait {instance_id} --timeout 60" in told["advice"], "nobody will send that event"
     assert "events send" not in told["advice"]
     resume = re.search(r"runs resume \S+ --store \S+(?=,)", told["advice"])[0]
     assert invoked(*shlex.split(resume), env=env).exit_code == 0

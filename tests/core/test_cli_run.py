@@ -410,6 +410,9 @@ def test_records_are_forgotten_only_once_their_run_is_told(server, env, one, two
     assert invoked(*two, "--no-wait", env=env).exit_code == 0
     refused = invoked("runs", "forget", "order [17]", "--yes", env=env)
     assert (refused.exit_code, "may go on" in refused.stderr) == (2, True)
+    for asked in ([], ["--unreadable"]):
+        unasked = piped("runs", "forget", "order [17]", *asked, env=env, input="y\n")
+        assert (unasked.returncode, "[y/N]" in unasked.stderr) == (2, False), "it refuses before it asks"
     assert store.load("order [17]") is not None
     assert invoked(*one, env=env).exit_code == 0
     before = store.complete_since

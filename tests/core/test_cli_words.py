@@ -56,6 +56,8 @@ def env(server, tmp_path):
         ("create it again with ensure_workflow(…, gate=True, checkpoints=True)",
          "create it again by workflows apply FILE --gate --checkpoints"),
         ("call again with its run key, or give at_checkpoint=", "call again with its run key"),
+        ("say which one is meant, stage=1, stage=3. stage= counts a gate too",
+         "say which one is meant, --stage 1, --stage 3. --stage counts a gate too"),
         ("the ledger said: timeout=10s, settled=no", "the ledger said: timeout=10s, settled=no"),
     ],
 )  # fmt: skip
@@ -80,6 +82,26 @@ def test_errors_name_options_that_the_command_has(env, tmp_path):
     wrong = invoked(*run, "--var", "who=a", "--on-timeout", "stop", env=env)
     assert wrong.stderr.startswith("--on-timeout must be cancel or leave")
     assert invoked(*run, "--allow-unbound", "--run-key", "other", env=env).exit_code in (1, 3)  # it was submitted
+
+
+def test_an_event_that_was_not_delivered_names_the_stage_of_the_definition(env, hook, server):
+    """The gate is a stage of the server's, and nobody's who wrote a definition."""
+    definition = {"name": "abab", "stages": [{"wait_event": {"event": name}} for name in ("a", "b", "a", "b")]}
+    instance_id = hook.start(hook.ensure_workflow(definition, gate=True).workflow.id).id
+
+    def refused(name, *more):
+        done = invoked("events", "send", instance_id, name, "--timeout", "0.5", *more, env=env)
+        assert done.exit_code in (2, 4), done.stderr
+        return done.stderr
+
+    assert "stage 1 (wait_event; 2 on the server) did not wait for it in time" in refused("b", "--stage", "2")
+    assert "which one is meant, --stage 1, --stage 3. --stage counts a gate too" in refused("a")
+    assert "--stage 2 does not wait for it; --stage 1, --stage 3 do. --stage counts" in refused("a", "--stage", "2")
+    hook.send_event_when_ready(instance_id, "a", stage=1, timeout=20)
+    assert "stage 0 (wait_event; 1 on the server) was already over" in refused("a", "--stage", "1")
+    server.fault("get_workflow", "status", -1, code=404, error_code="NOT_FOUND")
+    assert "stage 1 on the server was already over" in refused("a", "--stage", "1")
+    assert "say which with --stage" in refused("a")
 
 
 def test_the_first_call_of_a_key_without_a_gate_is_not_told_as_a_payment_of_last_week(env, hook, server):

@@ -59,6 +59,8 @@ def test_a_name_in_the_place_of_an_id_is_told(server: EmbeddedServer, hook: Orch
     with pytest.raises((NotFoundError, ValidationError)) as caught:
         call(hook, "nightly-payout")
     assert NO_ID in str(caught.value)
+    assert "run_once takes the definition itself too, as a mapping" in str(caught.value)
+    assert "the only text that is taken here" in str(caught.value), "also where no definition is taken: by a watcher"
     assert "no id" not in getattr(caught.value, "message", "")  # those are the server's words
     with pytest.raises((NotFoundError, ValidationError)) as caught:
         call(hook, UNKNOWN)

@@ -68,6 +68,20 @@ def test_a_view_whose_histories_hang_comes_in_time_and_says_what_was_not_read(
     assert not view["complete"]
 
 
+def test_a_stage_that_could_not_be_read_is_named_as_the_definition_counts_it(
+    hook: OrchestrationHttpHook, gateway: Gateway, page: PageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LONGEST_READING", 0.6)
+    stages = [send("world", "a", "1"), send("world", "b", "1"), send("world", "c", "1"), *WAITS["stages"]]
+    workflow = hook.ensure_workflow({"name": "gated", "stages": stages}, gate=True).workflow
+    instance_id = hook.start(workflow.id).id
+    page.until(f"instances/{instance_id}", lambda view: view["awaits"] is not None)
+    gateway.rule = lambda method, path: Answer(503, seconds=5.0) if "/stages/" in path else None
+    newest, others = shown(page.events(f"instances/{instance_id}/live"))["problems"]
+    assert newest.startswith("the history of stage 2 (send; 3 on the server) could not be read")
+    assert "the history of stage 0 (send; 1 on the server), 1 (send; 2 on the server): the server" in others
+
+
 def test_histories_that_could_not_be_read_do_not_keep_the_others_from_being_read(
     hook: OrchestrationHttpHook, gateway: Gateway, page: PageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
