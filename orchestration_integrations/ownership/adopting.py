@@ -24,7 +24,7 @@ from ..procedures.listing import Versions
 from ..procedures.start import earliest_of
 from ..procedures.variables import KEY_VARIABLE
 from .record import NO_HOLD, RunRecord, RunStore
-from .request import settle_token
+from .request import may_settle
 
 T = TypeVar("T")
 ADOPTER = "runs adopt"
@@ -154,7 +154,7 @@ def _check_fate(record: RunRecord, instance_id: str, token: str | None) -> None:
             "again with the key: it finds its run",
             path="run_key",
         )
-    if token is not None and token != settle_token(record):
+    if token is not None and not may_settle(record, (token,)):
         raise ValidationError(
             f"settled: {token} speaks of another fate than the one that is on record of key {key}; nothing was "
             "changed. reconcile prints the one that holds now",

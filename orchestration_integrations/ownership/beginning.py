@@ -35,7 +35,7 @@ from .asked_workflow import AskedWorkflow
 from .begun import Did, did
 from .choosing import Round, choose
 from .comparing import Comparing
-from .elsewhere import is_another_payment, may_be_elsewhere, released_elsewhere
+from .elsewhere import is_another_payment, may_be_elsewhere, released_elsewhere, to_adopt
 from .keeping import Keeper
 from .marks import Hold, Marks
 from .observing import Observer, Seen
@@ -118,10 +118,9 @@ class Beginning:
             yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(self._observer, question, token)
-            if seen.instance is not None and seen.instance.id == keeper.instance_id:
-                yield from keeper.note_seen(seen.instance)
-                token = token and keeper.has_token()  # no word about a run that was not shown settles one that is
-            self._token = token
+            keeper.shows = seen.shows
+            yield from keeper.note_seen(seen.instance)
+            self._token = token = token and keeper.has_token()  # a word about what was not shown settles nothing else
             question = msgspec.structs.replace(question, token=token)
             verdict = resolve(question, seen.shows)
             self._settled = verdict != resolve(msgspec.structs.replace(question, token=False), seen.shows)
@@ -224,7 +223,7 @@ class Beginning:
         if wanted == "nothing":
             return Seen("unasked")
         if wanted == "look":
-            number = record.round if record is not None and not record.doubt else None
+            number = record.round if record is not None and record.workflow_id and not record.doubt else None
             return (yield from observer.look(number, proven=self._proven, at_once=self._submitted))
         if wanted == "proof":
             if self._submitted_elsewhere():
@@ -382,6 +381,7 @@ class Beginning:
         """An ungated submit whose answer was lost: only proof is taken."""
         why = self._starting.lost_ungated = f"its submit got no answer ({summary(lost)})"
         seen = yield from self._prove()
+        self._keeper.shows = seen.shows
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))
         if not self._observer.provable:
@@ -412,7 +412,7 @@ class Beginning:
         keeper, at_gate = self._keeper, self._stands_at_gate(seen)
         if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=at_gate, settled=self._settled):
             return None
-        found = yield from released_elsewhere(keeper, self._gated_start, kind)
+        found = yield from released_elsewhere(keeper, self._gated_start, kind, seen.instance)
         self._settled = self._settled or (len(found) > 1 and self._token)
         if not found or self._settled:
             return None
@@ -420,7 +420,8 @@ class Beginning:
         self._comparing.check("adopt", Seen("one released", found=[run]))
         number = self._next_round()  # in its own round another instance was chosen here
         workflow_id, content = self._starting.workflow_id, self._comparing.content
-        yield from keeper.save(keeper.intended(number, run.gate, workflow_id, content, proven=False))
+        intent = to_adopt(keeper, run, number, workflow_id, content, own_stands=at_gate)
+        yield from keeper.save(intent)
         if not (yield from self._choose(run.instance.id, run.gate.text, number, released=True)):
             return None
         return (yield from self._shown(run.instance.id))

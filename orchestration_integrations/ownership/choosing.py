@@ -67,7 +67,9 @@ def choose(keeper: Keeper, instance_id: str, text: str | None, round: Round) -> 
             seen=False,
             created_at=None,
             end=None,
+            doubt=False,
             **NO_HOLD,
         )
     )
+    keeper.shows = None
     return winner == instance_id

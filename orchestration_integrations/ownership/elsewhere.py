@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from ..api.errors import AmbiguousRunError
+from ..api.models import Instance
+from ..procedures.content import Content
 from ..procedures.effects import Procedure
 from ..procedures.gated_start import FoundRun, GatedStart
 from .keeping import Keeper
 from .observing import Seen
-from .record import GOOD_END
+from .record import GOOD_END, RunRecord
 from .resolve import Kind
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -57,8 +61,16 @@ def may_be_elsewhere(keeper: Keeper, kind: Kind, seen: Seen, *, at_gate: bool, s
     return kind in ("start", "choose") and record.instance_id is None
 
 
-def released_elsewhere(keeper: Keeper, gated: GatedStart, kind: Kind) -> Procedure[list[FoundRun]]:
-    """The released runs of the key that were never this record's.
+def released_elsewhere(
+    keeper: Keeper, gated: GatedStart, kind: Kind, own: Instance | None
+) -> Procedure[list[FoundRun]]:
+    """The released runs of the key that were never this record's, but for those that its run makes up for.
+
+    Args:
+        keeper: of the key.
+        gated: the steps of the start.
+        kind: what the table decided.
+        own: the run on record; None where none was read.
 
     Raises:
         AmbiguousRunError: a run may be of the key, and nobody will be able to read whether it is. The run on record is
@@ -78,7 +90,8 @@ def released_elsewhere(keeper: Keeper, gated: GatedStart, kind: Kind) -> Procedu
         return []
     waiting = [run.instance.created_at for run in look.waiting if run.instance.id not in record.former]
     keeper.beside_since = min(waiting, default=None)
-    found = [run for run in look.released if run.instance.id not in record.former]
+    waits = own if kind in ("continue", "resume") else None
+    found = [run for run in look.released if run.instance.id not in record.former and not _is_over(run, waits)]
     if len(found) != 1:
         return found
     logger.warning(
@@ -89,3 +102,29 @@ def released_elsewhere(keeper: Keeper, gated: GatedStart, kind: Kind) -> Procedu
         mine or "no instance",
     )
     return found
+
+
+def _is_over(run: FoundRun, waits: Instance | None) -> bool:
+    """Whether a run had failed or was cancelled before the one was made that waits at its gate and makes up for it."""
+    instance = run.instance
+    if waits is None or instance.terminated_at is None or instance.state not in ("failed", "cancelled"):
+        return False
+    return instance.terminated_at <= waits.created_at
+
+
+def to_adopt(
+    keeper: Keeper, run: FoundRun, number: int, workflow_id: str, content: Content, *, own_stands: bool
+) -> RunRecord:
+    """The record of the round in which the run is adopted.
+
+    Args:
+        keeper: has the record so far.
+        run: another record has released it.
+        number: of the round.
+        workflow_id, content: what is asked for.
+        own_stands: the run on record was not released. Another record that has it may release it yet: it is not over.
+    """
+    intent = keeper.intended(number, run.gate, workflow_id, content, proven=False)
+    if not own_stands or keeper.record is None:
+        return intent
+    return msgspec.structs.replace(intent, former=keeper.record.former)

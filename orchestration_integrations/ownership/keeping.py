@@ -25,8 +25,8 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, ask_or_raise, pau
 from ..procedures.gate import GateText
 from ..procedures.start import KEY_AGE
 from .record import NO_HOLD, RunRecord, RunStore, conflict
-from .request import OwnedRequest, settle_token
-from .resolve import How
+from .request import OwnedRequest, may_settle, settle_token
+from .resolve import How, Shows
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
@@ -41,6 +41,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
+        shows: what the server showed of the key, as far as the run on record is known by it; None before it was asked.
         beside_since: of the round that begins next, as ``RunRecord`` has it.
         at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; else None.
         superseded: another attempt has the record now.
@@ -55,6 +56,7 @@ class Keeper:
         self.at_gate: str | None = None
         self.superseded = self._beside = False
         self.beside_since: datetime | None = None
+        self.shows: Shows | None = None
         self._lost_by: RunStore | None = None
         self._now = now
 
@@ -144,10 +146,7 @@ class Keeper:
     def vouches(self) -> bool:
         """Whether the store would have a record of everything that was done under this key."""
         since = self.store.complete_since if self.store is not None else None
-        if since is None:
-            return False
-        born = self.request.since or (self.instant() - KEY_AGE)
-        return bool(since <= born)
+        return since is not None and bool(since <= (self.request.since or self.instant() - KEY_AGE))
 
     def how(self) -> How:
         """Whether the key is surely new, may have been used, or a new run of it is wanted."""
@@ -162,13 +161,16 @@ class Keeper:
 
     def has_token(self) -> bool:
         """Whether the caller has settled what became of the run on record, as far as that is known."""
-        if self.record is not None and self.record.settled:
-            return True
+        record = self.record
+        if record is None or record.settled or self.shows is None:
+            return record is not None and (record.settled or may_settle(record, self.request.settled))
         return self.token() in self.request.settled
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""
-        return settle_token(self.record) if self.store is not None and self.record is not None else None
+        if self.store is None or self.record is None:
+            return None
+        return settle_token(self.record, self.shows or "nothing")
 
     # Records to be saved
 
@@ -226,9 +228,11 @@ class Keeper:
                 raise
         self.record = record
 
-    def note_seen(self, instance: Instance) -> Procedure[None]:
+    def note_seen(self, instance: Instance | None) -> Procedure[None]:
         record = self.record
-        if record is None or (record.seen and record.created_at == instance.created_at):
+        if record is None or instance is None or instance.id != record.instance_id:
+            return
+        if record.seen and record.created_at == instance.created_at:
             return
         yield from self.save_late(record.changed(seen=True, created_at=instance.created_at))
 

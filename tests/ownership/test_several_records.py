@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 
 from orchestration_integrations import (
@@ -242,9 +243,40 @@ GENERATIONS = pytest.mark.parametrize("server", [1, 2, 3], indirect=True)
 def test_an_older_run_that_is_released_later_is_found(server, hook, stores, gap):
     """It stood at its gate when the new round began, which is when the record looked last."""
     killed_reruns(hook, server, stores, gap)
-    made = rerun(hook, stores[1])
+    waits, made = stores[0].load("k").instance_id, rerun(hook, stores[1])
     assert rerun(hook, stores[0]).instance.id == made.instance.id
     assert paid(server) == 100
+    assert waits not in stores[0].load("k").former, "it still stands there, and may be released by another record"
+
+
+@GENERATIONS
+@pytest.mark.parametrize("to", ["bad account!", "shop"])
+def test_what_a_run_makes_up_for_is_no_payment_elsewhere(server, hook, stores, to):
+    """The record does not know that it was its own: an older version kept no former runs."""
+    with pytest.raises(InstanceFailedError):
+        rerun(hook, stores[0], "bad account!")
+    rerun_killed_before_release(hook, stores[0], to)
+    record = stores[0].load("k")
+    stores[1].save(msgspec.structs.replace(record, former=(), revision=1))
+    if to == "shop":
+        assert rerun(hook, stores[1], to).instance.id == record.instance_id
+    else:
+        with pytest.raises(InstanceFailedError, match=record.instance_id):
+            rerun(hook, stores[1], to)
+    assert paid(server) == (100 if to == "shop" else 0)
+
+
+@GENERATIONS
+def test_whoever_settles_a_key_without_a_record_pays_anew(server, hook, stores):
+    killed_reruns(hook, server, stores, 0)
+    known = {stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id}
+    with pytest.raises(AmbiguousRunError):
+        rerun(hook, stores[2])
+    stores[2].settle("k")
+    made = rerun(hook, stores[2]).instance.id
+    assert made not in known
+    assert rerun(hook, stores[2]).instance.id == made
+    assert paid(server) == 200
 
 
 @GENERATIONS

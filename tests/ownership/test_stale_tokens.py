@@ -6,13 +6,20 @@ import pytest
 
 from orchestration_integrations import (
     AmbiguousRunError,
+    InstanceCancelledError,
     InstanceStuckError,
     OrchestrationHttpHook,
     OwnerGoneError,
     SqliteRunStore,
     WaitTimeoutError,
 )
+from orchestration_integrations.procedures.gated_start import GatedStart
 from orchestration_integrations.server import EmbeddedServer
+from tests.outside import eventually
+
+
+class Died(BaseException):
+    """The process ends here."""
 
 
 def sending(account):
@@ -107,3 +114,50 @@ def test_it_is_held_at_a_checkpoint(server, hook, store, token):
     with pytest.raises(InstanceStuckError, match="held"):
         pay(hook, store, HELD, checkpoints=True, settled=token)
     assert len(server.record().started) == 1
+
+
+@pytest.mark.parametrize("server", [1, 3], indirect=True)
+def test_the_word_about_a_run_that_no_record_has_seen_settles_it(server, hook, store, monkeypatch):
+    """The process dies right after the release; somebody cancels the run amid its payment."""
+    real = GatedStart.release
+
+    def dies(self, *arguments, **options):
+        yield from real(self, *arguments, **options)
+        raise Died
+
+    server.world("ledger stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(GatedStart, "release", dies)
+        with pytest.raises(Died):
+            pay(hook, store, cancel_on_interrupt=False)
+    assert not store.load("k").seen
+    instance_id = store.load("k").instance_id
+    eventually(lambda: len(hook.get_instance(instance_id).status) > 1, "its payment is under way", every=0.02)
+    hook.cancel(instance_id)
+    again = {"rerun_failed": True}
+    with pytest.raises(InstanceCancelledError):
+        pay(hook, store, **again)
+    with pytest.raises(AmbiguousRunError) as caught:
+        pay(hook, store, **again)
+    server.world("ledger started")
+    assert pay(hook, store, settled=caught.value.token, **again).instance.id != instance_id
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_there_are_several_by_now(server, hook, store, tmp_path):
+    """The submit has no gate, and its answer is lost; then another call pays under the key."""
+    keyed = {"name": "keyed", "stages": [sending("${runKey}"), sending("shop")]}
+    workflow_id = hook.create_workflow(keyed).id
+    server.fault("run_workflow", "late_row", 1, seconds=100)
+    server.fault("run_workflow", "cut_after", 1)
+    with pytest.raises(AmbiguousRunError, match="got no answer") as caught:
+        pay(hook, store, workflow_id, first_attempt=True, start_timeout=2)
+    server.clear_faults()
+    pay(hook, SqliteRunStore(tmp_path / "other.db"), workflow_id, first_attempt=True)
+    server.advance(200)
+    with pytest.raises(AmbiguousRunError, match="more than one run carries the key") as several:
+        pay(hook, store, workflow_id, settled=caught.value.token, start_timeout=2)
+    assert len(several.value.candidates) == 2
+    assert several.value.token != caught.value.token
+    pay(hook, store, workflow_id, settled=several.value.token)
+    assert len(server.record().started) == 3
