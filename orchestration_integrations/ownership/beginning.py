@@ -118,8 +118,7 @@ class Beginning:
             yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(self._observer, question, token)
-            keeper.shows = seen.shows
-            yield from keeper.note_seen(seen.instance)
+            keeper.note_shown(seen.shows, seen.instance)
             self._token = token = token and keeper.has_token()  # a word about what was not shown settles nothing else
             question = msgspec.structs.replace(question, token=token)
             verdict = resolve(question, seen.shows)

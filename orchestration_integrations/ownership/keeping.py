@@ -100,8 +100,7 @@ class Keeper:
         mine = record is not None and bool(self.request.attempt) and record.attempt == self.request.attempt
         if resumed and record is not None and self.request.attempt and not mine:
             self.superseded = True  # another attempt has taken the key up since
-        decided_on = self.request.decided_on
-        if not resumed and not mine and record is not None and decided_on not in (None, record.attempt):
+        if not resumed and not mine and record is not None and self.request.decided_on not in (None, record.attempt):
             self.superseded = True  # its facts would hide from later attempts what that one was asked for
             raise conflict(record.key, record)
         if record is not None and self.request.rival is not None:
@@ -168,9 +167,7 @@ class Keeper:
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""
-        if self.store is None or self.record is None:
-            return None
-        return settle_token(self.record, self.shows or "nothing")
+        return None if self.store is None or self.record is None else settle_token(self.record, self.shows or "nothing")
 
     # Records to be saved
 
@@ -228,11 +225,15 @@ class Keeper:
                 raise
         self.record = record
 
-    def note_seen(self, instance: Instance | None) -> Procedure[None]:
+    def note_shown(self, shows: Shows, instance: Instance | None) -> None:
+        """What the server has shown. It goes on record with what is saved next: whoever only looks changes nothing."""
+        self.shows = shows
+        if self.record is not None and instance is not None:
+            self.record = self.record.as_shown(instance)
+
+    def note_seen(self, instance: Instance) -> Procedure[None]:
         record = self.record
-        if record is None or instance is None or instance.id != record.instance_id:
-            return
-        if record.seen and record.created_at == instance.created_at:
+        if record is None or (record.seen and record.created_at == instance.created_at):
             return
         yield from self.save_late(record.changed(seen=True, created_at=instance.created_at))
 

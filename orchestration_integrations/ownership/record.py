@@ -29,6 +29,7 @@ import msgspec
 
 from ..api.errors import RecordConflictError, UnreadableRecordError, ValidationError
 from ..api.instants import instant_in_store, stored_instant
+from ..api.models import Instance
 from ..procedures.content import Content
 
 NO_HOLD: Mapping[str, Any] = {"hold": False, "held_by": "", "held_since": None}
@@ -117,6 +118,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def formers(self) -> tuple[str, ...]:
         """``former`` of the round that follows this one: the last hundred."""
         return (*self.former, *(() if self.instance_id is None else (self.instance_id,)))[-100:]
+
+    def as_shown(self, instance: Instance) -> RunRecord:
+        """The record, where the server has shown the instance. Only a saving makes it another one for others."""
+        if instance.id != self.instance_id:
+            return self
+        return msgspec.structs.replace(self, seen=True, created_at=instance.created_at)
 
     def held_by_stop(self, by: str, since: datetime | None) -> RunRecord:
         """The record that follows this one, with a stop on it."""

@@ -151,4 +151,5 @@ def settle_token(record: RunRecord, shows: Shows = "nothing") -> str:
 
 def may_settle(record: RunRecord, tokens: Container[str]) -> bool:
     """Whether one of the tokens settles a fate of the run on record, whatever the server shows."""
-    return any(settle_token(record, shows) in tokens for shows in get_args(Shows))
+    ways = (record, msgspec.structs.replace(record, seen=True))
+    return any(settle_token(way, shows) in tokens for way in ways for shows in get_args(Shows))
