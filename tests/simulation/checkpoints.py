@@ -156,6 +156,7 @@ class Actor:
     asked_since_send: bool = False
     taken_over: bool = False
     looked: int = 0
+    looked_at: float = 0.0
     wants_new: bool = False
     number: int = 0
 
@@ -261,9 +262,16 @@ class CheckpointHistory:
     # ---- what happens to holds ---------------------------------------------------------------------
 
     def took_back(self, actor: Actor | None, instance_id: str) -> None:
-        """A hold of a run is gone. The next attempt may take that of a run at its gate, where nothing has begun."""
-        begun = any(one["instance_id"] == instance_id for one in self.core.record().released)
-        if begun and self.truth(instance_id) is None and actor is not None and not actor.wants_new:
+        """A hold of a run is gone. The next attempt may take that of a run at its gate, where nothing has begun; also where
+        another process has released it while this one stood still since its look."""
+        looked_at = self.clock.time() if actor is None else actor.looked_at
+        released = [one["at"] for one in self.core.record().released if one["instance_id"] == instance_id]
+        if (
+            any(at <= looked_at for at in released)
+            and self.truth(instance_id) is None
+            and actor is not None
+            and not actor.wants_new
+        ):
             raise self.broken(f"{actor.name} took back a hold of {instance_id}, and nobody had asked for that")
         self.say(f"   the hold of {instance_id[:8]} is taken back")
         self.holds_taken_back.append((self.tick(), instance_id, self.clock.time()))
@@ -376,6 +384,8 @@ class FaultyStore(FaultyPart):
         return self._inner.complete_since
 
     def load(self, key: str) -> RunRecord | None:
+        if self._actor is not None:
+            self._actor.looked_at = self._history.clock.time()
         found: RunRecord | None = self._call(self._inner.load, key)
         return None if found is None else RunRecord.from_json(found.to_json())
 
