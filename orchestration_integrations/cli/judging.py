@@ -53,6 +53,7 @@ class Judge:
         self._runs = runs
         self._looked_at = looked_at
         self._owners = owners
+        self._released = {(run.gate.key, run.gate.round) for run in runs if run.released and run.gate is not None}
 
     def _of_key(self, command: str, key: str | None, *more: str) -> str:
         """A command about the record of a key."""
@@ -131,7 +132,12 @@ class Judge:
 
     def _unreleased(self, key: str, number: int, run: Seen, why: str, *, several: bool = False) -> Finding:
         again = "start again with this key, which releases it"
-        if several:
+        if any(one == key and turn < number for one, turn in self._released):
+            again = (
+                "start again with this key: with the record that chose it, that releases it, or goes on with a run "
+                "that was released meanwhile; without that record it says AmbiguousRunError"
+            )
+        elif several:
             again = "start again with this key and the content of this run, which releases it"
         return Finding(
             finding="unreleased",

@@ -317,6 +317,8 @@ def test_the_payment_can_be_named(server, hook, stores):
     waits, made = stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id
     with pytest.raises(AmbiguousRunError):
         rerun(hook, stores[2])
+    found = invoked("reconcile", "--run-key", "k", "--store", stores[2].path, "--url", server.url)
+    assert f"without that record it says AmbiguousRunError; or, if nobody wants it: cancel {waits}" in found.stdout
     adopt = ["runs", "adopt", "k", "--store", str(stores[2].path), "--url", server.url, "--yes"]
     refused = invoked(*adopt, waits)
     assert (refused.exit_code, "was not released" in refused.stderr) == (2, True)

@@ -262,8 +262,8 @@ class CheckpointHistory:
     # ---- what happens to holds ---------------------------------------------------------------------
 
     def took_back(self, actor: Actor | None, instance_id: str) -> None:
-        """A hold of a run is gone. The next attempt may take that of a run at its gate, where nothing has begun; also where
-        another process has released it while this one stood still since its look."""
+        """A hold of a run is gone. The next attempt may take that of a run at its gate, where nothing has begun, also
+        where another process has released it while this one stood still since its look."""
         looked_at = self.clock.time() if actor is None else actor.looked_at
         released = [one["at"] for one in self.core.record().released if one["instance_id"] == instance_id]
         if (
