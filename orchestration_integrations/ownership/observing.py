@@ -163,15 +163,22 @@ class Observer:
         """Rows 2 and 8: proof that a run of the key exists, looked for until time is over, or ``once``."""
         starting = self._starting
         backoff = Backoff(self._now, first=0.2)
+        nothing: Seen | None = None
         while True:
-            proven, candidates = yield from self._ungated_start.proofs(self._places())
+            try:
+                proven, candidates = yield from self._ungated_start.proofs(self._places())
+            except OrchestrationError:
+                if nothing is None or starting.left() > 0:
+                    raise
+                return nothing  # the time was over amid this look; the one before was whole
             if len(proven) > 1:
                 return Seen("several", candidates=[proof.instance.id for proof in proven])
             if proven:
                 return Seen("proof", instance=proven[0].instance, history=proven[0].history)
             wait = backoff.seconds()
+            nothing = Seen("nothing", candidates=candidates, error=self._ungated_start.unread)
             if self._now.monotonic() + wait >= starting.until or once or not self.provable:
-                return Seen("nothing", candidates=candidates, error=self._ungated_start.unread)
+                return nothing
             yield from pause(wait)
 
     def read_chosen(self, record: RunRecord, chosen: str, token: bool, gated: bool) -> Procedure[Seen]:

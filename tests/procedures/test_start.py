@@ -337,6 +337,13 @@ def test_ungated_adopts_what_carries_the_key(server, hook):
     assert posts(server) == 1
 
 
+def test_a_look_that_the_time_cuts_off_takes_none_back(server, hook):
+    workflow = hook.create_workflow({"name": "u", "stages": [{"wait_event": {"event": "${runKey}"}}, PAYMENT]})
+    server.fault("list_instances", "stall", -1, seconds=5, skip=1)
+    with pytest.raises(AmbiguousRunError, match="an earlier attempt may have submitted it"):
+        hook.start(workflow.id, run_key="k", timeout=1)
+
+
 def test_ungated_goes_on_with_what_is_on_record(server, hook):
     workflow = hook.create_workflow({"name": "u", "stages": [PAYMENT]})
     started = hook.start(workflow.id, run_key="k", first_attempt=True)
