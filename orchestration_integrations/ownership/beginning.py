@@ -83,7 +83,7 @@ class Beginning:
         self._permit = permit
         self._comparing = Comparing(keeper, versions, now)
         self._gated = self._submitted = self._outchosen = False
-        self._token = self._settled = False  # the user has settled what is not known; that decides what is done
+        self._settled = False  # the user's word about what is not known decides what is done
         self.has_checkpoints: bool | None = None
         self._stopped = False
         self._hold: Hold | None = None
@@ -118,8 +118,8 @@ class Beginning:
             yield from self._look_for_stop()
             question = self._question(how, token)
             seen = yield from self._observe(self._observer, question, token)
-            keeper.note_shown(seen.shows, seen.instance)
-            self._token = token = token and keeper.has_token()  # a word about what was not shown settles nothing else
+            keeper.note_shown(seen.told, seen.instance)
+            token = token and keeper.has_token()  # a word about what was not shown settles nothing else
             question = msgspec.structs.replace(question, token=token)
             verdict = resolve(question, seen.shows)
             self._settled = verdict != resolve(msgspec.structs.replace(question, token=False), seen.shows)
@@ -149,7 +149,7 @@ class Beginning:
         record = self._keeper.record
         if record is None or record.content == UNKNOWN or not record.workflow_id:
             return self._gated
-        return bool(record.gate)
+        return bool(record.gate) and (self._gated or not record.doubt)
 
     def _how_without_record(self, how: How) -> How:
         """A look costs little where there is a gate; where there is none, a store that vouches has the only word."""
@@ -380,7 +380,7 @@ class Beginning:
         """An ungated submit whose answer was lost: only proof is taken."""
         why = self._starting.lost_ungated = f"its submit got no answer ({summary(lost)})"
         seen = yield from self._prove()
-        self._keeper.shows = seen.shows
+        self._keeper.shown = seen.told
         if seen.shows == "proof" and seen.instance is not None:
             return (yield from self._adopt(seen.instance.id))
         if not self._observer.provable:
@@ -412,7 +412,7 @@ class Beginning:
         if not self._gated or not may_be_elsewhere(keeper, kind, seen, at_gate=at_gate, settled=self._settled):
             return None
         found = yield from released_elsewhere(keeper, self._gated_start, kind, seen.instance)
-        self._settled = self._settled or (len(found) > 1 and self._token)
+        self._settled = self._settled or (len(found) > 1 and keeper.has_token())
         if not found or self._settled:
             return None
         run = refusals.the_only_one(self._starting, found)

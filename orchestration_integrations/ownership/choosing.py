@@ -71,5 +71,5 @@ def choose(keeper: Keeper, instance_id: str, text: str | None, round: Round) -> 
             **NO_HOLD,
         )
     )
-    keeper.shows = None
+    keeper.shown = None
     return winner == instance_id

@@ -92,6 +92,8 @@ def released_elsewhere(
     keeper.beside_since = min(waiting, default=None)
     waits = own if kind in ("continue", "resume") else None
     found = [run for run in look.released if run.instance.id not in record.former and not _is_over(run, waits)]
+    if len(found) > 1:
+        keeper.shown = Seen("several", found=found).told
     if len(found) != 1:
         return found
     logger.warning(

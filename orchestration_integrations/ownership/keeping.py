@@ -26,7 +26,7 @@ from ..procedures.gate import GateText
 from ..procedures.start import KEY_AGE
 from .record import NO_HOLD, RunRecord, RunStore, conflict
 from .request import OwnedRequest, may_settle, settle_token
-from .resolve import How, Shows
+from .resolve import How
 
 logger = logging.getLogger("orchestration_integrations.ownership")
 
@@ -41,7 +41,7 @@ class Keeper:
         record: as last saved or loaded; without a store, as it would be.
         submitted: the run that this attempt has submitted without a gate, so that it runs already; None before. It is
             this attempt's also while it is not on record as the chosen one: see ``hold``.
-        shows: what the server showed of the key, as far as the run on record is known by it; None before it was asked.
+        shown: what the server showed of the key, as far as a word of the user is about it; None before it was asked.
         beside_since: of the round that begins next, as ``RunRecord`` has it.
         at_gate: the run that this attempt has submitted with a gate, until it sends what could release it; else None.
         superseded: another attempt has the record now.
@@ -56,7 +56,7 @@ class Keeper:
         self.at_gate: str | None = None
         self.superseded = self._beside = False
         self.beside_since: datetime | None = None
-        self.shows: Shows | None = None
+        self.shown: str | None = None
         self._lost_by: RunStore | None = None
         self._now = now
 
@@ -161,13 +161,13 @@ class Keeper:
     def has_token(self) -> bool:
         """Whether the caller has settled what became of the run on record, as far as that is known."""
         record = self.record
-        if record is None or record.settled or self.shows is None:
+        if record is None or record.settled or self.shown is None:
             return record is not None and (record.settled or may_settle(record, self.request.settled))
         return self.token() in self.request.settled
 
     def token(self) -> str | None:
         """The text that settles the fate of the run on record; None where there is no record to settle."""
-        return None if self.store is None or self.record is None else settle_token(self.record, self.shows or "nothing")
+        return None if self.store is None or self.record is None else settle_token(self.record, self.shown or "")
 
     # Records to be saved
 
@@ -225,9 +225,9 @@ class Keeper:
                 raise
         self.record = record
 
-    def note_shown(self, shows: Shows, instance: Instance | None) -> None:
+    def note_shown(self, shown: str, instance: Instance | None) -> None:
         """What the server has shown. It goes on record with what is saved next: whoever only looks changes nothing."""
-        self.shows = shows
+        self.shown = shown
         if self.record is not None and instance is not None:
             self.record = self.record.as_shown(instance)
 

@@ -83,6 +83,13 @@ class Seen(msgspec.Struct):
     standing: Standing | None = None
     gate_unread: OrchestrationError | None = None
 
+    @property
+    def told(self) -> str:
+        """What a word of the user can be about: it is about no more than was shown, so more makes it another text."""
+        if self.shows in ("unasked", "nothing", "unknown id"):
+            return ""
+        return "\0".join([self.shows, *sorted(run.instance.id for run in self.found), *sorted(self.candidates)])
+
 
 class Observer:
     """Looks at the server for one start.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,7 +17,7 @@ from ..procedures.limits import START_SECONDS
 from ..procedures.named_workflow import WorkflowName
 from ..procedures.variables import GATE_VARIABLE, KEY_VARIABLE
 from .record import RunRecord
-from .resolve import How, Shows
+from .resolve import How
 
 UNREAD_WORKFLOW = "unknown"
 """Stands for the workflow of a run that is gone on with, where no record names it. It is never sent."""
@@ -134,22 +134,28 @@ def check_changes(on_changed: object, fingerprint_ignores: Any) -> None:
         raise ValidationError("fingerprint_ignores must be a list of names of variables", path="fingerprint_ignores")
 
 
-def settle_token(record: RunRecord, shows: Shows = "nothing") -> str:
+def settle_token(record: RunRecord, shown: str = "") -> str:
     """The token that settles one unknown fate: of this key, this round, and what was known of its run at that time.
 
-    Once more is known (which run it is, that the server has it, how it ended, that there are several), there is nothing
+    Once more is known (which run it is, that the server has it, how it ended, which runs there are), there is nothing
     to settle, or another fate, of which the same word says nothing.
 
     Args:
-        shows: what the server showed when the token was made.
+        shown: what the server showed when the token was made; empty where it showed nothing of the key.
     """
-    shown = "" if shows in ("unasked", "nothing", "unknown id") else shows
-    known = record.since.isoformat(), record.instance_id or "", record.seen, record.end or "", shown
-    what = "\0".join(map(str, (record.key, record.round, *known)))
-    return f"{record.round}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    return f"{_token_of_record(record)}{_digest(shown)[:6]}"
 
 
-def may_settle(record: RunRecord, tokens: Container[str]) -> bool:
-    """Whether one of the tokens settles a fate of the run on record, whatever the server shows."""
-    ways = (record, msgspec.structs.replace(record, seen=True))
-    return any(settle_token(way, shows) in tokens for way in ways for shows in get_args(Shows))
+def may_settle(record: RunRecord, tokens: Iterable[str]) -> bool:
+    """Whether one of the tokens settles a fate of the run on record, by what the record knows."""
+    ways = [_token_of_record(way) for way in (record, msgspec.structs.replace(record, seen=True))]
+    return any(token.startswith(way) for token in tokens for way in ways)
+
+
+def _token_of_record(record: RunRecord) -> str:
+    known = record.key, record.since.isoformat(), record.instance_id or "", record.seen, record.end or ""
+    return f"{record.round}-" + _digest("\0".join(map(str, known)))[:10]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -17,6 +17,7 @@ from orchestration_integrations import (
     SqliteRunStore,
     WaitTimeoutError,
 )
+from orchestration_integrations.procedures import gated_start
 from orchestration_integrations.server import EmbeddedServer
 from tests.commands import invoked
 from tests.outside import eventually
@@ -30,6 +31,12 @@ def sending(account):
             "amount": {"amount": "${amount}", "asset": "EUR/2"},
         }
     }
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A release shows at once here; on a real server it may take some seconds."""
+    monkeypatch.setattr(gated_start, "RELEASE_SHOWS_SECONDS", 0.5)
 
 
 PAYS = {"name": "pays", "stages": [sending("shop")]}
@@ -267,6 +274,34 @@ def test_what_a_run_makes_up_for_is_no_payment_elsewhere(server, hook, stores, t
 
 
 @GENERATIONS
+def test_a_word_about_what_waits_says_nothing_of_what_has_paid_since(server, hook, stores):
+    with pytest.raises(InstanceFailedError):
+        rerun(hook, stores[0], "bad account!")
+    rerun_killed_before_release(hook, stores[0])
+    with pytest.raises(AmbiguousRunError, match="in a later round") as caught:
+        rerun(hook, stores[2])
+    rerun(hook, stores[0])
+    stores[0].settle("k")
+    rerun_killed_before_release(hook, stores[0])
+    with pytest.raises(AmbiguousRunError, match="in a later round") as later:
+        rerun(hook, stores[2], settled=caught.value.token)
+    assert later.value.token != caught.value.token
+    assert paid(server) == 100
+
+
+@GENERATIONS
+def test_a_doubt_about_a_gated_run_lets_none_without_a_gate_pass(server, hook, stores):
+    killed_reruns(hook, server, stores, 0)
+    rerun(hook, stores[1])
+    with pytest.raises(AmbiguousRunError):
+        rerun(hook, stores[2])
+    ungated = hook.create_workflow(TO).id
+    with pytest.raises(AmbiguousRunError, match=r"without a gate|has no gate"):
+        rerun(hook, stores[2], definition=ungated, start_timeout=3)
+    assert paid(server) == 100
+
+
+@GENERATIONS
 def test_whoever_settles_a_key_without_a_record_pays_anew(server, hook, stores):
     killed_reruns(hook, server, stores, 0)
     known = {stores[0].load("k").instance_id, rerun(hook, stores[1]).instance.id}
@@ -360,7 +395,7 @@ def test_the_word_about_several_runs_beside_the_record_settles_them(server, hook
 def test_a_word_about_a_fate_that_is_known_by_now_asks_for_no_other_payment(server, hook, stores):
     server.fault("run_workflow", "late_row", 1, seconds=100)
     with pytest.raises(AmbiguousRunError) as caught:
-        pay(hook, stores[0], start_timeout=1)
+        pay(hook, stores[0], start_timeout=3)
     stale = {"settled": caught.value.token}
     server.advance(200)
     with pytest.raises(OwnerGoneError, match="it was cancelled"):

@@ -62,7 +62,7 @@ def token(server, hook, store, request):
     """Of a run whose row comes late."""
     server.fault("run_workflow", "late_row", 1, seconds=100)
     with pytest.raises(AmbiguousRunError) as caught:
-        pay(hook, store, start_timeout=1, **getattr(request, "param", {}))
+        pay(hook, store, start_timeout=3, **getattr(request, "param", {}))
     server.advance(200)
     return caught.value.token
 
@@ -70,7 +70,7 @@ def token(server, hook, store, request):
 def test_it_settles_its_own_fate(server, hook, store):
     server.fault("run_workflow", "late_row", 1, seconds=100)
     with pytest.raises(AmbiguousRunError) as caught:
-        pay(hook, store, start_timeout=1)
+        pay(hook, store, start_timeout=3)
     made = pay(hook, store, settled=caught.value.token)
     assert made.instance.id not in caught.value.candidates
     assert server.balance("shop", "EUR/2") == 100
@@ -151,12 +151,12 @@ def test_there_are_several_by_now(server, hook, store, tmp_path):
     server.fault("run_workflow", "late_row", 1, seconds=100)
     server.fault("run_workflow", "cut_after", 1)
     with pytest.raises(AmbiguousRunError, match="got no answer") as caught:
-        pay(hook, store, workflow_id, first_attempt=True, start_timeout=2)
+        pay(hook, store, workflow_id, first_attempt=True, start_timeout=3)
     server.clear_faults()
     pay(hook, SqliteRunStore(tmp_path / "other.db"), workflow_id, first_attempt=True)
     server.advance(200)
     with pytest.raises(AmbiguousRunError, match="more than one run carries the key") as several:
-        pay(hook, store, workflow_id, settled=caught.value.token, start_timeout=2)
+        pay(hook, store, workflow_id, settled=caught.value.token, start_timeout=3)
     assert len(several.value.candidates) == 2
     assert several.value.token != caught.value.token
     pay(hook, store, workflow_id, settled=several.value.token)
