@@ -105,9 +105,10 @@ def adopt(
 ) -> None:
     """Say that an instance is the run of a key whose submit got no answer: run goes on with it and pays no second time.
 
-    For a workflow without a gate. The instance must be of the workflow on record, must not be older than the submit,
-    must show no other content (else --although-it-differs), and must be the run of no other key. While the call that
-    submitted may still run, its AmbiguousRunError and the token in it are needed.
+    For a workflow without a gate; with one, for a run that was released where the call had no record of the key and
+    could not tell which of several runs is the payment. The instance must be of the workflow on record, must not be
+    older than the submit, must show no other content (else --although-it-differs), and must be the run of no other key.
+    While the call that submitted may still run, its AmbiguousRunError and the token in it are needed.
 
     Exit status: 2 it cannot be, or is not known to be; nothing was changed. 3 it could not be read.
     """

@@ -154,7 +154,7 @@ def _check_fate(record: RunRecord, instance_id: str, token: str | None) -> None:
             "again with the key: it finds its run",
             path="run_key",
         )
-    if token is not None and not may_settle(record, (token,)):
+    if token is not None and not may_settle(record, key, (token,)):
         raise ValidationError(
             f"settled: {token} speaks of another fate than the one that is on record of key {key}; nothing was "
             "changed. reconcile prints the one that holds now",

@@ -25,7 +25,7 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, ask_or_raise, pau
 from ..procedures.gate import GateText
 from ..procedures.start import KEY_AGE
 from .record import NO_HOLD, RunRecord, RunStore, conflict
-from .request import OwnedRequest, may_settle, settle_token
+from .request import OwnedRequest, may_settle, token_of
 from .resolve import How
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -160,14 +160,14 @@ class Keeper:
 
     def has_token(self) -> bool:
         """Whether the caller has settled what became of the run on record, as far as that is known."""
-        record = self.record
-        if record is None or record.settled or self.shown is None:
-            return record is not None and (record.settled or may_settle(record, self.request.settled))
+        settled = self.record is not None and self.record.settled
+        if settled or self.shown is None:
+            return settled or may_settle(self.record, self.request.run_key, self.request.settled)
         return self.token() in self.request.settled
 
     def token(self) -> str | None:
-        """The text that settles the fate of the run on record; None where there is no record to settle."""
-        return None if self.store is None or self.record is None else settle_token(self.record, self.shown or "")
+        """The text that settles the fate of the run on record; None where there is nothing to settle."""
+        return None if self.store is None else token_of(self.record, self.request.run_key, self.shown or "")
 
     # Records to be saved
 

@@ -45,7 +45,7 @@ from ..procedures.effects import Backoff, Now, Procedure, ask, pause
 from ..procedures.key_lock import KeyLock
 from ..procedures.limits import CANCEL_SECONDS, OWNER_ANSWER_SECONDS
 from ..procedures.listing import Versions
-from ..procedures.verdicts import cancel_verdict, outcome_text
+from ..procedures.verdicts import cancel_verdict, made_by_then, outcome_text
 from .beginning import Beginning
 from .begun import Did, begun_text
 from .comparing import Comparing
@@ -422,6 +422,7 @@ class OwnedRun:
                 raise same_end(error, f"{told}; {what}; an attempt with its key tells more", outcome, False) from late
         if outcome is not None and outcome.status in ("cancelled", "never_started"):
             yield from self.conclude(outcome.status)
+        what += made_by_then(getattr(error, "moved", None), outcome)
         raise same_end(error, f"{told}; {what}", outcome, known) from error
 
     def _stopped(self, seconds: float, by: str) -> Procedure[tuple[CancelOutcome | None, str, bool]]:

@@ -122,6 +122,7 @@ def several(starting: Starting, seen: Seen) -> AmbiguousRunError:
             f"{found[-1]} stands at its gate in a later round than a run of it that was released; no record here tells "
             "whether somebody wants that as another payment; nothing was released"
         )
+        why += "" if starting.token() else "; where no record can be kept, chosen=… goes on with the one that you mean"
     elif found:
         why = "more than one run of it is released already"
     else:

@@ -143,12 +143,28 @@ def settle_token(record: RunRecord, shown: str = "") -> str:
     Args:
         shown: what the server showed when the token was made; empty where it showed nothing of the key.
     """
+    if record.doubt and record.gate:
+        return token_without_record(record.key, shown)
     return f"{_token_of_record(record)}{_digest(shown)[:6]}"
 
 
-def may_settle(record: RunRecord, tokens: Iterable[str]) -> bool:
+def token_without_record(key: str, shown: str) -> str:
+    """The token of a caller whose record knows nothing of a run: it is about the runs that were shown and no others."""
+    return f"0-{_digest(key)[:8]}{_digest(shown)[:8]}"
+
+
+def token_of(record: RunRecord | None, key: str, shown: str) -> str | None:
+    """The token of a fate; None where there is no record and nothing was shown."""
+    if record is not None:
+        return settle_token(record, shown)
+    return token_without_record(key, shown) if shown else None
+
+
+def may_settle(record: RunRecord | None, key: str, tokens: Iterable[str]) -> bool:
     """Whether one of the tokens settles a fate of the run on record, by what the record knows."""
-    ways = [_token_of_record(way) for way in (record, msgspec.structs.replace(record, seen=True))]
+    ways = [token_without_record(key, "")[:10]]
+    if record is not None and not (record.doubt and record.gate):
+        ways = [_token_of_record(way) for way in (record, msgspec.structs.replace(record, seen=True))]
     return any(token.startswith(way) for token in tokens for way in ways)
 
 

@@ -31,11 +31,16 @@ def start_of_key(
         now: the clocks.
     """
     request = keeper.request
+    since = request.since
+    if record is not None and keeper.store is not None:
+        since = record.looked_back_to
+        if record.doubt and request.since is not None:  # the caller knows how far back it has to look
+            since = min(since, request.since)
     starting = Starting(
         workflow_id=request.workflow if isinstance(request.workflow, str) else "",
         key=request.run_key,
         texts={**request.texts, request.key_variable: request.run_key},
-        since=record.looked_back_to if record is not None and keeper.store is not None else request.since,
+        since=since,
         fresh=record is None and how == "first",
         timeout=request.timeout,
         comes_again=bool(request.attempt),

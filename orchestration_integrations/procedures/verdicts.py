@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from ..api.errors import InstanceCancelledError, InstanceFailedError, InstanceStuckError, WaitTimeoutError
-from ..api.models import CancelOutcome, RunResult
+from ..api.models import CancelOutcome, Moved, RunResult
 from .wording import MAY_HAVE_MOVED, UNREAD_PAYMENT, names_of
 
 Means = Literal["well", "ended badly", "had succeeded", "runs on", "unsure"]
@@ -130,6 +130,14 @@ def cancel_text(outcome: CancelOutcome, instance_id: str | None = None) -> str:
     at = "" if outcome.checkpoint is None else f" (it stood at the checkpoint before stage {outcome.checkpoint} then)"
     named = outcome.instance.id if outcome.instance is not None else instance_id
     return f"{unseen}{at}; it may still run and move money: {see_how_it_ends(named)}"
+
+
+def made_by_then(told: Moved | None, outcome: CancelOutcome | None) -> str:
+    """What a run had made by its end, where an error tells of less, since the deadline came amid it; else empty."""
+    made = 0 if outcome is None else len(outcome.moved.transactions)
+    if told is None or made <= len(told.transactions):
+        return ""
+    return f"; by then it had made {made} transaction{'' if made == 1 else 's'}"
 
 
 def see_how_it_ends(instance_id: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timezone
 
 import msgspec
 import pytest
@@ -12,13 +13,15 @@ from orchestration_integrations import (
     InstanceCancelledError,
     InstanceFailedError,
     KeyReusedError,
+    MemoryRunStore,
     OrchestrationHttpHook,
     OwnerGoneError,
+    Settings,
     SqliteRunStore,
     WaitTimeoutError,
 )
 from orchestration_integrations.procedures import gated_start
-from orchestration_integrations.server import EmbeddedServer
+from orchestration_integrations.server import Core, EmbeddedServer, InProcessTransport, VirtualClock
 from tests.commands import invoked
 from tests.outside import eventually
 
@@ -287,6 +290,48 @@ def test_a_word_about_what_waits_says_nothing_of_what_has_paid_since(server, hoo
         rerun(hook, stores[2], settled=caught.value.token)
     assert later.value.token != caught.value.token
     assert paid(server) == 100
+
+
+@GENERATIONS
+def test_the_word_counts_in_each_new_store(server, hook, stores):
+    """A process without a file is given it by its caller."""
+    killed_reruns(hook, server, stores, 0)
+    rerun(hook, stores[1])
+    told = []
+    for _ in range(2):
+        with pytest.raises(AmbiguousRunError) as caught:
+            rerun(hook, MemoryRunStore())
+        told.append(caught.value.token)
+    assert told[0] == told[1]
+    made = rerun(hook, MemoryRunStore(), settled=told[0]).instance.id
+    assert made not in caught.value.candidates
+    assert rerun(hook, MemoryRunStore(), settled=told[0]).instance.id == made, (
+        "the runs that stand there are others now"
+    )
+    assert paid(server) == 200
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3])
+def test_how_far_back_to_look_is_heard_beside_a_doubt(generation, stores):
+    clock = VirtualClock(1.8e9)
+    core = Core(generation, clock=clock)
+
+    def hook():
+        return OrchestrationHttpHook(
+            Settings(base_url="http://o"), clock=clock, transport=InProcessTransport(core, clock)
+        )
+
+    began = datetime.fromtimestamp(clock.time() - 60, timezone.utc)
+    made = pay(hook(), stores[0]).instance.id
+    clock.sleep(30 * 86_400)
+    for _ in range(2):  # two new pods, which look back seven days
+        core.fault("run_workflow", "late_row", 1, seconds=100)
+        killed_before_release(hook(), MemoryRunStore())
+    clock.sleep(200)
+    with pytest.raises(AmbiguousRunError, match="several unreleased runs"):
+        pay(hook(), stores[1])
+    assert pay(hook(), stores[1], since=began).instance.id == made
+    assert core.balance("shop", "EUR/2") == 100
 
 
 @GENERATIONS
