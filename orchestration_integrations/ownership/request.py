@@ -145,12 +145,12 @@ def settle_token(record: RunRecord, shown: str = "") -> str:
     """
     if record.doubt and record.gate:
         return token_without_record(record.key, shown)
-    return f"{_token_of_record(record)}{_digest(shown)[:6]}"
+    return f"{_token_of_record(record)}{_digest(shown)}"
 
 
 def token_without_record(key: str, shown: str) -> str:
     """The token of a caller whose record knows nothing of a run: it is about the runs that were shown and no others."""
-    return f"0-{_digest(key)[:8]}{_digest(shown)[:8]}"
+    return f"0-{_digest(key)}{_digest(shown)}"
 
 
 def token_of(record: RunRecord | None, key: str, shown: str) -> str | None:
@@ -162,7 +162,7 @@ def token_of(record: RunRecord | None, key: str, shown: str) -> str | None:
 
 def may_settle(record: RunRecord | None, key: str, tokens: Iterable[str]) -> bool:
     """Whether one of the tokens settles a fate of the run on record, by what the record knows."""
-    ways = [token_without_record(key, "")[:10]]
+    ways = [f"0-{_digest(key)}"]
     if record is not None and not (record.doubt and record.gate):
         ways = [_token_of_record(way) for way in (record, msgspec.structs.replace(record, seen=True))]
     return any(token.startswith(way) for token in tokens for way in ways)
@@ -170,8 +170,8 @@ def may_settle(record: RunRecord | None, key: str, tokens: Iterable[str]) -> boo
 
 def _token_of_record(record: RunRecord) -> str:
     known = record.key, record.since.isoformat(), record.instance_id or "", record.seen, record.end or ""
-    return f"{record.round}-" + _digest("\0".join(map(str, known)))[:10]
+    return f"{record.round}-" + _digest("\0".join(map(str, known)))
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
