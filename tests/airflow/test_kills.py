@@ -229,7 +229,10 @@ def test_a_mark_before_a_retry_has_looked_names_what_an_earlier_try_has_left(
     with caplog.at_level(logging.INFO), pytest.raises((AirflowException, OwnerGoneError)):
         task.attempt()
     told = caplog.text + capsys.readouterr().out
-    assert "this try had started nothing; if an earlier try had started a run, that was left alone" in told
+    if AIRFLOW_3:
+        assert "this try had started nothing; if an earlier try had started a run, that was left alone" in told
+    else:  # which cannot be asked what the kill means
+        assert "one that an earlier try has started was not cancelled and may still run" in told
 
 
 def test_the_owner_is_asked_before_the_release(server: Any, airflow_says: Any) -> None:
