@@ -69,5 +69,5 @@ def stage_reached(
     run = history[stage]
     name = run.input.get("event")
     if run.name != "RunWaitEvent" or (event is not None and name != event):
-        raise never(f"does not listen for {event!r}", kind=run.name)
+        raise never("listens for no event" if event is None else f"does not listen for {event!r}", kind=run.name)
     return not run.terminated

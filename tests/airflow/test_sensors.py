@@ -235,6 +235,8 @@ def test_what_fails_names_the_stage_of_the_definition_and_says_how_stages_count(
 
 def test_without_a_definition_the_number_is_told_to_be_the_servers(server: Any) -> None:
     instance_id = begin(server, SHORT)
+    with OrchestrationHttpHook(base_url=server.url) as http:
+        http.wait(instance_id, timeout=30)
     server.fault("get_workflow", "status", -1, code=404, error_code="NOT_FOUND")
     sensor = made(OrchestrationStageSensor, "poke", instance_id=instance_id, stage=0, until="listening")
     with pytest.raises(AirflowFailException, match="stage 0 on the server is over and listens no more"):
