@@ -61,7 +61,7 @@ def stage_named(number: int | None, kind: str | None, theirs: int | None = None)
 
 
 def stage_counted(theirs: int, stages: Sequence[Mapping[str, Any]] | None, kind: str | None = None) -> str:
-    """The stage that the server calls ``theirs``, so that nobody takes it for another one of his definition.
+    """The stage that the server calls ``theirs``, so that nobody takes it for another stage of the definition.
 
     Args:
         theirs: the server's number.
