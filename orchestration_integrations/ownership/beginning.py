@@ -334,7 +334,7 @@ class Beginning:
             # This round begins here: nothing was submitted for it, and no run of it was chosen.
             logger.info("run key %s: round %d", self._request.run_key, number)
             self._proven, starting.submit_may_exist = True, False
-        self._submitted = True
+        self._submitted, keeper.shown = True, None  # nothing was shown of what is submitted now
         while True:
             try:
                 instance = yield from starting.submit(gate, GATE_VARIABLE)

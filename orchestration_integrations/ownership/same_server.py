@@ -17,6 +17,7 @@ from ..procedures.listing import Versions
 from ..procedures.start import Starting
 from .keeping import Keeper
 from .observing import unread_refused, unread_text
+from .request import settle_token
 from .resolve import How
 
 logger = logging.getLogger("orchestration_integrations.ownership")
@@ -34,7 +35,9 @@ def check_server(
     record = keeper.record
     if record is None or not record.server or record.server == keeper.server:
         return
-    if token or (record.state == "told" and how == "new"):
+    # A word about runs that were shown is about the server that showed them. What another one hides is no fate of it.
+    unseen = token and (record.settled or settle_token(record) in keeper.request.settled)
+    if unseen or (record.state == "told" and how == "new"):
         return
     where = f"the run of key {record.key} was submitted to {record.server}, and the address is now {keeper.server}"
     remedy = "Restore the address, or settle the key once you know how that run ended"

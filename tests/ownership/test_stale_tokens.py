@@ -12,7 +12,10 @@ from orchestration_integrations import (
     OwnerGoneError,
     SqliteRunStore,
     WaitTimeoutError,
+    WrongServerError,
 )
+from orchestration_integrations.ownership.beginning import Beginning
+from orchestration_integrations.ownership.request import settle_token
 from orchestration_integrations.procedures.gated_start import GatedStart
 from orchestration_integrations.server import EmbeddedServer
 from tests.outside import eventually
@@ -161,3 +164,43 @@ def test_there_are_several_by_now(server, hook, store, tmp_path):
     assert several.value.token != caught.value.token
     pay(hook, store, workflow_id, settled=several.value.token)
     assert len(server.record().started) == 3
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_a_word_about_shown_runs_is_about_the_server_that_showed_them(server, hook, store, tmp_path):
+    """Another server shows none of them, and nothing of what has been paid since."""
+    for name in "ab":
+        pay(hook, SqliteRunStore(tmp_path / f"{name}.db"), first_attempt=True)
+    with pytest.raises(AmbiguousRunError) as caught:
+        pay(hook, store)
+    pay(hook, SqliteRunStore(tmp_path / "c.db"), first_attempt=True)
+    with EmbeddedServer(2) as other, OrchestrationHttpHook(base_url=other.url) as elsewhere:
+        with pytest.raises(WrongServerError):
+            pay(elsewhere, store, settled=caught.value.token)
+        assert other.balance("shop", "EUR/2") == 0
+    with pytest.raises(AmbiguousRunError):
+        pay(hook, store, settled=caught.value.token)
+
+
+@pytest.mark.parametrize("server", [2, 3], indirect=True)
+def test_the_word_about_a_submit_of_a_new_round_is_taken_at_the_next_call(server, hook, store, tmp_path, monkeypatch):
+    """Several runs were shown and settled; then the submit's answer is lost, and the list is away."""
+    keyed = {"name": "keyed", "stages": [sending("${runKey}"), sending("shop")]}
+    workflow_id = hook.create_workflow(keyed).id
+    for name in "ab":
+        pay(hook, SqliteRunStore(tmp_path / f"{name}.db"), workflow_id, first_attempt=True)
+    with pytest.raises(AmbiguousRunError, match="more than one run carries the key") as several:
+        pay(hook, store, workflow_id, start_timeout=3)
+    real = Beginning._look_for_proof
+
+    def away(self, lost):
+        server.fault("list_instances", "status", -1, code=503)
+        return real(self, lost)
+
+    server.fault("run_workflow", "cut_before", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Beginning, "_look_for_proof", away)
+        with pytest.raises(AmbiguousRunError, match="got no answer") as lost:
+            pay(hook, store, workflow_id, start_timeout=3, settled=several.value.token)
+    assert "list" in str(lost.value), str(lost.value)
+    assert lost.value.token == settle_token(store.load("k"))
